@@ -1,0 +1,235 @@
+"""Every v4 network, 4.0 to 4.26, and 3.9: one class, and the configuration that its weights' shapes determine.
+
+Which published release has which numbers is in versions.py; nothing here depends on a release's name.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.layers import LEAKY_SLOPE, IFBlock, Prediction, blend, deconv, timestep_plane
+from model.refine import Contextnet, Unet
+from model.warp import warp
+
+AUTO_SCALE_FLOW = 32  # px; 4.0 and 4.1 start again at double scales if the largest flow to both images exceeds it
+FEATURES_AFTER = 5  # outputs of a tail that are flow and mask; a tail of 13 carries 8 features on to the next block
+
+
+@dataclass(frozen=True)
+class IFNetConfig:
+    """The numbers that make one v4 network; `from_state` reads them off a checkpoint."""
+
+    channels: tuple[int, ...]  # width of each block, coarse to fine
+    scales: tuple[int, ...]  # of each block at scale 1
+    outputs: int = 13  # of a block's tail: 5, 6 or 13
+    shuffle: bool = True  # tails end in a pixel shuffle (4.5 on)
+    act: str = "leaky"  # or "prelu" (3.9, 4.0, 4.1)
+    residual: bool = True  # ResConv units (4.5 on)
+    skip: bool = False  # around the stack of units (3.9, 4.0, 4.1)
+    groups: int = 1  # of the ResConv units
+    encoder: str = ""  # frame features: "" none, "H1" two layers, "H2" numbered keys, "H3" keys cnn0..cnn3
+    encoder_width: int = 0
+    encoder_channels: int = 0
+    images_again: bool = False  # later blocks see the unwarped images too (3.9)
+    replace_mask: bool = True  # each block gives the mask anew (4.7 on) instead of adding to it
+    auto_scale: bool = False  # 4.0 and 4.1
+    ensemble: bool = False  # whether running both directions is defined for it (not from 4.21 on)
+    refine: bool = False  # Contextnet and Unet are there (3.9, full files of 4.0-4.4)
+
+    @property
+    def carried(self) -> int:
+        """Features that a block hands on to the next."""
+        return self.outputs - FEATURES_AFTER if self.outputs > 6 else 0
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Channels that enter each block's first convolution."""
+        later = (18 if self.images_again else 12) + 2 * self.encoder_channels + self.carried
+        return (7 + 2 * self.encoder_channels, *[later] * (len(self.channels) - 1))
+
+    @property
+    def pad_multiple(self) -> int:
+        """Four times the coarsest scale; twice that where the scales may double."""
+        return 4 * self.scales[0] * (2 if self.auto_scale else 1)
+
+
+class Head(nn.Module):
+    """Features of one frame at full size: H3, or H2 which is the same graph under other keys, or H1."""
+
+    def __init__(self, kind: str, width: int, channels: int) -> None:
+        super().__init__()
+        first = nn.Conv2d(3, width, 3, 2, 1)
+        if kind == "H1":
+            layers: dict[str, nn.Module] = {"0": first, "1": deconv(width, channels)}
+        else:
+            names = ("cnn0", "cnn1", "cnn2", "cnn3") if kind == "H3" else ("0", "2", "4", "6")
+            middle = [nn.Conv2d(width, width, 3, 1, 1) for _ in range(2)]
+            layers = dict(zip(names, (first, *middle, deconv(width, channels)), strict=True))
+        self.leaky = kind != "H1"
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,channels,H,W)"""
+        *layers, last = self.children()
+        x = image.to(last.weight.dtype)
+        for layer in layers:
+            x = layer(x)
+            if self.leaky:
+                x = nn.functional.leaky_relu(x, LEAKY_SLOPE, inplace=True)
+        return last(x).float()
+
+
+class _State(NamedTuple):
+    """Where the estimate stands after a block."""
+
+    flow: Tensor  # (B,4,H,W) px
+    mask: Tensor  # (B,1,H,W) logits
+    carried: Tensor | None  # (B,8,H,W) features for the next block, not warped
+    warped0: Tensor  # (B,3+E,H,W), image and features
+    warped1: Tensor
+    change: Tensor  # (B,4,H,W) px, what this block said before any ensemble
+
+    def swapped(self) -> "_State":
+        """The same estimate with the two images exchanged."""
+        return self._replace(
+            flow=_swap(self.flow),
+            mask=-self.mask,
+            warped0=self.warped1,
+            warped1=self.warped0,
+            change=_swap(self.change),
+        )
+
+    def blend(self) -> Tensor:
+        return blend(self.warped0[:, :3], self.warped1[:, :3], torch.sigmoid(self.mask))
+
+
+def _swap(flow: Tensor) -> Tensor:
+    """The same flow with the two images exchanged."""
+    return torch.cat((flow[:, 2:4], flow[:, :2]), 1)
+
+
+def _is_large(change: Tensor) -> bool:
+    return bool(change[:, :2].abs().max() > AUTO_SCALE_FLOW and change[:, 2:4].abs().max() > AUTO_SCALE_FLOW)
+
+
+class IFNet_v4(nn.Module):
+    """Blocks from coarse to fine; each sees both frames warped by the flow so far and corrects flow and mask.
+
+    Unlike the paper's network, later blocks see only the warped images, and there is no refinement by default.
+    """
+
+    arbitrary_time = True
+
+    def __init__(self, config: IFNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        for i, (inputs, width) in enumerate(zip(config.inputs, config.channels, strict=True)):
+            block = IFBlock(
+                inputs,
+                width,
+                act=config.act,
+                residual=config.residual,
+                skip=config.skip,
+                groups=config.groups,
+                outputs=config.outputs,
+                shuffle=config.shuffle,
+            )
+            self.add_module(f"block{i}", block)
+        if config.encoder:
+            self.encode = Head(config.encoder, config.encoder_width, config.encoder_channels)
+        if config.refine:
+            self.contextnet = Contextnet(config.act)
+            self.unet = Unet(config.act)
+
+    @property
+    def pad_multiple(self) -> int:
+        """Height and width must be multiples of this at scale 1."""
+        return self.config.pad_multiple
+
+    def frame_features(self, image: Tensor) -> Tensor | None:
+        """(B,3,H,W) -> (B,E,H,W), to be reused by every pair and timestep the frame takes part in; None if E is 0."""
+        return self.encode(image) if self.config.encoder else None
+
+    def forward(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor = 0.5,
+        features0: Tensor | None = None,
+        features1: Tensor | None = None,
+        *,
+        scale: float = 1.0,
+        ensemble: bool = False,
+        refine: bool = False,
+        every_block: bool = False,
+    ) -> Prediction:
+        """Images (B,3,H,W) in 0..1, sizes multiples of pad_multiple (divided by scale below 1) -> Prediction.
+
+        image = warp(img0, F(t->0)) * mask + warp(img1, F(t->1)) * (1 - mask). `ensemble` averages both directions,
+        `refine` adds the residual of the Unet, `every_block` also returns each block's flow and blend.
+        """
+        if ensemble and not self.config.ensemble:
+            raise ValueError("this network has no ensemble: only 3.9-4.20 and 4.24 do")
+        if refine and not self.config.refine:
+            raise ValueError("these weights hold no refinement: contextnet.* and unet.* are missing")
+        if self.config.encoder:
+            features0 = self.encode(img0) if features0 is None else features0
+            features1 = self.encode(img1) if features1 is None else features1
+        sides = img0, img1
+        if features0 is not None and features1 is not None:
+            sides = torch.cat((img0, features0), 1), torch.cat((img1, features1), 1)
+        plane = timestep_plane(timestep, img0)
+        scales = [s / scale for s in self.config.scales]
+        state = None
+        flows, merged = [], []
+        for i in range(len(scales)):
+            before, state = state, self._step(i, sides, plane, state, scales[i], ensemble)
+            if i == 1 and self.config.auto_scale and _is_large(state.change):
+                scales = [2 * s for s in scales]
+                before = self._step(0, sides, plane, None, scales[0], False)
+                flows, merged = [before.flow], [before.blend()]
+                state = self._step(1, sides, plane, before, scales[1], ensemble)
+            if every_block:
+                flows.append(state.flow)
+                merged.append(state.blend())
+        image = state.blend()
+        if refine:
+            image = (image + self._residual(img0, img1, state)).clamp(0, 1)
+        return Prediction(image, state.flow, torch.sigmoid(state.mask), flows, merged)
+
+    def _step(
+        self, i: int, sides: tuple[Tensor, Tensor], t: Tensor, state: _State | None, scale: float, ensemble: bool
+    ) -> _State:
+        """Runs block i and warps both sides, image and features in one pass, by the flow that results."""
+        block = self.get_submodule(f"block{i}")
+        flow, mask, carried = block(self._inputs(sides, t, state), state and state.flow, scale)
+        change = flow
+        if ensemble:
+            other = state and state.swapped()
+            flow1, mask1, _ = block(self._inputs(sides[::-1], 1 - t, other), other and other.flow, scale)
+            flow, mask = (flow + _swap(flow1)) / 2, (mask - mask1) / 2
+        if state is not None:
+            flow = state.flow + flow
+            mask = mask if self.config.replace_mask else state.mask + mask
+        return _State(flow, mask, carried, warp(sides[0], flow[:, :2]), warp(sides[1], flow[:, 2:4]), change)
+
+    def _inputs(self, sides: tuple[Tensor, Tensor], t: Tensor, state: _State | None) -> Tensor:
+        """What a block sees besides the flow: (B,7+2E,H,W) at first, then (B,8+2E+carried,H,W)."""
+        side0, side1 = sides if state is None else (state.warped0, state.warped1)
+        if state is not None and self.config.images_again:
+            return torch.cat((*sides, t, side0, side1, state.mask), 1)
+        parts = [side0[:, :3], side1[:, :3], side0[:, 3:], side1[:, 3:], t]
+        if state is not None:
+            parts.append(state.mask)
+            if state.carried is not None:
+                parts.append(state.carried)
+        return torch.cat(parts, 1)
+
+    def _residual(self, img0: Tensor, img1: Tensor, state: _State) -> Tensor:
+        context0 = self.contextnet(img0, state.flow[:, :2])
+        context1 = self.contextnet(img1, state.flow[:, 2:4])
+        warped = state.warped0[:, :3], state.warped1[:, :3]
+        return self.unet(img0, img1, *warped, state.mask, state.flow, context0, context1) * 2 - 1

@@ -1,0 +1,52 @@
+"""Pictures (H,W,C) as numpy arrays <-> images (B,C,H,W) as float tensors in 0..1; padding to a multiple and back."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def to_tensor(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """(H,W,C) uint8 or uint16 -> (1,C,H,W) float32 in 0..1; floating-point pictures (EXR) keep their values."""
+    if picture.dtype == np.uint16:  # torch has few uint16 operations; float32 holds every value exactly
+        picture = picture.astype(np.float32)
+        limit = 65535.0
+    else:
+        limit = 255.0 if picture.dtype == np.uint8 else 1.0
+    image = torch.from_numpy(np.ascontiguousarray(picture)).to(device)
+    return image.permute(2, 0, 1)[None].float() / limit
+
+
+def to_picture(image: Tensor, dtype: type[np.generic] = np.uint8) -> np.ndarray:
+    """(1,C,H,W) float in 0..1 -> (H,W,C) of dtype: clamped and rounded to nearest for uint8 and uint16.
+
+    upstream: video frames are truncated, half a level darker than the frames around them; here every frame that went
+    through the network is rounded, in this one place.
+    """
+    image = image[0].permute(1, 2, 0).float()
+    if np.issubdtype(dtype, np.floating):
+        return image.cpu().numpy().astype(dtype)
+    limit = np.iinfo(dtype).max
+    image = (image.clamp(0, 1) * limit).round()
+    return (image.byte() if dtype == np.uint8 else image).cpu().numpy().astype(dtype)
+
+
+class Padder:
+    """Pads (B,C,H,W) tensors of one size to multiples, at the right and bottom unless `centred`, and undoes it."""
+
+    def __init__(
+        self, height: int, width: int, multiple: int, mode: str = "constant", *, centred: bool = False
+    ) -> None:
+        down, right = -height % multiple, -width % multiple
+        top, left = (down // 2, right // 2) if centred else (0, 0)
+        self.padding = (left, right - left, top, down - top)
+        self.window = (slice(top, top + height), slice(left, left + width))
+        self.mode = mode  # of torch.nn.functional.pad: "constant" is zeros, as upstream; or "replicate"
+
+    def pad(self, image: Tensor, mode: str | None = None) -> Tensor:
+        """(B,C,H,W) -> (B,C,H',W'), multiples of what was asked for."""
+        return F.pad(image, self.padding, mode or self.mode) if any(self.padding) else image
+
+    def unpad(self, image: Tensor) -> Tensor:
+        """(B,C,H',W') -> (B,C,H,W)"""
+        return image[..., self.window[0], self.window[1]]

@@ -1,0 +1,118 @@
+"""The parts every IFNet is made of: convolutions with their activation, ResConv, and the IFBlock."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.warp import resize, resize_flow
+
+LEAKY_SLOPE = 0.2  # of every LeakyReLU in the v4 networks
+
+
+class Teaching(NamedTuple):
+    """What the privileged teacher, which sees the ground truth, made of a pair (paper section 3.3)."""
+
+    flow: Tensor  # (B,4,H,W) px
+    mask: Tensor  # (B,1,H,W) in 0..1
+    merged: Tensor  # (B,3,H,W)
+    distillation: Tensor  # the loss that pulls every student flow to the teacher's, a scalar
+
+
+class Prediction(NamedTuple):
+    """What a network returns for a pair of padded images; flows in pixels, channels (x, y) to img0, (x, y) to img1."""
+
+    image: Tensor  # (B,3,H,W), the frame at the timestep, not clamped by the v4 networks
+    flow: Tensor  # (B,4,H,W), F(t->0) and F(t->1)
+    mask: Tensor  # (B,1,H,W) in 0..1, the weight of the warped img0
+    flows: Sequence[Tensor] = ()  # after each block, coarse to fine
+    merged: Sequence[Tensor] = ()  # each block's blend, before any refinement
+    teaching: Teaching | None = None  # if the ground truth was given
+
+
+def activation(kind: str, channels: int) -> nn.Module:
+    """PReLU with one slope a channel (it has a state-dict key) or LeakyReLU (it has none)."""
+    return nn.PReLU(channels) if kind == "prelu" else nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+
+
+def conv(in_channels: int, out_channels: int, stride: int = 1, act: str = "prelu") -> nn.Sequential:
+    """A 3x3 convolution and its activation: keys `0.weight`, `0.bias` and, for PReLU, `1.weight`."""
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1), activation(act, out_channels))
+
+
+def deconv(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
+    """The transposed convolution that doubles a size: kernel 4, stride 2, padding 1."""
+    return nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1)
+
+
+class ResConv(nn.Module):
+    """A residual convolution with a learned weight per channel (4.5 and later): leaky(conv(x) * beta + x)."""
+
+    def __init__(self, channels: int, groups: int = 1) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.conv = nn.Conv2d(channels, channels, 3, 1, 1, groups=groups)
+        self.relu = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(torch.addcmul(x, self.conv(x), self.beta))
+
+
+class IFBlock(nn.Module):
+    """Estimates the change of flow and mask at one scale (paper section 3.2; every network but the HD 1.x-3.8 ones).
+
+    The input is resized by 1/scale, halved twice by strided convolutions, passed through eight 3x3 units and brought
+    back. Convolutions run in the dtype of their weights; images, flows and masks around them stay float32.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,  # all that enters the first convolution, the flow included
+        width: int,
+        *,
+        act: str = "prelu",
+        residual: bool = False,  # ResConv units (4.5 on) instead of conv and activation
+        skip: bool = True,  # around the whole stack of units (paper, 3.9, 4.0, 4.1)
+        groups: int = 1,
+        outputs: int = 5,  # 4 flow, 1 mask; 6: one unused; 13: eight features for the next block
+        shuffle: bool = False,  # the tail ends in a pixel shuffle (4.5 on)
+        first_stride: int = 2,  # 1 in the paper's 2R variant: the block works at twice the size
+    ) -> None:
+        super().__init__()
+        self.conv0 = nn.Sequential(
+            conv(in_channels, width // 2, first_stride, act), conv(width // 2, width, 2, act)
+        )  # (B,width,h/4,w/4)
+        units = [ResConv(width, groups) if residual else conv(width, width, 1, act) for _ in range(8)]
+        self.convblock = nn.Sequential(*units)
+        self.lastconv: nn.Module = deconv(width, outputs)
+        if shuffle:
+            self.lastconv = nn.Sequential(deconv(width, 4 * outputs), nn.PixelShuffle(2))
+        self.skip = skip
+        # the tail ends at this fraction of the block's own size: what is left is done by resizing
+        self.remaining = first_stride * (1 if shuffle else 2) // 2
+
+    def forward(self, x: Tensor, flow: Tensor | None, scale: float) -> tuple[Tensor, Tensor, Tensor | None]:
+        """x (B,C,H,W) and flow (B,4,H,W) px -> change of flow (B,4,H,W) px, mask logits (B,1,H,W), features or None."""
+        x = resize(x, 1 / scale)
+        if flow is not None:
+            x = torch.cat((x, resize_flow(flow, 1 / scale)), 1)
+        x = self.conv0(x.to(self.conv0[0][0].weight.dtype))  # (B,width,h/4,w/4)
+        x = self.convblock(x) + x if self.skip else self.convblock(x)
+        x = self.lastconv(x).float()  # (B,outputs,h,w) / remaining
+        change = resize_flow(x[:, :4], scale * self.remaining)
+        rest = resize(x[:, 4:], scale * self.remaining)  # (B,outputs-4,H,W)
+        return change, rest[:, :1], rest[:, 1:] if rest.shape[1] > 2 else None
+
+
+def blend(warped0: Tensor, warped1: Tensor, mask: Tensor) -> Tensor:
+    """Weighs two warped images by a mask in 0..1 that belongs to the first."""
+    return torch.lerp(warped1, warped0, mask)
+
+
+def timestep_plane(timestep: float | Tensor, image: Tensor) -> Tensor:
+    """A timestep as a float32 plane (B,1,H,W): from a number, a value per sample (B,1,1,1), or a map (B,1,H,W)."""
+    b, _, h, w = image.shape
+    if not isinstance(timestep, Tensor):
+        return torch.full((b, 1, h, w), float(timestep), dtype=torch.float32, device=image.device)
+    return timestep.to(image.device, torch.float32).reshape(-1, 1, *timestep.shape[2:]).expand(b, 1, h, w)

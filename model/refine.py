@@ -1,0 +1,95 @@
+"""Contextnet and Unet: the refinement of the paper's networks, which 4.0-4.4 carry too (upstream model/refine.py)."""
+
+import torch
+from torch import Tensor, nn
+
+from model.layers import activation, conv, deconv
+from model.warp import resize_flow, warp
+
+WIDTH = 16  # of Contextnet's first level; every level doubles it
+
+
+class Pair(nn.Module):
+    """Two 3x3 convolutions, the first with a stride (upstream: Conv2)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 2, act: str = "prelu") -> None:
+        super().__init__()
+        self.conv1 = conv(in_channels, out_channels, stride, act)
+        self.conv2 = conv(out_channels, out_channels, 1, act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(self.conv1(x.to(self.conv1[0].weight.dtype)))
+
+
+class Contextnet(nn.Module):
+    """Four levels of features of one image, 16 to 128 channels; `first_stride` is 1 in the 2R variant."""
+
+    def __init__(self, act: str = "prelu", first_stride: int = 2) -> None:
+        super().__init__()
+        c = WIDTH
+        self.conv1 = Pair(3, c, first_stride, act)
+        self.conv2 = Pair(c, 2 * c, 2, act)
+        self.conv3 = Pair(2 * c, 4 * c, 2, act)
+        self.conv4 = Pair(4 * c, 8 * c, 2, act)
+        self.first_factor = 1 / first_stride
+
+    def features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(B,3,H,W) -> four levels (B,16*2^k,H/2^(k+1),W/2^(k+1)); they do not depend on the other image."""
+        levels = [self.conv1(image)]
+        for stage in (self.conv2, self.conv3, self.conv4):
+            levels.append(stage(levels[-1]))
+        return tuple(levels)
+
+    def warped(self, levels: tuple[Tensor, ...], flow: Tensor) -> list[Tensor]:
+        """The levels, each warped by the flow (B,2,H,W) px brought to its size."""
+        out, factor = [], self.first_factor
+        for level in levels:
+            flow = resize_flow(flow, factor)
+            out.append(warp(level, flow))
+            factor = 0.5
+        return out
+
+    def forward(self, image: Tensor, flow: Tensor) -> list[Tensor]:
+        return self.warped(self.features(image), flow)
+
+
+class Unet(nn.Module):
+    """The residual image from both images, their warps, mask, flow and warped context, in 0..1 around 0.5."""
+
+    def __init__(self, act: str = "prelu", first_stride: int = 2) -> None:
+        super().__init__()
+        c = WIDTH
+
+        def up(in_channels: int, out_channels: int) -> nn.Sequential:
+            return nn.Sequential(deconv(in_channels, out_channels), activation(act, out_channels))
+
+        self.down0 = Pair(17, 2 * c, first_stride, act)
+        self.down1 = Pair(4 * c, 4 * c, 2, act)
+        self.down2 = Pair(8 * c, 8 * c, 2, act)
+        self.down3 = Pair(16 * c, 16 * c, 2, act)
+        self.up0 = up(32 * c, 8 * c)
+        self.up1 = up(16 * c, 4 * c)
+        self.up2 = up(8 * c, 2 * c)
+        self.up3 = up(4 * c, c)
+        self.conv = nn.Conv2d(c, 3, 3, 2 // first_stride, 1)
+
+    def forward(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        warped0: Tensor,
+        warped1: Tensor,
+        mask: Tensor,  # logits
+        flow: Tensor,
+        c0: list[Tensor],
+        c1: list[Tensor],
+    ) -> Tensor:
+        s0 = self.down0(torch.cat((img0, img1, warped0, warped1, mask, flow), 1))
+        s1 = self.down1(torch.cat((s0, c0[0], c1[0]), 1))
+        s2 = self.down2(torch.cat((s1, c0[1], c1[1]), 1))
+        s3 = self.down3(torch.cat((s2, c0[2], c1[2]), 1))
+        x = self.up0(torch.cat((s3, c0[3], c1[3]), 1))
+        x = self.up1(torch.cat((x, s2), 1))
+        x = self.up2(torch.cat((x, s1), 1))
+        x = self.up3(torch.cat((x, s0), 1))
+        return torch.sigmoid(self.conv(x).float())  # (B,3,H,W)

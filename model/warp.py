@@ -1,0 +1,38 @@
+"""Backward warping, and resizing of images and of flows (whose values scale with their size)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """out[y, x] = image[y + flow_y, x + flow_x], bilinear, the border repeated (upstream model/warplayer.py).
+
+    image (B,C,H,W), flow (B,2,H,W) in pixels, x right, y down -> (B,C,H,W). Coordinates are float32 whatever the
+    dtype of the image: half precision cannot name the pixels of a frame wider than 2048.
+    """
+    h, w = flow.shape[2:]
+    xs = torch.arange(w, dtype=torch.float32, device=flow.device)
+    ys = torch.arange(h, dtype=torch.float32, device=flow.device)
+    flow = flow.float()
+    # align_corners=True: -1 and 1 are the centres of the first and the last pixel
+    x = (xs.view(1, 1, w) + flow[:, 0]) * (2 / max(w - 1, 1)) - 1
+    y = (ys.view(1, h, 1) + flow[:, 1]) * (2 / max(h - 1, 1)) - 1
+    grid = torch.stack((x, y), 3)  # (B,H,W,2)
+    border = "border"
+    if grid.device.type == "mps":  # has no border mode; a grid clamped to the centres of the edge is the same
+        grid, border = grid.clamp(-1, 1), "zeros"
+    out = F.grid_sample(image.float(), grid, "bilinear", border, align_corners=True)
+    return out.to(image.dtype)
+
+
+def resize(image: Tensor, factor: float) -> Tensor:
+    """(B,C,H,W) -> (B,C,H*factor,W*factor), bilinear, no antialiasing; a factor of 1 is the identity."""
+    if factor == 1:
+        return image
+    return F.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def resize_flow(flow: Tensor, factor: float) -> Tensor:
+    """Resized and multiplied: a flow is measured in its own pixels."""
+    return flow if factor == 1 else resize(flow, factor) * factor

@@ -1,0 +1,88 @@
+"""Runs this project's networks and operations on the parity fixtures: recorded upstream inputs and outputs.
+
+`load(name, spec, weights)` gives a function of (case, inputs), or None for what is not supported. The tests use it,
+and so can the fixtures' own check.py: python check.py --adapter tests/parity.py --strict
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.image import Padder
+from model.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, laplacian_pyramid
+from model.metrics import ssim_map
+from model.RIFE import RIFE
+from model.versions import detect_version, fill
+from model.warp import warp
+
+Outputs = dict[str, Any]
+Run = Callable[[dict[str, Any], dict[str, np.ndarray]], Outputs | None]
+
+
+def load(name: str, spec: dict[str, Any], weights: dict[str, dict[str, np.ndarray]]) -> Run | None:
+    if spec["family"] == "ops":
+        return run_op
+    if spec["family"] not in ("paper", "v4") or "flownet" not in weights:
+        return None
+    state = {key: torch.from_numpy(value) for key, value in weights["flownet"].items()}
+    version = detect_version(state, name if name == "rife_2r" else None)
+    net = version.build()
+    fill(net, {k: v for k, v in state.items() if not k.startswith(version.ignored)})
+    return lambda case, inputs: run_network(net.eval(), case, inputs)
+
+
+@torch.no_grad()
+def run_network(net: torch.nn.Module, case: dict[str, Any], inputs: dict[str, np.ndarray]) -> Outputs:
+    images = [torch.from_numpy(inputs[key]) for key in ("img0", "img1")]
+    padder = Padder(images[0].shape[2], images[0].shape[3], case["pad_modulus"])
+    padded = [padder.pad(image) for image in images]
+    if case.get("tta"):
+        model = RIFE(net, name="parity")
+        frame = model.inference(padded[0], padded[1], timestep=case["timestep"], scale=case["scale"], tta=True)
+        return {"frame": padder.unpad(frame)}
+    options: dict[str, Any] = {key: True for key in ("ensemble", "refine") if case.get(key)}
+    if case.get("gt"):
+        options["gt"] = padder.pad(torch.from_numpy(inputs["gt"]))
+    elif hasattr(net, "config"):
+        options["every_block"] = True
+    out = net(*padded, case["timestep"], scale=case["scale"], **options)
+    named = {"frame": out.image, "flow": out.flow, "mask": out.mask}
+    for i, flow in enumerate(out.flows):
+        named |= {f"flow{i}": flow, f"flow_block{i}": flow}
+    for i, merged in enumerate(out.merged):
+        named[f"merged{i}"] = merged
+    if out.teaching is not None:
+        named |= {"flow_teacher": out.teaching.flow, "merged_teacher": out.teaching.merged}
+    outputs = {key: padder.unpad(value) for key, value in named.items()}
+    if out.teaching is not None:
+        outputs["loss_distill"] = out.teaching.distillation
+    return outputs
+
+
+def run_op(case: dict[str, Any], inputs: dict[str, np.ndarray]) -> Outputs | None:
+    tensors: list[Tensor] = [torch.from_numpy(inputs[key]) for key in case["inputs"] if case["op"] != "yuv420_read"]
+    match case["op"]:
+        case "warp":
+            return {"out": warp(*tensors)}
+        case "laplacian_pyramid":
+            bands = laplacian_pyramid(tensors[0], gauss_kernel(tensors[0].shape[1]), case["levels"])
+            return {f"level{i}": band for i, band in enumerate(bands)}
+        case "gauss_kernel":
+            return {"kernel": gauss_kernel(case["channels"])}
+        case "lap_loss":
+            return {"loss": LapLoss(case["levels"])(*tensors)}
+        case "ssim_matlab":
+            each = ssim_map(*tensors)
+            return {"mean": each.mean(), "each": each.mean((1, 2))}
+        case "ssim":
+            return {"mean": ssim_map(*tensors, volume=False).mean()}
+        case "ternary":
+            return {"map": Ternary()(*tensors)}
+        case "sobel":
+            return {"map": SOBEL()(*tensors)}
+        case "epe":
+            return {"map": EPE()(*tensors)}
+    return None
