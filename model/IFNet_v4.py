@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.layers import LEAKY_SLOPE, IFBlock, Prediction, blend, deconv, timestep_plane
+from model.layers import LEAKY_SLOPE, IFBlock, Prediction, blend, deconv, dtype_of, timestep_plane
 from model.refine import Contextnet, Unet
 from model.warp import warp
 
@@ -74,7 +74,7 @@ class Head(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,channels,H,W)"""
         *layers, last = self.children()
-        x = image.to(last.weight.dtype)
+        x = image.to(dtype_of(last))
         for layer in layers:
             x = layer(x)
             if self.leaky:
@@ -94,13 +94,7 @@ class _State(NamedTuple):
 
     def swapped(self) -> "_State":
         """The same estimate with the two images exchanged."""
-        return self._replace(
-            flow=_swap(self.flow),
-            mask=-self.mask,
-            warped0=self.warped1,
-            warped1=self.warped0,
-            change=_swap(self.change),
-        )
+        return self._replace(flow=_swap(self.flow), mask=-self.mask, warped0=self.warped1, warped1=self.warped0)
 
     def blend(self) -> Tensor:
         return blend(self.warped0[:, :3], self.warped1[:, :3], torch.sigmoid(self.mask))
@@ -183,10 +177,10 @@ class IFNet_v4(nn.Module):
             sides = torch.cat((img0, features0), 1), torch.cat((img1, features1), 1)
         plane = timestep_plane(timestep, img0)
         scales = [s / scale for s in self.config.scales]
-        state = None
+        state: _State | None = None
         flows, merged = [], []
         for i in range(len(scales)):
-            before, state = state, self._step(i, sides, plane, state, scales[i], ensemble)
+            state = self._step(i, sides, plane, state, scales[i], ensemble)
             if i == 1 and self.config.auto_scale and _is_large(state.change):
                 scales = [2 * s for s in scales]
                 before = self._step(0, sides, plane, None, scales[0], False)
@@ -195,6 +189,7 @@ class IFNet_v4(nn.Module):
             if every_block:
                 flows.append(state.flow)
                 merged.append(state.blend())
+        assert state is not None
         image = state.blend()
         if refine:
             image = (image + self._residual(img0, img1, state)).clamp(0, 1)

@@ -1,5 +1,7 @@
 """Pictures (H,W,C) as numpy arrays <-> images (B,C,H,W) as float tensors in 0..1; padding to a multiple and back."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ def to_tensor(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor
     return image.permute(2, 0, 1)[None].float() / limit
 
 
-def to_picture(image: Tensor, dtype: type[np.generic] = np.uint8) -> np.ndarray:
+def to_picture(image: Tensor, dtype: type[Any] = np.uint8) -> np.ndarray:
     """(1,C,H,W) float in 0..1 -> (H,W,C) of dtype: clamped and rounded to nearest for uint8 and uint16.
 
     upstream: video frames are truncated, half a level darker than the frames around them; here every frame that went

@@ -36,6 +36,11 @@ def activation(kind: str, channels: int) -> nn.Module:
     return nn.PReLU(channels) if kind == "prelu" else nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
 
 
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """The dtype a module computes in: that of its weights."""
+    return next(module.parameters()).dtype
+
+
 def conv(in_channels: int, out_channels: int, stride: int = 1, act: str = "prelu") -> nn.Sequential:
     """A 3x3 convolution and its activation: keys `0.weight`, `0.bias` and, for PReLU, `1.weight`."""
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1), activation(act, out_channels))
@@ -97,7 +102,7 @@ class IFBlock(nn.Module):
         x = resize(x, 1 / scale)
         if flow is not None:
             x = torch.cat((x, resize_flow(flow, 1 / scale)), 1)
-        x = self.conv0(x.to(self.conv0[0][0].weight.dtype))  # (B,width,h/4,w/4)
+        x = self.conv0(x.to(dtype_of(self)))  # (B,width,h/4,w/4)
         x = self.convblock(x) + x if self.skip else self.convblock(x)
         x = self.lastconv(x).float()  # (B,outputs,h,w) / remaining
         change = resize_flow(x[:, :4], scale * self.remaining)
