@@ -9,14 +9,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from model.errors import WeightsError
+
 # In this order: official weights dropped into train_log/ come before the default ones that ship there.
 WEIGHT_NAMES = ("flownet.pkl", "flownet.pth", "flownet.pt", "flownet.safetensors")
 SUFFIXES = (".pkl", ".pth", ".pt", ".safetensors")
 DDP_PREFIX = "module."  # of every key of a file saved from DistributedDataParallel
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be used; the message names the file, the cause and the remedy."""
 
 
 def find_weights(path: Path | str) -> Path:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.checkpoint import WeightsError, find_weights, read_state
+from model.checkpoint import find_weights, read_state
+from model.errors import WeightsError
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4, IFNetConfig
 
