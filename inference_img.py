@@ -197,7 +197,7 @@ def gif(container: OutputContainer, frames: Iterator[np.ndarray], fps: Fraction)
     source.push(None)
     with contextlib.suppress(av.EOFError):
         while True:
-            yield from stream.encode(sink.vpull())
+            yield from stream.encode(graph.vpull())
     yield from stream.encode(None)
 
 
