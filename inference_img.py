@@ -1,0 +1,273 @@
+"""Two pictures -> the pictures between them.
+
+python3 inference_img.py --img img0.png img1.png --exp 4             15 between: output/img0.png .. img16.png
+python3 inference_img.py --img img0.png img1.png --count 9           9 between, evenly spaced
+python3 inference_img.py --img img0.png img1.png --ratio 0.3         one, at 0.3 of the way: output/img1.png
+python3 inference_img.py --img img0.png img1.png --gif slow.gif --mp4 slow.mp4 --fps 24
+
+8 and 16 bits, grey and alpha go in and come out as they are, as .png; EXR comes out as half-float .exr. The first and
+the last picture are the given ones, untouched.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.container import OutputContainer
+from av.filter import Graph
+from av.packet import Packet
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.stream import VideoStream
+from tqdm import tqdm
+
+from model import RIFE, UserError, load_model, pick_device
+from model.image import from_layers, to_layers
+from model.RIFE import HALVING_TOLERANCE, SCALES, reachable
+from video.picture import MediaError, alike, check_pair, natural_key, read_picture, with_channels, write_picture
+
+MAX_EXP = 16  # 65535 pictures between two; halving goes no deeper
+GIF_RATE = 50  # frames a second; browsers play anything faster at 10
+GIF_TICK = Fraction(1, 100)  # s, the unit of a GIF's delays
+HD_HEIGHT = 720  # from here on colours are coded as BT.709, below as BT.601, which is what players assume
+BT709, BT601 = 1, 6  # as tags (ITU-T H.273)
+ACCURATE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+def fraction(text: str) -> Fraction:
+    """An exact number, for argparse: 0.3, 59.94 or 60000/1001."""
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError) as e:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number like 0.3 or 60000/1001") from e
+
+
+def build_parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--img", nargs=2, required=True, metavar=("A", "B"), help="the two pictures, of one size")
+    p.add_argument("--exp", type=int, help="2^EXP - 1 pictures between (default: 4)")
+    p.add_argument("--count", type=int, metavar="N", help="N pictures between, at i/(N+1) of the way, instead of --exp")
+    p.add_argument("--ratio", type=fraction, default=Fraction(0), help="one picture, this far between 0 and 1; 0: off")
+    p.add_argument("--rthreshold", type=fraction, default=Fraction("0.02"), help="--ratio is met within half of this "
+                   "by a network that halves, and an input this near is the answer (default: 0.02)")  # fmt: skip
+    p.add_argument("--rmaxcycles", type=int, default=8, help="halvings at most for --ratio (default: 8)")
+    p.add_argument("--model", default="train_log", help="folder or file of weights (default: train_log)")
+    p.add_argument("--arch", help="only for weights whose shapes do not tell: rife_2r")
+    p.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="for img%%d (default: output)")
+    p.add_argument("--gif", type=Path, metavar="FILE", help="also write the slow motion as an animated GIF")
+    p.add_argument("--mp4", type=Path, metavar="FILE", help="also write the slow motion as an H.264 video")
+    p.add_argument("--fps", type=fraction, default=Fraction(24), help="frames a second of those two (default: 24)")
+    p.add_argument("--overwrite", action="store_true", help="replace an existing GIF or video")
+    p.add_argument("--scale", type=float, choices=SCALES, default=1.0, help="of the flow estimate; 0.5 for 4K or "
+                   "large motion (default: 1)")  # fmt: skip
+    p.add_argument(
+        "--tta", action="store_true", help="average with the turned pictures: twice the time, slightly better"
+    )
+    p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    p.add_argument("--fp16", action="store_true", help="half-precision convolutions: faster on a GPU")
+    return p
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends in parser.error if the arguments do not go together."""
+    films = [file for file in (args.gif, args.mp4) if file]
+    if not 0 <= args.ratio <= 1:
+        parser.error(f"--ratio {float(args.ratio):g} is not between 0 and 1")
+    if args.ratio and (args.exp is not None or args.count is not None or films):
+        parser.error("--ratio makes one picture: leave out --exp, --count, --gif and --mp4")
+    if args.exp is not None and args.count is not None:
+        parser.error("--exp and --count both say how many pictures: give one of them")
+    if not 0 <= (args.exp or 0) <= MAX_EXP or (args.count or 0) < 0:
+        parser.error(f"--exp is 0 to {MAX_EXP}, --count is 0 or more")
+    if args.rthreshold < 0 or args.rmaxcycles < 1 or args.fps <= 0:
+        parser.error("--rthreshold is 0 or more, --rmaxcycles 1 or more, --fps above 0")
+    if args.gif and args.fps > GIF_RATE:
+        parser.error(f"--fps {float(args.fps):g}: a GIF plays at {GIF_RATE} frames a second at most")
+
+
+def halved(ratio: Fraction, threshold: Fraction, cycles: int) -> Fraction:
+    """The timestep that halving arrives at: the first within threshold/2 of the ratio, or that of the last cycle."""
+    low, high = Fraction(0), Fraction(1)
+    middle = Fraction(1, 2)
+    for _ in range(cycles):
+        middle = (low + high) / 2
+        if abs(middle - ratio) <= threshold / 2:
+            break
+        low, high = (middle, high) if ratio > middle else (low, middle)
+    return middle
+
+
+def timesteps(args: argparse.Namespace, model: RIFE) -> list[Fraction]:
+    """Where between the two pictures the new ones lie; 0 and 1 are the pictures themselves."""
+    near = args.rthreshold / 2
+    if args.ratio and not near < args.ratio < 1 - near:
+        return [Fraction(round(args.ratio))]
+    steps = args.count + 1 if args.count is not None else 2 ** (4 if args.exp is None else args.exp)
+    wanted = [args.ratio] if args.ratio else [Fraction(i, steps) for i in range(1, steps)]
+    if model.arbitrary_time:
+        return wanted
+    if args.ratio:
+        times = [halved(args.ratio, args.rthreshold, args.rmaxcycles)]
+    else:  # less than half a step, so that no two coincide
+        times = [reachable(t, min(HALVING_TOLERANCE, Fraction(1, 3 * steps))) for t in wanted]
+    for t, reached in zip(wanted, times, strict=True):
+        if t != reached:
+            print(f"{float(t):.4g} of the way is reached at {float(reached):.4g}: this network halves")
+    return times
+
+
+def between(model: RIFE, pictures: list[np.ndarray], times: list[Fraction], **options: Any) -> Iterator[np.ndarray]:
+    """The pictures to write: the given ones first and last, untouched, and those of `times` (see `timesteps`)."""
+    yield pictures[0]
+    if times in ([0], [1]):
+        yield pictures[int(times[0])]
+    elif times:
+        same = alike(*pictures)
+        dtype = np.float16 if same[0].dtype == np.float32 else same[0].dtype.type
+        for image in model.between(to_layers(same[0]), to_layers(same[1]), times, tolerance=0, **options):
+            yield from_layers(image, same[0].shape[2], dtype)
+    yield pictures[1]
+
+
+def prepare_outputs(args: argparse.Namespace) -> None:
+    """Finds out before anything is computed whether everything can be written."""
+    for file in (args.gif, args.mp4):
+        if file and file.exists() and not args.overwrite:
+            raise MediaError(f"{file}: exists already; give --overwrite to replace it, or another name")
+        if file and not os.access(file.parent, os.W_OK):
+            raise MediaError(f"{file}: its folder is missing or cannot be written; make it or choose another")
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise MediaError(f"{args.output}: cannot be made a folder ({e.strerror}); choose another --output") from e
+
+
+def stale(folder: Path, written: list[Path]) -> list[str]:
+    """Names of numbered pictures that an earlier run left in the folder."""
+    names = [path.name for path in folder.iterdir() if re.fullmatch(r"img\d+\.(png|exr)", path.name)]
+    return sorted({*names} - {path.name for path in written}, key=natural_key)
+
+
+def write_film(file: Path, pictures: list[Path], fps: Fraction, kind: str) -> None:
+    """The pictures as a film of `fps` frames a second, kind "gif" or "mp4"; the name appears once it is complete."""
+    part = file.with_name(f"{file.stem}.part{file.suffix}")
+    frames = (eight_bit(read_picture(path)) for path in pictures)
+    try:
+        with av.open(str(part), "w", format=kind) as container:
+            for packet in (gif if kind == "gif" else h264)(container, frames, fps):
+                container.mux(packet)
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def eight_bit(picture: np.ndarray) -> np.ndarray:
+    """(H,W,C) uint8 or uint16 -> (H,W,4) uint8, rounded."""
+    deep = picture.dtype == np.uint16
+    return with_channels(((picture.astype(np.uint32) + 128) // 257).astype(np.uint8) if deep else picture, 4)
+
+
+def gif(container: OutputContainer, frames: Iterator[np.ndarray], fps: Fraction) -> Iterator[Packet]:
+    """Packets of a GIF with one palette for all frames, which it holds; transparency is all or nothing there."""
+    first = next(frames)
+    height, width = first.shape[:2]
+    stream = container.add_stream("gif", width=width, height=height, pix_fmt="pal8", time_base=GIF_TICK)
+    graph = Graph()
+    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgba"), time_base=GIF_TICK)
+    split, palette, use, sink = (graph.add(name) for name in ("split", "palettegen", "paletteuse", "buffersink"))
+    for output, start, end, entry in ((0, source, split, 0), (0, split, palette, 0), (1, split, use, 0)):
+        start.link_to(end, output, entry)
+    palette.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    for i, rgba in enumerate(chain((first,), frames)):
+        frame = av.VideoFrame.from_ndarray(rgba, "rgba")
+        frame.pts, frame.time_base = round(i / fps / GIF_TICK), GIF_TICK
+        source.push(frame)
+    source.push(None)
+    with contextlib.suppress(av.EOFError):
+        while True:
+            yield from stream.encode(graph.vpull())
+    yield from stream.encode(None)
+
+
+def h264(container: OutputContainer, frames: Iterator[np.ndarray], fps: Fraction) -> Iterator[Packet]:
+    """Packets of H.264, nearly without visible loss; what is transparent becomes black."""
+    stream: VideoStream | None = None
+    for rgba in frames:
+        height, width = rgba.shape[:2]
+        matrix = BT709 if height >= HD_HEIGHT else BT601
+        if stream is None:
+            stream = container.add_stream("libx264", rate=fps, width=width, height=height, options={"crf": "18"})
+            stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # 420 halves both sides
+            stream.color_range, stream.colorspace = ColorRange.MPEG, matrix
+            stream.color_primaries = stream.color_trc = BT709
+        seen = (rgba[..., :3] * (rgba[..., 3:] / 255)).round().astype(np.uint8)
+        frame = av.VideoFrame.from_ndarray(seen, "rgb24").reformat(
+            format=stream.pix_fmt,
+            dst_colorspace=Colorspace.ITU709 if matrix == BT709 else Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=ACCURATE,
+        )
+        frame.pts = None
+        yield from stream.encode(frame)
+    if stream is not None:
+        yield from stream.encode(None)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Reads, interpolates, writes, and says so."""
+    start = time.monotonic()
+    pictures = [read_picture(path) for path in args.img]
+    check_pair(pictures[0], pictures[1], *args.img)
+    suffix = ".exr" if pictures[0].dtype.kind == "f" else ".png"
+    if suffix == ".exr" and (args.gif or args.mp4):
+        raise MediaError(f"{args.img[0]}: holds light, which --gif and --mp4 cannot show; convert both to PNG first")
+    device = pick_device(args.device)
+    model = load_model(args.model, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32)
+    print(model)
+    prepare_outputs(args)
+    times = timesteps(args, model)
+    made = between(model, pictures, times, scale=args.scale, tta=args.tta)
+    written: list[Path] = []
+    for picture in tqdm(made, total=len(times) + 2, unit="picture", disable=None, leave=False):
+        written.append(args.output / f"img{len(written)}{suffix}")
+        write_picture(written[-1], picture)
+    if left := stale(args.output, written):
+        print(f"{args.output}: left from an earlier run: {', '.join(left)}", file=sys.stderr)
+    films = {"gif": args.gif, "mp4": args.mp4}
+    for kind, file in films.items():
+        if file:
+            write_film(file, written, args.fps, kind)
+    names = "".join(f" and {file}" for file in films.values() if file)
+    what = f"{written[0].name} .. {written[-1].name} ({len(written)} pictures)"
+    print(f"Wrote {args.output}: {what}{names} in {time.monotonic() - start:.1f} s")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 1 after one line on stderr."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check(parser, args)
+    try:
+        run(args)
+    except (UserError, OSError) as e:
+        print(f"inference_img.py: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
