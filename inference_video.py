@@ -13,7 +13,7 @@ Exit status: 0 done; 1 an error, told in one line; 3 done, but the source was da
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
@@ -57,9 +57,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--target-fps", type=parse_rate, metavar="RATE", help="resample to this rate instead, e.g. 60 or 60000/1001")
     add("--fps", type=parse_rate, help="play the frames at this rate: slow motion, no sound; 24, 59.94, 60000/1001")
     add("--input-fps", type=parse_rate, default=Fraction(24), help="rate of the pictures of --img (24)")
-    add("--scene-threshold", type=float, default=CUT_SSIM, help=f"similarity below which it is a cut ({CUT_SSIM}); 0: never")
-    add("--static-threshold", type=float, default=REPEAT_SSIM,
-        help=f"similarity above which a frame repeats the last and is replaced ({REPEAT_SSIM}); 1: never")
+    add(
+        "--scene-threshold",
+        type=float,
+        default=CUT_SSIM,
+        help=f"similarity below which it is a cut ({CUT_SSIM}); 0: never",
+    )
+    add(
+        "--static-threshold",
+        type=float,
+        default=REPEAT_SSIM,
+        help=f"similarity above which a frame repeats the last and is replaced ({REPEAT_SSIM}); 1: never",
+    )
     add("--montage", action="store_true", help="original and result side by side, the central half of each")
     add("--png", action="store_true", help="write pictures to vid_out/ (or --output) instead of a video")
     add("--ext", default="mp4", help="container: mp4 mkv mov webm gif (mp4)")
@@ -125,7 +134,7 @@ def announce(args: argparse.Namespace, source: Source, model: RIFE, path: Path |
     else:
         print("The audio will be merged in the same pass")
     print(model)
-    print(f"{source.size[0]}x{source.size[1]}, flow at scale {args.scale:g}, {args.multi}X, to {path or picture_folder(args)}")
+    print(f"{source.size[0]}x{source.size[1]}, flow at scale {args.scale:g}, to {path or picture_folder(args)}")
     if not model.arbitrary_time and args.multi & (args.multi - 1):
         print(f"This network only halves: each of the {args.multi - 1} times is reached to within 0.01 of a frame")
 
@@ -135,7 +144,7 @@ def picture_folder(args: argparse.Namespace) -> Path:
     return args.output or Path("vid_out")
 
 
-def frames_out(args: argparse.Namespace, source: Source, model: RIFE, report: Report) -> Iterator[Frame]:
+def frames_out(args: argparse.Namespace, source: Source, model: RIFE, report: Report) -> Generator[Frame, None, None]:
     """The whole pipeline up to the encoder: decoding and the network each on a thread of their own."""
     timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
     thresholds = Thresholds(args.scene_threshold, args.static_threshold)
@@ -156,9 +165,7 @@ def open_output(args: argparse.Namespace, source: Source, path: Path | None) -> 
     rate = output_rate(args, source)
     time_base = 1 / rate if args.fps or args.target_fps else source.time_base / args.multi
     encoding = Encoding(args.codec, args.crf, args.preset, args.pix_fmt)
-    return VideoWriter(
-        path, source, rate, time_base, encoding=encoding, tracks=not args.fps, overwrite=args.overwrite
-    )
+    return VideoWriter(path, source, rate, time_base, encoding=encoding, tracks=not args.fps, overwrite=args.overwrite)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -168,7 +175,9 @@ def run(args: argparse.Namespace) -> int:
     source = open_frames(args.video or args.img, args.input_fps)
     path = output_path(args, source)
     device = pick_device(args.device)
-    model = load_model(args.modelDir, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32)
+    model = load_model(
+        args.modelDir, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32
+    )
     writer = open_output(args, source, path)
     report = Report()
     try:
@@ -181,8 +190,9 @@ def run(args: argparse.Namespace) -> int:
         return INTERRUPTED
     for note in writer.notes:
         print(note)
-    held, mended = f"{report.cuts} cuts held", f"{report.repeats} repeats replaced"
-    print(f"Wrote {writer.path}: {writer.frames} frames at {float(output_rate(args, source)):g} fps, {report.made} made, {held}, {mended}")
+    rate = f"{float(output_rate(args, source)):g} fps"
+    done = f"{report.made} made, {report.cuts} cuts held, {report.repeats} repeats replaced"
+    print(f"Wrote {writer.path}: {writer.frames} frames at {rate}, {done}")
     for complaint in source.complaints:
         print(f"inference_video.py: {source.path}: {complaint}; what could be decoded was used", file=sys.stderr)
     return DAMAGED if source.complaints else 0

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.image import to_picture, to_tensor
 from model.RIFE import RIFE, PreparedFrame
-from video.frame import Frame
+from video.frame import Frame, Picture
 from video.scene import CUT_SSIM, REPEAT_SSIM, Change, compare, thumbnail
 from video.timing import Timing
 
@@ -74,7 +74,7 @@ def interpolate(
         between = [(time, step) for time, step in steps if step]
         if between and thresholds.compare(first, second) is Change.CUT:
             report.cuts += 1
-            pictures = (first.frame.picture for _ in between)
+            pictures: Iterator[Picture] = (first.frame.picture for _ in between)
         else:
             pictures = _make(model, first, second, [step for _, step in between], scale, report)
         for time, step in steps:
@@ -134,7 +134,7 @@ def _mend_repeats(
         first, second = second, third
 
 
-def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
+def prefetch(items: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
     """The same items, produced up to `depth` ahead on a thread of their own.
 
     An error in the stage is raised here; closing this generator stops the thread and closes the stage.

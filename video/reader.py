@@ -1,11 +1,11 @@
 """Frames of a video or of a folder of pictures, in order, each with its exact time; with size, rate and colour."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -99,9 +99,9 @@ def _probe(path: Path, container: InputContainer) -> Source:
     source.colour = Colour.of(picture)
     source.pix_fmt = picture.format.name
     source.rotation = picture.rotation % 360
-    matrix = picture.side_data.get("DISPLAYMATRIX")
+    matrix: Any = picture.side_data.get("DISPLAYMATRIX")
     if matrix is not None:
-        source.display_matrix = tuple(np.frombuffer(bytes(matrix), np.int32).tolist())
+        source.display_matrix = tuple(np.frombuffer(memoryview(matrix), np.int32).tolist())
     source.rate = _rate(path, stream)
     if source.count is None and container.duration:
         source.count = round(Fraction(container.duration, av.time_base) * source.rate)
@@ -162,14 +162,16 @@ def _pictures(source: Source, container: InputContainer, stream: VideoStream) ->
         if packet.stream is not stream:
             continue
         packets += packet.size > 0
-        with suppress(EOFError):
-            try:
-                for picture in packet.decode():
-                    damaged += picture.is_corrupt
-                    yield picture
-            except FFmpegError as e:
-                if not isinstance(e, EOFError):
-                    damaged += 1
+        try:
+            pictures: list[Any] = list(packet.decode())
+        except EOFError:  # the decoder had been flushed before
+            continue
+        except FFmpegError:
+            damaged += 1
+            continue
+        for picture in pictures:
+            damaged += picture.is_corrupt
+            yield picture
     if damaged:
         source.complaints.append(f"{damaged} damaged frames")
     _notice_cut(source, container, stream, packets, end)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.audio.resampler import AudioResampler
@@ -25,7 +26,7 @@ class _Track:
     """One stream of the source and its counterpart in the output."""
 
     source: Stream
-    target: Stream
+    target: Any  # an output stream of the same type
     resampler: AudioResampler | None = None  # if it is transcoded
 
     def packets(self, packet: Packet) -> Iterator[Packet]:
@@ -35,15 +36,13 @@ class _Track:
                 packet.stream = self.target
                 yield packet
             return
-        encoder = self.target
-        frames = packet.decode()
-        for frame in frames:
+        frames: list[Any] = list(packet.decode())
+        flush = packet.size == 0
+        for frame in [*frames, None] if flush else frames:
             for piece in self.resampler.resample(frame):
-                yield from encoder.encode(piece)
-        if packet.size == 0:
-            for piece in self.resampler.resample(None):
-                yield from encoder.encode(piece)
-            yield from encoder.encode(None)
+                yield from self.target.encode(piece)
+        if flush:
+            yield from self.target.encode(None)
 
 
 class Tracks:
@@ -93,7 +92,9 @@ class Tracks:
     def _transcoded(self, stream: AudioStream) -> _Track:
         opus = self._output.format.name == WEBM
         rate = OPUS_RATE if opus else stream.codec_context.sample_rate
-        target = self._output.add_stream("libopus" if opus else "aac", rate=rate, layout=stream.codec_context.layout.name)
+        target = self._output.add_stream(
+            "libopus" if opus else "aac", rate=rate, layout=stream.codec_context.layout.name
+        )
         target.bit_rate = AUDIO_BITRATE
         _copy_labels(stream, target)
         target.codec_context.open()
@@ -108,10 +109,9 @@ class Tracks:
             self._waiting = None
             if packet is None:
                 return
-            if time is not None and packet.dts is not None and packet.time_base:
-                if packet.dts * packet.time_base - self._start > time:
-                    self._waiting = packet
-                    return
+            if time is not None and _time(packet) - self._start > time:
+                self._waiting = packet
+                return
             self._write(packet)
 
     def _write(self, packet: Packet) -> None:
@@ -130,10 +130,16 @@ class Tracks:
         self._input.close()
 
 
+def _time(packet: Packet) -> Fraction:
+    """When a packet is due, in seconds on the source's clock; packets without a time are due at once."""
+    return packet.dts * packet.time_base if packet.dts is not None and packet.time_base else Fraction(0)
+
+
 def _describe(stream: Stream) -> str:
-    codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
-    language = f" {stream.language}" if stream.language else ""
-    return f"{stream.type} track {stream.index} ({codec}{language})"
+    codec = stream.codec_context.name if stream.codec_context is not None else None
+    language = stream.language if stream.language != "und" else None
+    known = ", ".join(word for word in (codec, language) if word)
+    return f"{stream.type} track {stream.index}" + (f" ({known})" if known else "")
 
 
 def _copy_labels(source: Stream, target: Stream) -> None:

@@ -26,6 +26,7 @@ CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}
 PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
 QUIET = {"libx265": {"x265-params": "log-level=error"}, "libvpx-vp9": {"b": "0", "row-mt": "1"}}
 MAX_TIME_BASE = 2**31 - 1  # denominators that containers store in 32 bits
+ASPECT_IN_BAND = ("libx264", "libx265", "mpeg4", "mpeg2video")  # encoders that write it into the stream itself
 KEEPS_ROTATION = (".mp4", ".mov", ".m4v", ".mkv")  # containers that store a display matrix
 
 
@@ -95,15 +96,16 @@ class VideoWriter:
     def _video_stream(
         self, encoding: Encoding, rate: Fraction, time_base: Fraction, width: int, height: int
     ) -> VideoStream:
-        stream = self._output.add_stream(self.codec, rate=rate)
-        if not isinstance(stream, VideoStream):
-            raise MediaError(f"--codec {self.codec}: encodes {stream.type}, not video; take libx264, libx265, ffv1 ...")
+        stream: VideoStream = self._output.add_stream(self.codec, rate=rate)
         encoder = stream.codec_context
         encoder.width, encoder.height, encoder.pix_fmt = width, height, self.pix_fmt
         encoder.time_base = _storable(time_base, rate)
         encoder.framerate = rate
-        if self.source.aspect:
-            encoder.sample_aspect_ratio = 1 / self.source.aspect if self.upright else self.source.aspect
+        if self.source.aspect and self.source.aspect != 1:
+            turned = self.upright and self.source.rotation % 180
+            encoder.sample_aspect_ratio = aspect = 1 / self.source.aspect if turned else self.source.aspect
+            if self.codec not in ASPECT_IN_BAND and self.path.suffix.lower() not in (".mp4", ".mov", ".m4v"):
+                self.notes.append(f"pixel aspect {aspect} cannot be stored with {self.codec} in {self.path.suffix}")
         if self.source.colour is not None or self.pix_fmt.startswith("yuv"):
             encoder.colorspace, encoder.color_range = self.colour.matrix, self.colour.range
             encoder.color_primaries, encoder.color_trc = self.colour.primaries, self.colour.transfer
@@ -138,12 +140,9 @@ class VideoWriter:
         self.frames += 1
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
-        if self.upright:
-            rgb = upright(frame.rgb(), self.source.rotation)
-        elif isinstance(frame.picture, np.ndarray):
-            rgb = frame.picture
-        else:
+        if not self.upright and self.pix_fmt != "pal8" and not isinstance(frame.picture, np.ndarray):
             return self._tag(self.colour.refit(frame.picture, self.pix_fmt))
+        rgb = upright(frame.rgb(), self.source.rotation if self.upright else 0)
         if self.pix_fmt == "pal8":
             return quantise(rgb)
         return self._tag(self.colour.from_rgb(np.ascontiguousarray(rgb), self.pix_fmt))
@@ -221,9 +220,12 @@ class PictureWriter:
 def choose_pix_fmt(codec: str, wanted: str, width: int, height: int) -> str:
     """The encoder's pixel format nearest to the source's; 4:2:0 for RGB sources, whole chroma for odd sizes."""
     try:
-        formats = [f.name for f in av.Codec(codec, "w").video_formats or ()]
+        encoder = av.Codec(codec, "w")
     except (av.codec.codec.UnknownCodecError, ValueError) as e:
         raise MediaError(f"--codec {codec}: no such encoder; try libx264, libx265, libsvtav1, ffv1, prores_ks") from e
+    if encoder.type != "video":
+        raise MediaError(f"--codec {codec}: encodes {encoder.type}, not video; try libx264, libx265, libsvtav1, ffv1")
+    formats = [f.name for f in encoder.video_formats or ()]
     if codec == "gif":
         return "pal8"
     full_range_twin = wanted.replace("yuvj", "yuv")  # the same numbers; the range is a tag of its own
@@ -282,7 +284,10 @@ def _keeps_rotation(path: Path) -> bool:
 
 def _options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, str]:
     options = dict(QUIET.get(codec, {}))
-    asked = {"crf": encoding.crf if encoding.crf is not None else CRF.get(codec), "preset": encoding.preset or PRESET.get(codec)}
+    asked = {
+        "crf": encoding.crf if encoding.crf is not None else CRF.get(codec),
+        "preset": encoding.preset or PRESET.get(codec),
+    }
     for name, value in asked.items():
         if value is None:
             continue
