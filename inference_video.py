@@ -26,13 +26,14 @@ from tqdm import tqdm
 
 from model import RIFE, UserError, load_model, pick_device
 from model.RIFE import SCALES
+from video.encoding import Encoding
 from video.frame import Frame
 from video.interpolate import Report, Thresholds, interpolate, prefetch
 from video.montage import montage, montage_size
 from video.reader import Source, open_frames
 from video.scene import CUT_SSIM, REPEAT_SSIM
 from video.timing import multiply, parse_rate, resample
-from video.writer import Encoding, PictureWriter, VideoWriter
+from video.writer import PictureWriter, VideoWriter
 
 HERE = Path(__file__).resolve().parent
 DAMAGED = 3  # exit status

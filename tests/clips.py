@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -43,7 +44,7 @@ def make_clip(
 ) -> Path:
     depth = 16 if "10" in pix_fmt or "12" in pix_fmt else 8
     with av.open(str(path), "w", options=container_options or {}) as out:
-        stream = out.add_stream(codec, rate=rate, options=options or {})
+        stream: Any = out.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         encoder = stream.codec_context
         encoder.time_base = Fraction(1, 90000) if times else 1 / rate
@@ -55,7 +56,7 @@ def make_clip(
             stream.set_display_rotation(rotation)
         tracks = [_audio_stream(out, name) for name in audio]
         text = _subtitle_source(path, subtitles) if subtitles else None
-        text_stream = out.add_stream_from_template(text.streams[0]) if text else None
+        text_stream: Any = out.add_stream_from_template(text.streams[0]) if text else None
         out.metadata["title"] = "a clip"
         if chapters:
             out.set_chapters(
@@ -81,19 +82,19 @@ def make_clip(
     return path
 
 
-def _subtitle_source(clip: Path, text: str) -> av.container.InputContainer:
+def _subtitle_source(clip: Path, text: str) -> Any:
     path = clip.with_suffix(".srt")
     path.write_text(text)
     return av.open(str(path))
 
 
-def _audio_stream(out: av.container.OutputContainer, name: str) -> av.AudioStream:
+def _audio_stream(out: Any, name: str) -> Any:
     stream = out.add_stream(name, rate=48000, layout="mono")
     stream.codec_context.open()
     return stream
 
 
-def _write_tone(out: av.container.OutputContainer, stream: av.AudioStream, seconds: float, start: Fraction) -> None:
+def _write_tone(out: Any, stream: Any, seconds: float, start: Fraction) -> None:
     encoder = stream.codec_context
     samples = (np.sin(np.arange(int(seconds * 48000)) * TONE * 2 * np.pi / 48000) * 8000).astype(np.int16)
     frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")
@@ -123,7 +124,8 @@ class Clip:
             self.duration = Fraction(container.duration or 0, av.time_base)
             self.rate = video.average_rate
             self.aspect = video.sample_aspect_ratio
-            for packet in container.demux():
+            packets: Any = container.demux()
+            for packet in packets:
                 if packet.stream is video:
                     self.pictures += packet.decode()
                 elif packet.size:
@@ -133,7 +135,7 @@ class Clip:
         self.pix_fmt = first.format.name
         self.rotation = first.rotation
         self.tags = first.colorspace, first.color_range, first.color_primaries, first.color_trc
-        self.times = [p.pts * p.time_base for p in self.pictures]
+        self.times = [Fraction(p.pts or 0) * Fraction(p.time_base or 0) for p in self.pictures]
 
     def planes(self, i: int) -> bytes:
         """The numbers of picture i as stored, without line padding."""

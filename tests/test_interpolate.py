@@ -60,7 +60,7 @@ def test_features_are_computed_once_a_frame() -> None:
 
 
 def test_a_cut_is_held() -> None:
-    a, b, c, d = moving(2) + [noise(1), noise(1)]
+    a, b, c, d = [*moving(2), noise(1), noise(1)]
     report = Report()
     thresholds = Thresholds(static=1)
     out = list(interpolate(frames([a, b, c, d]), model(), multiply(3), thresholds=thresholds, report=report))
@@ -137,11 +137,10 @@ def test_prefetch_keeps_order_and_raises_the_stage_error() -> None:
         yield from range(20)
         raise RuntimeError("in the stage")
 
-    seen = []
+    reader = prefetch(stage(), depth=3)
+    assert [next(reader) for _ in range(20)] == list(range(20))
     with pytest.raises(RuntimeError, match="in the stage"):
-        for item in prefetch(stage(), depth=3):
-            seen.append(item)
-    assert seen == list(range(20))
+        next(reader)
 
 
 def test_prefetch_is_bounded_and_closing_it_stops_thread_and_stage() -> None:

@@ -16,9 +16,7 @@ def test_multiply_keeps_a_variable_rate() -> None:
     assert multiply(2)(F(1, 10), F(3, 10)) == [(F(1, 10), 0), (F(2, 10), F(1, 2))]
 
 
-@pytest.mark.parametrize(
-    ("source", "target"), [(24, 60), (F(24000, 1001), F(60000, 1001)), (25, 60), (60, 24), (30, 30)]
-)
+@pytest.mark.parametrize(("source", "target"), [(24, 60), (F(24000, 1001), F(60000, 1001)), (25, 60), (60, 24)])
 def test_resample_lands_on_the_grid_without_gap_or_double(source: F, target: F) -> None:
     source, target = F(source), F(target)
     times = [i / source for i in range(50)]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from clips import Clip, make_clip, picture
 
+from video.encoding import Encoding, choose_pix_fmt
 from video.frame import Frame
 from video.picture import MediaError, read_picture
 from video.reader import Source, open_frames
-from video.writer import Encoding, PictureWriter, VideoWriter, choose_pix_fmt
+from video.writer import PictureWriter, VideoWriter
 
 SUBTITLES = "1\n00:00:00,100 --> 00:00:00,600\nHello\n\n2\n00:00:00,700 --> 00:00:00,900\nthere\n"
 
@@ -85,8 +86,8 @@ def test_sound_is_copied_packet_for_packet(tmp_path: Path) -> None:
 
 
 def test_sound_and_picture_stay_together_when_the_source_starts_late(tmp_path: Path) -> None:
-    times = [F(10) + F(i, 25) for i in range(25)]
-    clip = make_clip(tmp_path / "a.ts", 25, times=times, rate=F(25), audio=["aac"])
+    late = [F(10) + F(i, 25) for i in range(25)]
+    clip = make_clip(tmp_path / "a.ts", 25, times=late, rate=F(25), audio=["aac"])
     write(open_frames(clip), tmp_path / "b.mp4")
     times = Clip(tmp_path / "b.mp4").times
     assert [t - times[0] for t in times] == [F(i, 50) for i in range(49)]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import av
 import cv2
@@ -45,8 +46,9 @@ class Colour:
         if picture.format.is_rgb or picture.format.name == "pal8":
             return picture.to_ndarray(format="rgb48le" if bits > 8 else "rgb24")
         whole = self.refit(picture, WHOLE_CHROMA[bits])
-        planes = [np.frombuffer(p, np.uint16 if bits > 8 else np.uint8).reshape(p.height, -1) for p in whole.planes]
-        yuv = cv2.merge([plane[:, : picture.width] for plane in planes])
+        dtype: Any = np.uint16 if bits > 8 else np.uint8
+        planes = [np.frombuffer(memoryview(p), dtype).reshape(p.height, -1) for p in whole.planes]
+        yuv = np.stack([plane[:, : picture.width] for plane in planes], 2)
         limit = 65535 if bits > 8 else 255
         back = np.linalg.inv(self._rgb_to_yuv(bits))[:3] * limit
         return cv2.transform(yuv, back)  # rounds and saturates
@@ -65,7 +67,7 @@ class Colour:
         yuv = cv2.transform(rgb, forward).astype(np.uint16 if bits > 8 else np.uint8)
         whole = av.VideoFrame(rgb.shape[1], rgb.shape[0], WHOLE_CHROMA[bits])
         for i, plane in enumerate(whole.planes):
-            np.frombuffer(plane, yuv.dtype).reshape(plane.height, -1)[:, : rgb.shape[1]] = yuv[..., i]
+            np.frombuffer(memoryview(plane), yuv.dtype).reshape(plane.height, -1)[:, : rgb.shape[1]] = yuv[..., i]
         return self.refit(whole, pix_fmt)
 
     def refit(self, picture: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:

@@ -2,42 +2,24 @@
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
 import numpy as np
-from av.codec.codec import find_best_pix_fmt_of_list
 from av.error import FFmpegError
-from av.video.stream import VideoStream
 
+from video.encoding import Encoding, choose_pix_fmt, codec_options, quantise
 from video.frame import UNSPECIFIED, Colour, Frame
 from video.picture import MediaError, write_picture
 from video.reader import Source, main_video
 from video.tracks import Tracks
 
-CODECS = {".webm": "libvpx-vp9", ".gif": "gif"}  # by suffix; everything else gets H.264
-DEFAULT_CODEC = "libx264"
-# Constant quality at which each encoder is visually close to its source; others have no such setting.
-CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}
-PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
-QUIET = {"libx265": {"x265-params": "log-level=error"}, "libvpx-vp9": {"b": "0", "row-mt": "1"}}
 MAX_TIME_BASE = 2**31 - 1  # denominators that containers store in 32 bits
 ASPECT_IN_BAND = ("libx264", "libx265", "mpeg4", "mpeg2video")  # encoders that write it into the stream itself
 KEEPS_ROTATION = (".mp4", ".mov", ".m4v", ".mkv")  # containers that store a display matrix
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How to encode; None takes the default of the suffix or of the codec."""
-
-    codec: str | None = None
-    crf: int | None = None
-    preset: str | None = None
-    pix_fmt: str | None = None
 
 
 class VideoWriter:
@@ -63,7 +45,7 @@ class VideoWriter:
         self.part = path.with_name(f"{path.stem}.part{path.suffix}")
         _check_output(path, source.path, overwrite)
         encoding = encoding or Encoding()
-        self.codec = encoding.codec or CODECS.get(path.suffix.lower(), DEFAULT_CODEC)
+        self.codec = encoding.codec_for(path)
         width, height = size or source.size
         self.upright = source.rotation != 0 and not _keeps_rotation(path)
         if self.upright and source.rotation % 180:
@@ -93,10 +75,8 @@ class VideoWriter:
                 f"({_reason(e)}); choose another --codec, --pix-fmt or --ext"
             ) from e
 
-    def _video_stream(
-        self, encoding: Encoding, rate: Fraction, time_base: Fraction, width: int, height: int
-    ) -> VideoStream:
-        stream: VideoStream = self._output.add_stream(self.codec, rate=rate)
+    def _video_stream(self, encoding: Encoding, rate: Fraction, time_base: Fraction, width: int, height: int) -> Any:
+        stream: Any = self._output.add_stream(self.codec, rate=rate)
         encoder = stream.codec_context
         encoder.width, encoder.height, encoder.pix_fmt = width, height, self.pix_fmt
         encoder.time_base = _storable(time_base, rate)
@@ -111,7 +91,7 @@ class VideoWriter:
             encoder.color_primaries, encoder.color_trc = self.colour.primaries, self.colour.transfer
         if self.source.display_matrix and not self.upright:
             stream.set_display_matrix(self.source.display_matrix)
-        encoder.options = _options(self.codec, encoding, {o.name for o in encoder.supported_options.private})
+        encoder.options = codec_options(self.codec, encoding, {o.name for o in encoder.supported_options.private})
         encoder.thread_type = "AUTO"
         encoder.open()
         return stream
@@ -217,54 +197,9 @@ class PictureWriter:
             self.notes.append(f"{len(stale)} pictures of a longer earlier run are still there, from {min(stale)} on")
 
 
-def choose_pix_fmt(codec: str, wanted: str, width: int, height: int) -> str:
-    """The encoder's pixel format nearest to the source's; 4:2:0 for RGB sources, whole chroma for odd sizes."""
-    try:
-        encoder = av.Codec(codec, "w")
-    except (av.codec.codec.UnknownCodecError, ValueError) as e:
-        raise MediaError(f"--codec {codec}: no such encoder; try libx264, libx265, libsvtav1, ffv1, prores_ks") from e
-    if encoder.type != "video":
-        raise MediaError(f"--codec {codec}: encodes {encoder.type}, not video; try libx264, libx265, libsvtav1, ffv1")
-    formats = [f.name for f in encoder.video_formats or ()]
-    if codec == "gif":
-        return "pal8"
-    full_range_twin = wanted.replace("yuvj", "yuv")  # the same numbers; the range is a tag of its own
-    if full_range_twin in formats:
-        wanted = full_range_twin
-    elif av.VideoFormat(wanted).is_rgb or wanted == "pal8":
-        wanted = "yuv420p10le" if max(c.bits for c in av.VideoFormat(wanted).components) > 8 else "yuv420p"
-    best, _ = find_best_pix_fmt_of_list(formats, wanted) if formats else (None, None)
-    name = best.name if best else wanted
-    if codec in ("libx264", "libx265", "libsvtav1") and (width % 2 or height % 2) and "444" not in name:
-        whole = "yuv444p10le" if "10" in name else "yuv444p"
-        return whole if whole in formats else name
-    return name
-
-
 def upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
     """A picture turned as a player would show it; rotation in degrees counter-clockwise."""
     return np.rot90(rgb, rotation // 90)
-
-
-def quantise(rgb: np.ndarray) -> av.VideoFrame:
-    """(H,W,3) uint8 -> a picture with its own best palette of 256 colours, for GIF."""
-    graph = av.filter.Graph()
-    height, width = rgb.shape[:2]
-    buffer = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=Fraction(1, 100))
-    split = graph.add("split")
-    generate, use = graph.add("palettegen", "stats_mode=single"), graph.add("paletteuse", "new=1:dither=sierra2_4a")
-    sink = graph.add("buffersink")
-    buffer.link_to(split)
-    split.link_to(use, 0, 0)
-    split.link_to(generate, 1, 0)
-    generate.link_to(use, 0, 1)
-    use.link_to(sink)
-    graph.configure()
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
-    picture.pts, picture.time_base = 0, Fraction(1, 100)
-    graph.vpush(picture)
-    graph.vpush(None)
-    return graph.vpull()
 
 
 def _check_output(path: Path, source: Path, overwrite: bool) -> None:
@@ -280,21 +215,6 @@ def _check_output(path: Path, source: Path, overwrite: bool) -> None:
 
 def _keeps_rotation(path: Path) -> bool:
     return path.suffix.lower() in KEEPS_ROTATION
-
-
-def _options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, str]:
-    options = dict(QUIET.get(codec, {}))
-    asked = {
-        "crf": encoding.crf if encoding.crf is not None else CRF.get(codec),
-        "preset": encoding.preset or PRESET.get(codec),
-    }
-    for name, value in asked.items():
-        if value is None:
-            continue
-        if name not in known:
-            raise MediaError(f"--{name}: {codec} has no such setting; leave it out")
-        options[name] = str(value)
-    return options
 
 
 def _storable(time_base: Fraction, rate: Fraction) -> Fraction:
