@@ -112,7 +112,7 @@ class Clip:
         self.pictures: list[av.VideoFrame] = []
         self.packets: dict[str, list[bytes]] = {}  # of the other tracks, by "type index among its type"
         with av.open(str(path)) as container:
-            video = container.streams.video[0]
+            video: Any = container.streams.best("video")
             kinds = {
                 s.index: f"{s.type} {[t for t in container.streams if t.type == s.type].index(s)}"
                 for s in container.streams
@@ -139,4 +139,9 @@ class Clip:
 
     def planes(self, i: int) -> bytes:
         """The numbers of picture i as stored, without line padding."""
-        return self.pictures[i].to_ndarray().tobytes()
+        frame = self.pictures[i]
+        lines = []
+        for plane, component in zip(frame.planes, frame.format.components, strict=True):
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+            lines.append(rows[:, : plane.width * ((component.bits + 7) // 8)].tobytes())
+        return b"".join(lines)

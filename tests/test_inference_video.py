@@ -262,12 +262,13 @@ def test_hard_files(clip: Path, tmp_path: Path, run: Run) -> None:
     source, made = Clip(clip), Clip(out)
     assert len(made.pictures) == 2 * len(source.pictures) - 1
     assert all(a < b for a, b in zip(made.times, made.times[1:], strict=False))
-    assert abs(made.duration - source.duration) <= 1 / inference_video.open_frames(clip).rate + F(1, 1000)
+    length = source.times[-1] - source.times[0]
+    assert abs(made.times[-1] - made.times[0] - length) <= F(1, 1000)  # mkv counts in milliseconds
     assert made.rotation == source.rotation
     assert made.size == source.size
     for name, packets in source.packets.items():
-        if not name.startswith("data"):
+        if not name.startswith(("data", "video")):
             assert made.packets.get(name) == packets, name
-    if made.pix_fmt == source.pix_fmt.replace("yuvj", "yuv") and "10" not in made.pix_fmt:
-        for i in range(0, len(source.pictures), 5):
-            assert made.planes(2 * i) == source.planes(i)
+    assert made.pix_fmt == source.pix_fmt.replace("yuvj", "yuv")
+    for i in range(0, len(source.pictures), 5):
+        assert made.planes(2 * i) == source.planes(i)

@@ -65,13 +65,11 @@ def _open_container(path: Path) -> InputContainer:
 
 
 def main_video(container: InputContainer) -> VideoStream | None:
-    """The video stream that a player would show: not a cover picture, the default one first, then the largest."""
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-
-    def rank(stream: VideoStream) -> tuple[bool, int]:
-        return bool(stream.disposition & av.stream.Disposition.default), stream.width * stream.height
-
-    return max(streams, key=rank, default=None)
+    """The video stream that FFmpeg takes for the best; None if there is none but a cover picture."""
+    stream: Any = container.streams.best("video")
+    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+        return None
+    return stream
 
 
 def _probe(path: Path, container: InputContainer) -> Source:
