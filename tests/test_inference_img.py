@@ -130,9 +130,14 @@ def test_count_by_halving_never_repeats_a_picture(
     _, out, _ = run("--count", "2")
     assert "0.3333 of the way is reached at 0.3281: this network halves\n" in out
     assert "0.6667 of the way is reached at 0.6719: this network halves\n" in out
-    pictures = written()
     expected = pair[0] + (pair[1].astype(float) - pair[0]) * 21 / 64
-    np.testing.assert_allclose(pictures[1], expected, atol=0.51)
+    np.testing.assert_allclose(written()[1], expected, atol=0.51)
+    for name, value in (("a", 0), ("b", 65535)):
+        write_picture(f"{name}.png", np.full((16, 16, 1), value, np.uint16))
+    run("--count", "60")
+    levels = np.array([picture.mean() for picture in written()]) / 65535
+    np.testing.assert_allclose(levels, np.arange(62) / 61, atol=1 / (3 * 61))
+    assert np.diff(levels).min() > 1 / (3 * 61)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (31, 45), (50, 33)])
@@ -358,10 +363,11 @@ def test_errors_are_one_line(run: Run, pair: tuple[np.ndarray, np.ndarray], tmp_
         (["--ratio", "0.5", "--exp", "2"], "--ratio makes one picture: leave out --exp, --count, --gif and --mp4"),
         (["--ratio", "0.5", "--gif", "a.gif"], "--ratio makes one picture"),
         (["--exp", "2", "--count", "3"], "--exp and --count both say how many pictures: give one of them"),
-        (["--exp", "-1"], "--exp is 0 to 16, --count is 0 or more"),
-        (["--exp", "17"], "--exp is 0 to 16"),
-        (["--count", "-1"], "--count is 0 or more"),
-        (["--rmaxcycles", "0"], "--rmaxcycles 1 or more"),
+        (["--exp", "-1"], "--exp is 0 to 13, --count is 0 to 9999"),
+        (["--exp", "14"], "--exp is 0 to 13"),
+        (["--count", "-1"], "--count is 0 to 9999"),
+        (["--rmaxcycles", "0"], "--rmaxcycles 1 to 16"),
+        (["--rmaxcycles", "17"], "--rmaxcycles 1 to 16"),
         (["--rthreshold", "-1"], "--rthreshold is 0 or more"),
         (["--fps", "0"], "--fps above 0"),
         (["--fps", "1/0"], "'1/0' is no number like 0.3 or 60000/1001"),
