@@ -70,9 +70,18 @@ def test_extra_channels_follow_the_flow(shift: type[Shift]) -> None:
 
 
 def test_extra_channels_follow_a_real_network_as_its_image_does(tiny: RIFE) -> None:
-    img0, img1 = smooth(40, 40, seed=0), smooth(40, 40, seed=1)
+    img0, img1 = smooth(64, 64, seed=0), smooth(64, 64, seed=1)  # no padding: the image's is zeros
     out = tiny.inference(torch.cat((img0, img0[:, :1]), 1), torch.cat((img1, img1[:, :1]), 1), timestep=0.3)
     torch.testing.assert_close(out[:, 3], out[:, 0], rtol=0, atol=1e-5)
+
+
+def test_what_is_opaque_stays_opaque_to_the_edge(tiny: RIFE, tiny_net: IFNet_v4) -> None:
+    img0, img1 = (torch.cat((smooth(33, 40, seed=i), torch.ones(1, 1, 33, 40)), 1) for i in (0, 1))
+    padded = [torch.nn.functional.pad(image[:, :3], (0, 24, 0, 31)) for image in (img0, img1)]
+    flow = tiny_net(*padded).flow[..., :33, :40]
+    assert flow[:, 0::2, :, -1].max() > 0.01  # some flow points out of the picture
+    alpha = tiny.inference(img0, img1)[:, 3:]
+    torch.testing.assert_close(alpha, torch.ones_like(alpha), rtol=0, atol=1e-5)
 
 
 def test_features_are_computed_once_a_frame(shift: type[Shift]) -> None:
