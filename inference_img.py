@@ -36,7 +36,9 @@ from model.image import from_layers, to_layers
 from model.RIFE import HALVING_TOLERANCE, SCALES, reachable
 from video.picture import MediaError, alike, check_pair, natural_key, read_picture, with_channels, write_picture
 
-MAX_EXP = 16  # 65535 pictures between two; halving goes no deeper
+DEFAULT_EXP = 4
+MAX_EXP, MAX_COUNT = 13, 9999  # more would be a mistake
+MAX_CYCLES = 16  # halvings, as far as RIFE.between goes
 GIF_RATE = 50  # frames a second; browsers play anything faster at 10
 GIF_TICK = Fraction(1, 100)  # s, the unit of a GIF's delays
 HD_HEIGHT = 720  # from here on colours are coded as BT.709, below as BT.601, which is what players assume
@@ -55,7 +57,7 @@ def fraction(text: str) -> Fraction:
 def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--img", nargs=2, required=True, metavar=("A", "B"), help="the two pictures, of one size")
-    p.add_argument("--exp", type=int, help="2^EXP - 1 pictures between (default: 4)")
+    p.add_argument("--exp", type=int, help=f"2^EXP - 1 pictures between (default: {DEFAULT_EXP})")
     p.add_argument("--count", type=int, metavar="N", help="N pictures between, at i/(N+1) of the way, instead of --exp")
     p.add_argument("--ratio", type=fraction, default=Fraction(0), help="one picture, this far between 0 and 1; 0: off")
     p.add_argument("--rthreshold", type=fraction, default=Fraction("0.02"), help="--ratio is met within half of this "
@@ -87,10 +89,10 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--ratio makes one picture: leave out --exp, --count, --gif and --mp4")
     if args.exp is not None and args.count is not None:
         parser.error("--exp and --count both say how many pictures: give one of them")
-    if not 0 <= (args.exp or 0) <= MAX_EXP or (args.count or 0) < 0:
-        parser.error(f"--exp is 0 to {MAX_EXP}, --count is 0 or more")
-    if args.rthreshold < 0 or args.rmaxcycles < 1 or args.fps <= 0:
-        parser.error("--rthreshold is 0 or more, --rmaxcycles 1 or more, --fps above 0")
+    if not 0 <= (args.exp or 0) <= MAX_EXP or not 0 <= (args.count or 0) <= MAX_COUNT:
+        parser.error(f"--exp is 0 to {MAX_EXP}, --count is 0 to {MAX_COUNT}")
+    if args.rthreshold < 0 or not 1 <= args.rmaxcycles <= MAX_CYCLES or args.fps <= 0:
+        parser.error(f"--rthreshold is 0 or more, --rmaxcycles 1 to {MAX_CYCLES}, --fps above 0")
     if args.gif and args.fps > GIF_RATE:
         parser.error(f"--fps {float(args.fps):g}: a GIF plays at {GIF_RATE} frames a second at most")
 
@@ -107,27 +109,31 @@ def halved(ratio: Fraction, threshold: Fraction, cycles: int) -> Fraction:
     return middle
 
 
-def timesteps(args: argparse.Namespace, model: RIFE) -> list[Fraction]:
-    """Where between the two pictures the new ones lie; 0 and 1 are the pictures themselves."""
-    near = args.rthreshold / 2
-    if args.ratio and not near < args.ratio < 1 - near:
-        return [Fraction(round(args.ratio))]
-    steps = args.count + 1 if args.count is not None else 2 ** (4 if args.exp is None else args.exp)
-    wanted = [args.ratio] if args.ratio else [Fraction(i, steps) for i in range(1, steps)]
+def even_timesteps(model: RIFE, steps: int) -> list[Fraction]:
+    """1/steps, 2/steps, .. below 1, or what halving reaches near them; says so where they differ."""
+    wanted = [Fraction(i, steps) for i in range(1, steps)]
     if model.arbitrary_time:
         return wanted
-    if args.ratio:
-        times = [halved(args.ratio, args.rthreshold, args.rmaxcycles)]
-    else:  # less than half a step, so that no two coincide
-        times = [reachable(t, min(HALVING_TOLERANCE, Fraction(1, 3 * steps))) for t in wanted]
-    for t, reached in zip(wanted, times, strict=True):
-        if t != reached:
-            print(f"{float(t):.4g} of the way is reached at {float(reached):.4g}: this network halves")
-    return times
+    tolerance = min(HALVING_TOLERANCE, Fraction(1, 3 * steps))  # less than half a step: no two coincide
+    return [said(t, reachable(t, tolerance)) for t in wanted]
+
+
+def ratio_timestep(model: RIFE, ratio: Fraction, threshold: Fraction, cycles: int) -> Fraction:
+    """The ratio, or what halving reaches near it; within half a threshold of 0 or 1, that: the picture given."""
+    if not threshold / 2 < ratio < 1 - threshold / 2:
+        return Fraction(round(ratio))
+    return ratio if model.arbitrary_time else said(ratio, halved(ratio, threshold, cycles))
+
+
+def said(wanted: Fraction, reached: Fraction) -> Fraction:
+    """The timestep reached, after a line on stdout if it is not the one wanted."""
+    if wanted != reached:
+        print(f"{float(wanted):.4g} of the way is reached at {float(reached):.4g}: this network halves")
+    return reached
 
 
 def between(model: RIFE, pictures: list[np.ndarray], times: list[Fraction], **options: Any) -> Iterator[np.ndarray]:
-    """The pictures to write: the given ones first and last, untouched, and those of `times` (see `timesteps`)."""
+    """The pictures to write: the given ones, untouched, and between them those of `times`; 0 or 1 is a given one."""
     yield pictures[0]
     if times in ([0], [1]):
         yield pictures[int(times[0])]
@@ -139,17 +145,17 @@ def between(model: RIFE, pictures: list[np.ndarray], times: list[Fraction], **op
     yield pictures[1]
 
 
-def prepare_outputs(args: argparse.Namespace) -> None:
+def prepare_outputs(folder: Path, films: list[Path], overwrite: bool) -> None:
     """Finds out before anything is computed whether everything can be written."""
-    for file in (args.gif, args.mp4):
-        if file and file.exists() and not args.overwrite:
+    for file in films:
+        if file.exists() and not overwrite:
             raise MediaError(f"{file}: exists already; give --overwrite to replace it, or another name")
-        if file and not os.access(file.parent, os.W_OK):
+        if not os.access(file.parent, os.W_OK):
             raise MediaError(f"{file}: its folder is missing or cannot be written; make it or choose another")
     try:
-        args.output.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise MediaError(f"{args.output}: cannot be made a folder ({e.strerror}); choose another --output") from e
+        raise MediaError(f"{folder}: cannot be made a folder ({e.strerror}); choose another --output") from e
 
 
 def stale(folder: Path, written: list[Path]) -> list[str]:
@@ -231,13 +237,18 @@ def run(args: argparse.Namespace) -> None:
     pictures = [read_picture(path) for path in args.img]
     check_pair(pictures[0], pictures[1], *args.img)
     suffix = ".exr" if pictures[0].dtype.kind == "f" else ".png"
-    if suffix == ".exr" and (args.gif or args.mp4):
+    films = {kind: file for kind, file in (("gif", args.gif), ("mp4", args.mp4)) if file}
+    if suffix == ".exr" and films:
         raise MediaError(f"{args.img[0]}: holds light, which --gif and --mp4 cannot show; convert both to PNG first")
     device = pick_device(args.device)
     model = load_model(args.model, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32)
     print(model)
-    prepare_outputs(args)
-    times = timesteps(args, model)
+    prepare_outputs(args.output, list(films.values()), args.overwrite)
+    if args.ratio:
+        times = [ratio_timestep(model, args.ratio, args.rthreshold, args.rmaxcycles)]
+    else:
+        exp = DEFAULT_EXP if args.exp is None else args.exp
+        times = even_timesteps(model, 2**exp if args.count is None else args.count + 1)
     made = between(model, pictures, times, scale=args.scale, tta=args.tta)
     written: list[Path] = []
     for picture in tqdm(made, total=len(times) + 2, unit="picture", disable=None, leave=False):
@@ -245,11 +256,9 @@ def run(args: argparse.Namespace) -> None:
         write_picture(written[-1], picture)
     if left := stale(args.output, written):
         print(f"{args.output}: left from an earlier run: {', '.join(left)}", file=sys.stderr)
-    films = {"gif": args.gif, "mp4": args.mp4}
     for kind, file in films.items():
-        if file:
-            write_film(file, written, args.fps, kind)
-    names = "".join(f" and {file}" for file in films.values() if file)
+        write_film(file, written, args.fps, kind)
+    names = "".join(f" and {file}" for file in films.values())
     what = f"{written[0].name} .. {written[-1].name} ({len(written)} pictures)"
     print(f"Wrote {args.output}: {what}{names} in {time.monotonic() - start:.1f} s")
 

@@ -71,8 +71,10 @@ class RIFE:
             raise ValueError(f"an image has shape (B,C,H,W) with 3 channels or more, got {tuple(image.shape)}")
         multiple = max(self.net.pad_multiple, int(self.net.pad_multiple / scale))
         padder = Padder(image.shape[2], image.shape[3], multiple)
-        padded = padder.pad(image.to(self.device, torch.float32))
-        rgb, extra = padded[:, :3], padded[:, 3:] if image.shape[1] > 3 else None
+        image = image.to(self.device, torch.float32)
+        rgb = padder.pad(image[:, :3])
+        # No network sees these, so nothing asks for upstream's zeros, which would make an opaque edge transparent.
+        extra = padder.pad(image[:, 3:], "replicate") if image.shape[1] > 3 else None
         return PreparedFrame(rgb, extra, self.net.frame_features(rgb), padder, scale)
 
     def inference(

@@ -1,5 +1,6 @@
 """Small networks and pictures that the tests share; nothing here is downloaded, nothing needs a GPU."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,13 +10,21 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+import inference_img
+from model import RIFE
 from model.IFNet_v4 import IFNet_v4, IFNetConfig
 from model.layers import Prediction, blend, timestep_plane
 from model.warp import warp
+from video.picture import read_picture, write_picture
 
 TINY = IFNetConfig(
     (16, 16, 8, 8, 8), (16, 8, 4, 2, 1), encoder="H3", encoder_width=8, encoder_channels=4
 )  # the graph of 4.25 at widths nobody published
+
+
+def pytest_configure() -> None:
+    # On tiny networks threads mostly wait for each other: 18 s against 82 s on two busy cores.
+    torch.set_num_threads(1)
 
 
 class Shift(nn.Module):
@@ -98,3 +107,40 @@ def moving_square() -> MovingSquare:
         return pictures[0], pictures[1]
 
     return make
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls main on a.png and b.png (or others) in an empty folder -> exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*options: str, img: tuple[str, str] = ("a.png", "b.png")) -> tuple[int, str, str]:
+        weights = () if "--model" in options else ("--model", str(tiny_weights))
+        status = inference_img.main(["--img", *img, "--device", "cpu", *weights, *options])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def pair(tmp_path: Path, moving_square: MovingSquare) -> tuple[np.ndarray, np.ndarray]:
+    """Two 8-bit pictures, also written as a.png and b.png."""
+    pictures = moving_square()
+    for name, picture in zip("ab", pictures, strict=True):
+        write_picture(tmp_path / f"{name}.png", picture)
+    return pictures
+
+
+def use(net: Shift, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the script load a network whose answer is known."""
+    monkeypatch.setattr(inference_img, "load_model", lambda *_, **__: RIFE(net, name="shift"))
+
+
+def written(folder: str = "output") -> list[np.ndarray]:
+    """img0, img1, .. as far as they go, which is all there is in the folder."""
+    names = sorted((path.name for path in Path(folder).iterdir()), key=lambda name: int(re.sub(r"\D", "", name)))
+    assert names == [f"img{i}{Path(names[0]).suffix}" for i in range(len(names))]
+    return [read_picture(Path(folder) / name) for name in names]
