@@ -94,7 +94,7 @@ def _read_config(state: Mapping[str, Tensor], count: int) -> IFNetConfig:
     if outputs not in (5, 6, 13) or (shuffle and tail % 4):
         raise WeightsError(f"tails of {tail} channels; known are 5, and 20, 24 and 52 before their pixel shuffle")
     encoder, width, features = _read_encoder(state)
-    scales = (8, 4, 2, 1) if count == 4 else _FIVE_SCALES
+    scales: tuple[int, ...] = (8, 4, 2, 1) if count == 4 else _FIVE_SCALES
     if channels == PUBLISHED["4.25.lite"].channels:  # the only one whose scales its shape does not imply
         scales = PUBLISHED["4.25.lite"].scales
     return IFNetConfig(

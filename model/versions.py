@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.checkpoint import find_weights, read_state
+from model.checkpoint import WeightFile, find_weights, read_weights
 from model.errors import WeightsError
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
@@ -18,6 +18,7 @@ from model.published import PUBLISHED, read_config, shape_of
 State = dict[str, Tensor]
 # Found in official files, needed for training only (Practical-RIFE 4.x).
 TRAINING_ONLY = ("teacher.", "caltime.", "block_tea.")
+REMEDY = "download the file again if it should be a published one"
 COUNTERS = "num_batches_tracked"
 REFINEMENT = ("contextnet.", "unet.")
 
@@ -90,22 +91,30 @@ def _v4_version(state: State) -> Version:
     return Version(name, lambda: IFNet_v4(config), ignored)
 
 
-def load_network(path: Path | str, arch: str | None = None) -> tuple[nn.Module, str, Path]:
-    """The network whose weights are in `path` (a folder or a file), in float32 on the CPU, its name, and the file.
+def load_network(path: Path | str, arch: str | None = None) -> tuple[nn.Module, str, WeightFile]:
+    """The network whose weights are in `path` (a file, folder or zip), in float32 on the CPU, its name, and the file.
 
     Raises WeightsError naming the file, the cause and the remedy.
     """
     file = find_weights(path)
-    state = read_state(file)
+    state = read_weights(file)
     try:
         version = detect_version(state, arch)
-        state = {key: value for key, value in state.items() if not key.startswith(version.ignored)}
-        with torch.device("meta"):
-            net = version.build()
-        fill(net, state)
+        net = build(version, state)
     except WeightsError as e:
-        raise WeightsError(f"{file}: {e}") from e
+        raise WeightsError(f"{file}: {e}; {REMEDY}") from e
     return net, version.name, file
+
+
+def build(version: Version, state: State) -> nn.Module:
+    """The network of that version with these weights (keys without `module.`); WeightsError if they do not fit."""
+    with torch.device("meta"):
+        net = version.build()
+    try:
+        fill(net, {key: value for key, value in state.items() if not key.startswith(version.ignored)})
+    except WeightsError as e:
+        raise WeightsError(f"nearest known: {version.name}; {e}") from e
+    return net
 
 
 def fill(net: nn.Module, state: State) -> None:

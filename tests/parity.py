@@ -17,7 +17,7 @@ from model.image import Padder
 from model.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, laplacian_pyramid
 from model.metrics import ssim_map
 from model.RIFE import RIFE
-from model.versions import detect_version, fill
+from model.versions import build, detect_version
 from model.warp import warp
 
 Outputs = dict[str, Any]
@@ -35,8 +35,7 @@ def load(name: str, spec: dict[str, Any], weights: dict[str, dict[str, np.ndarra
         for key, value in table.items()
     }
     version = detect_version(state, name if name == "rife_2r" else None)
-    net = version.build()
-    fill(net, {k: v for k, v in state.items() if not k.startswith(version.ignored)})
+    net = build(version, state)
     return lambda case, inputs: run_network(net.eval(), case, inputs)
 
 
