@@ -153,11 +153,11 @@ def read_state(file: WeightFile | Path | str) -> State:
     except pickle.UnpicklingError as e:
         if any(word in str(e) for word in ("GLOBAL", "Unsupported class")):
             raise WeightsError(f"{file}: this pickle holds code, which is never run; get plain tensors instead") from e
-        raise WeightsError(f"{file}: not a weight file, or damaged; download it again") from e
+        raise WeightsError(f"{file}: not a weight file, or cut off or damaged; download it again") from e
     except (*DAMAGE, OSError) as e:
         if isinstance(e, WeightsError):
             raise
-        raise WeightsError(f"{file}: cut off or damaged; download it again") from e
+        raise WeightsError(f"{file}: not a weight file, or cut off or damaged; download it again") from e
     for wrapper in ("state_dict", "model", "params"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -173,6 +173,8 @@ def _load(file: WeightFile) -> Any:
     source = io.BytesIO(file.read()) if file.member else file.path
     if zipfile.is_zipfile(source):  # torch's own files are zips too, and would be unpacked whole
         with zipfile.ZipFile(source) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise WeightsError(f"{file}: a TorchScript program, which is never run; get its state dict instead")
             if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
                 raise WeightsError(f"{file}: would unpack to more than {MAX_BYTES >> 20} MB: not a RIFE network")
     if isinstance(source, io.BytesIO):

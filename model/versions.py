@@ -1,138 +1,86 @@
-"""Which network a checkpoint is, found from its keys and shapes alone, and loading it."""
+"""What a file of weights is, and rewriting it: the command line of loading.py.
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import partial
+python3 -m model.versions train_log                                    what the weights there are
+python3 -m model.versions RIFE.zip --convert flownet.safetensors       the same, and writes them anew
+python3 -m model.versions flownet.pkl --arch rife_2r                   the one network that must be named
+"""
+
+import argparse
+import sys
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+import safetensors.torch
+from torch import nn
 
 from model.checkpoint import WeightFile, find_weights, read_weights
 from model.errors import WeightsError
-from model.IFNet import IFNet
-from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
-from model.published import PUBLISHED, read_config, shape_of
+from model.loading import build, detect_version, load_network
+from model.memory import peak_bytes
 
-State = dict[str, Tensor]
-# Found in official files, needed for training only (Practical-RIFE 4.x).
-TRAINING_ONLY = ("teacher.", "caltime.", "block_tea.")
-REMEDY = "download the file again if it should be a published one"
-COUNTERS = "num_batches_tracked"
-REFINEMENT = ("contextnet.", "unet.")
+MEMORY_SIZE = (1080, 1920)  # height and width that memory is stated for
+ARCHS = ("rife", "rife_m", "rife_2r")  # what may be named; only the last must be
 
 
-@dataclass(frozen=True)
-class Version:
-    """One network as published: its name, how to build it, and which keys of a file it takes."""
-
-    name: str
-    build: Callable[[], nn.Module]
-    ignored: tuple[str, ...] = ()  # key prefixes that inference does not need
-
-
-# The key that only this generation of the HD networks has, and the generation.
-HD_VERSIONS = {
-    "block0.res0.fc1.weight": Version("HD 1.x", IFNet_HD),
-    "block0.convblock.0.0.weight": Version("HD 2.x", IFNet_HDv2),
-    "block0.conv1.2.weight": Version("HD 3.2-3.8", IFNet_HDv3, TRAINING_ONLY + REFINEMENT),
-    "block0.convblock0.0.0.weight": Version("HD 3.0, 3.1", partial(IFNet_HDv2, paired=True)),
-}
-
-
-def detect_version(state: State, arch: str | None = None) -> Version:
-    """The network that a state dict (keys without `module.`) belongs to.
-
-    `arch="rife_2r"` names the one network that shapes cannot tell from another. Raises WeightsError with what does not
-    add up and the nearest known network.
-    """
-    if "block0.lastconv.weight" in state and "block3.conv0.0.0.weight" not in state:
-        return _paper_version(state, arch)
-    if arch is not None:
-        raise WeightsError(f"--arch {arch} does not fit these weights; leave it out, shapes tell what they are")
-    if "block0.lastconv.weight" in state or "block0.lastconv.0.weight" in state:
-        return _v4_version(state)
-    for mark, version in HD_VERSIONS.items():
-        if mark in state:
-            return version
-    raise WeightsError(f"an unknown network, its keys begin {_some(state)}; known: {known_names()}")
+def describe(net: nn.Module, name: str, file: WeightFile | Path | str) -> str:
+    """What a network is and asks for, in a few lines for people."""
+    blocks = [child for key, child in net.named_children() if key.startswith("block") and key != "block_tea"]
+    widths = [[m for m in block.get_submodule("conv0").modules() if isinstance(m, nn.Conv2d)][-1] for block in blocks]
+    time = "any between 0 and 1" if net.arbitrary_time else "0.5 only, other times by halving"
+    height, width = MEMORY_SIZE
+    needed = peak_bytes(net, height, width) / 2**20
+    lines = {
+        "network": name,
+        "file": str(file),
+        "parameters": f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f} M",
+        "blocks": f"{len(blocks)}: {', '.join(str(conv.out_channels) for conv in widths)} channels wide",
+        "timestep": time,
+        "padding": f"to multiples of {net.pad_multiple} (divided by the scale if that is below 1)",
+        "options": _options(net),
+        "memory": f"{needed:.0f} MB at {width}x{height}, computed: weights and tensors in float32, no workspace",
+    }
+    return "\n".join(f"{key:<11} {value}" for key, value in lines.items())
 
 
-def known_names() -> str:
-    """The networks that can be loaded, in one line."""
-    return ", ".join(("RIFE", "RIFE_m", "RIFE 2R", *(v.name for v in HD_VERSIONS.values()), *PUBLISHED))
+def _options(net: nn.Module) -> str:
+    """The keywords of RIFE.inference that this network knows besides timestep and scale."""
+    known = ["tta"]
+    if isinstance(net, IFNet_v4):
+        known += [option for option in ("ensemble", "refine") if getattr(net.config, option)]
+    return ", ".join(known)
 
 
-def _some(keys: Iterable[str]) -> str:
-    return ", ".join(list(keys)[:3]) or "nowhere"
+def convert(path: Path | str, out: Path, arch: str | None = None) -> None:
+    """Writes the weights at `path` as one .safetensors: what inference takes and the file had, float32, no prefix."""
+    state = read_weights(find_weights(path))
+    version = detect_version(state, arch)
+    full = build(version, state).state_dict()
+    part = out.with_name(f"{out.name}.part")
+    kept = {key: value.contiguous() for key, value in full.items() if key in state}
+    safetensors.torch.save_file(kept, part, {"format": "pt", "network": version.name})
+    part.replace(out)
 
 
-def _paper_version(state: State, arch: str | None) -> Version:
-    inputs = shape_of(state, "block0.conv0.0.0.weight")[1]
-    if inputs not in (6, 7):
-        raise WeightsError(f"block0 takes {inputs} channels; nearest known: the paper's RIFE takes 6, RIFE_m 7")
-    timed = inputs == 7
-    if arch == "rife_2r" and not timed:
-        return Version("RIFE 2R", lambda: IFNet(half_stride=True))
-    if arch not in (None, "rife_m" if timed else "rife"):
-        raise WeightsError(f"--arch {arch} does not fit these weights, which are {'RIFE_m' if timed else 'RIFE'}")
-    return Version("RIFE_m" if timed else "RIFE", lambda: IFNet(timed=timed))
-
-
-def _v4_version(state: State) -> Version:
-    config = read_config(state)
-    refine = "unet.conv.weight" in state and not config.shuffle
-    config = replace(config, refine=refine)
-    name = next((n for n, known in PUBLISHED.items() if replace(known, refine=refine) == config), None)
-    if name is None:
-        name = f"v4 (not a published one; widths {', '.join(map(str, config.channels))})"
-    ignored = TRAINING_ONLY if refine else TRAINING_ONLY + REFINEMENT
-    return Version(name, lambda: IFNet_v4(config), ignored)
-
-
-def load_network(path: Path | str, arch: str | None = None) -> tuple[nn.Module, str, WeightFile]:
-    """The network whose weights are in `path` (a file, folder or zip), in float32 on the CPU, its name, and the file.
-
-    Raises WeightsError naming the file, the cause and the remedy.
-    """
-    file = find_weights(path)
-    state = read_weights(file)
+def main(argv: list[str] | None = None) -> None:
+    """Command line; see the top of this file."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m model.versions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("path", type=Path, help="file, folder or zip of weights")
+    parser.add_argument("--arch", choices=ARCHS, help="the network, where shapes cannot tell (rife_2r)")
+    parser.add_argument("--convert", type=Path, metavar="OUT", help="write the weights to this .safetensors file")
+    args = parser.parse_args(argv)
+    if args.convert and args.convert.suffix != ".safetensors":
+        parser.error(f"--convert {args.convert}: the name must end in .safetensors")
     try:
-        version = detect_version(state, arch)
-        net = build(version, state)
-    except WeightsError as e:
-        raise WeightsError(f"{file}: {e}; {REMEDY}") from e
-    return net, version.name, file
+        net, name, file = load_network(args.path, args.arch)
+        print(describe(net, name, file))
+        if args.convert:
+            convert(args.path, args.convert, args.arch)
+            print(f"{'written':<11} {args.convert}, {args.convert.stat().st_size / 2**20:.1f} MB")
+    except (WeightsError, OSError) as e:
+        sys.exit(str(e))
 
 
-def build(version: Version, state: State) -> nn.Module:
-    """The network of that version with these weights (keys without `module.`); WeightsError if they do not fit."""
-    with torch.device("meta"):
-        net = version.build()
-    try:
-        fill(net, {key: value for key, value in state.items() if not key.startswith(version.ignored)})
-    except WeightsError as e:
-        raise WeightsError(f"nearest known: {version.name}; {e}") from e
-    return net
-
-
-def fill(net: nn.Module, state: State) -> None:
-    """Puts the tensors into the network (float32), refusing missing, surplus and misshapen ones.
-
-    The paper's teacher may be missing, and the counters of batch normalisation: re-hosted files leave them out, and
-    inference needs neither.
-    """
-    wanted = net.state_dict()
-    missing = [k for k in wanted if k not in state and not k.startswith("block_tea.") and not k.endswith(COUNTERS)]
-    surplus = [k for k in state if k not in wanted]
-    wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
-    if missing or surplus or wrong:
-        parts = [
-            f"{len(keys)} {what} ({_some(keys)})"
-            for what, keys in (("missing", missing), ("unexpected", surplus), ("misshapen", wrong))
-            if keys
-        ]
-        raise WeightsError("does not add up: " + "; ".join(parts) + " tensors")
-    full = {k: state[k].to(v.dtype) if k in state else torch.zeros_like(v, device="cpu") for k, v in wanted.items()}
-    net.load_state_dict(full, assign=True)
+if __name__ == "__main__":
+    main()

@@ -14,10 +14,10 @@ from torch import Tensor
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
+from model.loading import build, detect_version
 from model.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, laplacian_pyramid
 from model.metrics import ssim_map
 from model.RIFE import RIFE
-from model.versions import build, detect_version
 from model.warp import warp
 
 Outputs = dict[str, Any]
