@@ -207,4 +207,6 @@ def _read_ncnn(file: WeightFile) -> State:
     try:
         return read_graphs(pairs)
     except WeightsError as e:
-        raise WeightsError(f"{file}: {e}") from e
+        raise WeightsError(f"{file}: {e}; convert or download the pair again") from e
+    except DAMAGE as e:
+        raise WeightsError(f"{file}: not an ncnn graph, or damaged; download the pair again") from e

@@ -56,7 +56,7 @@ def detect_version(state: State, arch: str | None = None) -> Version:
     for mark, version in HD_VERSIONS.items():
         if mark in state:
             return version
-    raise WeightsError(f"an unknown network, its keys begin {_some(state)}; known: {known_names()}")
+    raise WeightsError(f"an unknown network, its keys begin with {_some(state)}; known are {known_names()}")
 
 
 def known_names() -> str:
@@ -65,7 +65,7 @@ def known_names() -> str:
 
 
 def _some(keys: Iterable[str]) -> str:
-    return ", ".join(list(keys)[:3]) or "nowhere"
+    return ", ".join([key[:80] for key in keys][:3]) or "nothing"
 
 
 def _paper_version(state: State, arch: str | None) -> Version:
@@ -128,11 +128,12 @@ def fill(net: nn.Module, state: State) -> None:
     surplus = [k for k in state if k not in wanted]
     wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
     if missing or surplus or wrong:
+        misfits = [f"{k} is {tuple(state[k].shape)} instead of {tuple(wanted[k].shape)}" for k in wrong]
         parts = [
             f"{len(keys)} {what} ({_some(keys)})"
-            for what, keys in (("missing", missing), ("unexpected", surplus), ("misshapen", wrong))
+            for what, keys in (("missing", missing), ("unexpected", surplus), ("misshapen", misfits))
             if keys
         ]
-        raise WeightsError("does not add up: " + "; ".join(parts) + " tensors")
+        raise WeightsError(f"the tensors do not add up: {', '.join(parts)}")
     full = {k: state[k].to(v.dtype) if k in state else torch.zeros_like(v, device="cpu") for k, v in wanted.items()}
     net.load_state_dict(full, assign=True)

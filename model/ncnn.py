@@ -14,6 +14,8 @@ from model.errors import WeightsError
 MAGIC = "7767517"  # first line of every .param
 RAW, FLOAT16 = 0, 0x01306B47  # the tag before a blob of weights: float32 follows, or float16 padded to four bytes
 ARRAY = -23300  # parameter ids up to this are arrays: -23300 - id=count,value,...
+FUSED, FUSED_SLOPE = 9, ARRAY - 10  # parameters of a convolution: activation put into it, and its numbers
+LEAKY = 2  # activation with one slope for all channels
 MULTIPLY = 2  # operation of a BinaryOp
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise", "InnerProduct")
 
@@ -41,7 +43,7 @@ class Weights:
     bias: np.ndarray | None
     transposed: bool
     beta: np.ndarray | None = None  # multiplied with the result (ResConv)
-    slopes: list[np.ndarray] = field(default_factory=list)  # of the PReLUs that follow
+    slopes: list[np.ndarray] = field(default_factory=list)  # of the PReLUs that follow; one number if it is leaky
 
 
 class _Blobs:
@@ -100,7 +102,9 @@ def _parse_line(words: Sequence[str]) -> Layer:
         raise ValueError("names of blobs are missing")
     for word in words[4 + inputs + outputs :]:
         key, _, value = word.partition("=")
-        if int(key) > ARRAY and not value.startswith('"'):  # arrays and expressions: of layers without weights
+        if int(key) == FUSED_SLOPE:
+            value = value.split(",")[1]
+        if (int(key) > ARRAY or int(key) == FUSED_SLOPE) and not value.startswith('"'):  # an expression, of reshaping
             params[int(key)] = float(value)
     return Layer(words[0], words[1], list(blobs[:inputs]), list(blobs[inputs:]), params)
 
@@ -163,13 +167,17 @@ def _convolution(layer: Layer) -> Weights:
         raise WeightsError(f"layer {layer.name}: {weight.size} weights do not make {out} kernels of {height}x{width}")
     weight = weight.reshape(out, -1, height, width)
     transposed = layer.kind.startswith("Deconvolution")
-    return Weights(weight.swapaxes(0, 1) if transposed else weight, bias, transposed)
+    slopes = [np.array([layer.params.get(FUSED_SLOPE, 0.0)], np.float32)] if layer.number(FUSED) == LEAKY else []
+    return Weights(weight.swapaxes(0, 1) if transposed else weight, bias, transposed, slopes=slopes)
 
 
 def _source(layers: Sequence[Layer], made_by: dict[str, int], i: int) -> int:
     """The convolution that a layer's input comes from, or -1: of several inputs the last made, not a skip's."""
     while layers[i].bottoms:
-        i = max(made_by.get(blob, -1) for blob in layers[i].bottoms)
+        before = max(made_by.get(blob, -1) for blob in layers[i].bottoms)
+        if before >= i:
+            raise WeightsError(f"layer {layers[i].name} reads what a later layer makes: the .param is damaged")
+        i = before
         if i < 0 or layers[i].kind in CONVOLUTIONS:
             return i
     return -1
@@ -187,6 +195,7 @@ def _fold(conv: Weights, arrays: Sequence[np.ndarray], epsilon: float) -> None:
 def _attach_beta(layers: Sequence[Layer], made_by: dict[str, int], layer: Layer, found: dict[int, Weights]) -> None:
     """A constant times the result of a convolution, one number a channel, is the beta of a ResConv."""
     made = [made_by.get(blob, -1) for blob in layer.bottoms]
+    made = [made_by.get(layers[i].bottoms[0], -1) if i >= 0 and layers[i].kind == "Split" else i for i in made]
     constants = [i for i in made if i >= 0 and layers[i].kind == "MemoryData"]
     others = [i for i in made if i in found]
     if len(constants) == 1 and len(others) == 1:

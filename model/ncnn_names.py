@@ -44,11 +44,11 @@ def read_graphs(pairs: Sequence[tuple[bytes, bytes]]) -> State:
 
 
 def _put(conv: Weights, key: str, slope: str | None = None) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a convolution, and of the PReLU after it if there is one and it has a key."""
+    """The tensors of a convolution, and of the PReLU after it if it has one slope a channel: a leaky one has no key."""
     yield f"{key}.weight", torch.from_numpy(np.ascontiguousarray(conv.weight))
     if conv.bias is not None:
         yield f"{key}.bias", torch.from_numpy(conv.bias)
-    if slope and conv.slopes:
+    if slope and conv.slopes and conv.slopes[0].size > 1:
         yield f"{slope}.weight", torch.from_numpy(conv.slopes[0])
 
 
