@@ -10,40 +10,32 @@ the last picture are the given ones, untouched.
 """
 
 import argparse
-import contextlib
 import os
 import re
 import sys
 import time
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
-from av.container import OutputContainer
-from av.filter import Graph
-from av.packet import Packet
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
-from av.video.stream import VideoStream
 from tqdm import tqdm
 
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
 from model.RIFE import HALVING_TOLERANCE, SCALES, reachable
+from video.frame import Frame
 from video.picture import MediaError, alike, check_pair, natural_key, read_picture, with_channels, write_picture
+from video.reader import Source
+from video.writer import VideoWriter
 
 DEFAULT_EXP = 4
 MAX_EXP, MAX_COUNT = 13, 9999  # more would be a mistake
 MAX_CYCLES = 16  # halvings, as far as RIFE.between goes
 GIF_RATE = 50  # frames a second; browsers play anything faster at 10
-GIF_TICK = Fraction(1, 100)  # s, the unit of a GIF's delays
-HD_HEIGHT = 720  # from here on colours are coded as BT.709, below as BT.601, which is what players assume
-BT709, BT601 = 1, 6  # as tags (ITU-T H.273)
-ACCURATE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+HERE = Path(__file__).resolve().parent
 
 
 def fraction(text: str) -> Fraction:
@@ -63,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--rthreshold", type=fraction, default=Fraction("0.02"), help="--ratio is met within half of this "
                    "by a network that halves, and an input this near is the answer (default: 0.02)")  # fmt: skip
     p.add_argument("--rmaxcycles", type=int, default=8, help="halvings at most for --ratio (default: 8)")
-    p.add_argument("--model", default="train_log", help="folder or file of weights (default: train_log)")
+    p.add_argument("--model", type=Path, default=HERE / "train_log", help="folder or file of weights (train_log)")
     p.add_argument("--arch", help="only for weights whose shapes do not tell: rife_2r")
     p.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="for img%%d (default: output)")
     p.add_argument("--gif", type=Path, metavar="FILE", help="also write the slow motion as an animated GIF")
@@ -164,71 +156,20 @@ def stale(folder: Path, written: list[Path]) -> list[str]:
     return sorted({*names} - {path.name for path in written}, key=natural_key)
 
 
-def write_film(file: Path, pictures: list[Path], fps: Fraction, kind: str) -> None:
-    """The pictures as a film of `fps` frames a second, kind "gif" or "mp4"; the name appears once it is complete."""
-    part = file.with_name(f"{file.stem}.part{file.suffix}")
-    frames = (eight_bit(read_picture(path)) for path in pictures)
-    try:
-        with av.open(str(part), "w", format=kind) as container:
-            for packet in (gif if kind == "gif" else h264)(container, frames, fps):
-                container.mux(packet)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+def write_film(file: Path, pictures: list[Path], fps: Fraction, overwrite: bool) -> None:
+    """The pictures as a film of `fps` frames a second, GIF or H.264 by its suffix."""
+    height, width = read_picture(pictures[0]).shape[:2]
+    source = Source(pictures[0], (width, height), fps, len(pictures), 1 / fps, is_video=False)
+    with VideoWriter(file, source, fps, 1 / fps, overwrite=overwrite) as film:
+        for i, path in enumerate(pictures):
+            film.write(Frame(eight_bit(read_picture(path)), i / fps))
 
 
 def eight_bit(picture: np.ndarray) -> np.ndarray:
-    """(H,W,C) uint8 or uint16 -> (H,W,4) uint8, rounded."""
+    """(H,W,C) uint8 or uint16 -> (H,W,3 or 4) uint8, rounded."""
     deep = picture.dtype == np.uint16
-    return with_channels(((picture.astype(np.uint32) + 128) // 257).astype(np.uint8) if deep else picture, 4)
-
-
-def gif(container: OutputContainer, frames: Iterator[np.ndarray], fps: Fraction) -> Iterator[Packet]:
-    """Packets of a GIF with one palette for all frames, which it holds; transparency is all or nothing there."""
-    first = next(frames)
-    height, width = first.shape[:2]
-    stream = container.add_stream("gif", width=width, height=height, pix_fmt="pal8", time_base=GIF_TICK)
-    graph = Graph()
-    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgba"), time_base=GIF_TICK)
-    split, palette, use, sink = (graph.add(name) for name in ("split", "palettegen", "paletteuse", "buffersink"))
-    for output, start, end, entry in ((0, source, split, 0), (0, split, palette, 0), (1, split, use, 0)):
-        start.link_to(end, output, entry)
-    palette.link_to(use, 0, 1)
-    use.link_to(sink)
-    graph.configure()
-    for i, rgba in enumerate(chain((first,), frames)):
-        frame = av.VideoFrame.from_ndarray(rgba, "rgba")
-        frame.pts, frame.time_base = round(i / fps / GIF_TICK), GIF_TICK
-        source.push(frame)
-    source.push(None)
-    with contextlib.suppress(av.EOFError):
-        while True:
-            yield from stream.encode(graph.vpull())
-    yield from stream.encode(None)
-
-
-def h264(container: OutputContainer, frames: Iterator[np.ndarray], fps: Fraction) -> Iterator[Packet]:
-    """Packets of H.264, nearly without visible loss; what is transparent becomes black."""
-    stream: VideoStream | None = None
-    for rgba in frames:
-        height, width = rgba.shape[:2]
-        matrix = BT709 if height >= HD_HEIGHT else BT601
-        if stream is None:
-            stream = container.add_stream("libx264", rate=fps, width=width, height=height, options={"crf": "18"})
-            stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # 420 halves both sides
-            stream.color_range, stream.colorspace = ColorRange.MPEG, matrix
-            stream.color_primaries = stream.color_trc = BT709
-        seen = (rgba[..., :3] * (rgba[..., 3:] / 255)).round().astype(np.uint8)
-        frame = av.VideoFrame.from_ndarray(seen, "rgb24").reformat(
-            format=stream.pix_fmt,
-            dst_colorspace=Colorspace.ITU709 if matrix == BT709 else Colorspace.ITU601,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=ACCURATE,
-        )
-        frame.pts = None
-        yield from stream.encode(frame)
-    if stream is not None:
-        yield from stream.encode(None)
+    picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8) if deep else picture
+    return with_channels(picture, max(picture.shape[2], 3))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -237,13 +178,13 @@ def run(args: argparse.Namespace) -> None:
     pictures = [read_picture(path) for path in args.img]
     check_pair(pictures[0], pictures[1], *args.img)
     suffix = ".exr" if pictures[0].dtype.kind == "f" else ".png"
-    films = {kind: file for kind, file in (("gif", args.gif), ("mp4", args.mp4)) if file}
+    films = [file for file in (args.gif, args.mp4) if file]
     if suffix == ".exr" and films:
         raise MediaError(f"{args.img[0]}: holds light, which --gif and --mp4 cannot show; convert both to PNG first")
     device = pick_device(args.device)
     model = load_model(args.model, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32)
     print(model)
-    prepare_outputs(args.output, list(films.values()), args.overwrite)
+    prepare_outputs(args.output, films, args.overwrite)
     if args.ratio:
         times = [ratio_timestep(model, args.ratio, args.rthreshold, args.rmaxcycles)]
     else:
@@ -256,9 +197,9 @@ def run(args: argparse.Namespace) -> None:
         write_picture(written[-1], picture)
     if left := stale(args.output, written):
         print(f"{args.output}: left from an earlier run: {', '.join(left)}", file=sys.stderr)
-    for kind, file in films.items():
-        write_film(file, written, args.fps, kind)
-    names = "".join(f" and {file}" for file in films.values())
+    for file in films:
+        write_film(file, written, args.fps, args.overwrite)
+    names = "".join(f" and {file}" for file in films)
     what = f"{written[0].name} .. {written[-1].name} ({len(written)} pictures)"
     print(f"Wrote {args.output}: {what}{names} in {time.monotonic() - start:.1f} s")
 

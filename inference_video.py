@@ -184,7 +184,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with writer, closing(frames_out(args, source, model, report)) as frames:
             announce(args, source, model, path)
-            for frame in tqdm(frames, total=output_count(args, source), unit="frame"):
+            pause = 0.1 if sys.stderr.isatty() else 10  # seconds between lines of progress: a log wants few
+            for frame in tqdm(frames, total=output_count(args, source), unit="frame", mininterval=pause):
                 writer.write(frame)
     except KeyboardInterrupt:
         print("\n".join(writer.notes) or "interrupted: nothing was written", file=sys.stderr)

@@ -36,7 +36,7 @@ def to_picture(image: Tensor, dtype: type[Any] = np.uint8) -> np.ndarray:
     return (image.byte() if dtype == np.uint8 else image).cpu().numpy().astype(dtype)
 
 
-def to_layers(picture: np.ndarray) -> Tensor:
+def to_layers(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """(H,W,C), C=1 grey, 3 RGB, 4 RGBA -> (1,3+K,H,W): what a network looks at, then what only follows its flow.
 
     Grey is shown as RGB. With alpha (straight in integers, premultiplied in floats, as EXR has it) the network sees
@@ -44,7 +44,7 @@ def to_layers(picture: np.ndarray) -> Tensor:
     arbitrary, so they neither shape the flow nor bleed into edges. Light (floats) is seen clipped to 0..1 and follows
     as it is.
     """
-    image = to_tensor(picture)
+    image = to_tensor(picture, device)
     colour, alpha = image[:, :3], image[:, 3:]
     colour = colour.expand(-1, 3, -1, -1)
     light = bool(np.issubdtype(picture.dtype, np.floating))

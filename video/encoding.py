@@ -73,10 +73,11 @@ def codec_options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, 
 
 
 def quantise(rgb: np.ndarray) -> av.VideoFrame:
-    """(H,W,3) uint8 -> a picture with its own best palette of 256 colours, for GIF."""
+    """(H,W,3 or 4) uint8 -> a picture with its own best palette of 256 colours, for GIF; alpha becomes all or none."""
+    kind = "rgba" if rgb.shape[2] == 4 else "rgb24"
     graph = av.filter.Graph()
     height, width = rgb.shape[:2]
-    buffer = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=Fraction(1, 100))
+    buffer = graph.add_buffer(width=width, height=height, format=av.VideoFormat(kind), time_base=Fraction(1, 100))
     split = graph.add("split")
     generate, use = graph.add("palettegen", "stats_mode=single"), graph.add("paletteuse", "new=1:dither=sierra2_4a")
     sink = graph.add("buffersink")
@@ -86,7 +87,7 @@ def quantise(rgb: np.ndarray) -> av.VideoFrame:
     generate.link_to(use, 0, 1)
     use.link_to(sink)
     graph.configure()
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), kind)
     picture.pts, picture.time_base = 0, Fraction(1, 100)
     graph.vpush(picture)
     graph.vpush(None)

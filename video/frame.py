@@ -108,7 +108,7 @@ def _bits(pix_fmt: av.VideoFormat) -> int:
     return next(bits for bits in WHOLE_CHROMA if bits >= deepest)
 
 
-Picture = av.VideoFrame | np.ndarray  # as decoded; or (H,W,3) RGB, uint8 or uint16, as read from a file or made
+Picture = av.VideoFrame | np.ndarray  # as decoded; or (H,W,3 or 4), as read from a picture or made
 
 
 @dataclass

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.image import to_picture, to_tensor
+from model.image import from_layers, to_layers
 from model.RIFE import RIFE, PreparedFrame
 from video.frame import Frame, Picture
 from video.scene import CUT_SSIM, REPEAT_SSIM, Change, compare, thumbnail
@@ -50,6 +50,7 @@ class _Seen:
     frame: Frame
     prepared: PreparedFrame
     thumbnail: Tensor
+    channels: int
     depth: type[np.generic]
 
 
@@ -95,8 +96,8 @@ def _closing(last: Frame, timing: Timing) -> Iterator[Frame]:
 def _look(frame: Frame, model: RIFE, scale: float) -> _Seen:
     rgb = frame.rgb()
     with torch.no_grad():  # grad mode is per thread, and this may be any thread
-        prepared = model.prepare(to_tensor(rgb, model.device), scale=scale)
-        return _Seen(frame, prepared, thumbnail(prepared.image), rgb.dtype.type)
+        prepared = model.prepare(to_layers(rgb, model.device), scale=scale)
+        return _Seen(frame, prepared, thumbnail(prepared.image), rgb.shape[2], rgb.dtype.type)
 
 
 def _make(
@@ -104,7 +105,7 @@ def _make(
 ) -> Iterator[np.ndarray]:
     for image in model.between(first.prepared, second.prepared, timesteps, scale=scale):
         report.made += 1
-        yield to_picture(image, first.depth)
+        yield from_layers(image, first.channels, first.depth)
 
 
 def _mend_repeats(

@@ -123,9 +123,11 @@ class VideoWriter:
         if not self.upright and self.pix_fmt != "pal8" and not isinstance(frame.picture, np.ndarray):
             return self._tag(self.colour.refit(frame.picture, self.pix_fmt))
         rgb = upright(frame.rgb(), self.source.rotation if self.upright else 0)
+        if rgb.dtype.kind == "f":
+            raise MediaError(f"{self.path}: cannot show light (float pictures); write pictures with --png instead")
         if self.pix_fmt == "pal8":
             return quantise(rgb)
-        return self._tag(self.colour.from_rgb(np.ascontiguousarray(rgb), self.pix_fmt))
+        return self._tag(self.colour.from_rgb(opaque(rgb), self.pix_fmt))
 
     def _tag(self, picture: av.VideoFrame) -> av.VideoFrame:
         picture.colorspace, picture.color_range = self.colour.matrix, self.colour.range
@@ -186,7 +188,9 @@ class PictureWriter:
 
     def write(self, frame: Frame) -> None:
         """Writes one frame under the next number."""
-        write_picture(self.path / f"{self.frames:07d}.png", upright(frame.rgb(), self.rotation))
+        rgb = upright(frame.rgb(), self.rotation)
+        suffix = ".exr" if rgb.dtype.kind == "f" else ".png"
+        write_picture(self.path / f"{self.frames:07d}{suffix}", rgb)
         self.frames += 1
 
     def __exit__(
@@ -195,6 +199,14 @@ class PictureWriter:
         stale = [p for p in self.path.glob("*.png") if p.stem.isdigit() and int(p.stem) >= self.frames]
         if stale:
             self.notes.append(f"{len(stale)} pictures of a longer earlier run are still there, from {min(stale)} on")
+
+
+def opaque(rgb: np.ndarray) -> np.ndarray:
+    """(H,W,3 or 4) -> (H,W,3), contiguous; what is transparent becomes black."""
+    if rgb.shape[2] == 4:
+        limit = np.iinfo(rgb.dtype).max
+        rgb = (rgb[..., :3] * (rgb[..., 3:] / limit)).round().astype(rgb.dtype)
+    return np.ascontiguousarray(rgb)
 
 
 def upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
