@@ -67,7 +67,7 @@ def test_mp4(
     shown, times = frames("slow.mp4")
     assert [float(t) for t in times] == pytest.approx([i * 1001 / 60000 for i in range(3)], abs=1e-4)
     for rgba, picture in zip(shown, written(), strict=True):
-        assert np.abs(rgba[..., :3] - picture / 257).mean() < 2.5
+        assert np.abs(rgba[..., :3] - picture / 257).mean() < 3.5  # the wrong matrix: above 6
 
 
 def test_existing_films_are_not_replaced_unless_asked(run: Run, pair: tuple[np.ndarray, np.ndarray]) -> None:
@@ -88,7 +88,7 @@ def test_a_film_that_fails_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(inference_img, "h264", full)
+    monkeypatch.setattr(inference_img.VideoWriter, "write", full)
     status, _, err = run("--count=1", "--mp4", "slow.mp4")
     assert status == 1
     assert err == "inference_img.py: [Errno 28] No space left on device\n"
