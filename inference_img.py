@@ -55,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--rthreshold", type=fraction, default=Fraction("0.02"), help="--ratio is met within half of this "
                    "by a network that halves, and an input this near is the answer (default: 0.02)")  # fmt: skip
     p.add_argument("--rmaxcycles", type=int, default=8, help="halvings at most for --ratio (default: 8)")
-    p.add_argument("--model", type=Path, default=HERE / "train_log", help="folder or file of weights (default: train_log)")
+    p.add_argument(
+        "--model", type=Path, default=HERE / "train_log", help="folder or file of weights (default: train_log)"
+    )
     p.add_argument("--arch", help="only for weights whose shapes do not tell: rife_2r")
     p.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="for img%%d (default: output)")
     p.add_argument("--gif", type=Path, metavar="FILE", help="also write the slow motion as an animated GIF")
