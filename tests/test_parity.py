@@ -18,14 +18,6 @@ ELSEWHERE = ("yuv420",)  # operations that are not in model/
 BESIDE = 'raise SystemExit("the code beside the weights was run")\n'
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def compare(fixture: Fixture, run: Any) -> int:
     """Asserts every output of every case; how many there were."""
     compared = 0
