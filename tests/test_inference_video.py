@@ -162,7 +162,7 @@ def test_a_damaged_end_is_told_and_changes_the_exit_status(tmp_path: Path, run: 
 
 def error_line(run: Run, *arguments: object) -> str:
     assert run(*arguments) == 1
-    lines = [line for line in run.err.splitlines() if line]
+    lines = [line for line in run.err.splitlines() if line and "frame/s" not in line]  # less the progress bar
     assert len(lines) == 1, run.err
     assert lines[0].startswith("inference_video.py: ")
     return lines[0].removeprefix("inference_video.py: ")
@@ -200,6 +200,16 @@ def test_weights_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert error_line(run, "--video", clip, "--model", unknown).startswith(f"{unknown}: ")
     assert error_line(run, "--video", clip, "--model", cut).startswith(f"{cut}: ")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "cut.pkl", "unknown.pkl"]
+
+
+def test_an_option_the_network_lacks_is_one_line(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, run = make_clip(tmp_path / "a.mp4", 2), Run(capsys)
+    for option, says in (("--ensemble", "this network has no ensemble"), ("--refine", "these weights hold no refine")):
+        assert says in error_line(run, "--video", clip, "--model", tiny_weights, option)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4"]
+    assert run("--video", clip, "--model", tiny_weights, "--tta") == 0
 
 
 @pytest.mark.parametrize(
