@@ -14,11 +14,10 @@ Exit status: 0 done; 1 an error, told in one line; 3 done, but the source was da
 
 import argparse
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -178,8 +177,12 @@ def frames_out(args: argparse.Namespace, source: Source, model: RIFE, report: Re
     timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
     thresholds = Thresholds(args.scene_threshold, args.static_threshold)
     options = {name: True for name in ("tta", "ensemble", "refine") if getattr(args, name)}
-    settings = {"scale": args.scale, "options": options, "thresholds": thresholds, "report": report}
-    run = partial(interpolate, model=model, timing=timing, **settings)
+
+    def run(frames: Iterable[Frame]) -> Iterator[Frame]:
+        return interpolate(
+            frames, model, timing, scale=args.scale, options=options, thresholds=thresholds, report=report
+        )
+
     frames = prefetch(source)
     if args.stitch:
         return prefetch(stitch_frames(frames, prefetch(partner(args, source)), model, args.scale))
