@@ -51,6 +51,7 @@ def fraction(text: str) -> Fraction:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Every flag: upstream's with their meaning, and ours."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     pair = p.add_mutually_exclusive_group(required=True)
     pair.add_argument("--img", nargs=2, metavar=("A", "B"), help="the two pictures, of one size")

@@ -41,8 +41,8 @@ DAMAGED = 3  # exit status
 INTERRUPTED = 130
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The settings, with `multi` and `scale` resolved; impossible pairs end here."""
+def build_parser() -> argparse.ArgumentParser:
+    """Every flag: upstream's with their meaning, Practical-RIFE's --multi, and ours."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--video", type=Path, metavar="FILE", help="the video to interpolate")
@@ -91,6 +91,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--pix-fmt", help="pixel format of the result (the source's, if the encoder has it)")
     add("--overwrite", action="store_true", help="replace the result if it exists")
     add("--skip", action="store_true", help="abandoned upstream, does nothing")
+    return parser
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The settings, with `multi` and `scale` resolved; impossible pairs end here."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     if [args.video, args.img, args.stitch].count(None) != 2:
         parser.error("give --video FILE or --img DIR, one of them (or --stitch LEFT RIGHT)")
