@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
-from model.RIFE import HALVING_TOLERANCE, SCALES, reachable
+from model.wrapper import HALVING_TOLERANCE, SCALES, reachable
 from video.flow import flow_picture, write_flo
 from video.frame import Frame
 from video.picture import MediaError, alike, check_pair, natural_key, read_picture, with_channels, write_picture

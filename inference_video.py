@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from model import RIFE, UserError, load_model, pick_device
-from model.RIFE import SCALES
+from model.wrapper import SCALES
 from video.encoding import Encoding
 from video.frame import Frame
 from video.interpolate import Report, Thresholds, interpolate, prefetch

@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from model import RIFE, UserError, load_model, pick_device
-from model.RIFE import SCALES
+from model.wrapper import SCALES
 
 SIZES = ((448, 256), (640, 480), (1280, 720))
 WARM_UP = 2  # calls before the clock: allocations, and the choice of convolution algorithms

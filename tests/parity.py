@@ -19,8 +19,8 @@ from model.image import Padder
 from model.loading import build, detect_version
 from model.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, laplacian_pyramid
 from model.metrics import ssim_map
-from model.RIFE import RIFE
 from model.warp import warp
+from model.wrapper import RIFE
 
 Outputs = dict[str, Any]
 Run = Callable[[dict[str, Any], dict[str, np.ndarray]], Outputs | None]

@@ -11,7 +11,8 @@ from conftest import Shift
 from model import RIFE, UserError, load_model, pick_device
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
-from model.RIFE import Model, reachable
+from model.RIFE import Model
+from model.wrapper import reachable
 
 HALF = Fraction(1, 2)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.image import from_layers, to_layers
-from model.RIFE import RIFE, PreparedFrame
+from model.wrapper import RIFE, PreparedFrame
 from video.frame import Frame, Picture
 from video.scene import CUT_SSIM, REPEAT_SSIM, Change, compare, thumbnail
 from video.timing import Timing
