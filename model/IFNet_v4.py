@@ -185,8 +185,8 @@ class IFNet_v4(nn.Module):
         """Images (B,3,H,W) in 0..1, sizes multiples of pad_multiple (divided by scale below 1) -> Prediction.
 
         image = warp(img0, F(t->0)) * mask + warp(img1, F(t->1)) * (1 - mask). `ensemble` averages both directions,
-        `refine` adds the residual of the Unet, `every_block` also returns each block's flow, blend and mask, as does `gt`,
-        the true frame, which the teacher, if there is one, learns from.
+        `refine` adds the residual of the Unet, `every_block` also returns each block's flow, blend and mask. So does
+        `gt`, the true frame, from which the teacher, if there is one, learns.
         """
         if ensemble and not self.config.ensemble:
             raise ValueError("this network has no ensemble: only 3.9-4.20 and 4.24 do")
