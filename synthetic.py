@@ -13,7 +13,7 @@ import numpy as np
 
 from textures import Picture, compress, draw_background, draw_texture
 
-LARGE_SHARE = 0.12  # of scenes move by 20 px and more from img0 to img1
+LARGE_SHARE = 0.12  # of scenes move by a twelfth to a third of their width from img0 to img1
 TINY_SHARE = 0.15  # move by 1 px at most, as most of a compressed video at rest does
 STATIC_SHARE = 0.03  # do not move at all
 END_SHARE = 0.04  # ask for t = 0 or 1, so that the flow to an end that is reached is 0
@@ -189,7 +189,7 @@ def draw_layers(rng: np.random.Generator, size: int, textures: Sequence[Picture]
     elif kind < STATIC_SHARE + TINY_SHARE:
         fastest = rng.uniform(0.1, 1.0)
     elif kind < STATIC_SHARE + TINY_SHARE + LARGE_SHARE:
-        fastest = rng.uniform(20, 0.35 * size)
+        fastest = rng.uniform(0.08, 0.35) * size
     else:
         fastest = np.exp(rng.uniform(np.log(1.5), np.log(36.0)))  # px, the scale of speeds in this scene
     still = rng.random() < 0.25  # a camera on a tripod

@@ -48,6 +48,7 @@ SHOWN = 5  # validation samples whose pictures go to tensorboard, as many as ups
 
 def open_data(args: argparse.Namespace, crop: int) -> tuple[Samples, Samples]:
     """What is trained on, and what validates: Vimeo's own split, else every tenth clip, else scenes of another seed."""
+    cv2.setNumThreads(1)  # validation reads in the main process; the samples must not depend on it
     sources: list[Source] = []
     weights: list[float] = []
     held: Source | None = None
@@ -197,9 +198,10 @@ def run(t: Training, args: argparse.Namespace, train: Samples, held: Samples) ->
         if t.step % args.log_every == 0:
             t.note(learning_rate=rate, total_steps=total, **mean_losses(recent, t.world))
             recent = []
-        if t.step % args.save_every == 0 or t.step == total:
+        if t.step % args.save_every == 0:
             t.save(t.validate(held, args.val_samples))
-    t.save(t.validate(held, args.val_samples))
+    if t.step % args.save_every:
+        t.save(t.validate(held, args.val_samples))
 
 
 def open_loader(train: Samples, order: BatchSampler, workers: int, device: torch.device) -> DataLoader[Any]:
@@ -246,6 +248,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--vimeo", type=Path, help="folder of the triplets or septuplets (vimeo_triplet)")
     p.add_argument("--clips", type=Path, help="folder of video files")
     p.add_argument("--photos", type=Path, help="folder of pictures, the textures of synthetic scenes")
+    p.add_argument("--crop", type=int, help="px (224; v4: 256); a multiple of the coarsest scale times 4")
     p.add_argument("--cache", type=Path, default=Path("runs/cache"), help="where decoded clips are kept, gigabytes")
     p.add_argument("--mix", type=float, nargs=3, default=(1, 1, 1), help="weights of vimeo, clips, scenes (1 1 1)")
     p.add_argument("--weak", type=float, default=0.0, help="share of clip samples re-coded at a low rate (0)")
@@ -287,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         training.resume()
     training.start()
     training.note(settings={k: str(v) for k, v in vars(args).items()}, recipe=asdict(training.recipe))
-    run(training, args, *open_data(args, crop))
+    run(training, args, *open_data(args, args.crop or crop))
     if rank == 0:
         print(f"{args.output / 'flownet.pkl'}: {training.step} steps, best validation {training.best:.3f} dB")
     if dist.is_initialized():

@@ -149,11 +149,12 @@ def training_step(
     if scaler:
         scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(net.parameters(), recipe.clip or math.inf)
-    # the norm is the same in every process; fp16's scaler skips overflows itself: that is how it finds its scale
-    failed = ~torch.isfinite(summed.total if scaler else norm)
-    if scaler and dist.is_initialized():
-        failed = failed.int()
-        dist.all_reduce(failed, dist.ReduceOp.MAX)
+    # Both, since the gradient of |nan| is 0. fp16's scaler skips overflows itself: that is how it finds its scale.
+    failed = ~torch.isfinite(summed.total if scaler else summed.total + norm)
+    if dist.is_initialized():  # all processes stop if one has to
+        count = failed.float()
+        dist.all_reduce(count)
+        failed = count > 0
     if failed:
         raise FloatingPointError(f"loss {float(summed.total):g}, gradient norm {float(norm):g}")
     if scaler:
