@@ -282,10 +282,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(args.seed + rank)
     net, recipe, crop = build(args.arch, args.teacher)
     chosen = {field: getattr(args, field) for field in Recipe.__annotations__ if getattr(args, field) is not None}
+    if args.init:  # before the optimiser takes hold of the parameters, which are replaced
+        fill(net, read_state(args.init))
     training = Training(net, replace(recipe, **chosen), args.output, device)
-    if args.init:
-        fill(training.net, read_state(args.init))
-        training.average.load_state_dict(training.net.state_dict())
     if args.resume:
         training.resume()
     training.start()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -219,6 +220,17 @@ def test_a_stop_while_saving_leaves_the_old_file(tmp_path: Path, monkeypatch: py
     assert torch.load(path, weights_only=True)["step"] == 1
 
 
+def test_the_board_gets_scalars_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Mock()
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Mock(SummaryWriter=lambda folder: board))
+    run(start(tmp_path), settings(tmp_path, "--steps", "2"), scenes(), scenes(2))
+    scalars = {call.args[0] for call in board.add_scalar.call_args_list}
+    assert scalars >= {"learning_rate", "loss/l1", "loss/teacher", "loss/distillation", "psnr"}
+    pictures = {call.args[0]: call.args[1] for call in board.add_image.call_args_list}
+    assert pictures["0/img"].shape == (3, 64, 4 * 64)
+    assert pictures["1/mask"].shape == (1, 64, 64)
+
+
 def one_of_two(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
@@ -283,5 +295,10 @@ def test_commands(tmp_path: Path) -> None:
     call("-m", "torch.distributed.run", "--nproc_per_node=2", "train.py", *options, "--world_size=2", "--steps", "2")
     assert "3 steps" in call("train.py", *options, "--steps", "3", "--resume")
     assert list(logged(out)) == [1, 2, 3]
-    _, name, _ = load_network(out)
+    first, name, _ = load_network(out)
     assert name == "RIFE"
+
+    again = tmp_path / "again"  # from given weights, which then must move
+    train.main([*options, "--output", str(again), "--steps", "2", "--warmup", "1", "--init", str(out / "flownet.pkl")])
+    moved = [(a - b).abs().max() for a, b in zip(first.parameters(), load_network(again)[0].parameters(), strict=True)]
+    assert 0 < max(moved) < 1e-3
