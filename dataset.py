@@ -1,4 +1,4 @@
-"""Training samples: Vimeo90K triplets and septuplets, synthetic scenes, or a weighted mix; clips are in clips.py.
+"""Training samples: Vimeo90K triplets and septuplets, synthetic scenes, or a weighted mix; clips are in footage.py.
 
 Sample i of epoch e is a function of (seed, e, i) alone, whatever the number of workers and processes. Every source
 gives the same fields, see `pack`; flows and visibility are there where they are known.

@@ -31,12 +31,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from clips import Clips
 from dataset import BatchSampler, Mixture, Samples, Scenes, Source, Vimeo, read_picture
-from model.checkpoint import DDP_PREFIX, read_state
+from footage import Clips
+from model.checkpoint import DDP_PREFIX, find_weights, read_weights
 from model.errors import UserError
+from model.loading import fill
 from model.metrics import psnr
-from model.versions import fill
 from training import Losses, Recipe, build, follow, learning_rate, on_device, training_step
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
@@ -283,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     net, recipe, crop = build(args.arch, args.teacher)
     chosen = {field: getattr(args, field) for field in Recipe.__annotations__ if getattr(args, field) is not None}
     if args.init:  # before the optimiser takes hold of the parameters, which are replaced
-        fill(net, read_state(args.init))
+        fill(net, read_weights(find_weights(args.init)))
     training = Training(net, replace(recipe, **chosen), args.output, device)
     if args.resume:
         training.resume()

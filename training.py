@@ -15,7 +15,7 @@ from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.layers import Prediction
 from model.loss import LapLoss, flow_loss, mask_loss
-from model.versions import PUBLISHED
+from model.published import PUBLISHED
 
 DEEP_DECAY = 0.8  # an earlier block's losses count less by this factor for every block after it (as in RAFT)
 

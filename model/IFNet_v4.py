@@ -229,8 +229,11 @@ class IFNet_v4(nn.Module):
         flow, mask, carried = block(self._inputs(sides, t, state), state and state.flow, scale)
         change = flow
         if ensemble:
+            # 3.9 alone gives later blocks the frames themselves, and its published graph does not exchange those
+            # (found with fixture v3_9 at timestep 0.5, which cannot tell whether it gives t or 1-t with them)
+            turned = sides[::-1] if state is None else sides
             other = state and state.swapped()
-            flow1, mask1, _ = block(self._inputs(sides[::-1], 1 - t, other), other and other.flow, scale)
+            flow1, mask1, _ = block(self._inputs(turned, 1 - t, other), other and other.flow, scale)
             flow, mask = (flow + _swap(flow1)) / 2, (mask - mask1) / 2
         if state is not None:
             flow = state.flow + flow

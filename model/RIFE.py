@@ -1,6 +1,6 @@
 """RIFE: the wrapper around every network. It pads, asks for any time directly or by halving, and crops back.
 
-It knows neither the disk nor an optimizer. `Model` below is upstream's Python interface on top of it.
+It knows neither the disk nor an optimizer. `Model`, upstream's Python interface on top of it, is in upstream.py.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,18 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.checkpoint import DDP_PREFIX
 from model.errors import UserError
-from model.IFNet import SCALES as PAPER_SCALES
-from model.IFNet import IFNet
+from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
 from model.layers import Prediction, blend
-from model.loss import LapLoss
-from model.versions import load_network
+from model.loading import load_network
 from model.warp import warp
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the flow estimate, relative to the frame
-DISTILLATION = 0.01  # weight of that loss; upstream advises 0.005 or 0.002 for RIFE_m
 HALVING_TOLERANCE = Fraction(1, 100)  # half of upstream's --rthreshold: how near a halving network comes to a timestep
 
 
@@ -71,8 +67,10 @@ class RIFE:
             raise ValueError(f"an image has shape (B,C,H,W) with 3 channels or more, got {tuple(image.shape)}")
         multiple = max(self.net.pad_multiple, int(self.net.pad_multiple / scale))
         padder = Padder(image.shape[2], image.shape[3], multiple)
-        padded = padder.pad(image.to(self.device, torch.float32))
-        rgb, extra = padded[:, :3], padded[:, 3:] if image.shape[1] > 3 else None
+        image = image.to(self.device, torch.float32)
+        rgb = padder.pad(image[:, :3])
+        # No network sees these, so nothing asks for upstream's zeros, which would make an opaque edge transparent.
+        extra = padder.pad(image[:, 3:], "replicate") if image.shape[1] > 3 else None
         return PreparedFrame(rgb, extra, self.net.frame_features(rgb), padder, scale)
 
     def inference(
@@ -84,21 +82,23 @@ class RIFE:
         scale: float = 1.0,
         tta: bool = False,
         ensemble: bool = False,
+        refine: bool = False,
     ) -> Tensor:
         """The image at `timestep`, (B,C,H,W) float32 on the device, the size of the images given.
 
         `timestep` is a number between 0 and 1 or, where the network takes any time, a map (B,1,H,W) of them. `scale`
         below 1 estimates flow on smaller images (large frames, large motion), above 1 on larger ones. `tta` averages
         with the pass over the images turned by 180 degrees (the paper's 2T), `ensemble` runs each block both ways
-        (4.0-4.20).
+        (3.9-4.20, 4.24), `refine` adds the residual that the full files of 3.9 and 4.0-4.4 have (the paper's and the
+        HD networks always refine). ValueError where the network has no such option.
         """
+        options = self._options(ensemble=ensemble, refine=refine)
         if isinstance(timestep, Tensor):
             if not self.arbitrary_time:
                 raise ValueError(f"RIFE {self.name} knows only the middle: it takes no map of timesteps")
             frame0, frame1 = self._pair(img0, img1, scale)
-            middle = self._predict(frame0, frame1, timestep, tta=tta, ensemble=ensemble)
-            return self._finish(middle, frame0)
-        return next(self.between(img0, img1, (timestep,), scale=scale, tta=tta, ensemble=ensemble))
+            return self._finish(self._predict(frame0, frame1, timestep, tta=tta, **options), frame0)
+        return next(self.between(img0, img1, (timestep,), scale=scale, tta=tta, **options))
 
     def between(
         self,
@@ -109,6 +109,7 @@ class RIFE:
         scale: float = 1.0,
         tta: bool = False,
         ensemble: bool = False,
+        refine: bool = False,
         tolerance: float | Fraction = HALVING_TOLERANCE,
     ) -> Iterator[Tensor]:
         """The images at rising `timesteps`, one after the other; as `inference`.
@@ -118,14 +119,43 @@ class RIFE:
         """
         if not all(0 < t < 1 for t in timesteps) or list(timesteps) != sorted(timesteps):
             raise ValueError(f"timesteps must rise between 0 and 1, got {', '.join(map(str, timesteps))}")
+        options = self._options(ensemble=ensemble, refine=refine)
         frame0, frame1 = self._pair(img0, img1, scale)
         if self.arbitrary_time:
             for t in timesteps:
-                yield self._finish(self._predict(frame0, frame1, float(t), tta=tta, ensemble=ensemble), frame0)
+                yield self._finish(self._predict(frame0, frame1, float(t), tta=tta, **options), frame0)
             return
         targets = [reachable(t, tolerance) for t in timesteps]
-        for image in self._halve(frame0, frame1, Fraction(0), Fraction(1), targets, tta=tta, ensemble=ensemble):
+        for image in self._halve(frame0, frame1, Fraction(0), Fraction(1), targets, tta=tta, **options):
             yield self._finish(image, frame0)
+
+    @torch.no_grad()
+    def flow(
+        self,
+        img0: Tensor | PreparedFrame,
+        img1: Tensor | PreparedFrame,
+        *,
+        timestep: float | Fraction | Tensor = 0.5,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """Where each pixel of the frame at `timestep` comes from: (B,4,H,W) px, (x, y) in img0, then (x, y) in img1.
+
+        x points right, y down; F(t->0), F(t->1). At timestep 0 the last two channels are the flow from img0 to img1,
+        at 1 the first two that from img1 to img0: networks are trained between, and near the ends the other flow is
+        close to zero, not exactly. Midpoint networks know 0.5 alone, ValueError otherwise. A map (B,1,H,W) as in
+        `inference`.
+        """
+        if not self.arbitrary_time and (isinstance(timestep, Tensor) or timestep != 0.5):
+            raise ValueError(f"RIFE {self.name} knows only the flow of the middle, not at timestep {timestep}")
+        frame0, frame1 = self._pair(img0, img1, scale)
+        time = self._pad_time(timestep if isinstance(timestep, Tensor) else float(timestep), frame0)
+        return frame0.padder.unpad(self._estimate(frame0, frame1, time).flow)
+
+    def _options(self, *, ensemble: bool, refine: bool) -> dict[str, bool]:
+        """What to give the network beyond images and time; only what is on, since most networks know none of it."""
+        if refine and not isinstance(self.net, IFNet_v4):
+            raise ValueError(f"RIFE {self.name} has no refinement to choose: that is for 3.9 and 4.0-4.4")
+        return {name: True for name, on in (("ensemble", ensemble), ("refine", refine)) if on}
 
     def _pair(
         self, img0: Tensor | PreparedFrame, img1: Tensor | PreparedFrame, scale: float
@@ -167,12 +197,11 @@ class RIFE:
 
     @torch.no_grad()
     def _predict(
-        self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, *, tta: bool, ensemble: bool
+        self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, *, tta: bool, **options: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The padded image and the padded extra channels at the timestep."""
-        if isinstance(timestep, Tensor) and timestep.shape[-1] > 1:
-            timestep = frame0.padder.pad(timestep.to(self.device, torch.float32), "replicate")
-        image, extra = self._run(frame0, frame1, timestep, ensemble)
+        timestep = self._pad_time(timestep, frame0)
+        image, extra = self._run(frame0, frame1, timestep, **options)
         if not tta:
             return image, extra
         turned0, turned1 = (
@@ -184,16 +213,26 @@ class RIFE:
             for f in (frame0, frame1)
         )
         turned_time = _turn(timestep) if isinstance(timestep, Tensor) else timestep
-        image2, extra2 = self._run(turned0, turned1, turned_time, ensemble)
+        image2, extra2 = self._run(turned0, turned1, turned_time, **options)
         return (image + _turn(image2)) / 2, None if extra is None or extra2 is None else (extra + _turn(extra2)) / 2
 
-    def _run(
-        self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, ensemble: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        options = {"ensemble": True} if ensemble else {}
-        out: Prediction = self.net(
+    def _pad_time(self, timestep: float | Tensor, frame: PreparedFrame) -> float | Tensor:
+        """A map of timesteps on the device, as large as the padded frame."""
+        if not isinstance(timestep, Tensor) or timestep.shape[-1] == 1:
+            return timestep
+        return frame.padder.pad(timestep.to(self.device, torch.float32), "replicate")
+
+    def _estimate(
+        self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
+    ) -> Prediction:
+        return self.net(
             frame0.image, frame1.image, timestep, frame0.features, frame1.features, scale=frame0.scale, **options
         )
+
+    def _run(
+        self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        out = self._estimate(frame0, frame1, timestep, **options)
         if frame0.extra is None or frame1.extra is None:
             return out.image, None
         follow0, follow1 = warp(frame0.extra, out.flow[:, :2]), warp(frame1.extra, out.flow[:, 2:4])
@@ -248,92 +287,10 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-class Model:
-    """Upstream's Python interface (ECCV2022-RIFE model/RIFE.py): the same names, arguments and return values.
+def __getattr__(name: str) -> Any:
+    """`Model`, which upstream has here too: it is built on this module, so this one can only import it when asked."""
+    if name == "Model":
+        from model.upstream import Model
 
-    Images are (B,3,H,W) in 0..1, any size. `arbitrary` makes a RIFE_m, which upstream could not train for want of a
-    timestep in `update`; here it is an argument.
-    """
-
-    def __init__(self, local_rank: int = -1, arbitrary: bool = False) -> None:
-        self.flownet: nn.Module = IFNet(timed=arbitrary)
-        self.name = "RIFE_m" if arbitrary else "RIFE"
-        self.optimG = torch.optim.AdamW(self.flownet.parameters(), lr=1e-6, weight_decay=1e-3)
-        self.lap = LapLoss()
-        self.local_rank = local_rank
-
-    def train(self) -> None:
-        """Puts the network in training mode."""
-        self.flownet.train()
-
-    def eval(self) -> None:
-        """Puts the network in evaluation mode."""
-        self.flownet.eval()
-
-    def device(self) -> None:
-        """Moves the network to the GPU if there is one."""
-        self.flownet.to("cuda" if torch.cuda.is_available() else "cpu")
-
-    def load_model(self, path: Path | str, rank: int = 0) -> None:
-        """Loads the weights found in a folder (or file); any network of model.versions, not only the paper's."""
-        if rank <= 0:
-            self.flownet, self.name, _ = load_network(path)
-            self.optimG = torch.optim.AdamW(self.flownet.parameters(), lr=1e-6, weight_decay=1e-3)
-
-    def save_model(self, path: Path | str, rank: int = 0) -> None:
-        """Writes `path`/flownet.pkl with the keys of an official file."""
-        if rank == 0:
-            state = {DDP_PREFIX + key: value for key, value in self.flownet.state_dict().items()}
-            torch.save(state, Path(path) / "flownet.pkl")
-
-    def inference(
-        self,
-        img0: Tensor,
-        img1: Tensor,
-        scale: float = 1,
-        scale_list: Sequence[float] = PAPER_SCALES,
-        TTA: bool = False,
-        timestep: float = 0.5,
-    ) -> Tensor:
-        """The image between two, (B,3,H,W). The third argument is the scale, as in the paper's repository."""
-        if tuple(scale_list) != PAPER_SCALES:
-            scale = scale * PAPER_SCALES[-1] / scale_list[-1]
-            if tuple(s * scale_list[-1] for s in PAPER_SCALES) != tuple(scale_list):
-                raise ValueError(f"scale_list {tuple(scale_list)} is not a multiple of {PAPER_SCALES}")
-        model = RIFE(self.flownet, name=self.name)
-        return model.inference(img0, img1, timestep=timestep, scale=scale, tta=TTA)
-
-    def update(
-        self,
-        imgs: Tensor,  # (B,6,H,W), both images
-        gt: Tensor,  # (B,3,H,W)
-        learning_rate: float = 0,
-        mul: float = 1,  # upstream takes it and does not use it
-        training: bool = True,
-        flow_gt: Tensor | None = None,  # likewise
-        timestep: float | Tensor = 0.5,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One optimiser step of the paper's recipe (or, not `training`, its losses) -> the frame and what to log."""
-        for group in self.optimG.param_groups:
-            group["lr"] = learning_rate
-        self.flownet.train(training)
-        with torch.set_grad_enabled(training):
-            out: Prediction = self.flownet(imgs[:, :3], imgs[:, 3:], timestep, gt=gt)
-            if out.teaching is None:
-                raise ValueError(f"RIFE {self.name} has no teacher: update trains the paper's networks")
-            loss_l1 = self.lap(out.image, gt).mean()
-            loss_tea = self.lap(out.teaching.merged, gt).mean()
-        if training:
-            self.optimG.zero_grad()
-            (loss_l1 + loss_tea + DISTILLATION * out.teaching.distillation).backward()
-            self.optimG.step()
-        return out.image, {
-            "merged_tea": out.teaching.merged,
-            "mask": out.mask,
-            "mask_tea": out.teaching.mask,
-            "flow": out.flow[:, :2],
-            "flow_tea": out.teaching.flow,
-            "loss_l1": loss_l1,
-            "loss_tea": loss_tea,
-            "loss_distill": out.teaching.distillation,
-        }
+        return Model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

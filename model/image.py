@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BACKDROP = 0.5  # what lies behind a transparent picture for the network: black and white shapes both stand out
+OPAQUE = 1 - 1e-5  # alpha above this is full: less than one 16-bit step below 1
+
 
 def to_tensor(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """(H,W,C) uint8 or uint16 -> (1,C,H,W) float32 in 0..1; floating-point pictures (EXR) keep their values."""
@@ -31,6 +34,41 @@ def to_picture(image: Tensor, dtype: type[Any] = np.uint8) -> np.ndarray:
     limit = np.iinfo(dtype).max
     image = (image.clamp(0, 1) * limit).round()
     return (image.byte() if dtype == np.uint8 else image).cpu().numpy().astype(dtype)
+
+
+def to_layers(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """(H,W,C), C=1 grey, 3 RGB, 4 RGBA -> (1,3+K,H,W): what a network looks at, then what only follows its flow.
+
+    Grey is shown as RGB. With alpha (straight in integers, premultiplied in floats, as EXR has it) the network sees
+    the picture on BACKDROP, and premultiplied colour and alpha follow: colours hidden under full transparency are
+    arbitrary, so they neither shape the flow nor bleed into edges. Light (floats) is seen clipped to 0..1 and follows
+    as it is.
+    """
+    image = to_tensor(picture, device)
+    colour, alpha = image[:, :3], image[:, 3:]
+    colour = colour.expand(-1, 3, -1, -1)
+    light = bool(np.issubdtype(picture.dtype, np.floating))
+    if not light and not alpha.shape[1]:
+        return colour
+    if alpha.shape[1]:
+        follows = torch.cat((colour if light else colour * alpha, alpha), 1)
+        seen = follows[:, :3] + BACKDROP * (1 - alpha)
+    else:
+        follows = seen = colour
+    return torch.cat((seen.nan_to_num(0).clamp(0, 1), follows), 1)
+
+
+def from_layers(image: Tensor, channels: int, dtype: type[Any]) -> np.ndarray:
+    """An image made from two of `to_layers` -> the picture (H,W,channels) of dtype, in the same convention."""
+    seen, follows = image[:, :3], image[:, 3:]
+    if np.issubdtype(dtype, np.floating):
+        limit = float(np.finfo(dtype).max)  # light too strong for half float stays the strongest there is
+        seen = follows.clamp(-limit, limit)
+    elif channels == 4:
+        alpha = follows[:, 3:]
+        colour = torch.where(alpha > OPAQUE, seen, follows[:, :3] / alpha.clamp(min=1 - OPAQUE))
+        seen = torch.cat((colour, alpha), 1)
+    return to_picture(seen.mean(1, True) if channels == 1 else seen, dtype)
 
 
 class Padder:

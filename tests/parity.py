@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.IFNet import IFNet
+from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
+from model.loading import build, detect_version
 from model.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, laplacian_pyramid
 from model.metrics import ssim_map
 from model.RIFE import RIFE
-from model.versions import detect_version, fill
 from model.warp import warp
 from training import Recipe, training_step
 
@@ -28,12 +30,15 @@ def load(name: str, spec: dict[str, Any], weights: dict[str, dict[str, np.ndarra
         return run_op
     if spec["family"] == "train":
         return lambda case, inputs: run_training(spec, weights["flownet"], case, inputs)
-    if spec["family"] not in ("paper", "v4") or "flownet" not in weights:
+    if spec["family"] not in ("paper", "v4", "hd"):
         return None
-    state = {key: torch.from_numpy(value) for key, value in weights["flownet"].items()}
+    state = {
+        ("" if stem == "flownet" else f"{stem}.") + key: torch.from_numpy(value)
+        for stem, table in weights.items()
+        for key, value in table.items()
+    }
     version = detect_version(state, name if name == "rife_2r" else None)
-    net = version.build()
-    fill(net, {k: v for k, v in state.items() if not k.startswith(version.ignored)})
+    net = build(version, state)
     return lambda case, inputs: run_network(net.eval(), case, inputs)
 
 
@@ -53,6 +58,12 @@ def run_network(net: torch.nn.Module, case: dict[str, Any], inputs: dict[str, np
         options["every_block"] = True
     out = net(*padded, case["timestep"], scale=case["scale"], **options)
     named = {"frame": out.image, "flow": out.flow, "mask": out.mask}
+    if not isinstance(net, IFNet | IFNet_v4) and out.flows:  # HD: at half size, not a step on the way
+        half = out.flows[0][..., : images[0].shape[2] // 2, : images[0].shape[3] // 2]
+        return {key: padder.unpad(value) for key, value in named.items()} | {
+            "merged": padder.unpad(out.merged[0]),
+            "flow_half": half[:, : net.flow_channels],
+        }
     for i, flow in enumerate(out.flows):
         named |= {f"flow{i}": flow, f"flow_block{i}": flow}
     for i, merged in enumerate(out.merged):
@@ -70,9 +81,7 @@ def run_training(
 ) -> Outputs:
     """Two optimiser steps on the recorded batch; gradients and changes of the first, by parameter in recorded order."""
     state = {key: torch.from_numpy(value) for key, value in weights.items()}
-    net = detect_version(state).build()
-    fill(net, {key: value.clone() for key, value in state.items()})
-    net.train()
+    net = build(detect_version(state), {key: value.clone() for key, value in state.items()}).train()
     recipe = Recipe(weight_decay=case["weight_decay"])
     optimizer = torch.optim.AdamW(net.parameters(), lr=case["lr"], weight_decay=recipe.weight_decay)
     batch = {key: torch.from_numpy(inputs[key]) for key in ("img0", "img1", "gt")}

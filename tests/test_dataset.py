@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from clips import Clips, cached_clip, find_runs
 from dataset import BatchSampler, Mixture, Sample, Samples, Scenes, Vimeo, augment, pack
+from footage import Clips, cached_clip, find_runs
 from model.errors import UserError
 from model.warp import warp
 from synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility

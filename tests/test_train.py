@@ -23,8 +23,8 @@ import training
 from dataset import Samples, Scenes
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.loading import detect_version, load_network
 from model.loss import distillation_loss, flow_loss, mask_loss
-from model.versions import detect_version, load_network
 from train import Training, parse, run, write_atomically
 from training import Recipe, build, follow, learning_rate, losses, on_device, training_step
 

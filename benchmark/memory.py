@@ -1,0 +1,82 @@
+"""Peak memory of inference_video.py on a short clip and on a long one: it must not grow with length.
+
+    python3 benchmark/memory.py                                  10 seconds against 10 minutes of 1280x720
+    python3 benchmark/memory.py --rate 5 --model FILE            fewer frames, another network
+
+Renders both clips to a temporary folder (a panning gradient, so that encoding is not the work), runs the command on
+each as a process of its own, and prints a table; the last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def render(path: Path, seconds: int, rate: int, size: tuple[int, int]) -> None:
+    """A clip whose content pans by 4 pixels a frame."""
+    width, height = size
+    row = (np.sin(np.arange(2 * width) / 40) * 100 + 128).astype(np.uint8)
+    ground = np.repeat(np.broadcast_to(row, (height, 2 * width))[:, :, None], 3, axis=2)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=rate, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for i in range(seconds * rate):
+            left = (4 * i) % width
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(ground[:, left : left + width]), "rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, rate)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def measure(clip: Path, model: Path | None) -> dict[str, float]:
+    """Runs the command; frames in, seconds, and peak resident memory in MiB as the system accounts it."""
+    command = [sys.executable, str(ROOT / "inference_video.py"), f"--video={clip}", "--preset=ultrafast", "--overwrite"]
+    if model is not None:
+        command.append(f"--model={model}")
+    start = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        sys.exit(f"inference_video.py failed on {clip.name} with status {status}")
+    return {"seconds": time.monotonic() - start, "peak_mib": usage.ru_maxrss / 1024}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[10, 600], help="seconds of the clips (10 600)")
+    parser.add_argument("--rate", type=int, default=24, help="frames/s of the clips (24)")
+    parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="width and height (1280 720)")
+    parser.add_argument("--model", type=Path, help="weights (train_log)")
+    args = parser.parse_args(argv)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seconds in args.lengths:
+            clip = Path(folder) / f"{seconds}s.mp4"
+            render(clip, seconds, args.rate, (args.size[0], args.size[1]))
+            rows.append({"length": seconds, "frames": seconds * args.rate, **measure(clip, args.model)})
+            print(
+                "{length:6d} s of clip, {frames:6d} frames: peak {peak_mib:7.0f} MiB, {seconds:7.1f} s".format(
+                    **rows[-1]
+                )
+            )
+    print(
+        json.dumps(
+            {"size": args.size, "rate": args.rate, "rows": rows, "ratio": rows[-1]["peak_mib"] / rows[0]["peak_mib"]}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Makes a video, or a folder of pictures, smoother or slower by the frames between its frames.
+
+    python3 inference_video.py --exp=1 --video=video.mp4                    2X: 24 to 48 frames/s, sound kept
+    python3 inference_video.py --multi=3 --video=video.mp4 --output=out.mkv 3X, true thirds
+    python3 inference_video.py --target-fps=60 --video=video.mp4            any rate to 60 frames/s
+    python3 inference_video.py --exp=2 --fps=24 --video=video.mp4           slow motion: 4X the frames, played at 24
+    python3 inference_video.py --exp=2 --img=frames/                        pictures in, vid_out/0000000.png ... out
+    python3 inference_video.py --exp=1 --video=video.mp4 --scale=0.5        flow at half size: 4K, large motion
+    python3 inference_video.py --exp=1 --video=video.mp4 --montage          original and result side by side
+
+Exit status: 0 done; 1 an error, told in one line; 3 done, but the source was damaged or cut off; 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from model import RIFE, UserError, load_model, pick_device
+from model.RIFE import SCALES
+from video.encoding import Encoding
+from video.frame import Frame
+from video.interpolate import Report, Thresholds, interpolate, prefetch
+from video.montage import montage, montage_size
+from video.reader import Source, open_frames
+from video.scene import CUT_SSIM, REPEAT_SSIM
+from video.timing import multiply, parse_rate, resample
+from video.writer import PictureWriter, VideoWriter
+
+HERE = Path(__file__).resolve().parent
+DAMAGED = 3  # exit status
+INTERRUPTED = 130
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The settings, with `multi` and `scale` resolved; impossible pairs end here."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--video", type=Path, metavar="FILE", help="the video to interpolate")
+    add("--img", type=Path, metavar="DIR", help="a folder of pictures instead, taken in natural order; implies --png")
+    add("--output", type=Path, help="name of the result (default: {video}_{multi}X_{fps}fps.{ext} beside it)")
+    add("--model", dest="modelDir", type=Path, default=HERE / "train_log", help="weights: folder or file (train_log)")
+    add("--arch", choices=["rife", "rife_m", "rife_2r"], help="names the network where weights cannot: rife_2r")
+    add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")
+    add("--UHD", action="store_true", help="same as --scale 0.5")
+    add("--scale", type=float, default=1.0, help="size at which flow is estimated: 0.25 0.5 1 2 4 (1); 0.5 suits 4K")
+    add("--exp", type=int, help="2^exp times the frames (1); 0 only mends repeated frames")
+    add("--multi", type=int, help="that many times the frames, any whole number")
+    add("--target-fps", type=parse_rate, metavar="RATE", help="resample to this rate instead, e.g. 60 or 60000/1001")
+    add("--fps", type=parse_rate, help="play the frames at this rate: slow motion, no sound; 24, 59.94, 60000/1001")
+    add("--input-fps", type=parse_rate, default=Fraction(24), help="rate of the pictures of --img (24)")
+    add(
+        "--scene-threshold",
+        type=float,
+        default=CUT_SSIM,
+        help=f"similarity below which it is a cut ({CUT_SSIM}); 0: never",
+    )
+    add(
+        "--static-threshold",
+        type=float,
+        default=REPEAT_SSIM,
+        help=f"similarity above which a frame repeats the last and is replaced ({REPEAT_SSIM}); 1: never",
+    )
+    add("--montage", action="store_true", help="original and result side by side, the central half of each")
+    add("--png", action="store_true", help="write pictures to vid_out/ (or --output) instead of a video")
+    add("--ext", default="mp4", help="container: mp4 mkv mov webm gif (mp4)")
+    add("--codec", help="encoder (libx264; webm: libvpx-vp9), e.g. libx265, libsvtav1, prores_ks, ffv1, h264_nvenc")
+    add("--crf", type=int, help="constant quality of the encoder, lower is better (18 for H.264)")
+    add("--preset", help="speed of the encoder (medium)")
+    add("--pix-fmt", help="pixel format of the result (the source's, if the encoder has it)")
+    add("--overwrite", action="store_true", help="replace the result if it exists")
+    add("--skip", action="store_true", help="abandoned upstream, does nothing")
+    args = parser.parse_args(argv)
+    if (args.video is None) == (args.img is None):
+        parser.error("give --video FILE or --img DIR, one of them")
+    if args.scale not in SCALES:
+        parser.error(f"--scale {args.scale:g} is not one of 0.25, 0.5, 1, 2, 4")
+    if args.UHD and args.scale == 1.0:
+        args.scale = 0.5
+    if args.exp is not None and args.exp < 0:
+        parser.error(f"--exp {args.exp}: must be 0 or more")
+    if args.exp is not None and args.multi is not None and args.multi != 2**args.exp:
+        parser.error(f"--exp {args.exp} means --multi {2**args.exp}, but --multi is {args.multi}; give one of them")
+    if args.multi is None:
+        args.multi = 2 ** (1 if args.exp is None else args.exp)
+    if args.multi < 1:
+        parser.error(f"--multi {args.multi}: must be 1 or more")
+    if args.target_fps and args.fps:
+        parser.error("--target-fps keeps the duration, --fps changes it; give one of them")
+    return args
+
+
+def output_rate(args: argparse.Namespace, source: Source) -> Fraction:
+    """Frames/s of the result."""
+    return args.fps or args.target_fps or source.rate * args.multi
+
+
+def output_path(args: argparse.Namespace, source: Source) -> Path | None:
+    """Where the video goes, upstream's name by default; None if pictures are to be written."""
+    video_named = args.output is not None and args.output.suffix != ""
+    if args.png or (args.img is not None and not video_named):
+        return None
+    if args.output is not None:
+        return args.output
+    fps = int(np.round(float(output_rate(args, source))))  # half to even, as upstream names files
+    factor = f"{args.multi}X_" if not args.target_fps else ""
+    return source.path.with_name(f"{source.path.stem}_{factor}{fps}fps.{args.ext}")
+
+
+def output_count(args: argparse.Namespace, source: Source) -> int | None:
+    """How many frames will come out, if the container tells how many go in."""
+    if source.count is None:
+        return None
+    if args.target_fps:
+        return int((source.count - 1) / source.rate * args.target_fps) + 1
+    return (source.count - 1) * args.multi + 1
+
+
+def announce(args: argparse.Namespace, source: Source, model: RIFE, path: Path | None) -> None:
+    """The first lines: input, rates, sound, weights, device, size."""
+    rate = output_rate(args, source)
+    count = source.count if source.count is not None else "unknown"
+    print(f"{source.path.name}, {count} frames in total, {float(source.rate):g}FPS to {float(rate):g}FPS")
+    if path is None or args.fps:
+        print("Will not merge audio because using png or fps flag!")
+    else:
+        print("The audio will be merged in the same pass")
+    print(model)
+    print(f"{source.size[0]}x{source.size[1]}, flow at scale {args.scale:g}, to {path or picture_folder(args)}")
+    if not model.arbitrary_time and args.multi & (args.multi - 1):
+        print(f"This network only halves: each of the {args.multi - 1} times is reached to within 0.01 of a frame")
+
+
+def picture_folder(args: argparse.Namespace) -> Path:
+    """Where --png writes."""
+    return args.output or Path("vid_out")
+
+
+def frames_out(args: argparse.Namespace, source: Source, model: RIFE, report: Report) -> Generator[Frame, None, None]:
+    """The whole pipeline up to the encoder: decoding and the network each on a thread of their own."""
+    timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
+    thresholds = Thresholds(args.scene_threshold, args.static_threshold)
+    run = partial(interpolate, model=model, timing=timing, scale=args.scale, thresholds=thresholds, report=report)
+    frames = prefetch(source)
+    made = montage(frames, source.rotation, run) if args.montage else run(frames)
+    if args.fps:
+        made = (replace(frame, time=i / args.fps) for i, frame in enumerate(made))
+    return prefetch(made)
+
+
+def open_output(args: argparse.Namespace, source: Source, path: Path | None) -> VideoWriter | PictureWriter:
+    """The writer, ready for the first frame: whatever the encoder or the container refuses is refused here."""
+    if args.montage:
+        source = replace(source, size=montage_size(source.size, source.rotation), rotation=0, display_matrix=None)
+    if path is None:
+        return PictureWriter(picture_folder(args), source)
+    rate = output_rate(args, source)
+    time_base = 1 / rate if args.fps or args.target_fps else source.time_base / args.multi
+    encoding = Encoding(args.codec, args.crf, args.preset, args.pix_fmt)
+    return VideoWriter(path, source, rate, time_base, encoding=encoding, tracks=not args.fps, overwrite=args.overwrite)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Interpolates as told; the exit status."""
+    if args.skip:
+        print("skip flag is abandoned, please refer to issue #207.")
+    source = open_frames(args.video or args.img, args.input_fps)
+    path = output_path(args, source)
+    device = pick_device(args.device)
+    model = load_model(
+        args.modelDir, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32
+    )
+    writer = open_output(args, source, path)
+    report = Report()
+    try:
+        with writer, closing(frames_out(args, source, model, report)) as frames:
+            announce(args, source, model, path)
+            pause = 0.1 if sys.stderr.isatty() else 10  # seconds between lines of progress: a log wants few
+            for frame in tqdm(frames, total=output_count(args, source), unit="frame", mininterval=pause):
+                writer.write(frame)
+    except KeyboardInterrupt:
+        print("\n".join(writer.notes) or "interrupted: nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    for note in writer.notes:
+        print(note)
+    rate = f"{float(output_rate(args, source)):g} fps"
+    done = f"{report.made} made, {report.cuts} cuts held, {report.repeats} repeats replaced"
+    print(f"Wrote {writer.path}: {writer.frames} frames at {rate}, {done}")
+    for complaint in source.complaints:
+        print(f"inference_video.py: {source.path}: {complaint}; what could be decoded was used", file=sys.stderr)
+    return DAMAGED if source.complaints else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    try:
+        return run(parse_arguments(argv))
+    except (UserError, OSError) as e:
+        print(f"inference_video.py: {e}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""The HD networks that came before arbitrary timesteps: 1.x (HD, UHD, anime), 2.x with 3.0 and 3.1, and 3.2-3.8.
+
+All give the middle frame only. The first two generations are three files upstream (flownet, contextnet, unet); here
+the last two are submodules, so their keys carry `contextnet.` and `unet.`. Source: upstream model/oldmodel, and for
+3.x the published conversions.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.layers import Prediction, blend, conv, deconv, dtype_of
+from model.refine import Pair
+from model.refine_HD import ContextnetHD, FusionNet, Levels, ResBlock, normed_conv
+from model.warp import resize, resize_flow, warp
+
+CHANNELS_V1 = CHANNELS_V2 = (192, 128, 96, 48)  # width of each block, coarse to fine; v2 doubles it inside
+CHANNELS_V3_1 = (80, 80, 80)
+CHANNELS_V3_8 = (90, 90, 90)
+SCALES_4 = (8, 4, 2, 1)
+SCALES_3 = (4, 2, 1)
+
+
+def _refuse_ensemble(ensemble: bool) -> None:
+    if ensemble:
+        raise ValueError("HD networks have no ensemble (that is 3.9-4.20); 3.2-3.8 always run both ways")
+
+
+class _Fused(nn.Module):
+    """What 1.x to 3.1 share: flow at half resolution, then context and fusion that also give the mask."""
+
+    arbitrary_time = False
+    pad_multiple = 32  # five halvings in context and fusion
+    flow_channels: int  # of the flow that fusion sees: 2 if it is symmetric, else 4
+    contextnet: ContextnetHD
+    unet: FusionNet
+
+    def frame_features(self, image: Tensor) -> Levels:
+        """(B,3,H,W) -> the context levels of one frame, to be reused by both pairs it takes part in."""
+        return self.contextnet.features(image)
+
+    def half_flow(self, img0: Tensor, img1: Tensor, scale: float) -> Tensor:
+        """The flow (B,4,H/2,W/2) in pixels of its own size."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor = 0.5,  # ignored: the middle is all these networks know
+        features0: Levels | None = None,
+        features1: Levels | None = None,
+        *,
+        scale: float = 1.0,
+        ensemble: bool = False,
+    ) -> Prediction:
+        """Images (B,3,H,W) in 0..1, sizes multiples of 32 (divided by scale below 1) -> the prediction.
+
+        flows[0] is the flow at half resolution that everything derives from, merged[0] the blend without the residual.
+        """
+        _refuse_ensemble(ensemble)
+        half = self.half_flow(img0, img1, scale)
+        context0 = self.contextnet.warped(features0 or self.frame_features(img0), half[:, :2])
+        context1 = self.contextnet.warped(features1 or self.frame_features(img1), half[:, 2:])
+        flow = resize_flow(half, 2)  # (B,4,H,W)
+        warped0, warped1 = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:])
+        out = self.unet(torch.cat((warped0, warped1, flow[:, : self.flow_channels]), 1), context0, context1)
+        mask = out[:, 3:]
+        merged = blend(warped0, warped1, mask)
+        image = (merged + out[:, :3] * 2 - 1).clamp(0, 1)
+        return Prediction(image, flow, mask, [half], [merged])
+
+
+class BlockV1(nn.Module):
+    """A coarse-to-fine step of 1.x: the change of one symmetric flow, at the size of its input."""
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.conv0 = normed_conv(in_channels, width, 2)
+        for i in range(6):
+            self.add_module(f"res{i}", ResBlock(width, width, normed=True))
+        self.conv1 = nn.Conv2d(width, 8, 3, 1, 1)
+
+    def forward(self, x: Tensor, scale: float) -> Tensor:
+        """x (B,C,h,w) -> (B,2,h,w); upstream resizes the flow without multiplying it, which the weights expect."""
+        x = self.conv0(resize(x, 1 / scale).to(dtype_of(self)))
+        for i in range(6):
+            x = self.get_submodule(f"res{i}")(x)
+        return resize(nn.functional.pixel_shuffle(self.conv1(x), 2).float(), scale)
+
+
+class IFNet_HD(_Fused):
+    """1.x (HD, UHD, anime): one flow F, by which img0 is warped, and img1 by -F."""
+
+    flow_channels = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        for i, width in enumerate(CHANNELS_V1):
+            self.add_module(f"block{i}", BlockV1(8 if i else 6, width))
+        self.contextnet = ContextnetHD(conv, ResBlock)
+        self.unet = FusionNet(8, conv, ResBlock, shuffle=True)
+
+    def half_flow(self, img0: Tensor, img1: Tensor, scale: float) -> Tensor:
+        small0, small1 = resize(img0, 0.5 * scale), resize(img1, 0.5 * scale)
+        flow = self.get_submodule("block0")(torch.cat((small0, small1), 1), SCALES_4[0])
+        for i in (1, 2, 3):
+            pair = warp(small0, flow), warp(small1, -flow)
+            flow = flow + self.get_submodule(f"block{i}")(torch.cat((*pair, flow), 1), SCALES_4[i])
+        flow = resize_flow(flow, 1 / scale)
+        return torch.cat((flow, -flow), 1)
+
+
+class BlockV2(nn.Module):
+    """A coarse-to-fine step of 2.x and 3.0/3.1: the change of the flow, at half the size of its input.
+
+    `paired`: 3.0/3.1, whose units are three pairs with a skip each and whose flow is multiplied when it is resized.
+    """
+
+    def __init__(self, in_channels: int, width: int, *, paired: bool) -> None:
+        super().__init__()
+        self.conv0 = nn.Sequential(conv(in_channels, width, 2), conv(width, 2 * width, 2))
+        if paired:
+            for i in range(3):
+                self.add_module(f"convblock{i}", nn.Sequential(*(conv(2 * width, 2 * width) for _ in range(2))))
+        else:
+            self.convblock = nn.Sequential(*(conv(2 * width, 2 * width) for _ in range(6)))
+        self.conv1 = deconv(2 * width, 4)
+        self.paired = paired
+
+    def forward(self, x: Tensor, flow: Tensor | None, scale: float) -> Tensor:
+        """x (B,6,h,w) and flow (B,4,h,w) px -> (B,4,h/2,w/2)"""
+        x = resize(x, 1 / scale)
+        if flow is not None:
+            x = torch.cat((x, resize(flow, 1 / scale) / (scale if self.paired else 1)), 1)
+        x = self.conv0(x.to(dtype_of(self)))
+        if self.paired:
+            for i in range(3):
+                x = self.get_submodule(f"convblock{i}")(x) + x
+        else:
+            x = self.convblock(x)
+        x = self.conv1(x).float()
+        return resize_flow(x, scale) if self.paired else resize(x, scale)
+
+
+class IFNet_HDv2(_Fused):
+    """2.x, and (`paired`) 3.0 and 3.1: two flows, summed at half resolution."""
+
+    flow_channels = 4
+
+    def __init__(self, *, paired: bool = False) -> None:
+        super().__init__()
+        self.paired = paired
+        self.scales = SCALES_3 if paired else SCALES_4
+        for i, width in enumerate(CHANNELS_V3_1 if paired else CHANNELS_V2):
+            self.add_module(f"block{i}", BlockV2(10 if i else 6, width, paired=paired))
+        self.contextnet = ContextnetHD(Pair, Pair)
+        self.unet = FusionNet(10, Pair, Pair, shuffle=False)
+
+    def half_flow(self, img0: Tensor, img1: Tensor, scale: float) -> Tensor:
+        # 2.x works on resized images; 3.0/3.1 on whole ones with other scales
+        shrink, factor = (1.0, 1 / scale) if self.paired else (scale, 1.0)
+        img0, img1 = resize(img0, shrink), resize(img1, shrink)
+        half = self.get_submodule("block0")(torch.cat((img0, img1), 1), None, self.scales[0] * factor)
+        for i in range(1, len(self.scales)):
+            flow = resize_flow(half, 2)
+            pair = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:])
+            half = half + self.get_submodule(f"block{i}")(torch.cat(pair, 1), flow, self.scales[i] * factor)
+        return resize_flow(half, 1 / shrink)
+
+
+class BlockV3(nn.Module):
+    """A coarse-to-fine step of 3.2-3.8, with a head for the flow (`conv1`) and one for the mask (`conv2`)."""
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.conv0 = nn.Sequential(conv(in_channels, width // 2, 2), conv(width // 2, width, 2))
+        for i in range(4):
+            self.add_module(f"convblock{i}", nn.Sequential(conv(width, width), conv(width, width)))
+
+        def head(channels: int) -> nn.Sequential:
+            return nn.Sequential(deconv(width, width // 2), nn.PReLU(width // 2), deconv(width // 2, channels))
+
+        self.conv1 = head(4)
+        self.conv2 = head(1)
+
+    def forward(self, x: Tensor, flow: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """x (B,7,H,W) and flow (B,4,H,W) px -> change of flow (B,4,H,W) px and of the mask's logits (B,1,H,W)."""
+        x = torch.cat((resize(x, 1 / scale), resize_flow(flow, 1 / scale)), 1)
+        x = self.conv0(x.to(dtype_of(self)))  # (B,width,h/4,w/4)
+        for i in range(4):
+            x = self.get_submodule(f"convblock{i}")(x) + x
+        return resize_flow(self.conv1(x).float(), scale), resize(self.conv2(x).float(), scale)
+
+
+class IFNet_HDv3(nn.Module):
+    """3.2-3.8: one file, flow and mask at full resolution, no refinement; always symmetric in the two images."""
+
+    arbitrary_time = False
+    pad_multiple = 32  # 16 would do; upstream pads to 32, and padding shows in the result
+
+    def __init__(self) -> None:
+        super().__init__()
+        for i, width in enumerate(CHANNELS_V3_8):
+            self.add_module(f"block{i}", BlockV3(11, width))
+
+    def frame_features(self, image: Tensor) -> None:
+        """Nothing: these networks compute no features of a single frame."""
+
+    def forward(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor = 0.5,  # ignored
+        features0: None = None,
+        features1: None = None,
+        *,
+        scale: float = 1.0,
+        ensemble: bool = False,
+    ) -> Prediction:
+        """Images (B,3,H,W) in 0..1, sizes multiples of 32 (divided by scale below 1) -> the prediction."""
+        _refuse_ensemble(ensemble)
+        b, _, h, w = img0.shape
+        flow, mask = img0.new_zeros(b, 4, h, w), img0.new_zeros(b, 1, h, w)
+        warped0, warped1 = img0, img1
+        for i, factor in enumerate(SCALES_3):
+            block = self.get_submodule(f"block{i}")
+            swapped = torch.cat((flow[:, 2:], flow[:, :2]), 1)
+            change, logit = block(torch.cat((warped0, warped1, mask), 1), flow, factor / scale)
+            other, logit1 = block(torch.cat((warped1, warped0, -mask), 1), swapped, factor / scale)
+            flow = flow + (change + torch.cat((other[:, 2:], other[:, :2]), 1)) / 2
+            mask = mask + (logit - logit1) / 2
+            warped0, warped1 = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:])
+        weight = torch.sigmoid(mask)
+        return Prediction(blend(warped0, warped1, weight), flow, weight)

@@ -1,0 +1,139 @@
+"""Which network a checkpoint is, found from its keys and shapes alone, and loading it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from model.checkpoint import WeightFile, find_weights, read_weights
+from model.errors import WeightsError
+from model.IFNet import IFNet
+from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
+from model.IFNet_v4 import IFNet_v4
+from model.published import PUBLISHED, read_config, shape_of
+
+State = dict[str, Tensor]
+# Found in official files, needed for training only (Practical-RIFE 4.x).
+TRAINING_ONLY = ("teacher.", "caltime.", "block_tea.")
+REMEDY = "download the file again if it should be a published one"
+COUNTERS = "num_batches_tracked"
+REFINEMENT = ("contextnet.", "unet.")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One network as published: its name, how to build it, and which keys of a file it takes."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    ignored: tuple[str, ...] = ()  # key prefixes that inference does not need
+
+
+# The key that only this generation of the HD networks has, and the generation.
+HD_VERSIONS = {
+    "block0.res0.fc1.weight": Version("HD 1.x", IFNet_HD),
+    "block0.convblock.0.0.weight": Version("HD 2.x", IFNet_HDv2),
+    "block0.conv1.2.weight": Version("HD 3.2-3.8", IFNet_HDv3, TRAINING_ONLY + REFINEMENT),
+    "block0.convblock0.0.0.weight": Version("HD 3.0, 3.1", partial(IFNet_HDv2, paired=True)),
+}
+
+
+def detect_version(state: State, arch: str | None = None) -> Version:
+    """The network that a state dict (keys without `module.`) belongs to.
+
+    `arch="rife_2r"` names the one network that shapes cannot tell from another. Raises WeightsError with what does not
+    add up and the nearest known network.
+    """
+    if "block0.lastconv.weight" in state and "block3.conv0.0.0.weight" not in state:
+        return _paper_version(state, arch)
+    if arch is not None:
+        raise WeightsError(f"--arch {arch} does not fit these weights; leave it out, shapes tell what they are")
+    if "block0.lastconv.weight" in state or "block0.lastconv.0.weight" in state:
+        return _v4_version(state)
+    for mark, version in HD_VERSIONS.items():
+        if mark in state:
+            return version
+    raise WeightsError(f"an unknown network, its keys begin with {_some(state)}; known are {known_names()}")
+
+
+def known_names() -> str:
+    """The networks that can be loaded, in one line."""
+    return ", ".join(("RIFE", "RIFE_m", "RIFE 2R", *(v.name for v in HD_VERSIONS.values()), *PUBLISHED))
+
+
+def _some(keys: Iterable[str]) -> str:
+    return ", ".join([key[:80] for key in keys][:3]) or "nothing"
+
+
+def _paper_version(state: State, arch: str | None) -> Version:
+    inputs = shape_of(state, "block0.conv0.0.0.weight")[1]
+    if inputs not in (6, 7):
+        raise WeightsError(f"block0 takes {inputs} channels; nearest known: the paper's RIFE takes 6, RIFE_m 7")
+    timed = inputs == 7
+    if arch == "rife_2r" and not timed:
+        return Version("RIFE 2R", lambda: IFNet(half_stride=True))
+    if arch not in (None, "rife_m" if timed else "rife"):
+        raise WeightsError(f"--arch {arch} does not fit these weights, which are {'RIFE_m' if timed else 'RIFE'}")
+    return Version("RIFE_m" if timed else "RIFE", lambda: IFNet(timed=timed))
+
+
+def _v4_version(state: State) -> Version:
+    config = read_config(state)
+    refine = "unet.conv.weight" in state and not config.shuffle
+    config = replace(config, refine=refine)
+    name = next((n for n, known in PUBLISHED.items() if replace(known, refine=refine) == config), None)
+    if name is None:
+        name = f"v4 (not a published one; widths {', '.join(map(str, config.channels))})"
+    ignored = TRAINING_ONLY if refine else TRAINING_ONLY + REFINEMENT
+    return Version(name, lambda: IFNet_v4(config), ignored)
+
+
+def load_network(path: Path | str, arch: str | None = None) -> tuple[nn.Module, str, WeightFile]:
+    """The network whose weights are in `path` (a file, folder or zip), in float32 on the CPU, its name, and the file.
+
+    Raises WeightsError naming the file, the cause and the remedy.
+    """
+    file = find_weights(path)
+    state = read_weights(file)
+    try:
+        version = detect_version(state, arch)
+        net = build(version, state)
+    except WeightsError as e:
+        raise WeightsError(f"{file}: {e}; {REMEDY}") from e
+    return net, version.name, file
+
+
+def build(version: Version, state: State) -> nn.Module:
+    """The network of that version with these weights (keys without `module.`); WeightsError if they do not fit."""
+    with torch.device("meta"):
+        net = version.build()
+    try:
+        fill(net, {key: value for key, value in state.items() if not key.startswith(version.ignored)})
+    except WeightsError as e:
+        raise WeightsError(f"nearest known: {version.name}; {e}") from e
+    return net
+
+
+def fill(net: nn.Module, state: State) -> None:
+    """Puts the tensors into the network (float32), refusing missing, surplus and misshapen ones.
+
+    The paper's teacher may be missing, and the counters of batch normalisation: re-hosted files leave them out, and
+    inference needs neither.
+    """
+    wanted = net.state_dict()
+    missing = [k for k in wanted if k not in state and not k.startswith("block_tea.") and not k.endswith(COUNTERS)]
+    surplus = [k for k in state if k not in wanted]
+    wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    if missing or surplus or wrong:
+        misfits = [f"{k} is {tuple(state[k].shape)} instead of {tuple(wanted[k].shape)}" for k in wrong]
+        parts = [
+            f"{len(keys)} {what} ({_some(keys)})"
+            for what, keys in (("missing", missing), ("unexpected", surplus), ("misshapen", misfits))
+            if keys
+        ]
+        raise WeightsError(f"the tensors do not add up: {', '.join(parts)}")
+    full = {k: state[k].to(v.dtype) if k in state else torch.zeros_like(v, device="cpu") for k, v in wanted.items()}
+    net.load_state_dict(full, assign=True)

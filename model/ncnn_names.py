@@ -1,0 +1,159 @@
+"""The convolutions of an ncnn graph, which has no names of ours, brought under the keys of our networks by their order.
+
+The networks built from IFBlocks (the paper's, 3.9, 4.x) are recognised by the shape of a block; the HD ones by taking
+the layers of each candidate in turn.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.errors import WeightsError
+from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
+from model.ncnn import Weights, read_convolutions
+from model.published import PUBLISHED
+
+State = dict[str, Tensor]
+Signature = tuple[bool, bool, tuple[int, ...]]  # transposed, with a bias, shape of the weight
+BLOCK = 11  # convolutions in an IFBlock: two that halve, eight units, the tail
+UNITS = 8
+PAIRS = 4  # in Contextnet, and on Unet's way down
+HD_NETWORKS: tuple[Callable[[], nn.Module], ...] = (
+    IFNet_HD,
+    IFNet_HDv2,
+    lambda: IFNet_HDv2(paired=True),
+    IFNet_HDv3,
+)
+
+
+def read_graphs(pairs: Sequence[tuple[bytes, bytes]]) -> State:
+    """{key: tensor} of the .param and .bin of one network (flownet, or flownet, contextnet and fusionnet in order)."""
+    convs = [conv for param, weights in pairs for conv in read_convolutions(param, weights)]
+    for build in HD_NETWORKS:
+        state = _match(build, convs)
+        if state is not None:
+            return state
+    state = dict(_if_blocks(convs))
+    if len(pairs) > 1 or not state:
+        shapes = ", ".join(str(conv.weight.shape) for conv in convs[:3])
+        raise WeightsError(f"a graph of {len(convs)} convolutions that fits no known network; its first are {shapes}")
+    return state
+
+
+def _put(conv: Weights, key: str, slope: str | None = None) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a convolution, and of the PReLU after it if it has one slope a channel: a leaky one has no key."""
+    yield f"{key}.weight", torch.from_numpy(np.ascontiguousarray(conv.weight))
+    if conv.bias is not None:
+        yield f"{key}.bias", torch.from_numpy(conv.bias)
+    if slope and conv.slopes and conv.slopes[0].size > 1:
+        yield f"{slope}.weight", torch.from_numpy(conv.slopes[0])
+
+
+def _if_blocks(convs: Sequence[Weights]) -> Iterator[tuple[str, Tensor]]:
+    """Encoder if there is one, blocks, and whatever of context and refinement follows; nothing if there is no block."""
+    start = 0
+    if convs and convs[0].weight.shape[1] == 3:  # a frame alone goes in: the encoder, up to its transposed convolution
+        start = next((i + 1 for i, conv in enumerate(convs) if conv.transposed), len(convs))
+    blocks: list[Sequence[Weights]] = []
+    while _is_block(convs[start + len(blocks) * BLOCK :][:BLOCK]):
+        blocks.append(convs[start + len(blocks) * BLOCK :][:BLOCK])
+    if not blocks:
+        return
+    yield from _encoder(convs[:start], tuple(block[1].weight.shape[0] for block in blocks))
+    for i, block in enumerate(blocks):
+        yield from _block(block, f"block{i}")
+    rest = convs[start + len(blocks) * BLOCK :]
+    if rest:
+        yield from _refinement(rest)
+
+
+def _is_block(convs: Sequence[Weights]) -> bool:
+    if len(convs) < BLOCK or [c.transposed for c in convs] != [False] * (BLOCK - 1) + [True]:
+        return False
+    width = convs[1].weight.shape[0]
+    joined = convs[1].weight.shape[1] == convs[0].weight.shape[0]
+    return joined and all(c.weight.shape[0] == width for c in convs[2:])  # of the tail these are the inputs
+
+
+def _block(convs: Sequence[Weights], name: str) -> Iterator[tuple[str, Tensor]]:
+    yield from _put(convs[0], f"{name}.conv0.0.0", f"{name}.conv0.0.1")
+    yield from _put(convs[1], f"{name}.conv0.1.0", f"{name}.conv0.1.1")
+    shuffle = convs[-1].weight.shape[1] > 6  # tails before a pixel shuffle came with the residual units (4.5)
+    for j, conv in enumerate(convs[2 : 2 + UNITS]):
+        key = f"{name}.convblock.{j}"
+        if shuffle:
+            # ncnn's optimizer multiplies a beta into the convolution before it, which leaves a beta of 1
+            beta = np.ones(conv.weight.shape[0], np.float32) if conv.beta is None else conv.beta
+            yield f"{key}.beta", torch.from_numpy(beta).view(1, -1, 1, 1)
+            yield from _put(conv, f"{key}.conv")
+        else:
+            yield from _put(conv, f"{key}.0", f"{key}.1")
+    yield from _put(convs[-1], f"{name}.lastconv.0" if shuffle else f"{name}.lastconv")
+
+
+def _encoder(convs: Sequence[Weights], widths: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
+    """H1 has two layers; H2 and H3 are one graph under two sets of keys: H2's where only it was published."""
+    if not convs:
+        return
+    names = {2: ("0", "1"), 4: ("cnn0", "cnn1", "cnn2", "cnn3")}.get(len(convs))
+    if names is None:
+        raise WeightsError(f"an encoder of {len(convs)} convolutions; known are 2 and 4")
+    shape = widths, convs[0].weight.shape[0], convs[-1].weight.shape[1]
+    known = {c.encoder for c in PUBLISHED.values() if (c.channels, c.encoder_width, c.encoder_channels) == shape}
+    if len(convs) == 4 and known == {"H2"}:
+        names = ("0", "2", "4", "6")
+    for name, conv in zip(names, convs, strict=True):
+        yield from _put(conv, f"encode.{name}")
+
+
+def _refinement(convs: Sequence[Weights]) -> Iterator[tuple[str, Tensor]]:
+    pairs = [("contextnet", f"conv{i + 1}") for i in range(PAIRS)] + [("unet", f"down{i}") for i in range(PAIRS)]
+    names = [f"{net}.{stage}.{half}" for net, stage in pairs for half in ("conv1", "conv2")]
+    names += [f"unet.up{i}" for i in range(4)]
+    if len(convs) != len(names) + 1:
+        raise WeightsError(f"{len(convs)} convolutions after the blocks; contextnet and unet have {len(names) + 1}")
+    for name, conv in zip(names, convs, strict=False):
+        yield from _put(conv, f"{name}.0", f"{name}.1")
+    yield from _put(convs[-1], "unet.conv")
+
+
+def _match(build: Callable[[], nn.Module], convs: Sequence[Weights]) -> State | None:
+    """The state of a network each of whose layers takes the first unused one like it; None if any is left on a side."""
+    with torch.device("meta"):
+        net = build()
+    pool: dict[Signature, list[Weights]] = defaultdict(list)
+    slopes: dict[int, list[np.ndarray]] = defaultdict(list)
+    for conv in convs:
+        pool[(conv.transposed, conv.bias is not None, conv.weight.shape)].append(conv)
+        for slope in conv.slopes:
+            slopes[slope.size].append(slope)
+    norms = {key: module for key, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    state: State = {}
+    try:
+        for key, module in net.named_modules():
+            if isinstance(module, nn.PReLU):
+                state[f"{key}.weight"] = torch.from_numpy(slopes[module.num_parameters].pop(0))
+            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                norm = f"{key[:-1]}1"  # conv.0 is followed by its normalisation, conv.1
+                has_bias = norm in norms or module.bias is not None
+                shape = tuple(module.weight.shape)
+                state |= _put(pool[(isinstance(module, nn.ConvTranspose2d), has_bias, shape)].pop(0), key)
+                if norm in norms:
+                    state |= _identity(norm, norms[norm], state.pop(f"{key}.bias"))
+    except IndexError:  # nothing like it is left
+        return None
+    return None if any(pool.values()) or any(slopes.values()) else state
+
+
+def _identity(key: str, norm: nn.BatchNorm2d, bias: Tensor) -> State:
+    """A normalisation that only adds the bias: converters have put its factors into the convolution."""
+    ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
+    return {
+        f"{key}.weight": ones,
+        f"{key}.bias": bias,
+        f"{key}.running_mean": zeros,
+        f"{key}.running_var": ones - norm.eps,
+    }

@@ -1,0 +1,141 @@
+"""The published v4 networks as numbers, and the numbers of a v4 network read off its weights' shapes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from model.errors import WeightsError
+from model.IFNet_v4 import IFNetConfig
+
+_FOUR = (192, 128, 96, 64)
+_LITE = (128, 96, 64, 48)
+_FIVE = (192, 128, 96, 64, 32)
+
+
+def _v4(channels: tuple[int, ...], scales: tuple[int, ...] = (8, 4, 2, 1), **numbers: Any) -> IFNetConfig:
+    return IFNetConfig(channels, scales, **numbers)
+
+
+def _head(kind: str, width: int, channels: int) -> dict[str, Any]:
+    return {"encoder": kind, "encoder_width": width, "encoder_channels": channels}
+
+
+_PLAIN: dict[str, Any] = {"outputs": 5, "shuffle": False, "residual": False, "replace_mask": False, "ensemble": True}
+_FIVE_SCALES = (16, 8, 4, 2, 1)
+# Every published v4 network (and 3.9): release numbers with the same graph share one row.
+PUBLISHED: dict[str, IFNetConfig] = {
+    "3.9": _v4((100,) * 4, **_PLAIN, act="prelu", skip=True, images_again=True),
+    "4.0, 4.1": _v4(_FOUR, **_PLAIN, act="prelu", skip=True, auto_scale=True),
+    "4.2, 4.3, 4.4": _v4(_FOUR, **_PLAIN),
+    "4.5": _v4(_FOUR, outputs=5, replace_mask=False, ensemble=True),
+    "4.6": _v4(_FOUR, outputs=6, replace_mask=False, ensemble=True),
+    "4.7, 4.8, 4.9": _v4(_FOUR, outputs=6, ensemble=True, **_head("H1", 16, 4)),
+    "4.10, 4.11, 4.12": _v4(_FOUR, outputs=6, ensemble=True, **_head("H2", 32, 8)),
+    "4.12.lite, 4.13.lite": _v4(_LITE, outputs=6, ensemble=True, **_head("H2", 32, 4)),
+    "4.13-4.15, 4.17-4.19, 4.24": _v4(_FOUR, outputs=6, ensemble=True, **_head("H3", 32, 8)),
+    "4.14.lite": _v4(_FOUR, outputs=6, ensemble=True, groups=2, **_head("H3", 32, 8)),
+    "4.15.lite, 4.16.lite, 4.17.lite": _v4(_LITE, outputs=6, ensemble=True, **_head("H3", 16, 4)),
+    "4.20": _v4((384, 192, 96, 48), outputs=6, ensemble=True, **_head("H3", 32, 8)),
+    "4.21, 4.22, 4.23": _v4((256, 192, 96, 48), **_head("H3", 32, 8)),
+    "4.22.lite": _v4((192, 128, 64, 32), **_head("H3", 16, 4)),
+    "4.25, 4.26": _v4(_FIVE, _FIVE_SCALES, **_head("H3", 16, 4)),
+    "4.25.lite": _v4((192, 128, 96, 64, 24), (32, 16, 8, 4, 1), **_head("H3", 16, 4)),
+    "4.25.heavy": _v4((384, 256, 192, 128, 64), _FIVE_SCALES, **_head("H3", 16, 4)),
+    "4.26.heavy": _v4(_FIVE, _FIVE_SCALES, **_head("H3", 16, 16)),
+}
+
+# Key of the last and the first layer of each kind of encoder; the last ones tell the kinds apart.
+_ENCODERS = (("H3", "cnn3", "cnn0"), ("H2", "6", "0"), ("H1", "1", "0"))
+
+
+def shape_of(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
+    """The shape of a convolution's weight, all four of its sizes above zero; WeightsError if it is not that."""
+    if key not in state:
+        raise WeightsError(f"{key} is missing")
+    shape = tuple(state[key].shape)
+    if len(shape) != 4 or 0 in shape:
+        raise WeightsError(f"{key} has shape {shape}, which is no convolution's")
+    return shape
+
+
+def read_config(state: Mapping[str, Tensor]) -> IFNetConfig:
+    """The configuration of a v4 network, from the shapes of its weights; WeightsError where they do not add up."""
+    count = 0
+    while f"block{count}.conv0.0.0.weight" in state:
+        count += 1
+    if count not in (4, 5):
+        raise WeightsError(f"{count} blocks, but v4 networks have 4 or 5 ({_nearest(state)})")
+    try:
+        config = _read_config(state, count)
+    except WeightsError as e:
+        raise WeightsError(f"{e} ({_nearest(state)})") from e
+    found = tuple(state[f"block{i}.conv0.0.0.weight"].shape[1] for i in range(count))
+    if found != config.inputs:
+        raise WeightsError(
+            f"blocks take {found} channels, but {config.encoder_channels} features a frame and tails of "
+            f"{config.outputs} make {config.inputs} ({_nearest(state)})"
+        )
+    return config
+
+
+def _read_config(state: Mapping[str, Tensor], count: int) -> IFNetConfig:
+    inputs = [shape_of(state, f"block{i}.conv0.0.0.weight")[1] for i in range(count)]
+    channels = tuple(shape_of(state, f"block{i}.conv0.1.0.weight")[0] for i in range(count))
+    shuffle = "block0.lastconv.0.weight" in state
+    residual = "block0.convblock.0.beta" in state
+    prelu = "block0.conv0.0.1.weight" in state
+    tail = shape_of(state, "block0.lastconv.0.weight" if shuffle else "block0.lastconv.weight")[1]
+    unit = shape_of(state, "block0.convblock.0.conv.weight" if residual else "block0.convblock.0.0.weight")
+    groups = channels[0] // unit[1]
+    if groups < 1 or any(c % groups for c in channels):
+        raise WeightsError(f"block0.convblock.0 has shape {unit}, which does not divide widths {channels} into groups")
+    outputs = tail // 4 if shuffle else tail
+    if outputs not in (5, 6, 13) or (shuffle and tail % 4):
+        raise WeightsError(f"tails of {tail} channels; known are 5, and 20, 24 and 52 before their pixel shuffle")
+    encoder, width, features = _read_encoder(state)
+    scales: tuple[int, ...] = (8, 4, 2, 1) if count == 4 else _FIVE_SCALES
+    if channels == PUBLISHED["4.25.lite"].channels:  # the only one whose scales its shape does not imply
+        scales = PUBLISHED["4.25.lite"].scales
+    return IFNetConfig(
+        channels,
+        scales,
+        outputs=outputs,
+        shuffle=shuffle,
+        act="prelu" if prelu else "leaky",
+        residual=residual,
+        skip=prelu,
+        groups=groups,
+        encoder=encoder,
+        encoder_width=width,
+        encoder_channels=features,
+        images_again=not encoder and inputs[1] == 18,
+        replace_mask=bool(encoder),
+        auto_scale=channels == _FOUR and prelu,
+        ensemble=outputs <= 6,
+    )
+
+
+def _read_encoder(state: Mapping[str, Tensor]) -> tuple[str, int, int]:
+    for kind, last, first in _ENCODERS:
+        if f"encode.{last}.weight" in state:
+            width = shape_of(state, f"encode.{first}.weight")[0]
+            return kind, width, shape_of(state, f"encode.{last}.weight")[1]
+    return "", 0, 0
+
+
+def _nearest(state: Mapping[str, Tensor]) -> str:
+    """The published network with the most similar widths, in words."""
+    widths = []
+    for i in range(len(state)):
+        weight = state.get(f"block{i}.conv0.1.0.weight")
+        if weight is None or weight.dim() == 0:
+            break
+        widths.append(weight.shape[0])
+
+    def distance(name: str) -> tuple[int, int]:
+        known = PUBLISHED[name].channels
+        gap = sum(abs(a - b) for a, b in zip(known, widths, strict=False))
+        return abs(len(known) - len(widths)), gap
+
+    return f"nearest known: {min(PUBLISHED, key=distance)}"

@@ -1,0 +1,116 @@
+"""Context and fusion of the HD networks 1.x to 3.1: what turns a flow at half resolution into a frame and its mask."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from model.layers import conv, deconv, dtype_of
+from model.warp import resize_flow, warp
+
+WIDTH = 32  # of the first level of context and fusion; every level doubles it
+SQUEEZED = 16  # width of the channel attention in ResBlock
+
+Levels = tuple[Tensor, ...]
+Unit = Callable[[int, int, int], nn.Module]  # (in_channels, out_channels, stride)
+
+
+class ResBlock(nn.Module):
+    """Two convolutions weighed by channel attention, and a skip (1.x); `normed` in the flow blocks, where it is 5x5."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, normed: bool = False) -> None:
+        super().__init__()
+        c = out_channels
+        self.conv0: nn.Module = nn.Identity()
+        if in_channels != c or stride != 1:
+            self.conv0 = nn.Conv2d(in_channels, c, 3, stride, 1, bias=False)
+        if normed:
+            self.conv1 = normed_conv(in_channels, c, stride)
+            self.conv2 = nn.Sequential(nn.Conv2d(c, c, 3, 1, 1, bias=False), nn.BatchNorm2d(c))
+        else:
+            self.conv1 = conv(in_channels, c, stride)
+            self.conv2 = nn.Sequential(nn.Conv2d(c, c, 3, 1, 1))
+        self.relu1 = nn.PReLU(1)
+        self.relu2 = nn.PReLU(c)
+        self.fc1 = nn.Conv2d(c, SQUEEZED, 1, bias=False)
+        self.fc2 = nn.Conv2d(SQUEEZED, c, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(dtype_of(self))
+        y = self.conv2(self.conv1(x))
+        weight = y.mean((2, 3), keepdim=True)  # (B,C,1,1)
+        weight = torch.sigmoid(self.fc2(self.relu1(self.fc1(weight))))
+        return self.relu2(y * weight + self.conv0(x))
+
+
+def normed_conv(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """A 5x5 convolution without bias, normalised by its running statistics, and PReLU: keys 0, 1 and 2 (1.x)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 5, stride, 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.PReLU(out_channels),
+    )
+
+
+class ContextnetHD(nn.Module):
+    """Four levels of features of one image, 32 to 256 channels, from a quarter of its size down to a 32nd."""
+
+    def __init__(self, first: Unit, unit: Unit) -> None:
+        super().__init__()
+        self.conv0 = first(3, WIDTH, 2)
+        self.conv1 = unit(WIDTH, WIDTH, 2)
+        self.conv2 = unit(WIDTH, 2 * WIDTH, 2)
+        self.conv3 = unit(2 * WIDTH, 4 * WIDTH, 2)
+        self.conv4 = unit(4 * WIDTH, 8 * WIDTH, 2)
+
+    def features(self, image: Tensor) -> Levels:
+        """(B,3,H,W) -> four levels (B,32*2^k,H/2^(k+2),W/2^(k+2)); they do not depend on the other image."""
+        x = self.conv0(image.to(dtype_of(self)))
+        levels = []
+        for stage in (self.conv1, self.conv2, self.conv3, self.conv4):
+            x = stage(x)
+            levels.append(x)
+        return tuple(levels)
+
+    def warped(self, levels: Levels, half_flow: Tensor) -> list[Tensor]:
+        """The levels, each warped by the flow (B,2,H/2,W/2) px brought to its size."""
+        out, flow = [], half_flow
+        for level in levels:
+            flow = resize_flow(flow, 0.5)
+            out.append(warp(level, flow))
+        return out
+
+
+class FusionNet(nn.Module):
+    """Residual image and mask from both warped images, the flow and the warped context (upstream's unet.pkl)."""
+
+    def __init__(self, inputs: int, first: Unit, unit: Unit, *, shuffle: bool) -> None:
+        super().__init__()
+        c = WIDTH
+
+        def up(in_channels: int, out_channels: int) -> nn.Sequential:
+            return nn.Sequential(deconv(in_channels, out_channels), nn.PReLU(out_channels))
+
+        self.conv0 = first(inputs, c, 2)
+        self.down0 = unit(c, 2 * c, 2)
+        self.down1 = unit(4 * c, 4 * c, 2)
+        self.down2 = unit(8 * c, 8 * c, 2)
+        self.down3 = unit(16 * c, 16 * c, 2)
+        self.up0 = up(32 * c, 8 * c)
+        self.up1 = up(16 * c, 4 * c)
+        self.up2 = up(8 * c, 2 * c)
+        self.up3 = up(4 * c, c)
+        self.conv: nn.Module = nn.Conv2d(c, 16, 3, 1, 1) if shuffle else deconv(c, 4)
+        self.shuffle = shuffle
+
+    def forward(self, x: Tensor, c0: list[Tensor], c1: list[Tensor]) -> Tensor:
+        """(B,inputs,H,W) and warped levels -> residual in 0..1 around 0.5 and mask in 0..1, (B,4,H,W)."""
+        s0 = self.down0(self.conv0(x.to(dtype_of(self))))  # (B,64,H/4,W/4)
+        s1 = self.down1(torch.cat((s0, c0[0], c1[0]), 1))
+        s2 = self.down2(torch.cat((s1, c0[1], c1[1]), 1))
+        s3 = self.down3(torch.cat((s2, c0[2], c1[2]), 1))  # (B,512,H/32,W/32)
+        x = self.up0(torch.cat((s3, c0[3], c1[3]), 1))
+        x = self.up1(torch.cat((x, s2), 1))
+        x = self.up2(torch.cat((x, s1), 1))
+        x = self.conv(self.up3(torch.cat((x, s0), 1)))  # (B,4,H,W), or (B,16,H/2,W/2) to be shuffled
+        return torch.sigmoid((nn.functional.pixel_shuffle(x, 2) if self.shuffle else x).float())

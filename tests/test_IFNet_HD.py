@@ -1,0 +1,79 @@
+"""The HD networks: what their structure promises whatever the weights; their numbers are in test_parity.py."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model import RIFE
+from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "1.x": IFNet_HD,
+    "2.x": IFNet_HDv2,
+    "3.1": lambda: IFNet_HDv2(paired=True),
+    "3.8": IFNet_HDv3,
+}
+Pair = tuple[Tensor, Tensor]
+SIZE = (40, 56)  # no multiple of anything
+
+
+@pytest.fixture(scope="module")
+def nets() -> dict[str, RIFE]:
+    torch.manual_seed(0)
+    return {name: RIFE(build().eval(), name=f"HD {name}") for name, build in NETWORKS.items()}
+
+
+@pytest.fixture
+def pair() -> Pair:
+    rng = np.random.default_rng(0)
+    img0, img1 = (torch.from_numpy(rng.random((1, 3, *SIZE), np.float32)) for _ in range(2))
+    return img0, img1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_halving_is_nested_midpoints(name: str, nets: dict[str, RIFE], pair: Pair) -> None:
+    model = nets[name]
+    assert not model.arbitrary_time
+    quarter, half, _ = model.between(*pair, (0.25, 0.5, 0.75))
+    assert half.shape == pair[0].shape
+    assert torch.equal(half, model.inference(*pair))
+    assert quarter.isfinite().all()
+    assert not torch.equal(quarter, half)
+    with pytest.raises(ValueError, match=r"halving reaches k/2\^n only: no such timestep within 0 of 0.3"):
+        list(model.between(*pair, (0.3,), tolerance=0))
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5, 2.0, 4.0])
+@pytest.mark.parametrize("name", ["3.1", "3.8"])
+def test_every_scale(name: str, scale: float, nets: dict[str, RIFE], pair: Pair) -> None:
+    out = nets[name].inference(*pair, scale=scale)
+    assert out.shape == pair[0].shape
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_flow_of_the_middle_alone(name: str, nets: dict[str, RIFE], pair: Pair) -> None:
+    flow = nets[name].flow(*pair)
+    assert flow.shape == (1, 4, *SIZE)
+    if name == "1.x":  # one flow, used both ways
+        assert torch.equal(flow[:, :2], -flow[:, 2:])
+    with pytest.raises(ValueError, match=f"RIFE HD {name} knows only the flow of the middle, not at timestep 0.25"):
+        nets[name].flow(*pair, timestep=0.25)
+    with pytest.raises(ValueError, match="knows only the middle: it takes no map of timesteps"):
+        nets[name].inference(*pair, timestep=torch.full((1, 1, *SIZE), 0.5))
+
+
+def test_3_8_does_not_care_which_frame_is_first(nets: dict[str, RIFE], pair: Pair) -> None:
+    there, back = nets["3.8"].inference(*pair), nets["3.8"].inference(*pair[::-1])
+    torch.testing.assert_close(there, back, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_options_they_do_not_have(name: str, nets: dict[str, RIFE], pair: Pair) -> None:
+    with pytest.raises(ValueError, match="HD networks have no ensemble"):
+        nets[name].inference(*pair, ensemble=True)
+    with pytest.raises(ValueError, match=f"RIFE HD {name} has no refinement to choose: that is for 3.9 and 4.0-4.4"):
+        nets[name].inference(*pair, refine=True)

@@ -1,0 +1,164 @@
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction as F
+
+import numpy as np
+import pytest
+import torch
+from clips import picture
+from conftest import Shift
+
+from model import RIFE
+from video.frame import Frame
+from video.interpolate import Report, Thresholds, interpolate, prefetch
+from video.scene import Change, compare, thumbnail
+from video.timing import multiply, resample
+
+SIZE = (96, 64)
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
+
+
+def frames(pictures: list[np.ndarray], rate: int = 24) -> list[Frame]:
+    return [Frame(p, F(i, rate)) for i, p in enumerate(pictures)]
+
+
+def moving(count: int) -> list[np.ndarray]:
+    return [picture(i, SIZE) for i in range(count)]
+
+
+def model(motion: float = 2) -> RIFE:
+    return RIFE(Shift(motion), name="shift")
+
+
+@pytest.mark.parametrize("multi", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_counts_times_and_originals(count: int, multi: int) -> None:
+    source = frames(moving(count))
+    out = list(interpolate(source, model(), multiply(multi)))
+    assert len(out) == (count - 1) * multi + 1
+    assert [f.time for f in out] == [F(k, 24 * multi) for k in range(len(out))]
+    for i, frame in enumerate(source):
+        assert out[i * multi].picture is frame.picture
+
+
+def test_a_frame_between_shows_the_square_between() -> None:
+    (_, between, _) = interpolate(frames([picture(0, SIZE), picture(2, SIZE)]), model(4), multiply(2))
+    wanted = picture(1, SIZE)
+    inside = np.s_[SIZE[1] // 4 : SIZE[1] // 2, 20:40]
+    assert np.abs(between.rgb()[inside].astype(int) - wanted[inside]).max() <= 1
+
+
+def test_features_are_computed_once_a_frame() -> None:
+    net = Shift(2)
+    list(interpolate(frames(moving(6)), RIFE(net, name="shift"), multiply(4)))
+    assert net.encoded == 6
+    assert net.asked == [0.25, 0.5, 0.75] * 5
+
+
+def test_a_cut_is_held() -> None:
+    a, b, c, d = [*moving(2), noise(1), noise(1)]
+    report = Report()
+    thresholds = Thresholds(static=1)
+    out = list(interpolate(frames([a, b, c, d]), model(), multiply(3), thresholds=thresholds, report=report))
+    assert [f.picture is b for f in out[3:6]] == [True] * 3
+    assert out[6].picture is c
+    assert report.cuts == 1
+    assert report.made == 4
+
+
+def test_scene_threshold_zero_never_cuts() -> None:
+    report = Report()
+    list(interpolate(frames([noise(1), noise(2)]), model(), multiply(2), thresholds=Thresholds(scene=0), report=report))
+    assert (report.cuts, report.made) == (0, 1)
+
+
+def test_a_repeat_becomes_the_midpoint_of_its_neighbours() -> None:
+    a, b = picture(0, SIZE), picture(4, SIZE)
+    report = Report()
+    out = list(interpolate(frames([a, a.copy(), b]), model(8), multiply(1), report=report))
+    assert len(out) == 3
+    assert (report.repeats, report.made) == (1, 0)
+    inside = np.s_[SIZE[1] // 4 : SIZE[1] // 2, 20:40]
+    assert np.abs(out[1].rgb()[inside].astype(int) - picture(2, SIZE)[inside]).max() <= 1
+    assert out[2].picture is b
+
+
+def test_static_threshold_one_leaves_every_source_frame() -> None:
+    pictures = [picture(0, SIZE), picture(0, SIZE), picture(4, SIZE)]
+    out = list(interpolate(frames(pictures), model(8), multiply(1), thresholds=Thresholds(static=1)))
+    assert [f.picture is p for f, p in zip(out, pictures, strict=True)] == [True] * 3
+
+
+def test_a_repeat_before_a_cut_is_not_interpolated_across_it() -> None:
+    """Upstream's bug: the midpoint of a and c, a ghost of both, replaced the repeat."""
+    a, c = picture(0, SIZE), noise(3)
+    report = Report()
+    out = list(interpolate(frames([a, a.copy(), c, noise(3)]), model(), multiply(2), report=report))
+    assert (report.cuts, report.repeats) == (1, 0)
+    for frame in out[:4]:
+        assert np.abs(frame.rgb()[8:-8, 8:-8].astype(int) - a[8:-8, 8:-8]).mean() < 1.5
+    assert np.array_equal(out[4].rgb(), c)
+
+
+def test_a_repeat_at_the_end_stays_and_none_is_lost() -> None:
+    a, b = picture(0, SIZE), picture(4, SIZE)
+    out = list(interpolate(frames([a, b, b.copy()]), model(), multiply(2)))
+    assert len(out) == 5
+    assert np.array_equal(out[-1].rgb(), b)
+
+
+def test_sixteen_bit_frames_stay_sixteen_bit() -> None:
+    out = list(interpolate(frames([picture(i, SIZE, 16) for i in range(3)]), model(), multiply(2)))
+    assert {f.rgb().dtype for f in out} == {np.dtype(np.uint16)}
+
+
+def test_resampling_gives_the_new_rate_and_the_shared_frames() -> None:
+    source = frames(moving(9))
+    out = list(interpolate(source, model(), resample(F(60))))
+    assert [f.time for f in out] == [F(n, 60) for n in range(21)]
+    assert out[5].picture is source[2].picture
+    assert out[20].picture is source[8].picture
+
+
+def test_compare_by_upstreams_thresholds() -> None:
+    a, b, c = (torch.rand(1, 3, 64, 96, generator=torch.manual_seed(i)) for i in (0, 0, 1))
+    assert compare(thumbnail(a), thumbnail(b)) is Change.REPEAT
+    assert compare(thumbnail(a), thumbnail(c)) is Change.CUT
+    assert compare(thumbnail(a), thumbnail(a * 0.7)) is Change.MOTION
+    assert thumbnail(a).shape == (1, 3, 32, 32)
+
+
+def test_prefetch_keeps_order_and_raises_the_stage_error() -> None:
+    def stage() -> Iterator[int]:
+        yield from range(20)
+        raise RuntimeError("in the stage")
+
+    reader = prefetch(stage(), depth=3)
+    assert [next(reader) for _ in range(20)] == list(range(20))
+    with pytest.raises(RuntimeError, match="in the stage"):
+        next(reader)
+
+
+def test_prefetch_is_bounded_and_closing_it_stops_thread_and_stage() -> None:
+    produced, closed = [], threading.Event()
+
+    def stage() -> Iterator[int]:
+        try:
+            for i in range(1000):
+                produced.append(i)
+                yield i
+        finally:
+            closed.set()
+
+    before = threading.active_count()
+    reader = prefetch(stage(), depth=2)
+    assert next(reader) == 0
+    time.sleep(0.3)
+    assert len(produced) <= 5
+    reader.close()
+    assert closed.wait(2)
+    assert threading.active_count() == before

@@ -1,0 +1,87 @@
+"""Scores against scikit-image, SciPy and closed forms."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import correlate1d
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from model.metrics import interpolation_error, psnr, ssim, ssim_map
+
+
+@pytest.fixture
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    clean = torch.rand(2, 3, 8, 8, generator=generator)
+    clean = torch.nn.functional.interpolate(clean, size=(40, 48), mode="bilinear")
+    noise = torch.randn(clean.shape, generator=generator) * torch.tensor([0.02, 0.1]).view(2, 1, 1, 1)
+    return clean, (clean + noise).clamp(0, 1)
+
+
+def picture(image: torch.Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).double().numpy()
+
+
+def test_psnr_agrees_with_scikit_image(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    values = psnr(pair[1], pair[0])
+    for i in range(2):
+        expected = peak_signal_noise_ratio(picture(pair[0][i]), picture(pair[1][i]), data_range=1)
+        assert values[i].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_psnr_in_closed_form() -> None:
+    black = torch.zeros(1, 3, 4, 4)
+    assert psnr(black + 0.1, black).item() == pytest.approx(20, abs=1e-5)
+    assert psnr(black, black).item() == float("inf")
+
+
+def test_interpolation_error_is_in_8_bit_levels() -> None:
+    black = torch.zeros(2, 3, 4, 4)
+    shifted = black.clone()
+    shifted[1, :, :2] = 4 / 255
+    assert interpolation_error(shifted, black).tolist() == pytest.approx([0, 2])
+
+
+def test_plain_ssim_agrees_with_scikit_image(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    similarity = ssim_map(pair[0], pair[1], volume=False)
+    for i in range(2):
+        _, expected = structural_similarity(
+            picture(pair[0][i]),
+            picture(pair[1][i]),
+            data_range=1,
+            channel_axis=2,
+            gaussian_weights=True,  # sigma 1.5, 11 taps
+            use_sample_covariance=False,
+            full=True,
+        )
+        inner = picture(similarity[i])[5:-5, 5:-5]  # the border is mirrored there, repeated here
+        np.testing.assert_allclose(inner, expected[5:-5, 5:-5], atol=2e-4)
+
+
+def test_ssim_as_a_volume_agrees_with_scipy(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    offsets = np.arange(11) - 5
+    taps = np.exp(-(offsets**2) / (2 * 1.5**2))
+    taps /= taps.sum()
+
+    def blur(volume: np.ndarray) -> np.ndarray:
+        for axis in range(3):
+            volume = correlate1d(volume, taps, axis, mode="nearest")
+        return volume
+
+    values = ssim(*pair)
+    for i in range(2):
+        x, y = pair[0][i].double().numpy(), pair[1][i].double().numpy()
+        mx, my = blur(x), blur(y)
+        vx, vy, cov = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+        expected = (2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
+        assert values[i].item() == pytest.approx(expected.mean(), abs=1e-4)
+
+
+def test_ssim_of_flat_images_in_closed_form() -> None:
+    # Variances of 0 come out as float32 noise, which is not small beside the constants; hence 0.5 %.
+    dark, light = torch.full((1, 3, 16, 16), 0.2), torch.full((1, 3, 16, 16), 0.6)
+    assert ssim(dark, dark).item() == pytest.approx(1, abs=1e-5)
+    assert ssim(dark, light).item() == pytest.approx((2 * 0.2 * 0.6 + 1e-4) / (0.04 + 0.36 + 1e-4), rel=5e-3)
+    assert ssim(dark * 255 + 100, light * 255 + 100).item() == pytest.approx(
+        (2 * 151 * 253 + 6.5025) / (151**2 + 253**2 + 6.5025), rel=5e-3
+    )

@@ -1,0 +1,106 @@
+"""What the wrapper hands on to the v4 networks: refinement, ensemble, scales, flow, and a timestep for every pixel."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from model import RIFE
+from model.IFNet import IFNet
+from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.image import Padder
+
+PLAIN = {"outputs": 5, "shuffle": False, "residual": False, "replace_mask": False}
+OLD = IFNetConfig((8, 8, 8, 8), (8, 4, 2, 1), ensemble=True, refine=True, **PLAIN)  # type: ignore[arg-type]
+MIDDLE = IFNetConfig(
+    (8, 8, 8, 8), (8, 4, 2, 1), outputs=6, ensemble=True, encoder="H3", encoder_width=8, encoder_channels=4
+)
+NEW = IFNetConfig((8, 8, 8, 8, 8), (16, 8, 4, 2, 1), encoder="H3", encoder_width=8, encoder_channels=4)
+SIZE = (40, 56)
+Pair = tuple[Tensor, Tensor]
+
+
+def make(config: IFNetConfig) -> RIFE:
+    """A network of small width with random weights, whose flow is a few pixels."""
+    torch.manual_seed(0)
+    net = IFNet_v4(config).eval()
+    for parameter in net.parameters():
+        parameter.data.mul_(1.3)
+    return RIFE(net, name="tiny")
+
+
+@pytest.fixture
+def pair() -> Pair:
+    rng = np.random.default_rng(0)
+    img0, img1 = (torch.from_numpy(rng.random((1, 3, *SIZE), np.float32)) for _ in range(2))
+    return img0, img1
+
+
+def test_refinement_is_asked_for(pair: Pair) -> None:
+    model = make(OLD)
+    plain, refined = model.inference(*pair), model.inference(*pair, refine=True)
+    assert (plain - refined).abs().max() > 0.01
+    padder = Padder(*SIZE, 32)
+    with torch.no_grad():
+        wanted = model.net(*map(padder.pad, pair), 0.5, refine=True, ensemble=True).image
+    got = next(model.between(*pair, (0.5,), refine=True, ensemble=True))
+    assert torch.equal(got, padder.unpad(wanted))
+    with pytest.raises(ValueError, match=r"these weights hold no refinement: contextnet\.\* and unet\.\* are missing"):
+        make(NEW).inference(*pair, refine=True)
+    with pytest.raises(ValueError, match="RIFE paper has no refinement to choose"):
+        RIFE(IFNet().eval(), name="paper").inference(*pair, refine=True)
+
+
+@pytest.mark.parametrize("config", [OLD, MIDDLE], ids=["4.2", "4.13"])
+def test_an_ensemble_does_not_care_which_frame_is_first(config: IFNetConfig, pair: Pair) -> None:
+    model = make(config)
+    there = model.inference(*pair, timestep=0.3, ensemble=True)
+    back = model.inference(*pair[::-1], timestep=0.7, ensemble=True)
+    torch.testing.assert_close(there, back, rtol=0, atol=1e-5)
+    assert (there - model.inference(*pair, timestep=0.3)).abs().max() > 1e-4
+    with pytest.raises(ValueError, match=r"this network has no ensemble: only 3.9-4.20 and 4.24 do"):
+        make(NEW).inference(*pair, ensemble=True)
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("config", [OLD, MIDDLE, NEW], ids=["4.2", "4.13", "4.25"])
+def test_every_scale(config: IFNetConfig, scale: float, pair: Pair) -> None:
+    model = make(config)
+    out = model.inference(*pair, scale=scale, refine=config.refine)
+    assert out.shape == pair[0].shape
+    assert out.isfinite().all()
+    assert model.flow(*pair, scale=scale).shape == (1, 4, *SIZE)
+
+
+def test_flow_is_that_of_the_frame(pair: Pair) -> None:
+    model = make(NEW)
+    padder = Padder(*SIZE, 64)
+    for timestep in (0.0, 0.25, 1.0):
+        with torch.no_grad():
+            wanted = model.net(*map(padder.pad, pair), timestep).flow
+        assert torch.equal(model.flow(*pair, timestep=timestep), padder.unpad(wanted))
+    prepared = [model.prepare(image) for image in pair]
+    assert torch.equal(model.flow(*prepared), model.flow(*pair))
+    assert not model.flow(*pair).requires_grad
+
+
+def test_a_map_of_timesteps_is_a_number_for_every_pixel(pair: Pair) -> None:
+    model = make(NEW)
+    for t in (0.25, 0.5):
+        plane = torch.full((1, 1, *SIZE), t)
+        assert torch.equal(model.inference(*pair, timestep=plane), model.inference(*pair, timestep=t))
+        assert torch.equal(model.flow(*pair, timestep=plane), model.flow(*pair, timestep=t))
+    ramp = torch.linspace(0, 1, SIZE[1]).expand(1, 1, *SIZE)
+    out = model.inference(*pair, timestep=ramp, tta=True)
+    assert out.shape == pair[0].shape
+    assert not torch.equal(out, model.inference(*pair, tta=True))
+
+
+def test_a_batch_may_have_a_timestep_each(pair: Pair) -> None:
+    model = make(NEW)
+    both = [torch.cat((image, image.flip(3))) for image in pair]
+    times = torch.tensor([0.2, 0.7]).view(2, 1, 1, 1)
+    out = model.inference(*both, timestep=times)
+    for i, t in enumerate((0.2, 0.7)):
+        alone = model.inference(both[0][i : i + 1], both[1][i : i + 1], timestep=t)
+        torch.testing.assert_close(out[i : i + 1], alone, rtol=0, atol=1e-5)

@@ -1,0 +1,249 @@
+from fractions import Fraction as F
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clips import Clip, make_clip, picture
+
+from video.encoding import Encoding, choose_pix_fmt
+from video.frame import Frame
+from video.picture import MediaError, read_picture
+from video.reader import Source, open_frames
+from video.writer import PictureWriter, VideoWriter
+
+SUBTITLES = "1\n00:00:00,100 --> 00:00:00,600\nHello\n\n2\n00:00:00,700 --> 00:00:00,900\nthere\n"
+
+
+def doubled(source: Source) -> list[Frame]:
+    """Source frames and, between each two, one made as the network makes them: RGB."""
+    frames = list(source)
+    out = []
+    for a, b in pairwise(frames):
+        mean = ((a.rgb().astype(np.float64) + b.rgb()) / 2).round().astype(a.rgb().dtype)
+        out += [a, Frame(mean, (a.time + b.time) / 2)]
+    return [*out, frames[-1]]
+
+
+def write(source: Source, path: Path, **options: Any) -> tuple[list[Frame], VideoWriter]:
+    frames = doubled(source)
+    with VideoWriter(path, source, source.rate * 2, source.time_base / 2, **options) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return frames, writer
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
+def test_ffv1_gives_source_frames_back_bit_for_bit(tmp_path: Path, pix_fmt: str) -> None:
+    clip = make_clip(tmp_path / "a.mkv", pix_fmt=pix_fmt)
+    write(open_frames(clip), tmp_path / "b.mkv", encoding=Encoding("ffv1"))
+    before, after = Clip(clip), Clip(tmp_path / "b.mkv")
+    assert after.pix_fmt == pix_fmt
+    assert len(after.pictures) == 11
+    for i in range(6):
+        assert after.planes(2 * i) == before.planes(i)
+        assert after.planes(max(2 * i - 1, 1)) != before.planes(i)
+
+
+def test_made_frames_have_the_colours_of_their_neighbours(tmp_path: Path) -> None:
+    still = [picture(0)] * 4
+    for tags in [(1, 1, 1, 1), (6, 1, 6, 6), (1, 2, 1, 1), (9, 1, 9, 16)]:
+        clip = make_clip(tmp_path / "a.mkv", 4, pictures=still, pix_fmt="yuv444p", tags=tags)
+        write(open_frames(clip), tmp_path / "b.mkv", encoding=Encoding("ffv1"), overwrite=True)
+        planes = [p.to_ndarray().astype(int) for p in Clip(tmp_path / "b.mkv").pictures]
+        assert np.abs(planes[1] - planes[0]).max() <= 1, tags
+        assert abs((planes[1] - planes[0]).mean()) < 0.02, tags  # no brightness flicker
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
+def test_tags_rotation_and_aspect_are_kept(tmp_path: Path, suffix: str) -> None:
+    tags = (1, 1, 1, 1)
+    clip = make_clip(tmp_path / "a.mp4", rotation=90, aspect=F(4, 3), tags=tags)
+    write(open_frames(clip), tmp_path / f"b.{suffix}")
+    out = Clip(tmp_path / f"b.{suffix}")
+    assert (out.tags, out.rotation, out.aspect, out.size) == (tags, 90, F(4, 3), (64, 48))
+
+
+def test_where_rotation_cannot_be_tagged_the_pictures_are_turned(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", rotation=90, aspect=F(4, 3))
+    frames, writer = write(open_frames(clip), tmp_path / "b.webm")
+    out = Clip(tmp_path / "b.webm")
+    assert (out.size, out.rotation) == ((48, 64), 0)
+    assert any("pixel aspect 3/4 cannot be stored" in note for note in writer.notes)
+    shown = out.pictures[0].to_ndarray(format="rgb24").astype(int)
+    assert np.abs(shown - np.rot90(frames[0].rgb())).mean() < 4
+
+
+def test_sound_is_copied_packet_for_packet(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mkv", 24, audio=["aac", "flac"], chapters=True, subtitles=SUBTITLES)
+    write(open_frames(clip), tmp_path / "b.mkv")
+    before, after = Clip(clip), Clip(tmp_path / "b.mkv")
+    assert after.packets == before.packets
+    assert after.kinds == ["audio 0", "audio 1", "subtitle 0", "video 0"]
+    assert [c["metadata"]["title"] for c in after.chapters] == ["one"]
+    assert after.metadata["title"] == "a clip"
+
+
+def test_sound_and_picture_stay_together_when_the_source_starts_late(tmp_path: Path) -> None:
+    late = [F(10) + F(i, 25) for i in range(25)]
+    clip = make_clip(tmp_path / "a.ts", 25, times=late, rate=F(25), audio=["aac"])
+    write(open_frames(clip), tmp_path / "b.mp4")
+    times = Clip(tmp_path / "b.mp4").times
+    assert [t - times[0] for t in times] == [F(i, 50) for i in range(49)]
+    assert times[0] < F(1, 20)  # AAC starts one frame, 21 ms, before its first sound
+
+
+def test_what_the_container_refuses_is_transcoded_or_dropped_and_named(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mkv", 24, audio=["aac"], subtitles=SUBTITLES)
+    _, writer = write(open_frames(clip), tmp_path / "b.webm")
+    out = Clip(tmp_path / "b.webm")
+    assert out.codecs == ["opus"]
+    assert any(n.startswith("audio track") and n.endswith("transcoded to libopus") for n in writer.notes), writer.notes
+    assert any(n.startswith("subtitle track") and "dropped" in n for n in writer.notes), writer.notes
+    clip = make_clip(tmp_path / "c.mkv", 24, audio=["libopus"])
+    _, writer = write(open_frames(clip), tmp_path / "d.mov")
+    assert Clip(tmp_path / "d.mov").codecs == ["aac"]
+    assert "transcoded to aac" in writer.notes[0]
+
+
+def test_variable_times_reach_the_file(tmp_path: Path) -> None:
+    times = [F(0), F(1, 30), F(1, 10), F(11, 30), F(12, 30)]
+    clip = make_clip(tmp_path / "a.mp4", 5, times=times)
+    frames, _ = write(open_frames(clip), tmp_path / "b.mp4")
+    assert Clip(tmp_path / "b.mp4").times == [f.time for f in frames]
+
+
+def test_ntsc_rate_is_exact_in_the_file(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 10, rate=F(24000, 1001))
+    write(open_frames(clip), tmp_path / "b.mp4")
+    out = Clip(tmp_path / "b.mp4")
+    assert out.rate == F(48000, 1001)
+    assert out.times == [i * F(1001, 48000) for i in range(19)]
+
+
+@pytest.mark.parametrize("size", [(65, 63), (64, 63), (65, 48)])
+def test_odd_sizes_are_kept_whole(tmp_path: Path, size: tuple[int, int]) -> None:
+    clip = make_clip(tmp_path / "a.mkv", size=size, codec="ffv1", pix_fmt="yuv420p")
+    _, writer = write(open_frames(clip), tmp_path / "b.mp4")
+    out = Clip(tmp_path / "b.mp4")
+    assert (out.size, out.pix_fmt) == (size, "yuv444p")
+    assert "is odd" in writer.notes[0]
+
+
+def test_gif_and_webm(tmp_path: Path) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mp4", rate=F(10)))
+    frames, _ = write(source, tmp_path / "b.gif")
+    out = Clip(tmp_path / "b.gif")
+    assert out.times == [F(i, 20) for i in range(11)]
+    shown = out.pictures[5].to_ndarray(format="rgb24").astype(int)
+    assert np.abs(shown - frames[5].rgb()).mean() < 6
+    write(source, tmp_path / "b.webm")
+    assert len(Clip(tmp_path / "b.webm").pictures) == 11
+
+
+@pytest.mark.parametrize(
+    ("codec", "wanted", "size", "chosen"),
+    [
+        ("libx264", "yuvj420p", (64, 48), "yuv420p"),
+        ("libx264", "gbrp", (64, 48), "yuv420p"),
+        ("libx264", "yuv420p10le", (64, 48), "yuv420p10le"),
+        ("libx264", "yuv420p10le", (65, 48), "yuv444p10le"),
+        ("libx264", "yuv444p12le", (64, 48), "yuv444p10le"),
+        ("prores_ks", "yuv420p", (64, 48), "yuv422p10le"),
+        ("ffv1", "yuv420p", (65, 49), "yuv420p"),
+    ],
+)
+def test_pixel_format_nearest_to_the_source(codec: str, wanted: str, size: tuple[int, int], chosen: str) -> None:
+    assert choose_pix_fmt(codec, wanted, *size) == chosen
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "says"),
+    [
+        ("b.mp4", Encoding("libx999"), "--codec libx999: no such encoder; try libx264"),
+        ("b.mp4", Encoding("aac"), "--codec aac: encodes audio, not video"),
+        ("b.webm", Encoding("libx264"), "libx264 in .webm .* is refused .*; choose another --codec"),
+        ("b.xyz", Encoding(), "cannot be written .*; choose another --output or --ext"),
+        ("b.mkv", Encoding("ffv1", crf=10), "--crf: ffv1 has no such setting"),
+        ("b.mp4", Encoding(pix_fmt="yuv420p99"), "yuv420p99"),
+        ("b.mp4", Encoding("h264_nvenc"), "h264_nvenc .* is refused"),
+        ("no/b.mp4", Encoding(), "its folder does not exist"),
+    ],
+)
+def test_refusals_come_before_the_first_frame_and_leave_nothing(
+    tmp_path: Path, name: str, encoding: Encoding, says: str
+) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mp4"))
+    with pytest.raises(MediaError, match=says) as error:
+        VideoWriter(tmp_path / name, source, F(48), F(1, 48), encoding=encoding)
+    assert "\n" not in str(error.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_an_existing_file_is_replaced_only_on_request(tmp_path: Path) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mp4"))
+    (tmp_path / "b.mp4").write_bytes(b"precious")
+    with pytest.raises(MediaError, match=r"b\.mp4: exists already; give --overwrite"):
+        write(source, tmp_path / "b.mp4")
+    assert (tmp_path / "b.mp4").read_bytes() == b"precious"
+    write(source, tmp_path / "b.mp4", overwrite=True)
+    assert len(Clip(tmp_path / "b.mp4").pictures) == 11
+    with pytest.raises(MediaError, match="is the source itself"):
+        write(source, tmp_path / "a.mp4", overwrite=True)
+
+
+def test_an_error_midway_leaves_nothing_and_keeps_the_old_file(tmp_path: Path) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mp4"))
+    (tmp_path / "b.mp4").write_bytes(b"precious")
+
+    def fail() -> None:
+        with VideoWriter(tmp_path / "b.mp4", source, F(24), source.time_base, overwrite=True) as writer:
+            for frame in source:
+                writer.write(frame)
+            raise RuntimeError("the network failed")
+
+    with pytest.raises(RuntimeError, match="the network failed"):
+        fail()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+    assert (tmp_path / "b.mp4").read_bytes() == b"precious"
+
+
+def test_an_interrupt_leaves_a_playable_part_and_no_final_name(tmp_path: Path) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mp4", 20, audio=["aac"]))
+    writer = VideoWriter(tmp_path / "b.mp4", source, F(24), source.time_base)
+
+    def interrupted() -> None:
+        with writer:
+            for i, frame in enumerate(source):
+                if i == 12:
+                    raise KeyboardInterrupt
+                writer.write(frame)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not (tmp_path / "b.mp4").exists()
+    assert len(Clip(tmp_path / "b.part.mp4").pictures) == 12
+    assert str(tmp_path / "b.part.mp4") in writer.notes[-1]
+
+
+def test_pictures_are_numbered_upright_and_stale_ones_named(tmp_path: Path) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mp4", 3, rotation=90))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "0000007.png").write_bytes(b"old")
+    with PictureWriter(folder, source) as writer:
+        for frame in source:
+            writer.write(frame)
+    assert sorted(p.name for p in folder.iterdir()) == ["0000000.png", "0000001.png", "0000002.png", "0000007.png"]
+    first = next(iter(source)).rgb()
+    assert np.array_equal(read_picture(folder / "0000000.png"), np.rot90(first))
+    assert writer.notes == [f"1 pictures of a longer earlier run are still there, from {folder / '0000007.png'} on"]
+
+
+def test_ten_bit_pictures_are_sixteen_bit_files(tmp_path: Path) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mkv", 2, codec="ffv1", pix_fmt="yuv420p10le"))
+    with PictureWriter(tmp_path / "out", source) as writer:
+        for frame in source:
+            writer.write(frame)
+    assert read_picture(tmp_path / "out" / "0000000.png").dtype == np.uint16

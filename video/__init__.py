@@ -1,0 +1,1 @@
+"""Frames: reading, timing, interpolating and writing them as streams."""

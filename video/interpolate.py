@@ -1,0 +1,181 @@
+"""The loop: frames in, frames out; and `prefetch`, the only threading."""
+
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.image import from_layers, to_layers
+from model.RIFE import RIFE, PreparedFrame
+from video.frame import Frame, Picture
+from video.scene import CUT_SSIM, REPEAT_SSIM, Change, compare, thumbnail
+from video.timing import Timing
+
+T = TypeVar("T")
+HALF = Fraction(1, 2)
+
+
+@dataclass
+class Report:
+    """What an interpolation has done so far."""
+
+    made: int = 0  # frames from the network
+    cuts: int = 0  # held over
+    repeats: int = 0  # replaced by the midpoint of their neighbours
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Similarities (32x32 SSIM) below which two frames are a cut and above which the second repeats the first."""
+
+    scene: float = CUT_SSIM
+    static: float = REPEAT_SSIM
+
+    def compare(self, first: "_Seen", second: "_Seen") -> Change:
+        """What happens between two frames."""
+        return compare(first.thumbnail, second.thumbnail, self.scene, self.static)
+
+
+@dataclass
+class _Seen:
+    """A frame with what the network needs of it, computed once for both pairs it belongs to."""
+
+    frame: Frame
+    prepared: PreparedFrame
+    thumbnail: Tensor
+    channels: int
+    depth: type[np.generic]
+
+
+def interpolate(
+    frames: Iterable[Frame],
+    model: RIFE,
+    timing: Timing,
+    *,
+    scale: float = 1.0,
+    thresholds: Thresholds | None = None,
+    report: Report | None = None,
+) -> Iterator[Frame]:
+    """The frames of `timing` between each two frames, then the last frame; times rise, memory holds three frames.
+
+    A timestep of 0 gives the source frame itself. Over a cut the earlier frame is held.
+    """
+    thresholds, report = thresholds or Thresholds(), report or Report()
+    seen = (_look(frame, model, scale) for frame in frames)
+    last = None
+    for first, second in pairwise(_mend_repeats(seen, model, scale, thresholds, report)):
+        steps = timing(first.frame.time, second.frame.time)
+        between = [(time, step) for time, step in steps if step]
+        if between and thresholds.compare(first, second) is Change.CUT:
+            report.cuts += 1
+            pictures: Iterator[Picture] = (first.frame.picture for _ in between)
+        else:
+            pictures = _make(model, first, second, [step for _, step in between], scale, report)
+        for time, step in steps:
+            yield Frame(next(pictures) if step else first.frame.picture, time, first.frame.colour)
+        last = second
+    if last is not None:
+        yield from _closing(last.frame, timing)
+
+
+def _closing(last: Frame, timing: Timing) -> Iterator[Frame]:
+    """The last frame, if an output time falls on it."""
+    just_after = last.time + Fraction(1, 10**9)
+    for time, step in timing(last.time, just_after):
+        if not step:
+            yield Frame(last.picture, time, last.colour)
+
+
+def _look(frame: Frame, model: RIFE, scale: float) -> _Seen:
+    rgb = frame.rgb()
+    with torch.no_grad():  # grad mode is per thread, and this may be any thread
+        prepared = model.prepare(to_layers(rgb, model.device), scale=scale)
+        return _Seen(frame, prepared, thumbnail(prepared.image), rgb.shape[2], rgb.dtype.type)
+
+
+def _make(
+    model: RIFE, first: _Seen, second: _Seen, timesteps: list[Fraction], scale: float, report: Report
+) -> Iterator[np.ndarray]:
+    for image in model.between(first.prepared, second.prepared, timesteps, scale=scale):
+        report.made += 1
+        yield from_layers(image, first.channels, first.depth)
+
+
+def _mend_repeats(
+    frames: Iterable[_Seen], model: RIFE, scale: float, thresholds: Thresholds, report: Report
+) -> Iterator[_Seen]:
+    """Replaces a frame that repeats the one before by the midpoint of its neighbours, so that motion does not stutter.
+
+    upstream: also does so when the frame after the repeat is beyond a cut, and then interpolates over that cut; here a
+    repeat before a cut stays as it is, because a midpoint across a cut is a ghost.
+    """
+    source = iter(frames)
+    first, second = next(source, None), next(source, None)
+    if first is not None:
+        yield first
+    while first is not None and second is not None:
+        third = next(source, None)
+        if (
+            third is not None
+            and thresholds.compare(first, second) is Change.REPEAT
+            and thresholds.compare(first, third) is not Change.CUT
+        ):
+            (picture,) = _make(model, first, third, [HALF], scale, report)
+            report.made -= 1
+            report.repeats += 1
+            second = _look(Frame(picture, second.frame.time, first.frame.colour), model, scale)
+        yield second
+        first, second = second, third
+
+
+def prefetch(items: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
+    """The same items, produced up to `depth` ahead on a thread of their own.
+
+    An error in the stage is raised here; closing this generator stops the thread and closes the stage.
+    """
+    ready: queue.Queue[tuple[bool, object]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(entry: tuple[bool, object]) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                put((True, item))
+                if stop.is_set():
+                    break
+            put((False, None))
+        except BaseException as e:  # noqa: BLE001 - whatever it is, the reader must hear of it
+            put((False, e))
+        finally:
+            close = getattr(iterator, "close", None)
+            if close:
+                close()
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, item = ready.get()
+            if more:
+                yield item  # type: ignore[misc]
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                return
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,35 @@
+"""Original beside interpolated: the central half of the source, twice."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from video.frame import Frame
+from video.writer import upright
+
+
+def montage_size(size: tuple[int, int], rotation: int) -> tuple[int, int]:
+    """Width and height of the montage of a source of this size and rotation."""
+    width, height = size if rotation % 180 == 0 else size[::-1]
+    return 2 * (width // 2), height
+
+
+def montage(
+    frames: Iterable[Frame], rotation: int, interpolate: Callable[[Iterator[Frame]], Iterator[Frame]]
+) -> Iterator[Frame]:
+    """Interpolates the central half of the frames (columns w//4 to w//4 + w//2), the latest original to its left."""
+    originals: deque[Frame] = deque()
+
+    def halves() -> Iterator[Frame]:
+        for frame in frames:
+            rgb = upright(frame.rgb(), rotation)
+            width = rgb.shape[1] // 2
+            left = rgb.shape[1] // 4
+            originals.append(Frame(np.ascontiguousarray(rgb[:, left : left + width]), frame.time))
+            yield originals[-1]
+
+    for frame in interpolate(halves()):
+        while len(originals) > 1 and originals[1].time <= frame.time:
+            originals.popleft()
+        yield Frame(np.concatenate((originals[0].rgb(), frame.rgb()), axis=1), frame.time)

@@ -1,0 +1,173 @@
+"""Picture files <-> arrays (H,W,C) in RGB: PNG, JPEG, WebP, TIFF, EXR; grey is C=1, alpha is C=4.
+
+OpenCV reads and writes BGR. The order flips here, on the way in and on the way out, and nowhere else.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from model.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".exr", ".bmp")
+# What a file of each kind begins with: tells a damaged picture from a file that is none.
+MAGICS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"\x76\x2f\x31\x01", b"BM")
+PNG, JPEG = MAGICS[:2]
+EXR_SWITCH = "OPENCV_IO_ENABLE_OPENEXR"
+WRITABLE = {  # the dtypes each suffix can hold, and the largest number of channels
+    ".png": (("uint8", "uint16"), 4),
+    ".jpg": (("uint8",), 3),
+    ".jpeg": (("uint8",), 3),
+    ".webp": (("uint8",), 4),
+    ".tif": (("uint8", "uint16", "float32"), 4),
+    ".tiff": (("uint8", "uint16", "float32"), 4),
+    ".exr": (("float16", "float32"), 4),
+}
+OPTIONS = {
+    ".jpg": (cv2.IMWRITE_JPEG_QUALITY, 95),
+    ".jpeg": (cv2.IMWRITE_JPEG_QUALITY, 95),
+    ".webp": (cv2.IMWRITE_WEBP_QUALITY, 101),  # above 100 is lossless
+}
+
+
+class MediaError(UserError):
+    """A picture or video file that cannot be read or written."""
+
+
+def read_picture(path: Path | str) -> np.ndarray:
+    """(H,W,C) uint8, uint16 or float32; C is 1 (grey), 3 (RGB) or 4 (RGBA, also for grey with alpha).
+
+    What the file holds decides, not its name. Colours are as stored: alpha is straight in PNG and WebP, premultiplied
+    in EXR. A JPEG is turned as its EXIF orientation says. Raises MediaError.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise MediaError(f"{path}: cannot be read ({e.strerror}); check the name and the folder") from e
+    # UNCHANGED keeps alpha but ignores orientation; JPEG has no alpha.
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data.startswith(JPEG) else cv2.IMREAD_UNCHANGED
+    complete = not data.startswith(PNG) or b"IEND" in data  # libpng would write about it to stderr itself
+    with _opencv():
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data and complete else None
+    if bgr is None:
+        if data.startswith(MAGICS) or data[8:12] == b"WEBP":
+            raise MediaError(f"{path}: damaged or cut off; copy or export the picture again")
+        raise MediaError(f"{path}: not a picture that can be read; give one of {', '.join(SUFFIXES)}")
+    if bgr.dtype == np.float64:
+        bgr = bgr.astype(np.float32)
+    if bgr.dtype not in (np.uint8, np.uint16, np.float32):
+        raise MediaError(f"{path}: holds {bgr.dtype} values; convert it to 8 or 16 bits or to 32-bit float")
+    return _swap(bgr if bgr.ndim == 3 else bgr[:, :, None])
+
+
+def write_picture(path: Path | str, picture: np.ndarray) -> None:
+    """Writes (H,W,C), in the form that `read_picture` gives, under the final name only once it is complete.
+
+    EXR is written as half float where that loses nothing (a float16 picture), else as 32-bit float; WebP without
+    loss, JPEG at quality 95. Raises MediaError.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    data = _encode(path, picture)
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as e:
+        raise MediaError(f"{path}: cannot be written ({e.strerror}); choose another folder or make room") from e
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _encode(path: Path, picture: np.ndarray) -> bytes:
+    suffix = path.suffix.lower()
+    if suffix not in WRITABLE:
+        raise MediaError(f"{path}: no picture format is called {suffix!r}; use one of {', '.join(WRITABLE)}")
+    dtypes, channels = WRITABLE[suffix]
+    if str(picture.dtype) not in dtypes or picture.shape[2] > channels:
+        what = f"{picture.shape[2]} channels of {picture.dtype}"
+        raise MediaError(f"{path}: {suffix} cannot hold {what}; use .png for 8 and 16 bits, .exr for float")
+    options = list(OPTIONS.get(suffix, ()))
+    if suffix == ".exr":
+        with np.errstate(over="ignore"):
+            half = picture.astype(np.float16)
+        exact = np.array_equal(half.astype(np.float32), picture, equal_nan=True)
+        options = [cv2.IMWRITE_EXR_TYPE, cv2.IMWRITE_EXR_TYPE_HALF if exact else cv2.IMWRITE_EXR_TYPE_FLOAT]
+        picture = picture.astype(np.float32)
+    with _opencv():
+        done, data = cv2.imencode(suffix, _swap(picture), options)
+    if not done:
+        raise MediaError(f"{path}: could not be encoded as {suffix}; use .png")
+    return data.tobytes()
+
+
+def _swap(picture: np.ndarray) -> np.ndarray:
+    """RGB <-> BGR, RGBA <-> BGRA; one channel stays."""
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[picture.shape[2]]
+    return np.ascontiguousarray(picture[:, :, order])
+
+
+@contextlib.contextmanager
+def _opencv() -> Iterator[None]:
+    """OpenCV with EXR switched on and its own messages off, since errors here are one line of ours."""
+    # Read by OpenCV at the first EXR it meets, not when it is imported; wheels come with it off (their issue 21326).
+    os.environ.setdefault(EXR_SWITCH, "1")
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def check_pair(first: np.ndarray, second: np.ndarray, name0: str, name1: str) -> None:
+    """MediaError unless the two pictures have one size and both hold display values, or both light (floats)."""
+    size0, size1 = (f"{p.shape[1]}x{p.shape[0]}" for p in (first, second))
+    if size0 != size1:
+        raise MediaError(f"{name0} is {size0}, {name1} is {size1}; crop or resize one to the size of the other")
+    if first.dtype.kind != second.dtype.kind:
+        raise MediaError(f"{name0} holds {first.dtype}, {name1} {second.dtype}; convert one to the kind of the other")
+
+
+def alike(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with the channels and the depth of the richer one; they have passed `check_pair`."""
+    channels = max(first.shape[2], second.shape[2])
+    if first.dtype != second.dtype:  # 8 and 16 bits: 255 becomes 65535
+        first, second = (p if p.dtype == np.uint16 else p.astype(np.uint16) * 257 for p in (first, second))
+    return with_channels(first, channels), with_channels(second, channels)
+
+
+def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
+    """(H,W,C) -> (H,W,channels), no fewer: grey becomes RGB, alpha becomes opaque."""
+    if picture.shape[2] == 1 < channels:
+        picture = picture.repeat(3, 2)
+    if picture.shape[2] < channels:
+        full = 1 if picture.dtype.kind == "f" else np.iinfo(picture.dtype).max
+        picture = np.concatenate((picture, np.full_like(picture[:, :, :1], full)), 2)
+    return picture
+
+
+def natural_key(name: str) -> tuple[object, ...]:
+    """A sorting key in which numbers count as numbers: frame2 before frame10."""
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return (*(int(part) if i % 2 else part for i, part in enumerate(parts)), name)
+
+
+def list_pictures(folder: Path | str) -> list[Path]:
+    """The pictures in a folder, in natural order, by their suffix; hidden and unfinished files are left out."""
+    folder = Path(folder)
+    try:
+        files = [path for path in folder.iterdir() if path.is_file()]
+    except OSError as e:
+        raise MediaError(f"{folder}: cannot be read as a folder of pictures ({e.strerror}); check the name") from e
+    found = [path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    pictures = [path for path in found if not path.stem.endswith(".part")]
+    if not pictures:
+        raise MediaError(f"{folder}: holds no picture; give a folder with any of {', '.join(SUFFIXES)}")
+    return sorted(pictures, key=lambda path: natural_key(path.name))

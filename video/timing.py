@@ -1,0 +1,42 @@
+"""Which output times lie between two frames. All times are exact: Fractions of a second, never floating point."""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+# (time of a frame, time of the next) -> [(output time, timestep between the two)]; a timestep of 0 is the frame itself
+Timing = Callable[[Fraction, Fraction], list[tuple[Fraction, Fraction]]]
+
+
+def multiply(multi: int) -> Timing:
+    """`multi` output frames for each input frame, evenly spaced between its time and the next one's."""
+
+    def timing(t0: Fraction, t1: Fraction) -> list[tuple[Fraction, Fraction]]:
+        steps = [Fraction(k, multi) for k in range(multi)]
+        return [(t0 + (t1 - t0) * step, step) for step in steps]
+
+    return timing
+
+
+def resample(rate: Fraction, start: Fraction = Fraction(0)) -> Timing:
+    """Output frames at start + n/rate, whatever the input's rate: 24 to 60, or a variable rate to a constant one."""
+
+    def timing(t0: Fraction, t1: Fraction) -> list[tuple[Fraction, Fraction]]:
+        first, end = math.ceil((t0 - start) * rate), math.ceil((t1 - start) * rate)
+        times = [start + Fraction(n) / rate for n in range(first, end)]
+        return [(time, (time - t0) / (t1 - t0)) for time in times]
+
+    return timing
+
+
+def parse_rate(text: str) -> Fraction:
+    """A frame rate as written: 60, 59.94 (which means 60000/1001, as do the other NTSC rates), or 60000/1001.
+
+    Raises ValueError if it is not a positive number.
+    """
+    rate = Fraction(text)
+    if rate <= 0:
+        raise ValueError(f"a frame rate is above 0, got {text}")
+    ntsc = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
+    is_ntsc = rate.denominator != 1 and "/" not in text and abs(rate - ntsc) < Fraction(1, 150)
+    return ntsc if is_ntsc else rate
