@@ -6,13 +6,13 @@ gives the same fields, see `pack`; flows and visibility are there where they are
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from model.errors import UserError
 from synthetic import scene
@@ -74,6 +74,23 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
                 start = (i * self.world + self.rank) * self.batch
                 yield [(epoch, int(k)) for k in order[start : start + self.batch]]
                 step += 1
+
+
+def open_loader(train: Samples, order: BatchSampler, workers: int, device: torch.device) -> DataLoader[Any]:
+    """Batches in order, made by worker processes."""
+    return DataLoader(
+        train,
+        batch_sampler=order,
+        num_workers=workers,
+        worker_init_fn=keep_to_one_thread,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def keep_to_one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
 
 
 class Mixture:
@@ -142,6 +159,8 @@ class Vimeo:
         if self.split != "train":
             return pack(pictures, (n1 - n0) / (n2 - n0))
         h, w = pictures[0].shape[:2]
+        if min(h, w) < self.crop:
+            raise UserError(f"{folder}: pictures of {w}x{h}, smaller than the crops; lower --crop {self.crop}")
         y, x = rng.integers(h - self.crop + 1), rng.integers(w - self.crop + 1)
         cropped = [p[y : y + self.crop, x : x + self.crop] for p in pictures]
         return augment(rng, pack(cropped, (n1 - n0) / (n2 - n0)))

@@ -29,12 +29,12 @@ import cv2
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from dataset import BatchSampler, Mixture, Samples, Scenes, Source, Vimeo, read_picture
+from dataset import BatchSampler, Mixture, Samples, Scenes, Source, Vimeo, open_loader, read_picture
 from footage import Clips
 from model.checkpoint import DDP_PREFIX, find_weights, read_weights
 from model.errors import UserError
+from model.image import Padder
 from model.loading import fill
 from model.metrics import psnr
 from training import Losses, Recipe, build, follow, learning_rate, on_device, training_step
@@ -80,7 +80,7 @@ class Training:
     def __init__(self, net: nn.Module, recipe: Recipe, folder: Path, device: torch.device) -> None:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.net, self.recipe, self.folder, self.device = net.to(device), recipe, folder, device
-        self.average = copy.deepcopy(self.net) if recipe.ema else self.net
+        self.average: Any = copy.deepcopy(self.net) if recipe.ema else self.net
         self.optimizer = torch.optim.AdamW(net.parameters(), lr=1e-6, weight_decay=recipe.weight_decay)
         self.scaler = torch.amp.GradScaler(device.type) if recipe.amp == "fp16" else None
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
@@ -149,10 +149,12 @@ class Training:
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for i in range(self.rank, min(count, len(data)), self.world):
             one = on_device({key: value[None] for key, value in data[(0, i)].items()}, self.device)
-            out = self.average(one["img0"], one["img1"], one["timestep"])
-            sums += torch.stack((psnr(out.image.clamp(0, 1), one["gt"])[0].clamp(max=BEST_PSNR), sums.new_ones(())))
+            padder = Padder(one["gt"].shape[2], one["gt"].shape[3], self.average.pad_multiple)
+            out = self.average(padder.pad(one["img0"]), padder.pad(one["img1"]), one["timestep"])
+            image = padder.unpad(out.image.clamp(0, 1))
+            sums += torch.stack((psnr(image, one["gt"])[0].clamp(max=BEST_PSNR), sums.new_ones(())))
             if self.board and i < SHOWN:
-                shown = torch.cat((one["img0"], one["gt"], out.image.clamp(0, 1), one["img1"]), 3)[0]
+                shown = torch.cat((one["img0"], one["gt"], image, one["img1"]), 3)[0]
                 self.board.add_image(f"{i}/img", shown, self.step)
                 self.board.add_image(f"{i}/mask", out.mask[0], self.step)
         self.average.train()
@@ -202,23 +204,6 @@ def run(t: Training, args: argparse.Namespace, train: Samples, held: Samples) ->
             t.save(t.validate(held, args.val_samples))
     if t.step % args.save_every:
         t.save(t.validate(held, args.val_samples))
-
-
-def open_loader(train: Samples, order: BatchSampler, workers: int, device: torch.device) -> DataLoader[Any]:
-    """Batches in order, made by worker processes."""
-    return DataLoader(
-        train,
-        batch_sampler=order,
-        num_workers=workers,
-        worker_init_fn=keep_to_one_thread,
-        pin_memory=device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-    )
-
-
-def keep_to_one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
 
 
 def parallel(net: nn.Module, device: torch.device, compiled: bool) -> nn.Module:
@@ -287,9 +272,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     training = Training(net, replace(recipe, **chosen), args.output, device)
     if args.resume:
         training.resume()
+    if (crop := args.crop or crop) % net.pad_multiple:
+        raise UserError(f"--crop {crop}: {args.arch} needs a multiple of {net.pad_multiple}")
     training.start()
     training.note(settings={k: str(v) for k, v in vars(args).items()}, recipe=asdict(training.recipe))
-    run(training, args, *open_data(args, args.crop or crop))
+    run(training, args, *open_data(args, crop))
     if rank == 0:
         print(f"{args.output / 'flownet.pkl'}: {training.step} steps, best validation {training.best:.3f} dB")
     if dist.is_initialized():

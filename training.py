@@ -52,17 +52,26 @@ class Losses(NamedTuple):
     mask: Tensor
 
 
-def build(arch: str, teacher: bool) -> tuple[nn.Module, Recipe, int]:
+def build(arch: str, teacher: bool) -> tuple[IFNet | IFNet_v4, Recipe, int]:
     """The network named by --arch, with its recipe and the size of its crops."""
     if arch in ("rife", "rife_m"):
         return IFNet(timed=arch == "rife_m"), Recipe(distillation=0.01 if arch == "rife" else 0.005), 224
-    name = arch.removeprefix("v")
-    config = next((c for names, c in PUBLISHED.items() if name in names.split(", ")), None)
+    config = next((c for names, c in PUBLISHED.items() if _among(arch.removeprefix("v"), names)), None)
     if config is None:
         raise UserError(f"--arch {arch}: known are rife, rife_m, and v before one of {', '.join(PUBLISHED)}")
     # crops of 256: on 128 the coarsest block sees a map of 2x2, learns its border, and fails on whole frames
     recipe = Recipe(peak=4e-4, warmup=500, processes=1, clip=1.0, deep=0.3, flow=0.02, mask=0.02, anneal=0.1)
     return IFNet_v4(config, teacher=teacher), recipe, 256
+
+
+def _among(name: str, names: str) -> bool:
+    """Whether names, such as "4.13-4.15, 4.24", hold the name."""
+    for part in names.split(", "):
+        first, _, last = (v.removeprefix("4.") for v in part.partition("-"))
+        minor = name.removeprefix("4.")
+        if name == part or (last and minor.isdigit() and int(first) <= int(minor) <= int(last)):
+            return True
+    return False
 
 
 def learning_rate(step: int, total: int, recipe: Recipe, world: int) -> float:

@@ -271,6 +271,19 @@ def test_v4_teacher_leaves_names_and_inference_alone() -> None:
     assert (recipe.flow > 0, crop) == (True, 256)
     with pytest.raises(UserError, match="rife_m"):
         build("v5", teacher=False)
+    with pytest.raises(UserError, match="multiple of 64"):
+        train.main(["--arch", "v4.25", "--crop", "224"])
+    with pytest.raises(UserError, match="nothing to resume"):
+        train.main(["--arch", "v4.25", "--resume", "--output", "nowhere"])
+
+
+@pytest.mark.parametrize("arch", ["v4.0", "v4.6", "v4.14", "v4.22.lite"])
+def test_every_generation_learns(arch: str) -> None:
+    net, recipe, _ = build(arch, teacher=True)
+    batch = batch_of(1)
+    made = training_step(net, batch, torch.optim.SGD(net.parameters()), recipe, rate=1e-3)
+    assert all(value > 0 for value in made)
+    assert all(p.grad is not None for key, p in net.named_parameters() if not key.startswith(("unet", "context")))
 
 
 def test_commands(tmp_path: Path) -> None:
