@@ -4,6 +4,8 @@ python3 inference_img.py --img img0.png img1.png --exp 4             15 between:
 python3 inference_img.py --img img0.png img1.png --count 9           9 between, evenly spaced
 python3 inference_img.py --img img0.png img1.png --ratio 0.3         one, at 0.3 of the way: output/img1.png
 python3 inference_img.py --img img0.png img1.png --gif slow.gif --mp4 slow.mp4 --fps 24
+python3 inference_img.py --img img0.png img1.png --flow              the flow both ways: output/flow01.flo, .png ..
+python3 inference_img.py --stitch left.png right.png                 two views blended: output/stitched.png
 
 8 and 16 bits, grey and alpha go in and come out as they are, as .png; EXR comes out as half-float .exr. The first and
 the last picture are the given ones, untouched.
@@ -26,9 +28,11 @@ from tqdm import tqdm
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
 from model.RIFE import HALVING_TOLERANCE, SCALES, reachable
+from video.flow import flow_picture, write_flo
 from video.frame import Frame
 from video.picture import MediaError, alike, check_pair, natural_key, read_picture, with_channels, write_picture
 from video.reader import Source
+from video.stitch import stitch
 from video.writer import VideoWriter
 
 DEFAULT_EXP = 4
@@ -48,7 +52,11 @@ def fraction(text: str) -> Fraction:
 
 def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--img", nargs=2, required=True, metavar=("A", "B"), help="the two pictures, of one size")
+    pair = p.add_mutually_exclusive_group(required=True)
+    pair.add_argument("--img", nargs=2, metavar=("A", "B"), help="the two pictures, of one size")
+    pair.add_argument("--stitch", nargs=2, metavar=("LEFT", "RIGHT"), help="two views to blend into one from left to "
+                      "right, instead of pictures between")  # fmt: skip
+    p.add_argument("--flow", action="store_true", help="write the flow from A to B and from B to A instead")
     p.add_argument("--exp", type=int, help=f"2^EXP - 1 pictures between (default: {DEFAULT_EXP})")
     p.add_argument("--count", type=int, metavar="N", help="N pictures between, at i/(N+1) of the way, instead of --exp")
     p.add_argument("--ratio", type=fraction, default=Fraction(0), help="one picture, this far between 0 and 1; 0: off")
@@ -69,6 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--tta", action="store_true", help="average with the turned pictures: twice the time, slightly better"
     )
+    p.add_argument("--ensemble", action="store_true", help="run each block both ways (3.9-4.20, 4.24)")
+    p.add_argument("--refine", action="store_true", help="add the refinement that full files of 3.9-4.4 hold")
     p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     p.add_argument("--fp16", action="store_true", help="half-precision convolutions: faster on a GPU")
     return p
@@ -81,6 +91,10 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--ratio {float(args.ratio):g} is not between 0 and 1")
     if args.ratio and (args.exp is not None or args.count is not None or films):
         parser.error("--ratio makes one picture: leave out --exp, --count, --gif and --mp4")
+    if (args.flow or args.stitch) and (args.ratio or args.exp is not None or args.count is not None or films):
+        parser.error("--flow and --stitch make no pictures between: leave out --exp, --count, --ratio, --gif and --mp4")
+    if args.flow and args.stitch:
+        parser.error("--flow goes with --img")
     if args.exp is not None and args.count is not None:
         parser.error("--exp and --count both say how many pictures: give one of them")
     if not 0 <= (args.exp or 0) <= MAX_EXP or not 0 <= (args.count or 0) <= MAX_COUNT:
@@ -174,25 +188,59 @@ def eight_bit(picture: np.ndarray) -> np.ndarray:
     return with_channels(picture, max(picture.shape[2], 3))
 
 
+def write_flows(model: RIFE, pictures: list[np.ndarray], folder: Path, scale: float) -> list[Path]:
+    """flow01 (from the first picture to the second) and flow10, each as .flo and as a picture in common colours."""
+    if not model.arbitrary_time:
+        raise MediaError(f"--flow needs a network that takes any timestep; {model.name} knows only the middle")
+    first, second = (to_layers(picture)[:, :3] for picture in alike(*pictures))
+    forward = model.flow(first, second, timestep=0, scale=scale)[0, 2:4]  # at 0 the frame is the first picture
+    backward = model.flow(first, second, timestep=1, scale=scale)[0, :2]
+    flows = [flow.permute(1, 2, 0).cpu().numpy() for flow in (forward, backward)]
+    largest = max(float(np.hypot(*flow.transpose(2, 0, 1)).max()) for flow in flows)
+    written = []
+    for name, flow in zip(("flow01", "flow10"), flows, strict=True):
+        written += [folder / f"{name}.flo", folder / f"{name}.png"]
+        write_flo(written[-2], flow)
+        write_picture(written[-1], flow_picture(flow, largest))
+    return written
+
+
+def run_other(args: argparse.Namespace, model: RIFE, pictures: list[np.ndarray]) -> None:
+    """--flow or --stitch, on pictures that were read and a model that was loaded."""
+    start = time.monotonic()
+    if args.flow:
+        written = write_flows(model, pictures, args.output, args.scale)
+    else:
+        suffix = ".exr" if pictures[0].dtype.kind == "f" else ".png"
+        written = [args.output / f"stitched{suffix}"]
+        left, right = alike(*pictures)
+        write_picture(written[0], stitch(left, right, model, args.scale))
+    print(f"Wrote {', '.join(map(str, written))} in {time.monotonic() - start:.1f} s")
+
+
 def run(args: argparse.Namespace) -> None:
     """Reads, interpolates, writes, and says so."""
     start = time.monotonic()
-    pictures = [read_picture(path) for path in args.img]
-    check_pair(pictures[0], pictures[1], *args.img)
+    names = args.img or args.stitch
+    pictures = [read_picture(path) for path in names]
+    check_pair(pictures[0], pictures[1], *names)
     suffix = ".exr" if pictures[0].dtype.kind == "f" else ".png"
     films = [file for file in (args.gif, args.mp4) if file]
     if suffix == ".exr" and films:
-        raise MediaError(f"{args.img[0]}: holds light, which --gif and --mp4 cannot show; convert both to PNG first")
+        raise MediaError(f"{names[0]}: holds light, which --gif and --mp4 cannot show; convert both to PNG first")
     device = pick_device(args.device)
     model = load_model(args.model, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32)
     print(model)
     prepare_outputs(args.output, films, args.overwrite)
+    if args.flow or args.stitch:
+        return run_other(args, model, pictures)
     if args.ratio:
         times = [ratio_timestep(model, args.ratio, args.rthreshold, args.rmaxcycles)]
     else:
         exp = DEFAULT_EXP if args.exp is None else args.exp
         times = even_timesteps(model, 2**exp if args.count is None else args.count + 1)
-    made = between(model, pictures, times, scale=args.scale, tta=args.tta)
+    options = {name: True for name in ("tta", "ensemble", "refine") if getattr(args, name)}
+    made = between(model, pictures, times, scale=args.scale, **options)
     written: list[Path] = []
     for picture in tqdm(made, total=len(times) + 2, unit="picture", disable=None, leave=False):
         written.append(args.output / f"img{len(written)}{suffix}")
@@ -201,9 +249,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"{args.output}: left from an earlier run: {', '.join(left)}", file=sys.stderr)
     for file in films:
         write_film(file, written, args.fps, args.overwrite)
-    names = "".join(f" and {file}" for file in films)
+    also = "".join(f" and {file}" for file in films)
     what = f"{written[0].name} .. {written[-1].name} ({len(written)} pictures)"
-    print(f"Wrote {args.output}: {what}{names} in {time.monotonic() - start:.1f} s")
+    print(f"Wrote {args.output}: {what}{also} in {time.monotonic() - start:.1f} s")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,17 +7,17 @@
     python3 inference_video.py --exp=2 --img=frames/                        pictures in, vid_out/0000000.png ... out
     python3 inference_video.py --exp=1 --video=video.mp4 --scale=0.5        flow at half size: 4K, large motion
     python3 inference_video.py --exp=1 --video=video.mp4 --montage          original and result side by side
+    python3 inference_video.py --stitch left.mp4 right.mp4                  two views blended into one, left to right
 
 Exit status: 0 done; 1 an error, told in one line; 3 done, but the source was damaged or cut off; 130 interrupted.
 """
 
 import argparse
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from video.interpolate import Report, Thresholds, interpolate, prefetch
 from video.montage import montage, montage_size
 from video.reader import Source, open_frames
 from video.scene import CUT_SSIM, REPEAT_SSIM
+from video.stitch import stitch_frames
 from video.timing import multiply, parse_rate, resample
 from video.writer import PictureWriter, VideoWriter
 
@@ -46,6 +47,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--video", type=Path, metavar="FILE", help="the video to interpolate")
     add("--img", type=Path, metavar="DIR", help="a folder of pictures instead, taken in natural order; implies --png")
+    add(
+        "--stitch",
+        nargs=2,
+        type=Path,
+        metavar=("LEFT", "RIGHT"),
+        help="two synchronised videos of one scene, blended "
+        "frame by frame from the left view to the right one; no frames are added",
+    )
     add("--output", type=Path, help="name of the result (default: {video}_{multi}X_{fps}fps.{ext} beside it)")
     add("--model", dest="modelDir", type=Path, default=HERE / "train_log", help="weights: folder or file (train_log)")
     add("--arch", choices=["rife", "rife_m", "rife_2r"], help="names the network where weights cannot: rife_2r")
@@ -53,6 +62,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")
     add("--UHD", action="store_true", help="same as --scale 0.5")
     add("--scale", type=float, default=1.0, help="size at which flow is estimated: 0.25 0.5 1 2 4 (1); 0.5 suits 4K")
+    add("--tta", action="store_true", help="average with the pass over the turned frames: twice the time")
+    add("--ensemble", action="store_true", help="run each block both ways (3.9-4.20, 4.24): nearly twice the time")
+    add("--refine", action="store_true", help="add the refinement that full files of 3.9-4.4 hold")
     add("--exp", type=int, help="2^exp times the frames (1); 0 only mends repeated frames")
     add("--multi", type=int, help="that many times the frames, any whole number")
     add("--target-fps", type=parse_rate, metavar="RATE", help="resample to this rate instead, e.g. 60 or 60000/1001")
@@ -80,8 +92,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="replace the result if it exists")
     add("--skip", action="store_true", help="abandoned upstream, does nothing")
     args = parser.parse_args(argv)
-    if (args.video is None) == (args.img is None):
-        parser.error("give --video FILE or --img DIR, one of them")
+    if [args.video, args.img, args.stitch].count(None) != 2:
+        parser.error("give --video FILE or --img DIR, one of them (or --stitch LEFT RIGHT)")
+    if args.stitch and (args.montage or args.exp or args.multi or args.target_fps or args.fps):
+        parser.error("--stitch adds no frames: leave out --exp, --multi, --target-fps, --fps and --montage")
+    if args.stitch:
+        args.multi = 1
     if args.scale not in SCALES:
         parser.error(f"--scale {args.scale:g} is not one of 0.25, 0.5, 1, 2, 4")
     if args.UHD and args.scale == 1.0:
@@ -111,6 +127,8 @@ def output_path(args: argparse.Namespace, source: Source) -> Path | None:
         return None
     if args.output is not None:
         return args.output
+    if args.stitch:
+        return source.path.with_name(f"{source.path.stem}_stitched.{args.ext}")
     fps = int(np.round(float(output_rate(args, source))))  # half to even, as upstream names files
     factor = f"{args.multi}X_" if not args.target_fps else ""
     return source.path.with_name(f"{source.path.stem}_{factor}{fps}fps.{args.ext}")
@@ -145,12 +163,29 @@ def picture_folder(args: argparse.Namespace) -> Path:
     return args.output or Path("vid_out")
 
 
+def partner(args: argparse.Namespace, left: Source) -> Source:
+    """The right view of --stitch, which must match the left one."""
+    right = open_frames(args.stitch[1])
+    if (right.size, right.rate) != (left.size, left.rate):
+        sizes = " and ".join(f"{s.path} is {s.size[0]}x{s.size[1]} at {float(s.rate):g} fps" for s in (left, right))
+        raise UserError(f"{sizes}; bring both views to one size and rate")
+    return right
+
+
 def frames_out(args: argparse.Namespace, source: Source, model: RIFE, report: Report) -> Generator[Frame, None, None]:
     """The whole pipeline up to the encoder: decoding and the network each on a thread of their own."""
     timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
     thresholds = Thresholds(args.scene_threshold, args.static_threshold)
-    run = partial(interpolate, model=model, timing=timing, scale=args.scale, thresholds=thresholds, report=report)
+    options = {name: True for name in ("tta", "ensemble", "refine") if getattr(args, name)}
+
+    def run(frames: Iterable[Frame]) -> Iterator[Frame]:
+        return interpolate(
+            frames, model, timing, scale=args.scale, options=options, thresholds=thresholds, report=report
+        )
+
     frames = prefetch(source)
+    if args.stitch:
+        return prefetch(stitch_frames(frames, prefetch(partner(args, source)), model, args.scale))
     made = montage(frames, source.rotation, run) if args.montage else run(frames)
     if args.fps:
         made = (replace(frame, time=i / args.fps) for i, frame in enumerate(made))
@@ -173,7 +208,9 @@ def run(args: argparse.Namespace) -> int:
     """Interpolates as told; the exit status."""
     if args.skip:
         print("skip flag is abandoned, please refer to issue #207.")
-    source = open_frames(args.video or args.img, args.input_fps)
+    source = open_frames(args.video or args.img or args.stitch[0], args.input_fps)
+    if args.stitch:
+        partner(args, source)  # refused before anything is loaded
     path = output_path(args, source)
     device = pick_device(args.device)
     model = load_model(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from model.errors import UserError
 from model.layers import IFBlock, Prediction, Teaching, blend, timestep_plane
 from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
@@ -71,7 +72,7 @@ class IFNet(nn.Module):
         The timestep is ignored unless `timed`, as upstream does. merged[2] is the blend before the refinement.
         """
         if ensemble:
-            raise ValueError("the paper's networks have no ensemble (that is 4.0-4.20); theirs is tta")
+            raise UserError("the paper's networks have no ensemble (that is 4.0-4.20); theirs is tta")
         planes = (img0, img1, timestep_plane(timestep, img0)) if self.timed else (img0, img1)
         flow = mask = None
         inputs: Sequence[Tensor] = planes

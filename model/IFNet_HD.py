@@ -8,6 +8,7 @@ the last two are submodules, so their keys carry `contextnet.` and `unet.`. Sour
 import torch
 from torch import Tensor, nn
 
+from model.errors import UserError
 from model.layers import Prediction, blend, conv, deconv, dtype_of
 from model.refine import Pair
 from model.refine_HD import ContextnetHD, FusionNet, Levels, ResBlock, normed_conv
@@ -22,7 +23,7 @@ SCALES_3 = (4, 2, 1)
 
 def _refuse_ensemble(ensemble: bool) -> None:
     if ensemble:
-        raise ValueError("HD networks have no ensemble (that is 3.9-4.20); 3.2-3.8 always run both ways")
+        raise UserError("HD networks have no ensemble (that is 3.9-4.20); 3.2-3.8 always run both ways")
 
 
 class _Fused(nn.Module):

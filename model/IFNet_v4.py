@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.errors import UserError
 from model.layers import LEAKY_SLOPE, IFBlock, Prediction, Teaching, blend, deconv, dtype_of, timestep_plane
 from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
@@ -189,9 +190,9 @@ class IFNet_v4(nn.Module):
         `gt`, the true frame, from which the teacher, if there is one, learns.
         """
         if ensemble and not self.config.ensemble:
-            raise ValueError("this network has no ensemble: only 3.9-4.20 and 4.24 do")
+            raise UserError("this network has no ensemble: only 3.9-4.20 and 4.24 do")
         if refine and not self.config.refine:
-            raise ValueError("these weights hold no refinement: contextnet.* and unet.* are missing")
+            raise UserError("these weights hold no refinement: contextnet.* and unet.* are missing")
         if self.config.encoder:
             features0 = self.encode(img0) if features0 is None else features0
             features1 = self.encode(img1) if features1 is None else features1

@@ -95,7 +95,7 @@ class RIFE:
         options = self._options(ensemble=ensemble, refine=refine)
         if isinstance(timestep, Tensor):
             if not self.arbitrary_time:
-                raise ValueError(f"RIFE {self.name} knows only the middle: it takes no map of timesteps")
+                raise UserError(f"RIFE {self.name} knows only the middle: it takes no map of timesteps")
             frame0, frame1 = self._pair(img0, img1, scale)
             return self._finish(self._predict(frame0, frame1, timestep, tta=tta, **options), frame0)
         return next(self.between(img0, img1, (timestep,), scale=scale, tta=tta, **options))
@@ -146,7 +146,7 @@ class RIFE:
         `inference`.
         """
         if not self.arbitrary_time and (isinstance(timestep, Tensor) or timestep != 0.5):
-            raise ValueError(f"RIFE {self.name} knows only the flow of the middle, not at timestep {timestep}")
+            raise UserError(f"RIFE {self.name} knows only the flow of the middle, not at timestep {timestep}")
         frame0, frame1 = self._pair(img0, img1, scale)
         time = self._pad_time(timestep if isinstance(timestep, Tensor) else float(timestep), frame0)
         return frame0.padder.unpad(self._estimate(frame0, frame1, time).flow)
@@ -154,7 +154,7 @@ class RIFE:
     def _options(self, *, ensemble: bool, refine: bool) -> dict[str, bool]:
         """What to give the network beyond images and time; only what is on, since most networks know none of it."""
         if refine and not isinstance(self.net, IFNet_v4):
-            raise ValueError(f"RIFE {self.name} has no refinement to choose: that is for 3.9 and 4.0-4.4")
+            raise UserError(f"RIFE {self.name} has no refinement to choose: that is for 3.9 and 4.0-4.4")
         return {name: True for name, on in (("ensemble", ensemble), ("refine", refine)) if on}
 
     def _pair(

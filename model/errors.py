@@ -6,4 +6,7 @@ class UserError(ValueError):
 
 
 class WeightsError(UserError):
-    """Weights that cannot be used."""
+    """Weights that cannot be used. Whatever names a damaged file holds, the message is one printable line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else "?" for c in message))

@@ -102,7 +102,7 @@ def load_network(path: Path | str, arch: str | None = None) -> tuple[nn.Module, 
         version = detect_version(state, arch)
         net = build(version, state)
     except WeightsError as e:
-        raise WeightsError(f"{file}: {e}; {REMEDY}") from e
+        raise WeightsError(f"{file}: {e}" if arch else f"{file}: {e}; {REMEDY}") from e
     return net, version.name, file
 
 

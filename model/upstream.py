@@ -44,7 +44,7 @@ class Model:
         self.flownet.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def load_model(self, path: Path | str, rank: int = 0) -> None:
-        """Loads the weights found in a folder (or file); any network of model.versions, not only the paper's."""
+        """Loads the weights found in a folder (or file); any network of loading.py, not only the paper's."""
         if rank <= 0:
             self.flownet, self.name, _ = load_network(path)
             self.optimG = torch.optim.AdamW(self.flownet.parameters(), lr=1e-6, weight_decay=1e-3)

@@ -117,7 +117,7 @@ class Fixture:
     def excess(self, case: dict[str, Any], name: str, got: np.ndarray) -> float:
         """The largest error of an output in units of what is allowed: at most 1 is right."""
         encoding = self.spec["encoding"].get(name, {})
-        want = self._recorded(case, name)
+        want = self.recorded(case, name)
         stride = encoding.get("stride", 1)
         got = np.asarray(got, np.float64)
         if stride > 1:
@@ -127,12 +127,13 @@ class Fixture:
         error = np.abs(got.reshape(want.shape) - want)
         limit = case.get("tolerance") or self.spec["tolerance"][name]
         if isinstance(limit, list):  # ["rel", x], or ["rel_to", other output, x]
-            other = want if limit[0] == "rel" else self._recorded(case, limit[1])
+            other = want if limit[0] == "rel" else self.recorded(case, limit[1])
             return float((error / np.maximum(np.abs(other), 1e-12)).max() / limit[-1])
         # a NaN is an error too: max() hands it on, and it is not at most 1
         return float(error.max() / (limit + (ENCODING_ERROR if encoding.get("divide_by") else 0)))
 
-    def _recorded(self, case: dict[str, Any], name: str) -> np.ndarray:
+    def recorded(self, case: dict[str, Any], name: str) -> np.ndarray:
+        """An output as upstream gave it, in float64."""
         array = self.arrays[f"{case['id']}/{name}"].astype(np.float64)
         return array / (self.spec["encoding"].get(name, {}).get("divide_by") or 1)
 

@@ -4,6 +4,7 @@
 and so can the fixtures' own check.py: python check.py --adapter tests/parity.py --strict
 """
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmark.yuv import read_yuv420, to_rgb
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
@@ -126,4 +128,8 @@ def run_op(case: dict[str, Any], inputs: dict[str, np.ndarray]) -> Outputs | Non
             return {"map": SOBEL()(*tensors)}
         case "epe":
             return {"map": EPE()(*tensors)}
+        case "yuv420_read":
+            stream = io.BytesIO(inputs["bytes"].tobytes())
+            first, second = read_yuv420(stream, case["width"], case["height"])  # a third read gives no frame
+            return {"rgb0": to_rgb(first), "rgb1": to_rgb(second), "yuv1": second}
     return None

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from make_ncnn import make_network
+from torch import Tensor, nn
 
 from model.checkpoint import find_weights, read_weights
 from model.errors import WeightsError
 from model.loading import load_network
+from model.ncnn import CONVOLUTIONS, read_convolutions, read_layers
 
 FOLDER = Path(__file__).parent / "golden" / "ncnn"
 HALF_STEP = 2.0**-10  # relative step of float16
@@ -117,3 +119,78 @@ def test_scrambled_graphs_are_refused_or_read(seed: int, tmp_path: Path) -> None
             message = str(e)
         assert "\n" not in message
         assert message != "empty"
+
+
+def write_graph(lines: list[str], arrays: list[Tensor]) -> tuple[bytes, bytes]:
+    """A graph written by hand, and its arrays in float32; the weights of convolutions (4-D) follow an empty tag."""
+    text = "\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines, ""])
+    return text.encode(), b"".join(bytes(4 * (a.dim() == 4)) + a.detach().numpy().tobytes() for a in arrays)
+
+
+@torch.inference_mode()
+def test_normalisation_is_folded_into_its_convolution() -> None:
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4).eval()
+    norm.weight.uniform_(0.5, 2)
+    norm.bias.uniform_(-1, 1)
+    norm.running_mean = torch.rand(4)
+    norm.running_var = torch.rand(4) + 0.5
+    lines = ["Input in 0 1 a", "Convolution c 1 1 a b 0=4 1=3 4=1 5=0 6=108", "BatchNorm n 1 1 b c 0=4 1=1e-5"]
+    arrays = [conv.weight, norm.weight, norm.running_mean, norm.running_var, norm.bias]
+    (found,) = read_convolutions(*write_graph(lines, arrays))
+    image = torch.rand(1, 3, 8, 8)
+    assert found.bias is not None
+    got = nn.functional.conv2d(image, torch.from_numpy(found.weight), torch.from_numpy(found.bias), padding=1)
+    torch.testing.assert_close(got, norm(conv(image)))
+
+
+def test_layers_as_other_converters_write_them() -> None:
+    """Groups, a fully connected layer for a 1x1 convolution, slopes beside and inside a convolution, shared weights."""
+    torch.manual_seed(0)
+    grouped, bias = torch.rand(4, 2, 3, 3), torch.rand(4)
+    connected, slope = torch.rand(6, 4, 1, 1), torch.rand(6)
+    pointwise, up = torch.rand(5, 6, 1, 1), torch.rand(7, 5, 4, 4)  # ncnn keeps (out,in,h,w) of transposed ones too
+    lines = [
+        "Input in 0 1 a",
+        "ConvolutionDepthWise c 1 1 a b 0=4 1=3 4=1 5=1 6=72 7=2",
+        "InnerProduct d 1 1 b c 0=6 1=0 2=24",
+        "PReLU e 1 1 c d 0=6",
+        "Convolution f 1 1 d e 0=5 1=1 5=0 6=30 9=2 -23310=1,0.25",
+        "Deconvolution g 1 1 e f 0=7 1=4 3=2 4=1 5=0 6=560",
+        "ConvolutionDepthWise h 1 1 a g 0=4 1=3 4=1 5=1 6=72 7=2",
+    ]
+    arrays = [grouped, bias, connected, slope, pointwise, up, grouped, bias]
+    found = read_convolutions(*write_graph(lines, arrays))
+    assert len(found) == 4  # the last is the first again
+    for conv, weight in zip(found, (grouped, connected, pointwise, up.transpose(0, 1)), strict=True):
+        assert torch.equal(torch.from_numpy(conv.weight.copy()), weight)
+    assert [s.tolist() for conv in found for s in conv.slopes] == [slope.tolist(), [0.25]]
+    assert [conv.transposed for conv in found] == [False, False, False, True]
+
+
+@torch.inference_mode()
+def test_folded_betas_give_the_same_network(tmp_path: Path) -> None:
+    """ncnn's optimizer multiplies a beta into the convolution and removes its two layers from the graph."""
+    layers = read_layers((FOLDER / "fp32.param").read_bytes(), (FOLDER / "fp32.bin").read_bytes())
+    betas = {layer.tops[0]: layer.arrays[0] for layer in layers if layer.kind == "MemoryData" and "block" in layer.name}
+    products = {
+        p.bottoms[0]: p for p in layers if p.kind == "BinaryOp" and len(p.bottoms) == 2 and p.bottoms[1] in betas
+    }
+    assert len(betas) == len(products) == 40
+    lines = (FOLDER / "fp32.param").read_text().split("\n")[2:-1]
+    kept, arrays = [], bytearray()
+    for line, layer in zip(lines, layers, strict=True):
+        if layer.tops[0] in betas or layer in products.values():
+            continue
+        factor = betas[products[layer.tops[0]].bottoms[1]] if layer.tops[0] in products else np.ones(1, np.float32)
+        for i, array in enumerate(layer.arrays):
+            tag = bytes(4 if layer.kind in CONVOLUTIONS and i == 0 else 0)
+            arrays += tag + (array.reshape(factor.size, -1) * factor[:, None]).astype("<f4").tobytes()
+        if layer.tops[0] in products:
+            line = line.replace(f" {layer.tops[0]} 0=", f" {products[layer.tops[0]].tops[0]} 0=")
+        kept.append(line)
+    copy(tmp_path, "\n".join(["7767517", f"{len(kept)} {len(kept)}", *kept, ""]), bytes(arrays))
+    net = load_network(tmp_path)[0].eval()
+    assert {float(p.min()) for name, p in net.named_parameters() if name.endswith("beta")} == {1.0}
+    img0, img1 = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(net(img0, img1, 0.3).image, make_network()(img0, img1, 0.3).image, rtol=0, atol=1e-5)

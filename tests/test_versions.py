@@ -108,6 +108,10 @@ MISFITS = {
         V46 | {"block2.more.weight": torch.zeros(1)},
         "nearest known: 4.6; the tensors do not add up: 1 unexpected (block2.more.weight)",
     ),
+    "a name that would break the line": (
+        V46 | {"\x1b[31m\nblock2": torch.zeros(1)},
+        "nearest known: 4.6; the tensors do not add up: 1 unexpected (?[31m?block2)",
+    ),
     "one misshapen": (
         V46 | {"block2.convblock.3.beta": torch.zeros(1, 95, 1, 1)},
         "1 misshapen (block2.convblock.3.beta is (1, 95, 1, 1) instead of (1, 96, 1, 1))",

@@ -2,11 +2,11 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from video.scene import CUT_SSIM, REPEAT_SSIM, Change, compare, thumbnail
 from video.timing import Timing
 
 T = TypeVar("T")
+Settings = dict[str, Any]  # keywords of RIFE.between
 HALF = Fraction(1, 2)
 
 
@@ -60,24 +61,27 @@ def interpolate(
     timing: Timing,
     *,
     scale: float = 1.0,
+    options: Mapping[str, bool] | None = None,
     thresholds: Thresholds | None = None,
     report: Report | None = None,
 ) -> Iterator[Frame]:
     """The frames of `timing` between each two frames, then the last frame; times rise, memory holds three frames.
 
-    A timestep of 0 gives the source frame itself. Over a cut the earlier frame is held.
+    A timestep of 0 gives the source frame itself. Over a cut the earlier frame is held. `options` are those of
+    RIFE.between: tta, ensemble, refine.
     """
     thresholds, report = thresholds or Thresholds(), report or Report()
+    settings = {"scale": scale, **(options or {})}
     seen = (_look(frame, model, scale) for frame in frames)
     last = None
-    for first, second in pairwise(_mend_repeats(seen, model, scale, thresholds, report)):
+    for first, second in pairwise(_mend_repeats(seen, model, settings, thresholds, report)):
         steps = timing(first.frame.time, second.frame.time)
         between = [(time, step) for time, step in steps if step]
         if between and thresholds.compare(first, second) is Change.CUT:
             report.cuts += 1
             pictures: Iterator[Picture] = (first.frame.picture for _ in between)
         else:
-            pictures = _make(model, first, second, [step for _, step in between], scale, report)
+            pictures = _make(model, first, second, [step for _, step in between], settings, report)
         for time, step in steps:
             yield Frame(next(pictures) if step else first.frame.picture, time, first.frame.colour)
         last = second
@@ -101,15 +105,15 @@ def _look(frame: Frame, model: RIFE, scale: float) -> _Seen:
 
 
 def _make(
-    model: RIFE, first: _Seen, second: _Seen, timesteps: list[Fraction], scale: float, report: Report
+    model: RIFE, first: _Seen, second: _Seen, timesteps: list[Fraction], settings: Settings, report: Report
 ) -> Iterator[np.ndarray]:
-    for image in model.between(first.prepared, second.prepared, timesteps, scale=scale):
+    for image in model.between(first.prepared, second.prepared, timesteps, **settings):
         report.made += 1
         yield from_layers(image, first.channels, first.depth)
 
 
 def _mend_repeats(
-    frames: Iterable[_Seen], model: RIFE, scale: float, thresholds: Thresholds, report: Report
+    frames: Iterable[_Seen], model: RIFE, settings: Settings, thresholds: Thresholds, report: Report
 ) -> Iterator[_Seen]:
     """Replaces a frame that repeats the one before by the midpoint of its neighbours, so that motion does not stutter.
 
@@ -127,10 +131,10 @@ def _mend_repeats(
             and thresholds.compare(first, second) is Change.REPEAT
             and thresholds.compare(first, third) is not Change.CUT
         ):
-            (picture,) = _make(model, first, third, [HALF], scale, report)
+            (picture,) = _make(model, first, third, [HALF], settings, report)
             report.made -= 1
             report.repeats += 1
-            second = _look(Frame(picture, second.frame.time, first.frame.colour), model, scale)
+            second = _look(Frame(picture, second.frame.time, first.frame.colour), model, settings["scale"])
         yield second
         first, second = second, third
 

@@ -73,8 +73,12 @@ def write_picture(path: Path | str, picture: np.ndarray) -> None:
     loss, JPEG at quality 95. Raises MediaError.
     """
     path = Path(path)
+    write_bytes(path, _encode(path, picture))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a small file whole: the final name appears only once it is complete. Raises MediaError."""
     part = path.with_name(f"{path.stem}.part{path.suffix}")
-    data = _encode(path, picture)
     try:
         part.write_bytes(data)
         os.replace(part, path)
