@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from model.errors import UserError
 from model.layers import IFBlock, Prediction, Teaching, blend, timestep_plane
+from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
 from model.warp import warp
 
 CHANNELS = (240, 150, 90)  # width of each block, coarse to fine
 SCALES = (4, 2, 1)
-DISTILL_MARGIN = 0.01  # the student learns from the teacher only where its error is larger by this much
 
 
 Levels = tuple[Tensor, ...]
@@ -76,13 +76,14 @@ class IFNet(nn.Module):
         planes = (img0, img1, timestep_plane(timestep, img0)) if self.timed else (img0, img1)
         flow = mask = None
         inputs: Sequence[Tensor] = planes
-        flows, merged = [], []
+        flows, merged, masks = [], [], []
         for block, factor in zip((self.block0, self.block1, self.block2), scales, strict=True):
             change, mask_change, _ = block(torch.cat(tuple(inputs), 1), flow, factor / scale)
             flow = change if flow is None else flow + change
             mask = mask_change if mask is None else mask + mask_change
             warped0, warped1 = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:4])
             flows.append(flow)
+            masks.append(mask)
             merged.append(blend(warped0, warped1, torch.sigmoid(mask)))
             inputs = (*planes, warped0, warped1, mask)
 
@@ -93,7 +94,7 @@ class IFNet(nn.Module):
         context1 = self.contextnet.warped(features1 or self.frame_features(img1), flow[:, 2:4])
         residual = self.unet(img0, img1, warped0, warped1, mask, flow, context0, context1) * 2 - 1
         image = (merged[-1] + residual).clamp(0, 1)
-        return Prediction(image, flow, torch.sigmoid(mask), flows, merged, teaching)
+        return Prediction(image, flow, torch.sigmoid(mask), flows, merged, masks, teaching)
 
     def _teach(
         self,
@@ -110,10 +111,5 @@ class IFNet(nn.Module):
         warped0, warped1 = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:4])
         mask = torch.sigmoid(mask + mask_change)
         taught = blend(warped0, warped1, mask)
-        teacher_error = (taught - gt).abs().mean(1, True)
-        distillation = flow.new_zeros(())
-        for student_flow, student in zip(flows, merged, strict=True):
-            worse = (student - gt).abs().mean(1, True) > teacher_error + DISTILL_MARGIN
-            distance = (flow.detach() - student_flow).square().mean(1, True).sqrt()
-            distillation = distillation + (distance * worse.float().detach()).mean()
+        distillation = distillation_loss(flow, taught, flows, merged, gt)
         return Teaching(flow, mask, taught, distillation)

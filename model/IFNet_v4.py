@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import UserError
-from model.layers import LEAKY_SLOPE, IFBlock, Prediction, blend, deconv, dtype_of, timestep_plane
+from model.layers import LEAKY_SLOPE, IFBlock, Prediction, Teaching, blend, deconv, dtype_of, timestep_plane
+from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
 from model.warp import warp
 
@@ -83,14 +84,28 @@ class Head(nn.Module):
         return last(x).float()
 
 
+class _Side(NamedTuple):
+    """A frame and its features, as they are or warped."""
+
+    image: Tensor  # (B,3,H,W)
+    features: Tensor  # (B,E,H,W), E may be 0
+
+    def warped(self, flow: Tensor) -> "_Side":
+        """Both moved by (B,2,H,W) px in one pass."""
+        if not self.features.shape[1]:
+            return _Side(warp(self.image, flow), self.features)
+        # split, not slices: the gradient of each slice is a whole tensor of zeros with a copy in it
+        return _Side(*warp(torch.cat(self, 1), flow).split((3, self.features.shape[1]), 1))
+
+
 class _State(NamedTuple):
     """Where the estimate stands after a block."""
 
     flow: Tensor  # (B,4,H,W) px
     mask: Tensor  # (B,1,H,W) logits
     carried: Tensor | None  # (B,8,H,W) features for the next block, not warped
-    warped0: Tensor  # (B,3+E,H,W), image and features
-    warped1: Tensor
+    warped0: _Side
+    warped1: _Side
     change: Tensor  # (B,4,H,W) px, what this block said before any ensemble
 
     def swapped(self) -> "_State":
@@ -98,12 +113,25 @@ class _State(NamedTuple):
         return self._replace(flow=_swap(self.flow), mask=-self.mask, warped0=self.warped1, warped1=self.warped0)
 
     def blend(self) -> Tensor:
-        return blend(self.warped0[:, :3], self.warped1[:, :3], torch.sigmoid(self.mask))
+        return blend(self.warped0.image, self.warped1.image, torch.sigmoid(self.mask))
 
 
 def _swap(flow: Tensor) -> Tensor:
     """The same flow with the two images exchanged."""
     return torch.cat((flow[:, 2:4], flow[:, :2]), 1)
+
+
+def _block(config: IFNetConfig, inputs: int, width: int) -> IFBlock:
+    return IFBlock(
+        inputs,
+        width,
+        act=config.act,
+        residual=config.residual,
+        skip=config.skip,
+        groups=config.groups,
+        outputs=config.outputs,
+        shuffle=config.shuffle,
+    )
 
 
 def _is_large(change: Tensor) -> bool:
@@ -118,21 +146,14 @@ class IFNet_v4(nn.Module):
 
     arbitrary_time = True
 
-    def __init__(self, config: IFNetConfig) -> None:
+    def __init__(self, config: IFNetConfig, *, teacher: bool = False) -> None:
         super().__init__()
         self.config = config
         for i, (inputs, width) in enumerate(zip(config.inputs, config.channels, strict=True)):
-            block = IFBlock(
-                inputs,
-                width,
-                act=config.act,
-                residual=config.residual,
-                skip=config.skip,
-                groups=config.groups,
-                outputs=config.outputs,
-                shuffle=config.shuffle,
-            )
-            self.add_module(f"block{i}", block)
+            self.add_module(f"block{i}", _block(config, inputs, width))
+        self.teacher = teacher
+        if teacher:  # sees the ground truth besides what the last block sees; needed for training only
+            self.block_tea = _block(config, config.inputs[-1] + 3, config.channels[-1])
         if config.encoder:
             self.encode = Head(config.encoder, config.encoder_width, config.encoder_channels)
         if config.refine:
@@ -160,11 +181,13 @@ class IFNet_v4(nn.Module):
         ensemble: bool = False,
         refine: bool = False,
         every_block: bool = False,
+        gt: Tensor | None = None,
     ) -> Prediction:
         """Images (B,3,H,W) in 0..1, sizes multiples of pad_multiple (divided by scale below 1) -> Prediction.
 
         image = warp(img0, F(t->0)) * mask + warp(img1, F(t->1)) * (1 - mask). `ensemble` averages both directions,
-        `refine` adds the residual of the Unet, `every_block` also returns each block's flow and blend.
+        `refine` adds the residual of the Unet, `every_block` also returns each block's flow, blend and mask. So does
+        `gt`, the true frame, from which the teacher, if there is one, learns.
         """
         if ensemble and not self.config.ensemble:
             raise UserError("this network has no ensemble: only 3.9-4.20 and 4.24 do")
@@ -173,31 +196,34 @@ class IFNet_v4(nn.Module):
         if self.config.encoder:
             features0 = self.encode(img0) if features0 is None else features0
             features1 = self.encode(img1) if features1 is None else features1
-        sides = img0, img1
-        if features0 is not None and features1 is not None:
-            sides = torch.cat((img0, features0), 1), torch.cat((img1, features1), 1)
+        sides = tuple(
+            _Side(img, img[:, :0] if features is None else features)
+            for img, features in ((img0, features0), (img1, features1))
+        )
         plane = timestep_plane(timestep, img0)
         scales = [s / scale for s in self.config.scales]
         state: _State | None = None
-        flows, merged = [], []
+        flows, merged, masks = [], [], []
         for i in range(len(scales)):
             state = self._step(i, sides, plane, state, scales[i], ensemble)
             if i == 1 and self.config.auto_scale and _is_large(state.change):
                 scales = [2 * s for s in scales]
                 before = self._step(0, sides, plane, None, scales[0], False)
-                flows, merged = [before.flow], [before.blend()]
+                flows, merged, masks = [before.flow], [before.blend()], [before.mask]
                 state = self._step(1, sides, plane, before, scales[1], ensemble)
-            if every_block:
+            if every_block or gt is not None:
                 flows.append(state.flow)
                 merged.append(state.blend())
+                masks.append(state.mask)
         assert state is not None
         image = state.blend()
         if refine:
             image = (image + self._residual(img0, img1, state)).clamp(0, 1)
-        return Prediction(image, state.flow, torch.sigmoid(state.mask), flows, merged)
+        teaching = self._teach(sides, plane, state, scales[-1], gt, flows, merged) if gt is not None else None
+        return Prediction(image, state.flow, torch.sigmoid(state.mask), flows, merged, masks, teaching)
 
     def _step(
-        self, i: int, sides: tuple[Tensor, Tensor], t: Tensor, state: _State | None, scale: float, ensemble: bool
+        self, i: int, sides: tuple[_Side, ...], t: Tensor, state: _State | None, scale: float, ensemble: bool
     ) -> _State:
         """Runs block i and warps both sides, image and features in one pass, by the flow that results."""
         block = self.get_submodule(f"block{i}")
@@ -213,14 +239,35 @@ class IFNet_v4(nn.Module):
         if state is not None:
             flow = state.flow + flow
             mask = mask if self.config.replace_mask else state.mask + mask
-        return _State(flow, mask, carried, warp(sides[0], flow[:, :2]), warp(sides[1], flow[:, 2:4]), change)
+        warped0, warped1 = (side.warped(half) for side, half in zip(sides, flow.split(2, 1), strict=True))
+        return _State(flow, mask, carried, warped0, warped1, change)
 
-    def _inputs(self, sides: tuple[Tensor, Tensor], t: Tensor, state: _State | None) -> Tensor:
+    def _teach(
+        self,
+        sides: tuple[_Side, ...],
+        t: Tensor,
+        state: _State,
+        scale: float,
+        gt: Tensor,
+        flows: list[Tensor],
+        merged: list[Tensor],
+    ) -> Teaching | None:
+        """What one block more makes of it that sees the ground truth (reported of 4.25; the paper's section 3.3)."""
+        if not self.teacher:
+            return None
+        inputs = torch.cat((self._inputs(sides, t, state), gt), 1)
+        change, mask, _ = self.block_tea(inputs, state.flow, scale)
+        flow = state.flow + change
+        mask = torch.sigmoid(mask if self.config.replace_mask else state.mask + mask)
+        taught = blend(warp(sides[0].image, flow[:, :2]), warp(sides[1].image, flow[:, 2:4]), mask)
+        return Teaching(flow, mask, taught, distillation_loss(flow, taught, flows, merged, gt))
+
+    def _inputs(self, sides: tuple[_Side, ...], t: Tensor, state: _State | None) -> Tensor:
         """What a block sees besides the flow: (B,7+2E,H,W) at first, then (B,8+2E+carried,H,W)."""
         side0, side1 = sides if state is None else (state.warped0, state.warped1)
         if state is not None and self.config.images_again:
-            return torch.cat((*sides, t, side0, side1, state.mask), 1)
-        parts = [side0[:, :3], side1[:, :3], side0[:, 3:], side1[:, 3:], t]
+            return torch.cat((sides[0].image, sides[1].image, t, side0.image, side1.image, state.mask), 1)
+        parts = [side0.image, side1.image, side0.features, side1.features, t]
         if state is not None:
             parts.append(state.mask)
             if state.carried is not None:
@@ -230,5 +277,5 @@ class IFNet_v4(nn.Module):
     def _residual(self, img0: Tensor, img1: Tensor, state: _State) -> Tensor:
         context0 = self.contextnet(img0, state.flow[:, :2])
         context1 = self.contextnet(img1, state.flow[:, 2:4])
-        warped = state.warped0[:, :3], state.warped1[:, :3]
+        warped = state.warped0.image, state.warped1.image
         return self.unet(img0, img1, *warped, state.mask, state.flow, context0, context1) * 2 - 1

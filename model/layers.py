@@ -28,6 +28,7 @@ class Prediction(NamedTuple):
     mask: Tensor  # (B,1,H,W) in 0..1, the weight of the warped img0
     flows: Sequence[Tensor] = ()  # after each block, coarse to fine
     merged: Sequence[Tensor] = ()  # each block's blend, before any refinement
+    masks: Sequence[Tensor] = ()  # each block's mask (B,1,H,W), logits
     teaching: Teaching | None = None  # if the ground truth was given
 
 
@@ -105,9 +106,11 @@ class IFBlock(nn.Module):
         x = self.conv0(x.to(dtype_of(self)))  # (B,width,h/4,w/4)
         x = self.convblock(x) + x if self.skip else self.convblock(x)
         x = self.lastconv(x).float()  # (B,outputs,h,w) / remaining
-        change = resize_flow(x[:, :4], scale * self.remaining)
-        rest = resize(x[:, 4:], scale * self.remaining)  # (B,outputs-4,H,W)
-        return change, rest[:, :1], rest[:, 1:] if rest.shape[1] > 2 else None
+        # split, not slices: the gradient of each slice is a whole tensor of zeros with a copy in it
+        change, rest = x.split((4, x.shape[1] - 4), 1)
+        rest = resize(rest, scale * self.remaining)  # (B,outputs-4,H,W)
+        mask, features = rest.split((1, rest.shape[1] - 1), 1)
+        return resize_flow(change, scale * self.remaining), mask, features if features.shape[1] > 1 else None
 
 
 def blend(warped0: Tensor, warped1: Tensor, mask: Tensor) -> Tensor:

@@ -1,10 +1,14 @@
 """Losses for training, all differentiable (upstream model/laplacian.py and model/loss.py)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 LAP_LEVELS = 5
+DISTILL_MARGIN = 0.01  # the student learns from the teacher only where its error is larger by this much
+LARGEST_FLOW = 150  # px; longer ones (points that perspective sends to infinity) teach nothing
 GREY = (0.2989, 0.5870, 0.1140)  # BT.601 luma, of images in RGB
 
 
@@ -92,3 +96,39 @@ class SOBEL(nn.Module):
         kernel = pred.new_tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
         both = torch.stack((kernel, kernel.t()))[:, None]
         return F.conv2d(difference, both, padding=1).abs().sum(1, True)
+
+
+def flow_loss(flow: Tensor, exact: Tensor, visible: Tensor) -> Tensor:
+    """How far (B,4,H,W) px is from the exact flow, in px, over the pixels (B,2,H,W) that are visible at either end.
+
+    Each sample counts the same however many pixels are visible, and nothing where none is. -> a scalar
+    """
+    distance = torch.stack(
+        [((flow[:, i : i + 2] - exact[:, i : i + 2]).square().sum(1) + 1e-4).sqrt() for i in (0, 2)], 1
+    )
+    visible = visible * (exact.abs().amax(1, True) < LARGEST_FLOW)
+    count = visible.sum((1, 2, 3))
+    return ((distance * visible).sum((1, 2, 3)) / count.clamp(min=1)).mean()
+
+
+def mask_loss(logits: Tensor, visible: Tensor, one_sided: Tensor) -> Tensor:
+    """Cross entropy of the mask (B,1,H,W) with the end that shows a pixel, over pixels that only one end shows."""
+    target = visible[:, :1].float()
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * one_sided
+    return (loss.sum((1, 2, 3)) / one_sided.sum((1, 2, 3)).clamp(min=1)).mean()
+
+
+def distillation_loss(
+    flow: Tensor, taught: Tensor, flows: Sequence[Tensor], merged: Sequence[Tensor], gt: Tensor
+) -> Tensor:
+    """How far every student flow is from the teacher's `flow` where the student's blend is worse (paper section 3.3).
+
+    flow and flows[i] (B,4,H,W) px, the blends `taught` and merged[i] and gt (B,3,H,W) -> a scalar.
+    """
+    teacher_error = (taught - gt).abs().mean(1, True)
+    total = flow.new_zeros(())
+    for student_flow, student in zip(flows, merged, strict=True):
+        worse = (student - gt).abs().mean(1, True) > teacher_error + DISTILL_MARGIN
+        distance = (flow.detach() - student_flow).square().mean(1, True).sqrt()
+        total = total + (distance * worse.float().detach()).mean()
+    return total

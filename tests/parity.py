@@ -21,6 +21,7 @@ from model.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, laplacian_pyr
 from model.metrics import ssim_map
 from model.warp import warp
 from model.wrapper import RIFE
+from training import Recipe, training_step
 
 Outputs = dict[str, Any]
 Run = Callable[[dict[str, Any], dict[str, np.ndarray]], Outputs | None]
@@ -29,6 +30,8 @@ Run = Callable[[dict[str, Any], dict[str, np.ndarray]], Outputs | None]
 def load(name: str, spec: dict[str, Any], weights: dict[str, dict[str, np.ndarray]]) -> Run | None:
     if spec["family"] == "ops":
         return run_op
+    if spec["family"] == "train":
+        return lambda case, inputs: run_training(spec, weights["flownet"], case, inputs)
     if spec["family"] not in ("paper", "v4", "hd"):
         return None
     state = {
@@ -72,6 +75,33 @@ def run_network(net: torch.nn.Module, case: dict[str, Any], inputs: dict[str, np
     outputs = {key: padder.unpad(value) for key, value in named.items()}
     if out.teaching is not None:
         outputs["loss_distill"] = out.teaching.distillation
+    return outputs
+
+
+def run_training(
+    spec: dict[str, Any], weights: dict[str, np.ndarray], case: dict[str, Any], inputs: dict[str, np.ndarray]
+) -> Outputs:
+    """Two optimiser steps on the recorded batch; gradients and changes of the first, by parameter in recorded order."""
+    state = {key: torch.from_numpy(value) for key, value in weights.items()}
+    net = build(detect_version(state), {key: value.clone() for key, value in state.items()}).train()
+    recipe = Recipe(weight_decay=case["weight_decay"])
+    optimizer = torch.optim.AdamW(net.parameters(), lr=case["lr"], weight_decay=recipe.weight_decay)
+    batch = {key: torch.from_numpy(inputs[key]) for key in ("img0", "img1", "gt")}
+    batch["timestep"] = torch.full((len(batch["gt"]), 1, 1, 1), case["timestep"])
+    first = training_step(net, batch, optimizer, recipe, rate=case["lr"])
+    parameters = dict(net.named_parameters())
+    keys = list(spec["state_dicts"]["flownet"])
+    gradients = [parameters[key].grad for key in keys]
+    outputs: Outputs = {
+        "grad_norm": torch.stack([g.norm() for g in gradients if g is not None]),
+        "grad_sum": torch.stack([g.sum() for g in gradients if g is not None]),
+        "weight_change": torch.stack([(parameters[key].detach() - state[key]).norm() for key in keys]),
+    }
+    second = training_step(net, batch, optimizer, recipe, rate=case["lr"])
+    for prefix, made in (("", first), ("second_", second)):
+        outputs |= {
+            f"{prefix}loss_{n}": v for n, v in (("l1", made.l1), ("tea", made.teacher), ("distill", made.distillation))
+        }
     return outputs
 
 

@@ -1,0 +1,163 @@
+"""Clips as training samples: decoded once, repeats and cuts left out, flows estimated where that can be trusted."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import torch
+
+from dataset import Sample, augment, pack
+from model.errors import UserError
+from model.metrics import ssim_map
+from textures import Picture, compress
+
+REPEAT_LEVELS = 0.25  # grey levels; frames that differ by less on average are one frame shown twice
+CUT_SSIM = 0.2  # of 32x32 thumbnails; below it two frames are of different scenes (upstream's value for video)
+CACHE_SHORT_SIDE = 480  # px; clips are kept at this size at most
+WEAK_SHORT_SIDE = 240  # px, of the second copy, re-coded at a low rate as web and action-recognition videos are
+CACHE_FRAMES = 400  # of one clip at most
+SPANS, SPAN_SHARES = (2, 3, 4, 6), (0.6, 0.15, 0.15, 0.1)  # frames from img0 to img1
+SEEN_LEVELS = 10.0  # a flow estimate is believed where the warped end differs by fewer grey levels from the middle
+
+
+class Clips:
+    """Triplets at random gaps from a folder of video files, decoded once into `cache`; repeats and cuts are skipped.
+
+    `guess_flow`: flows from the middle to both ends by DIS (arXiv 1603.03590), believed where the warped end looks like
+    the middle. `weak`: the share of samples from copies re-coded small and at a low rate.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], cache: Path, size: int, *, guess_flow: bool = True, weak: float = 0.0
+    ) -> None:
+        self.size, self.guess_flow, self.weak = size, guess_flow, weak
+        self.clips = [cached_clip(file, cache) for file in files]
+        self.small = [cached_clip(file, cache, weak=True) for file in files] if weak else []
+        self.runs = [(k, a, b) for k, (_, runs) in enumerate(self.clips) for a, b in runs if b - a > 2]
+        self.starts = np.cumsum([0] + [b - a - 2 for _, a, b in self.runs])
+        if not self.runs:
+            raise UserError("the clips hold no three frames in a row without a repeat or a cut")
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def sample(self, rng: np.random.Generator, index: int) -> Sample:
+        run = int(np.searchsorted(self.starts, index, "right")) - 1
+        clip, first, last = self.runs[run]
+        n0 = first + index - int(self.starts[run])
+        weak = rng.random() < self.weak
+        frames = (self.small if weak else self.clips)[clip][0]
+        n2 = min(n0 + int(rng.choice(SPANS, p=SPAN_SHARES)), last - 1)
+        n1 = (n0 + n2) // 2 if rng.random() < 0.5 else int(rng.integers(n0 + 1, n2))
+        pictures = cut_out(rng, [frames[n] for n in (n0, n1, n2)], self.size, (0.9, 1.2) if weak else (0.55, 1.4))
+        if rng.random() < 0.1:
+            pictures = compress(rng, pictures)
+        timestep = (n1 - n0) / (n2 - n0)
+        if not self.guess_flow:
+            return augment(rng, pack(pictures, timestep))
+        flow, visible = guess_flow(*pictures)
+        return augment(rng, pack(pictures, timestep, flow=flow, visible=visible))
+
+
+def cut_out(
+    rng: np.random.Generator, frames: Sequence[Picture], size: int, zooms: tuple[float, float]
+) -> list[Picture]:
+    """The same random square of each frame, shown at a random zoom, or often at 1, where no resampling is needed."""
+    h, w = frames[0].shape[:2]
+    zoom = max(np.exp(rng.uniform(*np.log(zooms))), size / min(h, w))
+    if rng.random() < 0.4 and min(h, w) >= size:
+        zoom = 1.0
+    side = min(round(size / zoom), h, w)
+    y, x = rng.integers(h - side + 1), rng.integers(w - side + 1)
+    pieces = [np.ascontiguousarray(frame[y : y + side, x : x + side]) for frame in frames]
+    if side == size:
+        return pieces
+    method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    return [cv2.resize(piece, (size, size), interpolation=method) for piece in pieces]
+
+
+def guess_flow(img0: Picture, gt: Picture, img1: Picture) -> tuple[np.ndarray, np.ndarray]:
+    """Flows (4,H,W) px from the middle to both ends, estimated, and where they are believed, (2,H,W) bool."""
+    dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    middle = cv2.cvtColor(gt, cv2.COLOR_RGB2GRAY)
+    h, w = middle.shape
+    x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    flows, seen = [], []
+    for end in (img0, img1):
+        flow: Any = dis.calc(middle, cv2.cvtColor(end, cv2.COLOR_RGB2GRAY), None)  # (H,W,2)
+        there_x, there_y = x + flow[..., 0], y + flow[..., 1]
+        warped = cv2.remap(end, there_x, there_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        error = cv2.blur(cv2.absdiff(warped, gt).astype(np.float32).mean(2), (5, 5))
+        inside = (there_x >= 0) & (there_y >= 0) & (there_x <= w - 1) & (there_y <= h - 1)
+        flows.append(flow.transpose(2, 0, 1))
+        seen.append((error < SEEN_LEVELS) & inside)
+    return np.concatenate(flows), np.stack(seen)
+
+
+def cached_clip(file: Path, cache: Path, *, weak: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The frames of a clip (N,H,W,3) uint8, mapped from disk, and its runs (R,2): first frame, last + 1."""
+    kept = cache / f"{file.stem}{'.weak' if weak else ''}.npy"
+    runs = cache / f"{file.stem}.runs.npy"
+    if not kept.is_file() or not runs.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        frames = decode(file, WEAK_SHORT_SIDE if weak else CACHE_SHORT_SIDE)
+        if weak:
+            frames = recode(frames)
+        else:
+            _save(runs, find_runs(frames))
+        _save(kept, frames)
+    return np.load(kept, mmap_mode="r"), np.load(runs)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    part = path.with_suffix(".part")
+    with part.open("wb") as f:
+        np.save(f, array)
+    part.replace(path)
+
+
+def decode(file: Path, short_side: int) -> np.ndarray:
+    """(N,H,W,3) uint8 RGB, at most CACHE_FRAMES frames, the short side reduced to `short_side` at most, sizes even."""
+    pictures = []
+    with av.open(str(file)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        for frame in container.decode(video=0):
+            scale = min(1.0, short_side / min(frame.width, frame.height))
+            w, h = (round(v * scale / 2) * 2 for v in (frame.width, frame.height))
+            picture = frame.to_ndarray(format="rgb24")
+            pictures.append(cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA))
+            if len(pictures) == CACHE_FRAMES:
+                break
+    return np.stack(pictures)
+
+
+def recode(frames: np.ndarray, quantiser: int = 6) -> np.ndarray:
+    """The frames after MPEG-4 part 2 at a fixed quantiser: blocks, and stillness where little moves."""
+    codec: Any = av.CodecContext.create("mpeg4", "w")
+    codec.height, codec.width = frames.shape[1:3]
+    codec.pix_fmt, codec.time_base = "yuv420p", Fraction(1, 25)
+    codec.options = {"qmin": str(quantiser), "qmax": str(quantiser)}
+    packets = [p for frame in frames for p in codec.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame)))]
+    packets += codec.encode(None)
+    reader: Any = av.CodecContext.create("mpeg4", "r")
+    reader.extradata = codec.extradata
+    decoded = [frame for packet in [*packets, None] for frame in reader.decode(packet)]
+    return np.stack([frame.to_ndarray(format="rgb24") for frame in decoded])
+
+
+def find_runs(frames: np.ndarray) -> np.ndarray:
+    """(R,2): where frames follow each other without a cut or a repeat, first and last + 1."""
+    small = [cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA) for frame in frames]
+    thumbnails = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 255  # (N,3,32,32)
+    likeness = ssim_map(thumbnails[:-1], thumbnails[1:], volume=False).mean((1, 2, 3))
+    runs, start = [], 0
+    for n in range(1, len(frames)):
+        still = cv2.absdiff(frames[n], frames[n - 1]).mean() < REPEAT_LEVELS
+        if still or likeness[n - 1] < CUT_SSIM:
+            runs.append((start, n))
+            start = n
+    return np.array([*runs, (start, len(frames))])

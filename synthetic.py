@@ -1,0 +1,245 @@
+"""Synthetic scenes: textured layers in motion, rendered at 0, t and 1, with the exact flows from t to both ends.
+
+A layer is a texture with transparency and an invertible map from texture to canvas at any time, so where a pixel of the
+middle frame was, and will be, follows in closed form; nothing is estimated. Optical-flow networks learn well from such
+2D compositions (AutoFlow, arXiv 2104.14544; SVD layers, arXiv 2308.07378).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from textures import Picture, compress, draw_background, draw_texture
+
+LARGE_SHARE = 0.12  # of scenes move by a twelfth to a third of their width from img0 to img1
+TINY_SHARE = 0.15  # move by 1 px at most, as most of a compressed video at rest does
+STATIC_SHARE = 0.03  # do not move at all
+END_SHARE = 0.04  # ask for t = 0 or 1, so that the flow to an end that is reached is 0
+OWNED = 0.5  # a pixel belongs to the uppermost layer that covers it by at least this much
+
+
+@dataclass(frozen=True)
+class Wave:
+    """A smooth bend of the texture by two shears, each invertible in closed form: x += f(y), then y += g(x)."""
+
+    size: np.ndarray  # (2,) px at progress 0, of the shear of x and of y
+    growth: np.ndarray  # (2,) px over the whole interval
+    number: np.ndarray  # (2,) radians per px
+    phase: np.ndarray  # (2,) radians
+
+    def shift(self, axis: int, along: np.ndarray, progress: float) -> np.ndarray:
+        """How far `axis` moves where the other coordinate is `along`."""
+        height = np.float32(self.size[axis] + self.growth[axis] * progress)
+        return height * np.sin(np.float32(self.number[axis]) * along + np.float32(self.phase[axis]))
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Where the points of a texture are on the canvas at any time: texture -> wave -> tilt, zoom, turn, shift."""
+
+    pivot: np.ndarray  # (2,) px of the texture, turned and zoomed about
+    place: np.ndarray  # (2,) px of the canvas where the pivot is in the middle
+    travel: np.ndarray  # (2,) px from time 0 to 1
+    angle: float = 0.0  # radians
+    spin: float = 0.0  # radians from time 0 to 1
+    zoom: float = 1.0
+    growth: float = 0.0  # of log(zoom)
+    tilt: np.ndarray | None = None  # (2,) 1/px, perspective at rest
+    swing: np.ndarray | None = None  # (2,) 1/px from time 0 to 1
+    bend: float = 0.0  # acceleration: by this share of the travel the path misses its middle at half time
+    wave: Wave | None = None
+    camera: "Motion | None" = None  # moves the canvas
+
+    def progress(self, time: float) -> float:
+        """-1/2 at time 0, 1/2 at time 1."""
+        return time - 0.5 + 4 * self.bend * time * (1 - time)
+
+    def matrix(self, time: float) -> np.ndarray:
+        """The part that is a homography, (3,3) from bent texture to canvas."""
+        at = self.progress(time)
+        zoom = self.zoom * np.exp(self.growth * at)
+        cos, sin = np.cos(self.angle + self.spin * at) * zoom, np.sin(self.angle + self.spin * at) * zoom
+        x, y = self.place + self.travel * at
+        tilt = np.zeros(2) if self.tilt is None or self.swing is None else self.tilt + self.swing * at
+        turned = np.array([[cos, -sin, x], [sin, cos, y], [0, 0, 1]])
+        tilted = np.array([[1, 0, 0], [0, 1, 0], [*tilt, 1]])
+        centred = np.array([[1, 0, -self.pivot[0]], [0, 1, -self.pivot[1]], [0, 0, 1]])
+        matrix = turned @ tilted @ centred
+        return matrix if self.camera is None else self.camera.matrix(time) @ matrix
+
+    def to_canvas(self, points: np.ndarray, time: float) -> np.ndarray:
+        """Texture points (2,N) -> canvas points (2,N)."""
+        x, y = points
+        if self.wave is not None:
+            at = self.progress(time)
+            x = x + self.wave.shift(0, y, at)
+            y = y + self.wave.shift(1, x, at)
+        return _project(self.matrix(time), x, y)
+
+    def to_texture(self, points: np.ndarray, time: float) -> np.ndarray:
+        """Canvas points (2,N) -> texture points (2,N): the inverse of to_canvas."""
+        x, y = _project(np.linalg.inv(self.matrix(time)), *points)
+        if self.wave is not None:
+            at = self.progress(time)
+            y = y - self.wave.shift(1, x, at)
+            x = x - self.wave.shift(0, y, at)
+        return np.stack((x, y))
+
+
+def _project(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    m = matrix.astype(np.float32)
+    w = m[2, 0] * x + m[2, 1] * y + m[2, 2]
+    return np.stack(((m[0, 0] * x + m[0, 1] * y + m[0, 2]) / w, (m[1, 0] * x + m[1, 1] * y + m[1, 2]) / w))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A texture (h,w,4) uint8, colour multiplied by its opacity, and its motion; a background is opaque and endless."""
+
+    texture: np.ndarray
+    motion: Motion
+    endless: bool = False
+
+    def draw(self, time: float, size: int) -> np.ndarray:
+        """(size,size,4) float32, colour in 0..255 times opacity, and opacity in 0..1."""
+        border = cv2.BORDER_REFLECT if self.endless else cv2.BORDER_CONSTANT
+        if self.motion.wave is None:  # cubic: bilinear would blur each frame by its own sub-pixel phase
+            matrix = self.motion.matrix(time)
+            drawn = cv2.warpPerspective(self.texture, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=border)
+        else:
+            x, y = self.motion.to_texture(grid(size), time).reshape(2, size, size)
+            drawn = cv2.remap(self.texture, x, y, cv2.INTER_CUBIC, borderMode=border)
+        scale = np.array([1, 1, 1, 1 / 255], np.float32)
+        return np.asarray(drawn * scale)
+
+
+def grid(size: int) -> np.ndarray:
+    """The pixels of a square as points (2,size*size), x then y."""
+    y, x = np.mgrid[:size, :size].astype(np.float32).reshape(2, -1)
+    return np.stack((x, y))
+
+
+def render(layers: Sequence[Layer], time: float, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The picture (size,size,3) float32 0..255, which layer owns each pixel, and whether no other one shows there."""
+    picture = layers[0].draw(time, size)[..., :3]
+    owner = np.zeros((size, size), np.int8)
+    pure = np.ones((size, size), bool)
+    for i, layer in enumerate(layers[1:], 1):
+        drawn = layer.draw(time, size)
+        opacity = drawn[..., 3:]
+        picture = picture * (1 - opacity) + drawn[..., :3]
+        owned = opacity[..., 0] >= OWNED
+        owner[owned] = i
+        partly = (opacity[..., 0] > 0.05) & (opacity[..., 0] < 0.95)
+        pure = np.where(partly, False, pure | owned)
+    return picture, owner, pure
+
+
+def exact_flow(layers: Sequence[Layer], owner: np.ndarray, time: float, end: float) -> np.ndarray:
+    """(2,H,W) px: how far the point seen at a pixel at `time` is away from it at `end`."""
+    size = owner.shape[0]
+    points, flow = grid(size), np.zeros((2, size * size), np.float32)
+    for i, layer in enumerate(layers):
+        mine = np.flatnonzero(owner.ravel() == i)
+        if mine.size:
+            here = points[:, mine]
+            flow[:, mine] = layer.motion.to_canvas(layer.motion.to_texture(here, time), end) - here
+    return flow.reshape(2, size, size)
+
+
+def visibility(owner: np.ndarray, owner_end: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """(H,W) bool: the point seen at a pixel is inside the end frame, and all four pixels around it show its layer."""
+    size = owner.shape[0]
+    x, y = grid(size).reshape(2, size, size) + flow
+    inside = (x >= 0) & (y >= 0) & (x <= size - 1) & (y <= size - 1)
+    x0, y0 = (np.clip(np.floor(v), 0, size - 2).astype(np.int32) for v in (x, y))
+    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        inside &= owner_end[y0 + dy, x0 + dx] == owner
+    return inside
+
+
+def scene(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> dict[str, np.ndarray | float]:
+    """One sample: img0, gt, img1 (H,W,3) uint8, timestep, flow (4,H,W) px to img0 then img1, visible (2,H,W) bool.
+
+    `pure` (H,W) bool is False where two layers are seen through each other: such a pixel has no single flow.
+    """
+    layers = draw_layers(rng, size, textures)
+    timestep = float(rng.choice([0.0, 1.0])) if rng.random() < END_SHARE else float(rng.choice([0.5, rng.uniform()]))
+    times = (0.0, timestep, 1.0)
+    (img0, owner0, _), (gt, owner, pure), (img1, owner1, _) = (render(layers, time, size) for time in times)
+    flow0, flow1 = exact_flow(layers, owner, timestep, 0.0), exact_flow(layers, owner, timestep, 1.0)
+    visible = np.stack((visibility(owner, owner0, flow0), visibility(owner, owner1, flow1)))
+    frames = photograph(rng, (img0, gt, img1), times)
+    return {
+        **dict(zip(("img0", "gt", "img1"), frames, strict=True)),
+        "timestep": timestep,
+        "flow": np.concatenate((flow0, flow1)),
+        "visible": visible,
+        "pure": pure,
+    }
+
+
+def draw_layers(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> list[Layer]:
+    """A background and up to six things before it, all carried along by one camera."""
+    kind = rng.random()
+    if kind < STATIC_SHARE:
+        fastest = 0.0
+    elif kind < STATIC_SHARE + TINY_SHARE:
+        fastest = rng.uniform(0.1, 1.0)
+    elif kind < STATIC_SHARE + TINY_SHARE + LARGE_SHARE:
+        fastest = rng.uniform(0.08, 0.35) * size
+    else:
+        fastest = np.exp(rng.uniform(np.log(1.5), np.log(36.0)))  # px, the scale of speeds in this scene
+    still = rng.random() < 0.25  # a camera on a tripod
+    camera = draw_motion(rng, size, 0.0 if still else fastest * rng.uniform(0.1, 0.8))
+    camera = replace(camera, angle=0.0, zoom=1.0, wave=None)
+    graphic = rng.random() < 0.15  # flat colours, as in cartoons and on screens
+    layers = []
+    for i in range(1 + rng.integers(1, 7)):
+        texture = draw_texture(rng, size, textures, graphic) if i else draw_background(rng, size, textures, graphic)
+        motion = draw_motion(rng, size, fastest * (0.2 if i == 0 else rng.uniform(0.1, 1)))
+        middle = np.array(texture.shape[1::-1]) / 2
+        place = np.full(2, size / 2) if i == 0 else rng.uniform(0, size, 2)
+        layers.append(Layer(texture, replace(motion, pivot=middle, place=place, camera=camera), endless=i == 0))
+    return layers
+
+
+def draw_motion(rng: np.random.Generator, size: int, speed: float) -> Motion:
+    """A motion whose points travel about `speed` px from time 0 to 1."""
+    direction = rng.uniform(0, 2 * np.pi)
+    travel = speed * np.array([np.cos(direction), np.sin(direction)])
+    spin = growth = 0.0
+    tilt = swing = wave = None
+    if rng.random() < 0.6:  # px at a quarter of the canvas from the pivot
+        spin = float(np.clip(rng.normal() * speed / (0.5 * size), -0.4, 0.4))
+        growth = float(np.clip(rng.normal() * speed / (0.6 * size), -0.3, 0.3))
+    if rng.random() < 0.25:
+        tilt = rng.uniform(-0.25, 0.25, 2) / size
+        swing = np.clip(rng.normal(size=2) * speed / (0.25 * size), -0.15, 0.15) / size
+    if rng.random() < 0.25:
+        length = rng.uniform(0.2, 1.0, 2) * size
+        # the shears stay gentle: less than a seventh of the wavelength, which keeps the slope under 0.9
+        growths = rng.uniform(-0.5, 0.5, 2) * np.minimum(speed, length / 8)
+        wave = Wave(rng.uniform(0, 1 / 16, 2) * length, growths, 2 * np.pi / length, rng.uniform(0, 2 * np.pi, 2))
+    bend = rng.normal() * 0.04 if rng.random() < 0.3 else 0.0
+    angle, zoom = rng.normal() * 0.3, rng.uniform(0.9, 1.3)
+    centre = np.full(2, size / 2)
+    return Motion(centre, centre, travel, angle, spin, zoom, growth, tilt, swing, bend, wave)
+
+
+def photograph(rng: np.random.Generator, frames: Sequence[np.ndarray], times: Sequence[float]) -> list[np.ndarray]:
+    """What a camera and a codec make of rendered frames: changing light, blur, noise, compression; uint8."""
+    gain = rng.normal() * 0.04 if rng.random() < 0.15 else 0.0
+    blur = rng.uniform(0.4, 1.2) if rng.random() < 0.2 else 0.0
+    noise = rng.uniform(0.5, 4.0) if rng.random() < 0.25 else 0.0
+    taken = []
+    for frame, time in zip(frames, times, strict=True):
+        picture = frame * np.float32(1 + gain * (time - 0.5))
+        if blur:
+            picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), blur), np.float32)
+        if noise:
+            picture = picture + rng.standard_normal(picture.shape, np.float32) * np.float32(noise)
+        taken.append(np.clip(picture + 0.5, 0, 255).astype(np.uint8))
+    return compress(rng, taken) if rng.random() < 0.3 else taken

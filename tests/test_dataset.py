@@ -1,0 +1,220 @@
+"""Samples: reproducible whatever makes them, exact flows, augmentation, the layouts of Vimeo90K and of clips."""
+
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from dataset import BatchSampler, Mixture, Sample, Samples, Scenes, Vimeo, augment, pack
+from footage import Clips, cached_clip, find_runs
+from model.errors import UserError
+from model.warp import warp
+from synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility
+
+
+def smooth_picture(seed: int, h: int = 160, w: int = 200) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (h // 8, w // 8, 3)).astype(np.uint8)
+    return np.asarray(cv2.resize(noise, (w, h), interpolation=cv2.INTER_CUBIC))
+
+
+@pytest.fixture(scope="module")
+def textures() -> list[np.ndarray]:
+    return [smooth_picture(seed) for seed in range(3)]
+
+
+def bent() -> Motion:
+    wave = Wave(np.array([3.0, 2.0]), np.array([2.0, -1.0]), np.array([0.05, 0.07]), np.array([0.3, 1.0]))
+    camera = Motion(np.full(2, 48.0), np.full(2, 48.0), np.array([2.0, 1.0]), spin=0.05)
+    return Motion(
+        np.array([100.0, 80.0]),
+        np.array([48.0, 48.0]),
+        np.array([6.0, -4.0]),
+        angle=0.2,
+        spin=0.1,
+        zoom=1.1,
+        growth=0.1,
+        tilt=np.array([1e-3, -5e-4]),
+        swing=np.array([3e-4, 2e-4]),
+        bend=0.05,
+        wave=wave,
+        camera=camera,
+    )
+
+
+def test_motion_inverts_itself() -> None:
+    points = grid(96)
+    for time in (0.0, 0.3, 1.0):
+        back = bent().to_canvas(bent().to_texture(points, time), time)
+        assert np.abs(back - points).max() < 2e-3
+
+
+def test_exact_flow_brings_the_ends_to_the_middle() -> None:
+    background = Layer(np.dstack((smooth_picture(1), np.full((160, 200), 255, np.uint8))), bent(), endless=True)
+    disc = np.zeros((40, 40), np.uint8)
+    cv2.circle(disc, (20, 20), 15, 255, -1)
+    front = np.dstack((smooth_picture(2, 40, 40) * (disc[..., None] > 0), disc))
+    thing = Layer(front, Motion(np.full(2, 20.0), np.full(2, 48.0), np.array([20.0, 8.0])))
+    layers = [background, thing]
+    frames = {time: render(layers, time, 96) for time in (0.0, 0.4, 1.0)}
+    middle, owner, pure = frames[0.4]
+    assert (owner == 1).sum() > 500
+    for end in (0.0, 1.0):
+        flow = exact_flow(layers, owner, 0.4, end)
+        seen = visibility(owner, frames[end][1], flow)
+        image = torch.from_numpy(frames[end][0]).permute(2, 0, 1)[None]
+        warped = warp(image, torch.from_numpy(flow)[None])[0].permute(1, 2, 0).numpy()
+        error = np.abs(warped - middle).mean(2)
+        assert error[seen & pure].mean() < 1.0  # grey levels: two resamplings of a smooth texture
+        assert error[~seen].mean() > 5 * error[seen & pure].mean()
+        inside = slice(20, 60)
+        assert seen[inside, inside].mean() > 0.7
+
+
+def test_scene_is_a_triplet_with_flow(textures: list[np.ndarray]) -> None:
+    made = scene(np.random.default_rng(5), 64, textures)
+    assert np.asarray(made["img0"]).shape == (64, 64, 3)
+    assert np.asarray(made["img0"]).dtype == np.uint8
+    assert np.asarray(made["flow"]).shape == (4, 64, 64)
+    assert np.isfinite(np.asarray(made["flow"])).all()
+    assert 0 <= float(made["timestep"]) <= 1
+
+
+def test_same_samples_from_any_number_of_workers(textures: list[np.ndarray]) -> None:
+    data = Samples(Mixture([Scenes(textures, 32), Scenes(textures[:1], 32)], [1, 2], 12), seed=3)
+
+    def first(workers: int) -> list[Sample]:
+        batches = iter(DataLoader(data, batch_sampler=BatchSampler(12, 2, seed=7), num_workers=workers))
+        return [next(batches) for _ in range(8)]  # more than an epoch
+
+    for alone, with_two in zip(first(0), first(2), strict=True):
+        assert all(torch.equal(alone[key], with_two[key]) for key in alone)
+
+
+def test_order_resumes_and_splits() -> None:
+    def first(count: int, **options: Any) -> list[list[tuple[int, int]]]:
+        batches = iter(BatchSampler(10, options.pop("batch", 2), seed=1, **options))
+        return [next(batches) for _ in range(count)]
+
+    whole = first(12)
+    assert first(5, step=7) == whole[7:]
+    epoch0 = [key[1] for batch in whole[:5] for key in batch]
+    epoch1 = [key[1] for batch in whole[5:10] for key in batch]
+    assert sorted(epoch0) == sorted(epoch1) == list(range(10))
+    assert epoch0 != epoch1
+    halves = zip(first(12, batch=1, world=2), first(12, batch=1, world=2, rank=1), strict=True)
+    assert [a + b for a, b in halves] == whole
+    with pytest.raises(UserError, match="lower --batch_size"):
+        BatchSampler(3, 4, seed=1)
+
+
+def test_augmentation_moves_flow_with_the_pictures() -> None:
+    """img0 is the middle shifted by a flow that differs from place to place; still so after any augmentation."""
+    rng = np.random.default_rng(0)
+    middle = smooth_picture(4, 64, 64)
+    flow = np.zeros((4, 64, 64), np.float32)
+    flow[0, :, :32], flow[1], flow[2], flow[3] = 3, 2, -3, -2
+    img0, img1 = np.roll(middle, (2, 3), (0, 1)), np.roll(middle, (-2, -3), (0, 1))
+    img0[:, 34:] = np.roll(middle, 2, 0)[:, 34:]  # the right half moves down only
+    visible = np.zeros((2, 64, 64), bool)
+    visible[:, 8:-8, 8:24] = visible[0, 8:-8, 40:56] = visible[1, 8:-8, 8:56] = True
+    timesteps = set()
+    for _ in range(40):
+        out = augment(rng, pack([img0, middle, img1], 0.25, flow=flow, visible=visible))
+        timesteps.add(float(out["timestep"]))
+        for end, half in (("img0", 0), ("img1", 1)):
+            warped = warp(out[end][None].float(), out["flow"][None, 2 * half : 2 * half + 2])[0]
+            error = (warped - out["gt"].float()).abs().mean(0)
+            assert error[out["visible"][half] > 0].max() < 0.1
+    assert timesteps == {0.25, 0.75}
+
+
+@pytest.fixture
+def vimeo(tmp_path: Path) -> Path:
+    """Twenty sequences; picture n of sequence s is grey 10*n, and s in its red channel."""
+    for kind, frames in (("tri", 3), ("sep", 7)):
+        root = tmp_path / kind
+        for s in range(20):
+            folder = root / "sequences" / "00001" / f"{s:04}"
+            folder.mkdir(parents=True)
+            for n in range(frames):
+                picture = np.full((36, 40, 3), 10 * n, np.uint8)
+                picture[..., 2] = s  # BGR
+                cv2.imwrite(str(folder / f"im{n + 1}.png"), picture)
+        names = "\n".join(f"00001/{s:04}" for s in range(20)) + "\n\n"
+        (root / f"{kind}_trainlist.txt").write_text(names)
+        (root / f"{kind}_testlist.txt").write_text(names)
+    return tmp_path
+
+
+def test_vimeo_triplets(vimeo: Path) -> None:
+    train, held, test = (Vimeo(vimeo / "tri", split, crop=32) for split in ("train", "validation", "test"))
+    assert (len(train), len(held), len(test)) == (19, 1, 20)
+    sample = held.sample(np.random.default_rng(0), 0)
+    assert sample["gt"].shape == (3, 36, 40)
+    assert sample["gt"][0, 0, 0] == 19  # the last of the list, red first
+    assert sample["img1"][1, 0, 0] == 20
+    assert train.sample(np.random.default_rng(0), 3)["img0"].shape == (3, 32, 32)
+    with pytest.raises(UserError, match="tri_trainlist"):
+        Vimeo(vimeo)
+
+
+def test_septuplets_give_any_timestep(vimeo: Path) -> None:
+    source = Vimeo(vimeo / "sep", crop=32)
+    timesteps = set()
+    for index in range(19):
+        sample = source.sample(np.random.default_rng(index), index)
+        n0, n1, n2 = (float(sample[key][1, 0, 0]) / 10 for key in ("img0", "gt", "img1"))
+        assert float(sample["timestep"]) == pytest.approx((n1 - n0) / (n2 - n0))
+        timesteps.add(float(sample["timestep"]))
+    assert len(timesteps) > 5
+    assert not timesteps & {0.0, 1.0}
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Twenty frames moving right by 2 px, one of them shown twice, a cut after the tenth."""
+    path = tmp_path / "clip.mp4"
+    scenes = smooth_picture(1, 96, 200), smooth_picture(9, 96, 200)
+    numbers = [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, *range(10)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.options = {"qmin": "1", "qmax": "1"}
+        for i, n in enumerate(numbers):
+            picture = np.ascontiguousarray(scenes[i // 10][:, 2 * n : 2 * n + 128])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_clips_leave_out_repeats_and_cuts(clip: Path, tmp_path: Path) -> None:
+    frames, runs = cached_clip(clip, tmp_path / "cache")
+    assert frames.shape == (20, 96, 128, 3)
+    assert runs.tolist() == [[0, 4], [4, 10], [10, 20]]
+    assert np.array_equal(find_runs(frames), runs)
+    weak, _ = cached_clip(clip, tmp_path / "cache", weak=True)
+    assert weak.shape == frames.shape
+    source = Clips([clip], tmp_path / "cache", 64, weak=0.3)
+    assert len(source) == 2 + 4 + 8
+    for index in range(len(source)):
+        sample = source.sample(np.random.default_rng(index), index)
+        assert sample["gt"].shape == (3, 64, 64)
+        assert 0 < float(sample["timestep"]) < 1
+    believed = sample["visible"].bool()
+    assert believed.float().mean() > 0.5
+
+
+def test_guessed_flow_is_the_motion(clip: Path, tmp_path: Path) -> None:
+    source = Clips([clip], tmp_path / "cache", 96)
+    errors = []
+    for index in range(6, 14):  # the second scene
+        sample = source.sample(np.random.default_rng(index), index)
+        t, seen = float(sample["timestep"]), sample["visible"][0].bool()
+        ratio = sample["flow"][:2, seen].norm(dim=0).median() / sample["flow"][2:, seen].norm(dim=0).median()
+        errors.append(abs(float(ratio) - t / (1 - t)))
+    assert np.median(errors) < 0.1
