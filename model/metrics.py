@@ -6,16 +6,18 @@ from torch import Tensor
 
 SSIM_TAPS = 11
 SSIM_SIGMA = 1.5
+UNIFORM_TAPS = 7  # of scikit-image's structural_similarity
+LUMA = (0.299, 0.587, 0.114)
 
 
 def psnr(pred: Tensor, gt: Tensor) -> Tensor:
     """(B,C,H,W) in 0..1 -> (B,) dB over all pixels and channels."""
-    return -10 * torch.log10((pred - gt).double().square().mean((1, 2, 3)))
+    return -10 * torch.log10((pred.double() - gt.double()).square().mean((1, 2, 3)))
 
 
 def interpolation_error(pred: Tensor, gt: Tensor) -> Tensor:
     """(B,C,H,W) in 0..1 -> (B,), the mean absolute difference in 8-bit levels (IE as upstream computes it)."""
-    return (pred - gt).double().abs().mean((1, 2, 3)) * 255
+    return (pred.double() - gt.double()).abs().mean((1, 2, 3)) * 255
 
 
 def ssim_map(img1: Tensor, img2: Tensor, *, volume: bool = True) -> Tensor:
@@ -54,3 +56,29 @@ def ssim_map(img1: Tensor, img2: Tensor, *, volume: bool = True) -> Tensor:
 def ssim(img1: Tensor, img2: Tensor) -> Tensor:
     """(B,C,H,W) -> (B,), the mean of `ssim_map` as a volume; the ground truth is given first, as upstream does."""
     return ssim_map(img1, img2).mean((1, 2, 3))
+
+
+def psnr_y(pred: Tensor, gt: Tensor) -> Tensor:
+    """(B,3,H,W) RGB in 0..1 -> (B,) dB of the luma, BT.601 full range (scikit-image's rgb2yuv)."""
+    weights = pred.new_tensor(LUMA, dtype=torch.float64).view(1, 3, 1, 1)
+    difference = ((pred.double() - gt.double()) * weights).sum(1)
+    return -10 * torch.log10(difference.square().mean((1, 2)))
+
+
+def ssim_uniform(pred: Tensor, gt: Tensor) -> Tensor:
+    """(B,C,H,W) in 0..1 -> (B,), SSIM as scikit-image has it by default: means over 7x7, unbiased variances.
+
+    Each channel by itself; only windows that lie inside the image count.
+    """
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, UNIFORM_TAPS, stride=1)
+
+    x, y = pred.double(), gt.double()
+    mean_x, mean_y = mean(x), mean(y)
+    unbiased = UNIFORM_TAPS**2 / (UNIFORM_TAPS**2 - 1)
+    variance = unbiased * (mean(x * x) - mean_x.square() + mean(y * y) - mean_y.square())
+    covariance = unbiased * (mean(x * y) - mean_x * mean_y)
+    c1, c2 = 0.01**2, 0.03**2
+    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return (numerator / ((mean_x.square() + mean_y.square() + c1) * (variance + c2))).mean((1, 2, 3))

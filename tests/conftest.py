@@ -1,8 +1,11 @@
 """Small networks and pictures that the tests share; nothing here is downloaded, nothing needs a GPU."""
 
+import json
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import inference_img
+from benchmark import common
 from model import RIFE
 from model.IFNet_v4 import IFNet_v4, IFNetConfig
 from model.layers import Prediction, blend, timestep_plane
@@ -144,3 +148,18 @@ def written(folder: str = "output") -> list[np.ndarray]:
     names = sorted((path.name for path in Path(folder).iterdir()), key=lambda name: int(re.sub(r"\D", "", name)))
     assert names == [f"img{i}{Path(names[0]).suffix}" for i in range(len(names))]
     return [read_picture(Path(folder) / name) for name in names]
+
+
+@pytest.fixture
+def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Runs a script on a network -> what its last line says."""
+
+    def call(name: str, net: torch.nn.Module, data: Path, *options: str) -> dict[str, Any]:
+        monkeypatch.setattr(common, "load_model", lambda *_, **__: RIFE(net, name="fake"))
+        test_set = import_module(f"benchmark.{name}").SET
+        status = common.main(test_set, "", ["--data", str(data), "--device", "cpu", *options])
+        out, err = capsys.readouterr()
+        assert status == 0, err
+        return json.loads(out.splitlines()[-1])
+
+    return call

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate1d
+from skimage.color import rgb2yuv
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from model.metrics import interpolation_error, psnr, ssim, ssim_map
+from model.metrics import interpolation_error, psnr, psnr_y, ssim, ssim_map, ssim_uniform
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_psnr_agrees_with_scikit_image(pair: tuple[torch.Tensor, torch.Tensor]) 
     values = psnr(pair[1], pair[0])
     for i in range(2):
         expected = peak_signal_noise_ratio(picture(pair[0][i]), picture(pair[1][i]), data_range=1)
-        assert values[i].item() == pytest.approx(expected, abs=1e-4)
+        assert values[i].item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_psnr_in_closed_form() -> None:
@@ -85,3 +86,18 @@ def test_ssim_of_flat_images_in_closed_form() -> None:
     assert ssim(dark * 255 + 100, light * 255 + 100).item() == pytest.approx(
         (2 * 151 * 253 + 6.5025) / (151**2 + 253**2 + 6.5025), rel=5e-3
     )
+
+
+def test_psnr_of_luma_agrees_with_scikit_image(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    values = psnr_y(pair[1], pair[0])
+    for i in range(2):
+        luma = [rgb2yuv(picture(image[i]))[..., 0] for image in pair]
+        expected = peak_signal_noise_ratio(*luma, data_range=1)
+        assert values[i].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_ssim_over_squares_agrees_with_scikit_image(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    values = ssim_uniform(pair[1], pair[0])
+    for i in range(2):
+        expected = structural_similarity(picture(pair[0][i]), picture(pair[1][i]), data_range=1, channel_axis=2)
+        assert values[i].item() == pytest.approx(expected, abs=1e-5)

@@ -1,0 +1,39 @@
+"""HD: eleven clips of 720, 1080 and 544 rows, every second frame made anew: PSNR of the luma.
+
+python3 benchmark/HD.py
+python3 benchmark/HD.py --data DIR --limit 50                 the first clip alone
+
+Folder:  HD_dataset/HD720p_GT, HD1080p_GT, HD544p_GT, with the clips below: planar YUV 4:2:0 of 8 bits
+Paper:   Bao et al., MEMC-Net, PAMI 2021. The mean is taken over each clip, then over the eleven.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# run as a script, this folder is on the path, not the repository's root
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmark.common import Protocol, Sample, TestSet, main
+from benchmark.hd_clips import DOWNLOAD, NAMES, PADDING, clip_samples
+
+
+def samples(root: Path) -> Iterator[Sample]:
+    """Frames 0 and 2, 2 and 4, .. 98 and 100 of each clip."""
+    return clip_samples(root, step=2)
+
+
+SET = TestSet(
+    name="HD",
+    count=11 * 50,
+    data="HD_dataset",
+    needs=NAMES,
+    download=DOWNLOAD,
+    samples=samples,
+    protocols={"rife": Protocol(("Y-PSNR",), {("", "Y-PSNR"): 32.14}, padding=PADDING)},
+    bgr=False,
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main(SET, __doc__))

@@ -1,0 +1,41 @@
+"""HD at four times the rate: of eleven clips every fourth frame is kept: PSNR of the luma, by the number of rows.
+
+python3 benchmark/HD_multi_4X.py --model DIR                  the published figures are those of RIFE_m
+python3 benchmark/HD_multi_4X.py --data DIR --limit 75        the first clip alone
+
+Folder:  as benchmark/HD.py. The mean is taken over each clip, then over the clips of one size. Networks that know the
+middle alone make the quarters by halving.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# run as a script, this folder is on the path, not the repository's root
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmark.common import Protocol, Sample, TestSet, main
+from benchmark.hd_clips import DOWNLOAD, NAMES, PADDING, clip_samples
+
+PUBLISHED = {("544p", "Y-PSNR"): 22.96, ("720p", "Y-PSNR"): 31.87, ("1080p", "Y-PSNR"): 34.25}
+
+
+def samples(root: Path) -> Iterator[Sample]:
+    """Frames 0 and 4, .. 96 and 100 of each clip, with three between."""
+    return clip_samples(root, step=4, grouped=True)
+
+
+SET = TestSet(
+    name="HD 4x",
+    count=11 * 25,
+    data="HD_dataset",
+    needs=NAMES,
+    download=DOWNLOAD,
+    samples=samples,
+    protocols={"rife": Protocol(("Y-PSNR",), PUBLISHED, padding=PADDING)},
+    bgr=False,
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main(SET, __doc__))

@@ -1,0 +1,81 @@
+"""Networks and pictures for the tests of benchmark/: what is scored is known beforehand."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from conftest import Shift
+from torch import Tensor
+
+from benchmark import MiddleBury_Other as Middlebury
+from model.layers import Prediction
+from video.picture import write_picture
+
+Report = dict[str, Any]
+Evaluate = Callable[..., Report]
+
+
+class Seen(Shift):
+    """Averages both frames as `Shift` does at no motion, and remembers what it was given."""
+
+    def __init__(self, motion: float = 0) -> None:
+        super().__init__(motion)
+        self.inputs: list[tuple[Tensor, Tensor]] = []
+        self.scales: list[float] = []
+
+    def forward(
+        self, img0: Tensor, img1: Tensor, timestep: float | Tensor, *features: Tensor, scale: float = 1.0
+    ) -> Prediction:
+        self.inputs.append((img0, img1))
+        self.scales.append(scale)
+        return super().forward(img0, img1, timestep, *features, scale=scale)
+
+
+class Noisy(Seen):
+    """Gives back img0 with the same noise each time: `level` is its standard deviation in 8-bit levels."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = level
+
+    def forward(self, img0: Tensor, *inputs: Any, **options: Any) -> Prediction:
+        noise = torch.randn(img0.shape, generator=torch.Generator().manual_seed(1)) * self.level / 255
+        return super().forward(img0, *inputs, **options)._replace(image=img0 + noise)
+
+
+def value(report: Report, metric: str, group: str = "", method: str = "fake") -> float:
+    (row,) = [r for r in report["rows"] if (r["group"], r["metric"], r["method"]) == (group, metric, method)]
+    return row["value"]
+
+
+def pictures(seed: int, count: int = 3, size: tuple[int, int] = (32, 48)) -> list[np.ndarray]:
+    """Random pictures of even values, so that the average of two is whole."""
+    values = np.random.default_rng(seed).integers(0, 128, (count, *size, 3), np.uint8)
+    return list(values * 2)
+
+
+def write(files: dict[Path, np.ndarray]) -> None:
+    for path, picture in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(path, picture)
+
+
+def blend(first: np.ndarray, last: np.ndarray, t: float = 0.5) -> np.ndarray:
+    return np.round(first * (1 - t) + last.astype(float) * t)
+
+
+def psnr(made: np.ndarray, truth: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / np.mean((made - truth.astype(float)) ** 2))
+
+
+def middlebury(root: Path, size: tuple[int, int], grey: int | None = None) -> dict[str, list[np.ndarray]]:
+    scenes = {scene: pictures(i, size=size) for i, scene in enumerate(Middlebury.SCENES)}
+    for scene, frames in scenes.items():
+        if grey is not None:
+            frames[:] = [np.full_like(frame, grey) for frame in frames]
+        first, middle, last = frames
+        write({root / "other-data" / scene / "frame10.png": first, root / "other-data" / scene / "frame11.png": last})
+        write({root / "other-gt-interp" / scene / "frame10i11.png": middle})
+    return scenes
