@@ -1,7 +1,7 @@
-"""Training samples: Vimeo90K triplets and septuplets, synthetic scenes, or a weighted mix; clips are in footage.py.
+"""Training samples: Vimeo90K triplets and septuplets, synthetic scenes, a weighted mix; clips: video/footage.py.
 
 Sample i of epoch e is a function of (seed, e, i) alone, whatever the number of workers and processes. Every source
-gives the same fields, see `pack`; flows and visibility are there where they are known.
+gives the same fields, see video/sample.py; flows and visibility are there where they are known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,17 +11,16 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from model.errors import UserError
-from synthetic import scene
-from textures import Picture
+from video.picture import read_picture, with_channels
+from video.sample import Sample, augment, pack
+from video.synthetic import scene
+from video.textures import Picture
 
 VIMEO_CROP = 224
 VALIDATION_SHARE = 20  # the last twentieth of tri_trainlist.txt validates, as upstream's 95/5 split
-
-Sample = dict[str, Tensor]
 
 
 class Source(Protocol):
@@ -109,7 +108,7 @@ class Mixture:
 
 
 class Scenes:
-    """Synthetic scenes made of the given textures (synthetic.py)."""
+    """Synthetic scenes made of the given textures (video/synthetic.py)."""
 
     def __init__(self, textures: Sequence[Picture], size: int, length: int = 100_000) -> None:
         self.textures, self.size, self.length = textures, size, length
@@ -155,7 +154,7 @@ class Vimeo:
         if self.frames == 7 and self.split == "train":
             n0, n1, n2 = sorted(int(n) for n in rng.choice(7, 3, replace=False))
         folder = self.root / "sequences" / self.names[index]
-        pictures = [read_picture(folder / f"im{n + 1}.png") for n in (n0, n1, n2)]
+        pictures = [read_rgb(folder / f"im{n + 1}.png") for n in (n0, n1, n2)]
         if self.split != "train":
             return pack(pictures, (n1 - n0) / (n2 - n0))
         h, w = pictures[0].shape[:2]
@@ -166,62 +165,9 @@ class Vimeo:
         return augment(rng, pack(cropped, (n1 - n0) / (n2 - n0)))
 
 
-def pack(
-    pictures: Sequence[Picture],
-    timestep: float,
-    *,
-    flow: np.ndarray | None = None,
-    visible: np.ndarray | None = None,
-    one_sided: np.ndarray | None = None,
-) -> Sample:
-    """A sample, from img0, gt and img1 (H,W,3) uint8 and what is known about their motion; zeros where nothing is.
-
-    img0, gt, img1 (3,H,W) uint8; timestep (1,1,1); flow (4,H,W) px from the middle to img0 then img1, x before y;
-    visible (2,H,W) uint8, where the flow to each end is known and that end shows the point; one_sided (1,H,W) uint8,
-    where it is known that only one end does.
-    """
-    img0, gt, img1 = pictures
-    h, w = gt.shape[:2]
-    zeros = np.zeros((4, h, w), np.float32)
-    arrays = {
-        "img0": img0.transpose(2, 0, 1),
-        "gt": gt.transpose(2, 0, 1),
-        "img1": img1.transpose(2, 0, 1),
-        "timestep": np.full((1, 1, 1), timestep, np.float32),
-        "flow": zeros if flow is None else flow,
-        "visible": zeros[:2].astype(np.uint8) if visible is None else visible.astype(np.uint8),
-        "one_sided": zeros[:1].astype(np.uint8) if one_sided is None else one_sided[None].astype(np.uint8),
-    }
-    return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in arrays.items()}
-
-
-def augment(rng: np.random.Generator, sample: Sample) -> Sample:
-    """Upstream's augmentation of a square sample: channels reversed, flipped, swapped in time, turned."""
-    reverse, down, across, swap = rng.random(4) < 0.5
-    turns = int(rng.integers(4))
-    out = dict(sample)
-    if reverse:
-        out |= {key: out[key].flip(0) for key in ("img0", "gt", "img1")}
-    planes = [key for key in out if key != "timestep"]
-    signs = torch.ones(4, 1, 1)
-    for wanted, axis, sign in ((down, 1, (1, -1)), (across, 2, (-1, 1))):
-        if wanted:
-            out |= {key: out[key].flip(axis) for key in planes}
-            signs = signs * torch.tensor(sign * 2).view(4, 1, 1)
-    out["flow"] = out["flow"] * signs
-    if swap:
-        out |= {"img0": out["img1"], "img1": out["img0"], "timestep": 1 - out["timestep"]}
-        out |= {"flow": out["flow"].roll(2, 0), "visible": out["visible"].flip(0)}
-    for _ in range(turns):  # a quarter clockwise: what pointed right points down
-        out |= {key: out[key].rot90(-1, (1, 2)) for key in planes}
-        u0, v0, u1, v1 = out["flow"]
-        out["flow"] = torch.stack((-v0, u0, -v1, u1))
-    return {key: value.contiguous() for key, value in out.items()}
-
-
-def read_picture(path: Path) -> Picture:
-    """(H,W,3) uint8 RGB."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    if picture is None:
-        raise UserError(f"{path}: not there, or not a picture")
-    return picture
+def read_rgb(path: Path) -> Picture:
+    """(H,W,3) uint8 RGB; grey becomes RGB. UserError if the file is no such picture."""
+    picture = with_channels(read_picture(path), 3)[:, :, :3]
+    if picture.dtype != np.uint8:
+        raise UserError(f"{path}: holds {picture.dtype}, training takes 8 bits; convert it")
+    return np.ascontiguousarray(picture)

@@ -30,14 +30,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dataset import BatchSampler, Mixture, Samples, Scenes, Source, Vimeo, open_loader, read_picture
-from footage import Clips
+from dataset import BatchSampler, Mixture, Samples, Scenes, Source, Vimeo, open_loader, read_rgb
 from model.checkpoint import DDP_PREFIX, find_weights, read_weights
 from model.errors import UserError
 from model.image import Padder
 from model.loading import fill
 from model.metrics import psnr
-from training import Losses, Recipe, build, follow, learning_rate, on_device, training_step
+from model.training import Losses, Recipe, build, follow, learning_rate, on_device, training_step
+from video.footage import Clips
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -64,7 +64,7 @@ def open_data(args: argparse.Namespace, crop: int) -> tuple[Samples, Samples]:
         weights.append(args.mix[1])
         held = held or Clips(files[::HELD_OUT], args.cache, crop, weak=0.5, guess_flow=False)
     if args.photos:
-        textures = [read_picture(p) for p in sorted(args.photos.iterdir()) if p.suffix in (".jpg", ".png")]
+        textures = [read_rgb(p) for p in sorted(args.photos.iterdir()) if p.suffix in (".jpg", ".png")]
         sources.append(Scenes(textures, crop))
         weights.append(args.mix[2])
         held = held or Scenes(textures, crop)
@@ -251,7 +251,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--teacher", action="store_true", help="v4: a block more that sees the ground truth")
     p.add_argument("--compile", action="store_true", help="torch.compile the network: slow start, other rounding")
     for field, kind in Recipe.__annotations__.items():
-        p.add_argument(f"--{field}", type=kind, help="of the recipe, see Recipe in train.py")
+        p.add_argument(f"--{field}", type=kind, help="of the recipe, see Recipe in model/training.py")
     return p.parse_args(argv)
 
 

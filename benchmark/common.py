@@ -26,7 +26,7 @@ from benchmark.table import Scores, render, summary
 from model import RIFE, UserError, load_model, pick_device
 from model.image import to_picture, to_tensor
 from model.metrics import interpolation_error, psnr, psnr_y, ssim, ssim_uniform
-from model.RIFE import SCALES
+from model.wrapper import SCALES
 from video.picture import read_picture, with_channels, write_picture
 
 HALF = Fraction(1, 2)

@@ -19,9 +19,9 @@ from model.image import Padder
 from model.loading import build, detect_version
 from model.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, laplacian_pyramid
 from model.metrics import ssim_map
+from model.training import Recipe, training_step
 from model.warp import warp
 from model.wrapper import RIFE
-from training import Recipe, training_step
 
 Outputs = dict[str, Any]
 Run = Callable[[dict[str, Any], dict[str, np.ndarray]], Outputs | None]

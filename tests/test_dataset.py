@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataset import BatchSampler, Mixture, Sample, Samples, Scenes, Vimeo, augment, pack
-from footage import Clips, cached_clip, find_runs
 from model.errors import UserError
 from model.warp import warp
-from synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility
+from video.footage import Clips, cached_clip, find_runs
+from video.synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility
 
 
 def smooth_picture(seed: int, h: int = 160, w: int = 200) -> np.ndarray:

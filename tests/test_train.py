@@ -19,14 +19,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import train
-import training
 from dataset import Samples, Scenes
+from model import training
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4, IFNetConfig
 from model.loading import detect_version, load_network
 from model.loss import distillation_loss, flow_loss, mask_loss
+from model.training import Recipe, build, follow, learning_rate, losses, on_device, training_step
 from train import Training, parse, run, write_atomically
-from training import Recipe, build, follow, learning_rate, losses, on_device, training_step
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT.parent / "shared" / "parity"

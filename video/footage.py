@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import torch
 
-from dataset import Sample, augment, pack
 from model.errors import UserError
 from model.metrics import ssim_map
-from textures import Picture, compress
+from video.sample import Sample, augment, pack
+from video.textures import Picture, compress
 
 REPEAT_LEVELS = 0.25  # grey levels; frames that differ by less on average are one frame shown twice
 CUT_SSIM = 0.2  # of 32x32 thumbnails; below it two frames are of different scenes (upstream's value for video)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from textures import Picture, compress, draw_background, draw_texture
+from video.textures import Picture, compress, draw_background, draw_texture
 
 LARGE_SHARE = 0.12  # of scenes move by a twelfth to a third of their width from img0 to img1
 TINY_SHARE = 0.15  # move by 1 px at most, as most of a compressed video at rest does

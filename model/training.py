@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dataset import Sample
 from model.errors import UserError
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
@@ -17,6 +16,7 @@ from model.layers import Prediction
 from model.loss import LapLoss, flow_loss, mask_loss
 from model.published import PUBLISHED
 
+Sample = dict[str, Tensor]  # a batch of them; the fields are those of video/sample.py
 DEEP_DECAY = 0.8  # an earlier block's losses count less by this factor for every block after it (as in RAFT)
 
 
@@ -92,7 +92,7 @@ def half_cosine(done: float) -> float:
 
 
 def losses(out: Prediction, batch: Sample, recipe: Recipe, progress: float) -> Losses:
-    """The losses of a prediction whose sample is known as `pack` in dataset.py says; images as floats in 0..1.
+    """The losses of a prediction whose sample is known as `pack` in video/sample.py says; images as floats in 0..1.
 
     All are means over the samples, so that processes with equal batches may average theirs.
     """

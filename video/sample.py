@@ -1,0 +1,64 @@
+"""One training sample: two frames, the one between, and what is known about the motion; and its augmentation."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from video.textures import Picture
+
+Sample = dict[str, Tensor]
+
+
+def pack(
+    pictures: Sequence[Picture],
+    timestep: float,
+    *,
+    flow: np.ndarray | None = None,
+    visible: np.ndarray | None = None,
+    one_sided: np.ndarray | None = None,
+) -> Sample:
+    """A sample, from img0, gt and img1 (H,W,3) uint8 and what is known about their motion; zeros where nothing is.
+
+    img0, gt, img1 (3,H,W) uint8; timestep (1,1,1); flow (4,H,W) px from the middle to img0 then img1, x before y;
+    visible (2,H,W) uint8, where the flow to each end is known and that end shows the point; one_sided (1,H,W) uint8,
+    where it is known that only one end does.
+    """
+    img0, gt, img1 = pictures
+    h, w = gt.shape[:2]
+    zeros = np.zeros((4, h, w), np.float32)
+    arrays = {
+        "img0": img0.transpose(2, 0, 1),
+        "gt": gt.transpose(2, 0, 1),
+        "img1": img1.transpose(2, 0, 1),
+        "timestep": np.full((1, 1, 1), timestep, np.float32),
+        "flow": zeros if flow is None else flow,
+        "visible": zeros[:2].astype(np.uint8) if visible is None else visible.astype(np.uint8),
+        "one_sided": zeros[:1].astype(np.uint8) if one_sided is None else one_sided[None].astype(np.uint8),
+    }
+    return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in arrays.items()}
+
+
+def augment(rng: np.random.Generator, sample: Sample) -> Sample:
+    """Upstream's augmentation of a square sample: channels reversed, flipped, swapped in time, turned."""
+    reverse, down, across, swap = rng.random(4) < 0.5
+    turns = int(rng.integers(4))
+    out = dict(sample)
+    if reverse:
+        out |= {key: out[key].flip(0) for key in ("img0", "gt", "img1")}
+    planes = [key for key in out if key != "timestep"]
+    signs = torch.ones(4, 1, 1)
+    for wanted, axis, sign in ((down, 1, (1, -1)), (across, 2, (-1, 1))):
+        if wanted:
+            out |= {key: out[key].flip(axis) for key in planes}
+            signs = signs * torch.tensor(sign * 2).view(4, 1, 1)
+    out["flow"] = out["flow"] * signs
+    if swap:
+        out |= {"img0": out["img1"], "img1": out["img0"], "timestep": 1 - out["timestep"]}
+        out |= {"flow": out["flow"].roll(2, 0), "visible": out["visible"].flip(0)}
+    for _ in range(turns):  # a quarter clockwise: what pointed right points down
+        out |= {key: out[key].rot90(-1, (1, 2)) for key in planes}
+        u0, v0, u1, v1 = out["flow"]
+        out["flow"] = torch.stack((-v0, u0, -v1, u1))
+    return {key: value.contiguous() for key, value in out.items()}
