@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
+from model.loading import TRAIN_LOG
 from model.wrapper import HALVING_TOLERANCE, SCALES, reachable
 from video.flow import flow_picture, write_flo
 from video.frame import Frame
@@ -39,7 +40,6 @@ DEFAULT_EXP = 4
 MAX_EXP, MAX_COUNT = 13, 9999  # more would be a mistake
 MAX_CYCLES = 16  # halvings, as far as RIFE.between goes
 GIF_RATE = 50  # frames a second; browsers play anything faster at 10
-HERE = Path(__file__).resolve().parent
 
 
 def fraction(text: str) -> Fraction:
@@ -64,9 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--rthreshold", type=fraction, default=Fraction("0.02"), help="--ratio is met within half of this "
                    "by a network that halves, and an input this near is the answer (default: 0.02)")  # fmt: skip
     p.add_argument("--rmaxcycles", type=int, default=8, help="halvings at most for --ratio (default: 8)")
-    p.add_argument(
-        "--model", type=Path, default=HERE / "train_log", help="folder or file of weights (default: train_log)"
-    )
+    p.add_argument("--model", type=Path, default=TRAIN_LOG, help="folder or file of weights (default: train_log)")
     p.add_argument("--arch", help="only for weights whose shapes do not tell: rife_2r")
     p.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="for img%%d (default: output)")
     p.add_argument("--gif", type=Path, metavar="FILE", help="also write the slow motion as an animated GIF")

@@ -25,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from model import RIFE, UserError, load_model, pick_device
+from model.loading import TRAIN_LOG
 from model.wrapper import SCALES
 from video.encoding import Encoding
 from video.frame import Frame
@@ -36,7 +37,6 @@ from video.stitch import stitch_frames
 from video.timing import multiply, parse_rate, resample
 from video.writer import PictureWriter, VideoWriter
 
-HERE = Path(__file__).resolve().parent
 DAMAGED = 3  # exit status
 INTERRUPTED = 130
 
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "frame by frame from the left view to the right one; no frames are added",
     )
     add("--output", type=Path, help="name of the result (default: {video}_{multi}X_{fps}fps.{ext} beside it)")
-    add("--model", dest="modelDir", type=Path, default=HERE / "train_log", help="weights: folder or file (train_log)")
+    add("--model", dest="modelDir", type=Path, default=TRAIN_LOG, help="weights: folder or file (train_log)")
     add("--arch", choices=["rife", "rife_m", "rife_2r"], help="names the network where weights cannot: rife_2r")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")

@@ -25,6 +25,7 @@ from benchmark.baselines import BASELINES, Baseline
 from benchmark.table import Scores, render, summary
 from model import RIFE, UserError, load_model, pick_device
 from model.image import to_picture, to_tensor
+from model.loading import TRAIN_LOG
 from model.metrics import interpolation_error, psnr, psnr_y, ssim, ssim_uniform
 from model.wrapper import SCALES
 from video.picture import read_picture, with_channels, write_picture
@@ -184,7 +185,7 @@ def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
     """The arguments, the same for every set."""
     p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     first = next(iter(test_set.protocols))
-    p.add_argument("--model", default="train_log", help="folder or file of weights (default: train_log)")
+    p.add_argument("--model", type=Path, default=TRAIN_LOG, help="folder or file of weights (default: train_log)")
     p.add_argument("--arch", help="only for weights whose shapes do not tell: rife_2r")
     p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     p.add_argument("--data", type=Path, default=Path(test_set.data), help="the set's folder (default: %(default)s)")

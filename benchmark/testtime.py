@@ -25,6 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from model import RIFE, UserError, load_model, pick_device
+from model.loading import TRAIN_LOG
 from model.wrapper import SCALES
 
 SIZES = ((448, 256), (640, 480), (1280, 720))
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 1 after one line on stderr."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", default="train_log", help="folder or file of weights (default: train_log)")
+    p.add_argument("--model", type=Path, default=TRAIN_LOG, help="folder or file of weights (default: train_log)")
     p.add_argument("--arch", help="only for weights whose shapes do not tell: rife_2r")
     p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     p.add_argument(

@@ -94,7 +94,7 @@ def poster(path: Path) -> None:
 
     ground = background()
     first, last = (draw(ground, t) for t in POSTER_TIMES)
-    made = load_model(HERE.parent / "train_log").inference(to_tensor(first), to_tensor(last))
+    made = load_model().inference(to_tensor(first), to_tensor(last))
     gap = np.full((SIZE[1], 6, 3), 255, np.uint8)
     picture = np.concatenate((first, gap, to_picture(made), gap, last), axis=1)
     cv2.imwrite(str(path), picture[:, :, ::-1])

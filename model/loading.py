@@ -18,6 +18,7 @@ from model.published import PUBLISHED, read_config, shape_of
 State = dict[str, Tensor]
 # Found in official files, needed for training only (Practical-RIFE 4.x).
 TRAINING_ONLY = ("teacher.", "caltime.", "block_tea.")
+TRAIN_LOG = Path(__file__).resolve().parents[1] / "train_log"  # where the default weights are, whatever the folder
 REMEDY = "download the file again if it should be a published one"
 COUNTERS = "num_batches_tracked"
 REFINEMENT = ("contextnet.", "unet.")

@@ -15,7 +15,7 @@ from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
 from model.layers import Prediction, blend
-from model.loading import load_network
+from model.loading import TRAIN_LOG, load_network
 from model.warp import warp
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the flow estimate, relative to the frame
@@ -259,7 +259,7 @@ def _turn(image: Tensor) -> Tensor:
 
 
 def load_model(
-    path: Path | str = "train_log",
+    path: Path | str = TRAIN_LOG,
     *,
     arch: str | None = None,
     device: torch.device | str = "cpu",
