@@ -29,7 +29,7 @@ SET = TestSet(
     count=2000,
     data="test_2k_540p",
     needs=("*/frame1.png",),
-    download="download ATD-12K (by the authors of AnimeInterp) and put the folder test_2k_540p of its archive there",
+    download="the folder test_2k_540p of ATD-12K (by the authors of AnimeInterp)",
     samples=samples,
     # 540 rows become 544, two repeated above and two below; no figure was published for RIFE
     protocols={"rife": Protocol(("PSNR", "SSIM"), padding=Padding(32, "replicate", centred=True))},

@@ -35,8 +35,8 @@ SET = TestSet(
     count=len(SCENES),
     data=".",
     needs=("other-data", "other-gt-interp"),
-    download="download other-color-twoframes.zip and other-gt-interp.zip from the Middlebury optical flow page "
-    "(vision.middlebury.edu/flow/data) and unpack both there",
+    download="other-color-twoframes.zip and other-gt-interp.zip from the Middlebury optical flow page "
+    "(vision.middlebury.edu/flow/data)",
     samples=samples,
     protocols={
         "rife": Protocol(METRICS, {("", "IE"): 1.956}, padding=ZEROS),

@@ -51,7 +51,7 @@ SET = TestSet(
     count=4 * 310,
     data="data/SNU-FILM",
     needs=(*(f"test-{degree}.txt" for degree in DEGREES), "test"),
-    download="download SNU-FILM (test.zip and eval_modes.zip, by the authors of CAIN) and put test/ and the four lists",
+    download="SNU-FILM (test.zip, and the four lists of eval_modes.zip, by the authors of CAIN)",
     samples=samples,
     protocols={
         "rife": Protocol(METRICS),  # upstream has no script for this set and published no figure

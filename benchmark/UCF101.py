@@ -31,8 +31,8 @@ SET = TestSet(
     count=379,
     data="ucf101_interp_ours",
     needs=("*/frame_00.png",),
-    download="download the UCF101 test set of frame interpolation (ucf101_interp_ours, by the authors of Deep Voxel "
-    "Flow and CyclicGen) and unpack it there",
+    download="the UCF101 test set of frame interpolation (ucf101_interp_ours, by the authors of Deep Voxel Flow and "
+    "CyclicGen)",
     samples=samples,
     protocols={
         "rife": Protocol(METRICS, {("", "PSNR"): 35.282, ("", "SSIM"): 0.9688}),

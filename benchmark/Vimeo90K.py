@@ -31,8 +31,8 @@ SET = TestSet(
     count=3782,
     data="vimeo_interp_test",
     needs=("tri_testlist.txt", "target"),
-    download="download vimeo_interp_test.zip ('The test set for temporal frame interpolation', toflow.csail.mit.edu) "
-    "and unpack it there, with tri_testlist.txt of the triplet data beside target/",
+    download="vimeo_interp_test.zip (the test set for temporal frame interpolation, toflow.csail.mit.edu) and "
+    "tri_testlist.txt of the triplet data",
     samples=samples,
     protocols={
         "rife": Protocol(METRICS, {("", "PSNR"): 35.615, ("", "SSIM"): 0.9779}),

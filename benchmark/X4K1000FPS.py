@@ -52,7 +52,7 @@ SET = TestSet(
     count=2 * 15,
     data="X4K1000FPS",
     needs=("test/*/*/0000.png",),
-    download="download the test set of X4K1000FPS (test.zip, by the authors of XVFI) and unpack it",
+    download="the test set of X4K1000FPS (test.zip, by the authors of XVFI)",
     samples=samples,
     protocols={
         "rife": Protocol(METRICS),  # upstream has no script for this set and published no figure

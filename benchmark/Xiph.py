@@ -53,8 +53,8 @@ SET = TestSet(
     count=2 * len(CLIPS) * 49,
     data="netflix",
     needs=tuple(f"{clip}-099.png" for clip in CLIPS),
-    download="download the Netflix clips named in the script's help (4096x2160, .y4m) from media.xiph.org/video/derf, "
-    "and write their first 100 frames as PNG there, as the help says",
+    download="the eight Netflix clips of 4096x2160 (.y4m, media.xiph.org/video/derf), make PNG files of the first 100 "
+    "frames as --help says",
     samples=samples,
     protocols={
         "rife": Protocol(("PSNR", "SSIM")),  # upstream has no script for this set and published no figure

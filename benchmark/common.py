@@ -31,6 +31,7 @@ from model.wrapper import SCALES
 from video.picture import read_picture, with_channels, write_picture
 
 HALF = Fraction(1, 2)
+SHOWN = 3  # missing files that a message names
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "PSNR": psnr,
     "Y-PSNR": psnr_y,
@@ -94,7 +95,7 @@ class TestSet:
     count: int  # samples when complete
     data: str  # the folder, as upstream's scripts look for it from the repository's root
     needs: tuple[str, ...]  # what must be in the folder, each a path or a pattern
-    download: str  # what to fetch, by name, and what to do with it
+    download: str  # what to fetch, by name, for the sentence "download .., and put what it holds into .."
     samples: Callable[[Path], Iterator[Sample]]
     protocols: Mapping[str, Protocol]
     bgr: bool = True  # upstream's scripts gave the network what cv2.imread returns; only its HD scripts gave RGB
@@ -103,9 +104,10 @@ class TestSet:
         """UserError that says what to download and where to put it, unless everything needed is there."""
         missing = [name for name in self.needs if not next(root.glob(name), None)]
         if missing:
+            rest = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             raise UserError(
-                f"{self.name} is not in {root}/ (no {', '.join(missing)}): {self.download}; the folder is {root}/ "
-                "here, or name another with --data DIR"
+                f"{self.name} is not in {root}/ (no {', '.join(missing[:SHOWN])}{rest}): download {self.download}, "
+                f"and put what it holds into {root}/, or name its folder with --data DIR"
             )
 
 

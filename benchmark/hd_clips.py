@@ -27,7 +27,7 @@ FRAMES = 101  # of each clip, from its start
 PADDING = Padding(64, "replicate", centred=True)
 # The published figures were made when chroma was enlarged by SciPy's nearest; upstream's script today is bicubic.
 CHROMA = "nearest"
-DOWNLOAD = "download HD_dataset (the HD clips of MEMC-Net, linked from the README of the RIFE repository) and unpack it"
+DOWNLOAD = "HD_dataset (the HD clips of MEMC-Net, linked from the README of the RIFE repository)"
 
 
 def clip_samples(root: Path, *, step: int, grouped: bool = False) -> Iterator[Sample]:

@@ -1,4 +1,7 @@
-"""How a picture is scored: PSNR, SSIM as the paper's scripts measure it, interpolation error. One value an image."""
+"""How a picture is scored: PSNR, SSIM as the paper's scripts and as scikit-image measure it, interpolation error.
+
+One value an image.
+"""
 
 import torch
 import torch.nn.functional as F

@@ -68,7 +68,7 @@ def test_missing_data_ends_in_one_message(
     out, err = capsys.readouterr()
     assert out == ""
     assert f"{test_set.name} is not in {test_set.data}/ (no {test_set.needs[0]}" in err
-    assert f": download {test_set.download.removeprefix('download ')}; the folder is {test_set.data}/" in err
+    assert f": download {test_set.download}, and put what it holds into {test_set.data}/, or name" in err
     assert err.endswith("--data DIR\n")
     assert err.count("\n") == 1
 
