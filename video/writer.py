@@ -5,7 +5,7 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 import numpy as np
@@ -104,7 +104,7 @@ class VideoWriter:
         self.notes += tracks.notes
         return tracks
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def write(self, frame: Frame) -> None:
@@ -183,7 +183,7 @@ class PictureWriter:
         if not os.access(folder, os.W_OK):
             raise MediaError(f"{folder}: cannot be written to; choose another folder with --output")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "PictureWriter":
         return self
 
     def write(self, frame: Frame) -> None:
