@@ -88,6 +88,7 @@ def open_loader(train: Samples, order: BatchSampler, workers: int, device: torch
 
 
 def keep_to_one_thread(worker: int) -> None:
+    """What a loading process begins with: as many processes as asked for, each on one core."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -178,7 +178,9 @@ def partner(args: argparse.Namespace, left: Source) -> Source:
     return right
 
 
-def frames_out(args: argparse.Namespace, source: Source, model: RIFE, report: Report) -> Generator[Frame, None, None]:
+def frames_out(
+    args: argparse.Namespace, source: Source, right: Source | None, model: RIFE, report: Report
+) -> Generator[Frame, None, None]:
     """The whole pipeline up to the encoder: decoding and the network each on a thread of their own."""
     timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
     thresholds = Thresholds(args.scene_threshold, args.static_threshold)
@@ -190,8 +192,8 @@ def frames_out(args: argparse.Namespace, source: Source, model: RIFE, report: Re
         )
 
     frames = prefetch(source)
-    if args.stitch:
-        return prefetch(stitch_frames(frames, prefetch(partner(args, source)), model, args.scale))
+    if right is not None:
+        return prefetch(stitch_frames(frames, prefetch(right), model, args.scale))
     made = montage(frames, source.rotation, run) if args.montage else run(frames)
     if args.fps:
         made = (replace(frame, time=i / args.fps) for i, frame in enumerate(made))
@@ -215,8 +217,7 @@ def run(args: argparse.Namespace) -> int:
     if args.skip:
         print("skip flag is abandoned, please refer to issue #207.")
     source = open_frames(args.video or args.img or args.stitch[0], args.input_fps)
-    if args.stitch:
-        partner(args, source)  # refused before anything is loaded
+    right = partner(args, source) if args.stitch else None  # refused before anything is loaded
     path = output_path(args, source)
     device = pick_device(args.device)
     model = load_model(
@@ -225,7 +226,7 @@ def run(args: argparse.Namespace) -> int:
     writer = open_output(args, source, path)
     report = Report()
     try:
-        with writer, closing(frames_out(args, source, model, report)) as frames:
+        with writer, closing(frames_out(args, source, right, model, report)) as frames:
             announce(args, source, model, path)
             pause = 0.1 if sys.stderr.isatty() else 10  # seconds between lines of progress: a log wants few
             for frame in tqdm(frames, total=output_count(args, source), unit="frame", mininterval=pause):

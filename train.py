@@ -40,7 +40,7 @@ from model.training import Losses, Recipe, build, follow, learning_rate, on_devi
 from video.footage import Clips
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+PHOTO_SUFFIXES = (".jpg", ".png")
 HELD_OUT = 10  # every tenth clip validates and is not trained on
 BEST_PSNR = 60.0  # dB, what a picture that was met exactly counts as
 SHOWN = 5  # validation samples whose pictures go to tensorboard, as many as upstream shows
@@ -58,13 +58,13 @@ def open_data(args: argparse.Namespace, crop: int) -> tuple[Samples, Samples]:
         weights.append(args.mix[0])
         held = Vimeo(root, "validation")
     if args.clips:
-        files = sorted(p for p in args.clips.iterdir() if p.suffix in (".mp4", ".webm", ".mkv", ".mov", ".avi"))
+        files = sorted(p for p in args.clips.iterdir() if p.suffix in VIDEO_SUFFIXES)
         seen = [p for i, p in enumerate(files) if i % HELD_OUT]
         sources.append(Clips(seen, args.cache, crop, weak=args.weak))
         weights.append(args.mix[1])
         held = held or Clips(files[::HELD_OUT], args.cache, crop, weak=0.5, guess_flow=False)
     if args.photos:
-        textures = [read_rgb(p) for p in sorted(args.photos.iterdir()) if p.suffix in (".jpg", ".png")]
+        textures = [read_rgb(p) for p in sorted(args.photos.iterdir()) if p.suffix in PHOTO_SUFFIXES]
         sources.append(Scenes(textures, crop))
         weights.append(args.mix[2])
         held = held or Scenes(textures, crop)
@@ -224,6 +224,7 @@ def mean_losses(recent: Sequence[Tensor], world: int) -> dict[str, float]:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Upstream's flags with their defaults, ours, and one for each number of the recipe."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--epoch", type=int, default=300)
     p.add_argument("--batch_size", type=int, default=16, help="of one process (16)")
@@ -256,6 +257,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Trains as told; rank and device come from the launcher's environment."""
     args = parse(argv)
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", args.local_rank))
     cuda = torch.cuda.is_available()

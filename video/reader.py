@@ -50,11 +50,12 @@ def open_frames(path: Path | str, rate: Fraction = Fraction(24)) -> Source:
         return _open_folder(path, rate)
     if not path.exists():
         raise MediaError(f"{path}: no such file; check the path")
-    with _open_container(path) as container:
+    with open_container(path) as container:
         return _probe(path, container)
 
 
-def _open_container(path: Path) -> InputContainer:
+def open_container(path: Path) -> InputContainer:
+    """The file for demuxing; MediaError if FFmpeg cannot open it."""
     try:
         return av.open(str(path), metadata_errors="replace")
     except FFmpegError as e:
@@ -111,7 +112,7 @@ def _rate(path: Path, stream: VideoStream) -> Fraction:
     average = stream.average_rate
     if average and average <= PLAUSIBLE_RATE:
         return average
-    with _open_container(path) as container:
+    with open_container(path) as container:
         packets = container.demux(container.streams[stream.index])
         times = sorted(p.pts for p in islice(packets, RATE_SAMPLE) if p.pts is not None)
     if len(times) < 2 or times[-1] == times[0] or not stream.time_base:
@@ -121,7 +122,7 @@ def _rate(path: Path, stream: VideoStream) -> Fraction:
 
 def _decode(source: Source) -> Iterator[Frame]:
     """Frames with rising times. Damage is skipped and told in source.complaints, never fatal once frames were seen."""
-    with _open_container(source.path) as container:
+    with open_container(source.path) as container:
         stream = main_video(container)
         if stream is None:
             raise MediaError(f"{source.path}: its video stream is gone; was the file replaced?")

@@ -11,10 +11,12 @@ from typing import Any
 import av
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import AttachmentStream, Stream
+
+from video.reader import main_video, open_container
 
 AUDIO_BITRATE = 160_000  # bits/s a track, upstream's for audio that cannot be copied
 OPUS_RATE = 48_000  # Hz, the rate that libopus takes always
@@ -52,14 +54,15 @@ class Tracks:
     what was transcoded and what was dropped.
     """
 
-    def __init__(self, path: Path, video_index: int, output: OutputContainer, start: Fraction) -> None:
+    def __init__(self, path: Path, output: OutputContainer, start: Fraction) -> None:
         self.notes: list[str] = []
-        self._input: InputContainer = av.open(str(path), metadata_errors="replace")
+        self._input = open_container(path)
+        video = main_video(self._input)
         self._output = output
         self._start = start
         self._tracks: dict[int, _Track] = {}
         for stream in self._input.streams:
-            if stream.index != video_index:
+            if stream is not video:
                 self._add(stream)
         output.metadata.update(self._input.metadata)
         chapters = self._input.chapters()

@@ -12,9 +12,9 @@ import numpy as np
 from av.error import FFmpegError
 
 from video.encoding import Encoding, choose_pix_fmt, codec_options, quantise
-from video.frame import UNSPECIFIED, Colour, Frame
+from video.frame import HD_HEIGHT, UNSPECIFIED, Colour, Frame
 from video.picture import MediaError, write_picture
-from video.reader import Source, main_video
+from video.reader import Source
 from video.tracks import Tracks
 
 MAX_TIME_BASE = 2**31 - 1  # denominators that containers store in 32 bits
@@ -47,14 +47,14 @@ class VideoWriter:
         encoding = encoding or Encoding()
         self.codec = encoding.codec_for(path)
         width, height = size or source.size
-        self.upright = source.rotation != 0 and not _keeps_rotation(path)
+        self.upright = source.rotation != 0 and path.suffix.lower() not in KEEPS_ROTATION
         if self.upright and source.rotation % 180:
             width, height = height, width
         self.pix_fmt = encoding.pix_fmt or choose_pix_fmt(self.codec, source.pix_fmt, width, height)
         self.notes: list[str] = []
         if encoding.pix_fmt is None and (width % 2 or height % 2) and self.pix_fmt == "yuv444p":
             self.notes.append(f"{width}x{height} is odd, kept whole as yuv444p; some players want --pix-fmt yuv420p")
-        self.colour = source.colour or Colour(1 if height >= 720 else 6, 1, UNSPECIFIED, UNSPECIFIED, height)
+        self.colour = source.colour or Colour(1 if height >= HD_HEIGHT else 6, 1, UNSPECIFIED, UNSPECIFIED, height)
         self._last_pts: int | None = None
         self._tracks: Tracks | None = None
         try:
@@ -64,7 +64,8 @@ class VideoWriter:
         try:
             self._stream = self._video_stream(encoding, rate, time_base, width, height)
             if tracks and source.is_video:
-                self._tracks = self._follow(source)
+                self._tracks = Tracks(source.path, self._output, source.start)
+                self.notes += self._tracks.notes
             self._output.start_encoding()
         except (FFmpegError, ValueError, TypeError) as e:
             self._discard()
@@ -95,14 +96,6 @@ class VideoWriter:
         encoder.thread_type = "AUTO"
         encoder.open()
         return stream
-
-    def _follow(self, source: Source) -> Tracks:
-        with av.open(str(source.path), metadata_errors="replace") as container:
-            video = main_video(container)
-            index = -1 if video is None else video.index
-        tracks = Tracks(source.path, index, self._output, source.start)
-        self.notes += tracks.notes
-        return tracks
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -223,10 +216,6 @@ def _check_output(path: Path, source: Path, overwrite: bool) -> None:
         raise MediaError(f"{path}: its folder does not exist; make it or choose another --output")
     if not os.access(path.parent, os.W_OK):
         raise MediaError(f"{path}: its folder cannot be written to; choose another --output")
-
-
-def _keeps_rotation(path: Path) -> bool:
-    return path.suffix.lower() in KEEPS_ROTATION
 
 
 def _storable(time_base: Fraction, rate: Fraction) -> Fraction:
