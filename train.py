@@ -33,10 +33,11 @@ from torch import Tensor, nn
 from dataset import BatchSampler, Mixture, Samples, Scenes, Source, Vimeo, open_loader, read_rgb
 from model.checkpoint import DDP_PREFIX, find_weights, read_weights
 from model.errors import UserError
+from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
 from model.loading import fill
 from model.metrics import psnr
-from model.training import Losses, Recipe, build, follow, learning_rate, on_device, training_step
+from model.training import Losses, Recipe, build, follow, inherit, learning_rate, on_device, training_step
 from video.footage import Clips
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
@@ -223,6 +224,12 @@ def mean_losses(recent: Sequence[Tensor], world: int) -> dict[str, float]:
     return {f"loss/{name}": round(float(mean) / world, 6) for name, mean in zip(Losses._fields, means, strict=True)}
 
 
+def block_pair(text: str) -> tuple[int, int]:
+    """FROM:TO, for argparse."""
+    source, target = text.split(":")
+    return int(source), int(target)
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Upstream's flags with their defaults, ours, and one for each number of the recipe."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -242,6 +249,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--output", type=Path, default=Path("train_log"))
     p.add_argument("--resume", action="store_true")
     p.add_argument("--init", type=Path, help="weights to start from")
+    p.add_argument(
+        "--inherit",
+        type=block_pair,
+        nargs="+",
+        default=(),
+        metavar="FROM:TO",
+        help="v4: a coarse block starts with what a finer one has learnt, in this order, e.g. 2:0 3:2 3:1",
+    )
     p.add_argument("--steps", type=int, help="in place of --epoch")
     p.add_argument("--hours", type=float, help="the schedule follows the clock and ends after so long; not repeatable")
     p.add_argument("--seed", type=int, default=1234)
@@ -271,6 +286,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = {field: getattr(args, field) for field in Recipe.__annotations__ if getattr(args, field) is not None}
     if args.init:  # before the optimiser takes hold of the parameters, which are replaced
         fill(net, read_weights(find_weights(args.init)))
+    for source, target in args.inherit:
+        if not isinstance(net, IFNet_v4):
+            raise UserError(f"--inherit: the blocks of {args.arch} differ; it is for the v4 networks")
+        inherit(net, source, target)
     training = Training(net, replace(recipe, **chosen), args.output, device)
     if args.resume:
         training.resume()

@@ -17,6 +17,7 @@ from model.loss import LapLoss, flow_loss, mask_loss
 from model.published import PUBLISHED
 
 Sample = dict[str, Tensor]  # a batch of them; the fields are those of video/sample.py
+NEW_CHANNELS = 0.1  # how loudly fresh channels speak to those that a block took over
 DEEP_DECAY = 0.8  # an earlier block's losses count less by this factor for every block after it (as in RAFT)
 
 
@@ -72,6 +73,32 @@ def _among(name: str, names: str) -> bool:
         if name == part or (last and minor.isdigit() and int(first) <= int(minor) <= int(last)):
             return True
     return False
+
+
+@torch.no_grad()
+def inherit(net: IFNet_v4, source: int, target: int) -> None:
+    """Block `target` takes over what the narrower block `source` has learnt; its other channels start afresh.
+
+    Blocks do the same at other scales, and coarse ones learn it last: what they see is mostly aliasing, and while
+    motion is small their flow stays 0. UserError where the blocks do not allow it.
+    """
+    count = len(net.config.channels)
+    if not (0 < source < count and 0 <= target < count and net.config.channels[source] <= net.config.channels[target]):
+        raise UserError(
+            f"--inherit {source}:{target}: of {count} blocks, from one that is not the first to a wider one"
+        )
+    learnt = net.get_submodule(f"block{source}").state_dict()
+    fresh = IFNet_v4(net.config).get_submodule(f"block{target}").state_dict()
+    for key, new in fresh.items():
+        old = learnt[key]
+        if new.dim() == 4 and "beta" not in key:
+            # dimensions of inputs and outputs; the first block has no mask, features and flow, which enter last
+            inputs, outputs = (0, 1) if "lastconv" in key else (1, 0)
+            known, rest = min(old.shape[inputs], new.shape[inputs]), new.shape[inputs]
+            new.narrow(outputs, 0, old.shape[outputs]).narrow(inputs, known, rest - known).mul_(NEW_CHANNELS)
+            old = old.narrow(inputs, 0, known)
+        new[tuple(slice(size) for size in old.shape)] = old
+    net.get_submodule(f"block{target}").load_state_dict(fresh)
 
 
 def learning_rate(step: int, total: int, recipe: Recipe, world: int) -> float:

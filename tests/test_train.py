@@ -136,6 +136,27 @@ def test_average_follows_the_weights() -> None:
     assert torch.allclose(next(average.parameters()), 0.9 * kept + 0.1 * new, atol=1e-6)
 
 
+def test_a_block_takes_over_what_a_narrower_one_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With silent fresh channels the wider block is the narrower one, for which mask, features and flow are 0."""
+    monkeypatch.setattr(training, "NEW_CHANNELS", 0.0)
+    net = tiny()
+    for beta in (p for name, p in net.named_parameters() if "beta" in name):
+        nn.init.uniform_(beta)
+    training.inherit(net, 1, 0)
+    x = torch.rand(1, net.config.inputs[0], 32, 32)
+    zeros = x.new_zeros(1, net.config.inputs[1] - net.config.inputs[0] - 4, 32, 32)
+    wide = net.get_submodule("block0")(x, None, 1.0)
+    narrow = net.get_submodule("block1")(torch.cat((x, zeros), 1), x.new_zeros(1, 4, 32, 32), 1.0)
+    for made, expected in zip(wide, narrow, strict=True):
+        assert torch.allclose(made, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("source", "target"), [(0, 1), (2, 0), (1, 2)])
+def test_inheriting_needs_a_narrower_later_block(source: int, target: int) -> None:
+    with pytest.raises(UserError, match=f"--inherit {source}:{target}"):
+        training.inherit(tiny(), source, target)
+
+
 def test_nan_changes_no_weight() -> None:
     net, batch = tiny(), batch_of(2)
     before = {key: value.clone() for key, value in net.state_dict().items()}
