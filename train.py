@@ -264,7 +264,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--save_every", type=int, default=1000, help="steps from one validation and checkpoint to the next")
     p.add_argument("--log_every", type=int, default=100)
     p.add_argument("--val_samples", type=int, default=10**9, help="at most (all)")
-    p.add_argument("--teacher", action="store_true", help="v4: a block more that sees the ground truth")
+    p.add_argument(
+        "--teacher",
+        nargs="+",
+        choices=["gt", "confidence"],
+        default=(),
+        help="v4: gt, a block more that sees the ground truth; confidence, learned weights of the blocks (4.15 on)",
+    )
     p.add_argument("--compile", action="store_true", help="torch.compile the network: slow start, other rounding")
     for field, kind in Recipe.__annotations__.items():
         p.add_argument(f"--{field}", type=kind, help="of the recipe, see Recipe in model/training.py")

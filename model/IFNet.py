@@ -67,7 +67,7 @@ class IFNet(nn.Module):
         ensemble: bool = False,
         gt: Tensor | None = None,
     ) -> Prediction:
-        """Images (B,3,H,W) in 0..1, sizes multiples of 32 -> the prediction, with its teaching if `gt` is given.
+        """Images (B,3,H,W) in 0..1, sizes multiples of 32 -> the prediction, with the teaching if `gt` is given.
 
         The timestep is ignored unless `timed`, as upstream does. merged[2] is the blend before the refinement.
         """
@@ -89,12 +89,12 @@ class IFNet(nn.Module):
 
         assert flow is not None
         assert mask is not None
-        teaching = None if gt is None else self._teach(inputs, gt, img0, img1, mask, flows, merged)
+        teachings = [] if gt is None else [self._teach(inputs, gt, img0, img1, mask, flows, merged)]
         context0 = self.contextnet.warped(features0 or self.frame_features(img0), flow[:, :2])
         context1 = self.contextnet.warped(features1 or self.frame_features(img1), flow[:, 2:4])
         residual = self.unet(img0, img1, warped0, warped1, mask, flow, context0, context1) * 2 - 1
         image = (merged[-1] + residual).clamp(0, 1)
-        return Prediction(image, flow, torch.sigmoid(mask), flows, merged, masks, teaching)
+        return Prediction(image, flow, torch.sigmoid(mask), flows, merged, masks, teachings)
 
     def _teach(
         self,

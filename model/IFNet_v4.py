@@ -3,6 +3,7 @@
 Which published release has which numbers is in versions.py; nothing here depends on a release's name.
 """
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from model.errors import UserError
 from model.layers import LEAKY_SLOPE, IFBlock, Prediction, Teaching, blend, deconv, dtype_of, timestep_plane
 from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
+from model.teacher import Confidence
 from model.warp import warp
 
 AUTO_SCALE_FLOW = 32  # px; 4.0 and 4.1 start again at double scales if the largest flow to both images exceeds it
@@ -146,14 +148,16 @@ class IFNet_v4(nn.Module):
 
     arbitrary_time = True
 
-    def __init__(self, config: IFNetConfig, *, teacher: bool = False) -> None:
+    def __init__(self, config: IFNetConfig, *, teachers: Collection[str] = ()) -> None:
         super().__init__()
         self.config = config
         for i, (inputs, width) in enumerate(zip(config.inputs, config.channels, strict=True)):
             self.add_module(f"block{i}", _block(config, inputs, width))
-        self.teacher = teacher
-        if teacher:  # sees the ground truth besides what the last block sees; needed for training only
+        # needed for training only: "gt" sees the ground truth besides what the last block sees, "confidence" does not
+        if "gt" in teachers:
             self.block_tea = _block(config, config.inputs[-1] + 3, config.channels[-1])
+        if "confidence" in teachers:
+            self.teacher = Confidence(len(config.channels))
         if config.encoder:
             self.encode = Head(config.encoder, config.encoder_width, config.encoder_channels)
         if config.refine:
@@ -187,7 +191,7 @@ class IFNet_v4(nn.Module):
 
         image = warp(img0, F(t->0)) * mask + warp(img1, F(t->1)) * (1 - mask). `ensemble` averages both directions,
         `refine` adds the residual of the Unet, `every_block` also returns each block's flow, blend and mask. So does
-        `gt`, the true frame, from which the teacher, if there is one, learns.
+        `gt`, the true frame, from which the teachers learn, if there are any.
         """
         if ensemble and not self.config.ensemble:
             raise UserError("this network has no ensemble: only 3.9-4.20 and 4.24 do")
@@ -219,8 +223,10 @@ class IFNet_v4(nn.Module):
         image = state.blend()
         if refine:
             image = (image + self._residual(img0, img1, state)).clamp(0, 1)
-        teaching = self._teach(sides, plane, state, scales[-1], gt, flows, merged) if gt is not None else None
-        return Prediction(image, state.flow, torch.sigmoid(state.mask), flows, merged, masks, teaching)
+        made = Prediction(image, state.flow, torch.sigmoid(state.mask), flows, merged, masks)
+        if gt is None:
+            return made
+        return made._replace(teachings=[*self._teachings(sides, plane, state, scales[-1], gt, made)])
 
     def _step(
         self, i: int, sides: tuple[_Side, ...], t: Tensor, state: _State | None, scale: float, ensemble: bool
@@ -242,25 +248,23 @@ class IFNet_v4(nn.Module):
         warped0, warped1 = (side.warped(half) for side, half in zip(sides, flow.split(2, 1), strict=True))
         return _State(flow, mask, carried, warped0, warped1, change)
 
-    def _teach(
-        self,
-        sides: tuple[_Side, ...],
-        t: Tensor,
-        state: _State,
-        scale: float,
-        gt: Tensor,
-        flows: list[Tensor],
-        merged: list[Tensor],
-    ) -> Teaching | None:
-        """What one block more makes of it that sees the ground truth (reported of 4.25; the paper's section 3.3)."""
-        if not self.teacher:
-            return None
-        inputs = torch.cat((self._inputs(sides, t, state), gt), 1)
-        change, mask, _ = self.block_tea(inputs, state.flow, scale)
-        flow = state.flow + change
-        mask = torch.sigmoid(mask if self.config.replace_mask else state.mask + mask)
-        taught = blend(warp(sides[0].image, flow[:, :2]), warp(sides[1].image, flow[:, 2:4]), mask)
-        return Teaching(flow, mask, taught, distillation_loss(flow, taught, flows, merged, gt))
+    def _teachings(
+        self, sides: tuple[_Side, ...], t: Tensor, state: _State, scale: float, gt: Tensor, made: Prediction
+    ) -> Iterator[Teaching]:
+        """What one block more makes of it that sees the ground truth, and what trust in the right blocks would make.
+
+        4.25 is reported to train both (the first is the paper's, section 3.3).
+        """
+        img0, img1 = (side.image for side in sides)
+        if hasattr(self, "block_tea"):
+            inputs = torch.cat((self._inputs(sides, t, state), gt), 1)
+            change, mask, _ = self.block_tea(inputs, state.flow, scale)
+            flow = state.flow + change
+            mask = torch.sigmoid(mask if self.config.replace_mask else state.mask + mask)
+            taught = blend(warp(img0, flow[:, :2]), warp(img1, flow[:, 2:4]), mask)
+            yield Teaching(flow, mask, taught, distillation_loss(flow, taught, made.flows, made.merged, gt))
+        if hasattr(self, "teacher"):
+            yield self.teacher(img0, img1, gt, made.flows, made.masks, made.merged)
 
     def _inputs(self, sides: tuple[_Side, ...], t: Tensor, state: _State | None) -> Tensor:
         """What a block sees besides the flow: (B,7+2E,H,W) at first, then (B,8+2E+carried,H,W)."""

@@ -88,21 +88,21 @@ class Model:
         self.flownet.train(training)
         with torch.set_grad_enabled(training):
             out: Prediction = self.flownet(imgs[:, :3], imgs[:, 3:], timestep, gt=gt)
-            if out.teaching is None:
+            if not out.teachings:
                 raise ValueError(f"RIFE {self.name} has no teacher: update trains the paper's networks")
             loss_l1 = self.lap(out.image, gt).mean()
-            loss_tea = self.lap(out.teaching.merged, gt).mean()
+            loss_tea = self.lap(out.teachings[0].merged, gt).mean()
         if training:
             self.optimG.zero_grad()
-            (loss_l1 + loss_tea + DISTILLATION * out.teaching.distillation).backward()
+            (loss_l1 + loss_tea + DISTILLATION * out.teachings[0].distillation).backward()
             self.optimG.step()
         return out.image, {
-            "merged_tea": out.teaching.merged,
+            "merged_tea": out.teachings[0].merged,
             "mask": out.mask,
-            "mask_tea": out.teaching.mask,
+            "mask_tea": out.teachings[0].mask,
             "flow": out.flow[:, :2],
-            "flow_tea": out.teaching.flow,
+            "flow_tea": out.teachings[0].flow,
             "loss_l1": loss_l1,
             "loss_tea": loss_tea,
-            "loss_distill": out.teaching.distillation,
+            "loss_distill": out.teachings[0].distillation,
         }

@@ -12,7 +12,7 @@ LEAKY_SLOPE = 0.2  # of every LeakyReLU in the v4 networks
 
 
 class Teaching(NamedTuple):
-    """What the privileged teacher, which sees the ground truth, made of a pair (paper section 3.3)."""
+    """What a teacher made of a pair: the privileged one, which sees the ground truth (paper section 3.3), or 4.15's."""
 
     flow: Tensor  # (B,4,H,W) px
     mask: Tensor  # (B,1,H,W) in 0..1
@@ -29,7 +29,7 @@ class Prediction(NamedTuple):
     flows: Sequence[Tensor] = ()  # after each block, coarse to fine
     merged: Sequence[Tensor] = ()  # each block's blend, before any refinement
     masks: Sequence[Tensor] = ()  # each block's mask (B,1,H,W), logits
-    teaching: Teaching | None = None  # if the ground truth was given
+    teachings: Sequence[Teaching] = ()  # of every teacher, if the ground truth was given
 
 
 def activation(kind: str, channels: int) -> nn.Module:

@@ -1,6 +1,7 @@
 """One training step: the recipe's numbers, the learning rate, the losses, the update. train.py calls it in its loop."""
 
 import math
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -53,7 +54,7 @@ class Losses(NamedTuple):
     mask: Tensor
 
 
-def build(arch: str, teacher: bool) -> tuple[IFNet | IFNet_v4, Recipe, int]:
+def build(arch: str, teachers: Collection[str] = ()) -> tuple[IFNet | IFNet_v4, Recipe, int]:
     """The network named by --arch, with its recipe and the size of its crops."""
     if arch in ("rife", "rife_m"):
         return IFNet(timed=arch == "rife_m"), Recipe(distillation=0.01 if arch == "rife" else 0.005), 224
@@ -62,7 +63,7 @@ def build(arch: str, teacher: bool) -> tuple[IFNet | IFNet_v4, Recipe, int]:
         raise UserError(f"--arch {arch}: known are rife, rife_m, and v before one of {', '.join(PUBLISHED)}")
     # crops of 256: on 128 the coarsest block sees a map of 2x2, learns its border, and fails on whole frames
     recipe = Recipe(peak=4e-4, warmup=500, processes=1, clip=1.0, deep=0.3, flow=0.02, mask=0.02, anneal=0.1)
-    return IFNet_v4(config, teacher=teacher), recipe, 256
+    return IFNet_v4(config, teachers=teachers), recipe, 256
 
 
 def _among(name: str, names: str) -> bool:
@@ -127,8 +128,9 @@ def losses(out: Prediction, batch: Sample, recipe: Recipe, progress: float) -> L
     lap = LapLoss()
     zero = gt.new_zeros(())
     l1, teacher, distillation = lap(out.image, gt), zero, zero
-    if out.teaching is not None:
-        teacher, distillation = lap(out.teaching.merged, gt), out.teaching.distillation
+    if out.teachings:
+        teacher = torch.stack([lap(t.merged, gt) for t in out.teachings]).sum()
+        distillation = torch.stack([t.distillation for t in out.teachings]).sum()
     shares = [DEEP_DECAY ** (len(out.flows) - 1 - i) for i in range(len(out.flows))]
     deep = flow = mask = zero
     if recipe.deep:

@@ -70,11 +70,11 @@ def run_network(net: torch.nn.Module, case: dict[str, Any], inputs: dict[str, np
         named |= {f"flow{i}": flow, f"flow_block{i}": flow}
     for i, merged in enumerate(out.merged):
         named[f"merged{i}"] = merged
-    if out.teaching is not None:
-        named |= {"flow_teacher": out.teaching.flow, "merged_teacher": out.teaching.merged}
+    if out.teachings:
+        named |= {"flow_teacher": out.teachings[0].flow, "merged_teacher": out.teachings[0].merged}
     outputs = {key: padder.unpad(value) for key, value in named.items()}
-    if out.teaching is not None:
-        outputs["loss_distill"] = out.teaching.distillation
+    if out.teachings:
+        outputs["loss_distill"] = out.teachings[0].distillation
     return outputs
 
 
