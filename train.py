@@ -37,7 +37,17 @@ from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
 from model.loading import fill
 from model.metrics import psnr
-from model.training import Losses, Recipe, build, follow, inherit, learning_rate, on_device, training_step
+from model.training import (
+    Losses,
+    Recipe,
+    build,
+    follow,
+    inherit,
+    learning_rate,
+    on_device,
+    open_optimizer,
+    training_step,
+)
 from video.footage import Clips
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
@@ -82,7 +92,7 @@ class Training:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.net, self.recipe, self.folder, self.device = net.to(device), recipe, folder, device
         self.average: Any = copy.deepcopy(self.net) if recipe.ema else self.net
-        self.optimizer = torch.optim.AdamW(net.parameters(), lr=1e-6, weight_decay=recipe.weight_decay)
+        self.optimizer = open_optimizer(net, recipe)
         self.scaler = torch.amp.GradScaler(device.type) if recipe.amp == "fp16" else None
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
         self.board: Any = None

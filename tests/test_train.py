@@ -203,16 +203,19 @@ def logged(folder: Path) -> dict[int, dict[str, float]]:
     return {line["step"]: line for line in lines if "loss/total" in line}
 
 
-def start(folder: Path, resume: bool = False, seed: int = 0) -> Training:
-    made = Training(tiny(seed), RECIPE, folder, torch.device("cpu"))
+def start(folder: Path, resume: bool = False, seed: int = 0, optimizer: str = "adamw") -> Training:
+    made = Training(tiny(seed), train.replace(RECIPE, optimizer=optimizer), folder, torch.device("cpu"))
     if resume:
         made.resume()
     made.start()
     return made
 
 
-def test_killed_and_resumed_is_as_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = start(tmp_path / "whole")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_killed_and_resumed_is_as_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    whole = start(tmp_path / "whole", optimizer=optimizer)
     run(whole, settings(tmp_path / "whole", "--steps", "7"), scenes(), scenes(2))
 
     done = 0
@@ -226,9 +229,14 @@ def test_killed_and_resumed_is_as_never_stopped(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(train, "training_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(start(tmp_path / "cut"), settings(tmp_path / "cut", "--steps", "7"), scenes(), scenes(2))
+        run(
+            start(tmp_path / "cut", optimizer=optimizer),
+            settings(tmp_path / "cut", "--steps", "7"),
+            scenes(),
+            scenes(2),
+        )
     monkeypatch.undo()
-    resumed = start(tmp_path / "cut", resume=True, seed=5)
+    resumed = start(tmp_path / "cut", resume=True, seed=5, optimizer=optimizer)
     assert resumed.step == 4
     run(resumed, settings(tmp_path / "cut", "--steps", "7"), scenes(), scenes(2))
 
