@@ -21,15 +21,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.baselines import BASELINES, Baseline
+from benchmark.record import write_json
 from benchmark.table import Scores, render, summary
 from benchmark.test_set import Protocol, Sample, TestSet
-from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, file_name, write_case
+from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, file_name, located, write_case
 from model import RIFE, UserError, load_model, pick_device
 from model.image import levels, to_picture, to_tensor
 from model.loading import TRAIN_LOG
 from model.metrics import interpolation_error, load_lpips, psnr, psnr_y, ssim, ssim_uniform
 from model.wrapper import SCALES
-from video.picture import write_bytes, write_picture
+from video.picture import write_picture
 
 BATCH_PIXELS = 2**22  # of a batch on a GPU: 36 samples of Vimeo90K, 4 of 720p, one beyond 1440p
 Metric = Callable[[Tensor, Tensor], Tensor]  # predictions and truths (B,3,H,W) RGB in 0..1 -> (B,)
@@ -160,8 +161,8 @@ class Saved:
         records = []
         for i, case in enumerate(self.worst.cases, 1):
             case.add_motion(model, model.name, scale=protocol.scale_of(case.where["group"]), bgr=bgr)
-            records.append(write_case((self.folder / "worst" / str(i)).resolve(), case))
-        return records
+            records.append(write_case(self.folder / "worst", i, case))
+        return located(records, self.folder.resolve() / "worst")
 
 
 def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
@@ -225,17 +226,10 @@ def run(test_set: TestSet, args: argparse.Namespace) -> None:
     found = summary(scores, tuple(metrics), protocol.published, model.name if model else None)
     report = {**setting, "samples": scores.samples, "of": test_set.count, **found}
     print(render(report))
-    if model and saved:
-        report["worst"] = saved.write_worst(model, protocol, bgr=test_set.bgr)
+    worst = saved.write_worst(model, protocol, bgr=test_set.bgr) if model and saved else []
     if args.json:
-        write_json(args.json, {**report, "each": scores.rows})
+        write_json(args.json, {**report, "worst": worst, "each": scores.rows})
     print(json.dumps(report))
-
-
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Writes a record, folder and all; the name appears when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, json.dumps(record, indent=1).encode())
 
 
 def main(test_set: TestSet, doc: str | None, argv: list[str] | None = None) -> int:

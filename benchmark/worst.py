@@ -71,18 +71,21 @@ class Worst:
         return [case for _, case in sorted(self.places.values(), key=lambda kept: -kept[0])]
 
 
-def write_case(folder: Path, case: Case) -> dict[str, Any]:
-    """Writes the pictures into a folder -> the JSON record of the case, which names them by path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for i, (title, picture) in enumerate(case.pictures.items()):
-        file = folder / f"{i}_{file_name(title)}.png"
-        write_picture(file, picture)
-        files[title] = str(file)
+def write_case(folder: Path, number: int, case: Case) -> dict[str, Any]:
+    """Writes the pictures to folder/NUMBER/ -> the case's JSON record, which names them as seen from the folder."""
+    (folder / str(number)).mkdir(parents=True, exist_ok=True)
+    files = {title: f"{number}/{i}_{file_name(title)}.png" for i, title in enumerate(case.pictures)}
+    for title, picture in case.pictures.items():
+        write_picture(folder / files[title], picture)
     scores = {
         method: {metric: finite(value) for metric, value in values.items()} for method, values in case.scores.items()
     }
     return {**case.where, "scores": scores, "pictures": files}
+
+
+def located(records: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """The records of `write_case`, their pictures named as seen from where `folder` is."""
+    return [{**r, "pictures": {title: str(folder / name) for title, name in r["pictures"].items()}} for r in records]
 
 
 def file_name(title: str) -> str:

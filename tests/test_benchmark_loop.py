@@ -204,7 +204,9 @@ def test_saved_frames_show_the_worst_samples(tmp_path: Path, evaluate: Evaluate)
         names = "frame_00.png", "frame_01_gt.png", "frame_02.png"
         truth = grey + np.random.default_rng(i).integers(0, noise, grey.shape, np.uint8)
         write({tmp_path / str(i) / name: p for name, p in zip(names, (grey, truth, grey), strict=True)})
-    report = evaluate("UCF101", Seen(3), tmp_path, "--save-frames", str(tmp_path / "out"))
+    options = "--save-frames", str(tmp_path / "out"), "--json", str(tmp_path / "results.json")
+    evaluate("UCF101", Seen(3), tmp_path, *options)
+    report = json.loads((tmp_path / "results.json").read_text())
     assert [case["sample"] for case in report["worst"]] == ["3", "1", "2"]
     case = report["worst"][0]
     assert list(case["pictures"]) == [
