@@ -15,7 +15,7 @@ import pytest
 import torch
 from scored import Evaluate, Noisy, Seen, middlebury, pictures, value, write
 
-from benchmark import HD, UCF101, Vimeo90K, common
+from benchmark import ATD12K, HD, SNU_FILM, UCF101, X4K1000FPS, Vimeo90K, Xiph, common
 from benchmark import MiddleBury_Other as Middlebury
 from benchmark.test_set import TestSet, triplet
 from model.IFNet_v4 import IFNet_v4
@@ -50,20 +50,26 @@ def test_rounding_costs_what_the_twelfth_of_a_level_says(
 
 
 @pytest.mark.parametrize(
-    ("test_set", "size", "expected"),
+    ("test_set", "protocol", "size", "expected"),
     [
-        (HD.SET, (720, 1280), (0, 0, 24, 24)),
-        (HD.SET, (1080, 1920), (0, 0, 4, 4)),
-        (HD.SET, (544, 1280), (0, 0, 16, 16)),
-        (Middlebury.SET, (380, 420), (0, 220, 0, 100)),
-        (UCF101.SET, (256, 256), (0, 0, 0, 0)),
-        (Vimeo90K.SET, (256, 448), (0, 0, 0, 0)),
+        (HD.SET, "rife", (720, 1280), (0, 0, 24, 24)),
+        (HD.SET, "rife", (1080, 1920), (0, 0, 4, 4)),
+        (HD.SET, "rife", (544, 1280), (0, 0, 16, 16)),
+        (Middlebury.SET, "rife", (380, 420), (0, 220, 0, 100)),
+        (Middlebury.SET, "ema", (388, 584), (12, 12, 14, 14)),
+        (UCF101.SET, "rife", (256, 256), (0, 0, 0, 0)),
+        (Vimeo90K.SET, "rife", (256, 448), (0, 0, 0, 0)),
+        (ATD12K.SET, "rife", (540, 960), (0, 0, 2, 2)),
+        (SNU_FILM.SET, "ema", (720, 1280), (0, 0, 8, 8)),
+        (SNU_FILM.SET, "ifrnet", (720, 1280), (0, 0, 0, 0)),
+        (Xiph.SET, "ema", (1080, 2048), (0, 0, 4, 4)),
+        (X4K1000FPS.SET, "ema", (2160, 4096), (0, 0, 8, 8)),
     ],
 )
 def test_padding_at_the_sets_own_sizes(
-    test_set: TestSet, size: tuple[int, int], expected: tuple[int, int, int, int]
+    test_set: TestSet, protocol: str, size: tuple[int, int], expected: tuple[int, int, int, int]
 ) -> None:
-    assert test_set.protocols["rife"].padding.amounts(*size) == expected
+    assert test_set.protocols[protocol].padding.amounts(*size) == expected
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
