@@ -29,6 +29,7 @@ from typing import Any
 # run as a script, this folder is on the path, not the repository's root
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import cv2
 import numpy as np
 from torch import Tensor
 from tqdm import tqdm
@@ -44,11 +45,12 @@ from model import RIFE, UserError, load_model, pick_device
 from model.image import to_picture, to_tensor
 from model.loading import TRAIN_LOG
 from model.wrapper import HALVING_TOLERANCE, SCALES, PreparedFrame
+from video.footage import REPEAT_LEVELS
 from video.frame import Frame
 from video.interpolate import prefetch
 from video.picture import with_channels, write_bytes
 from video.reader import Source, open_frames
-from video.scene import CUT_SSIM, REPEAT_SSIM, Change, compare, thumbnail
+from video.scene import CUT_SSIM, Change, compare, thumbnail
 
 QUALITY = ("PSNR", "SSIM 7x7")
 COLUMNS = (*QUALITY, "seconds")
@@ -119,7 +121,7 @@ def look(frames: Iterable[Frame]) -> Iterator[Seen]:
 
 
 def triplets(
-    frames: Iterable[Seen], left_out: list[dict[str, Any]], scene_threshold: float, static_threshold: float
+    frames: Iterable[Seen], left_out: list[dict[str, Any]], scene_threshold: float, repeat_levels: float
 ) -> Iterator[tuple[Seen, Seen, Seen]]:
     """Every second frame between its neighbours. Those that are no truth go to `left_out`, with the reason."""
     frames = iter(frames)
@@ -127,16 +129,24 @@ def triplets(
     for truth, last in zip(frames, frames, strict=False):  # two at a time; a single one at the end has no neighbour
         assert first is not None
         pairs = (first, truth), (truth, last)
-        if any(a.picture.shape != b.picture.shape for a, b in pairs):
-            why = "change of size"
-        else:
-            changes = [compare(a.small, b.small, scene_threshold, static_threshold) for a, b in pairs]
-            why = next((c.value for c in (Change.CUT, Change.REPEAT) if c in changes), "")
+        why = next(filter(None, (parted(a, b, scene_threshold, repeat_levels) for a, b in pairs)), "")
         if why:
             left_out.append({"frame": truth.index, "time": round(float(truth.time), 6), "why": why})
         else:
             yield first, truth, last
         first = last
+
+
+def parted(first: Seen, second: Seen, scene_threshold: float, repeat_levels: float) -> str:
+    """Why no motion leads from one frame to the next; nothing if it does.
+
+    Repeats are found at full size: on the thumbnails that inference_video.py compares, slow motion is one too.
+    """
+    if first.picture.shape != second.picture.shape:
+        return "change of size"
+    if compare(first.small, second.small, scene_threshold, 1) is Change.CUT:
+        return "cut"
+    return "repeat" if cv2.absdiff(first.picture, second.picture).mean() < repeat_levels else ""
 
 
 def timestep_of(first: Seen, truth: Seen, last: Seen) -> Fraction:
@@ -195,11 +205,11 @@ def run(args: argparse.Namespace) -> None:
         total = min(args.limit or sys.maxsize, source.count) if source.count else args.limit
         with closing(prefetch(source)) as frames:
             bar = tqdm(islice(frames, args.limit), total=total, unit="frame", file=sys.stderr)
-            found = triplets(look(bar), left_out, args.scene_threshold, args.static_threshold)
+            found = triplets(look(bar), left_out, args.scene_threshold, args.repeat_levels)
             evaluate(found, methods, scores, worst)
         if not scores.rows:
             whys = ", ".join(sorted({entry["why"] for entry in left_out})) or "fewer than three frames"
-            raise UserError(f"{args.clip}: no frame to score ({whys}); --scene-threshold 0 --static-threshold 1 "
+            raise UserError(f"{args.clip}: no frame to score ({whys}); --scene-threshold 0 --repeat-levels 0 "
                             "leaves none out, a larger --limit reads on")  # fmt: skip
         report = report_of(source, choices, scores, left_out)
         records = write_worst(folder, worst, choices)
@@ -261,8 +271,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--limit", type=int, metavar="N", help="the first N frames of the clip only, 3 or more")
     p.add_argument("--scene-threshold", type=float, default=CUT_SSIM, help="similarity below which two frames are "
                    "parted by a cut (default: %(default)s); 0: never")  # fmt: skip
-    p.add_argument("--static-threshold", type=float, default=REPEAT_SSIM, help="similarity above which a frame repeats "
-                   "another (default: %(default)s); 1: never")  # fmt: skip
+    p.add_argument("--repeat-levels", type=float, default=REPEAT_LEVELS, help="mean difference in 8-bit levels below "
+                   "which a frame repeats another (default: %(default)s); 0: never")  # fmt: skip
     p.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: benchmark_NAME)")
     p.add_argument("--overwrite", action="store_true", help="replace that folder if it exists")
     p.add_argument("--json", type=Path, metavar="FILE", help="also write results.json here")

@@ -133,15 +133,26 @@ def test_cuts_and_repeats_are_left_out_and_named(run: Run, tmp_path: Path) -> No
     assert [entry["time"] for entry in report["left_out"]] == pytest.approx([5 / 24, 7 / 24], abs=1e-6)
     assert report["samples"] == 3
     assert "3 frames made anew; left out: 1 for a cut, 1 for a repeat" in out
-    status, out, _ = run("shot", "--scene-threshold", "0", "--static-threshold", "1", "--model", "still", "--overwrite")
+    status, out, _ = run("shot", "--scene-threshold", "0", "--repeat-levels", "0", "--model", "still", "--overwrite")
     assert json.loads(out.splitlines()[-1])["samples"] == 5
+
+
+@pytest.mark.parametrize(("levels", "why"), [(1, "repeat"), (2, "")])
+def test_slow_motion_is_no_repeat(levels: int, why: str) -> None:
+    """A sixth of the pixels brighter by 1 or 2 levels: 0.17 or 0.33 on average, on both sides of 0.25."""
+    picture = scene(0, 1)[0] // 2
+    brighter = picture.copy()
+    brighter[:8] += np.uint8(levels)
+    first, second = clip.look([Frame(picture, Fraction(0)), Frame(brighter, Fraction(1))])
+    assert clip.parted(first, second, clip.CUT_SSIM, clip.REPEAT_LEVELS) == why
+    assert clip.parted(first, second, clip.CUT_SSIM, 0) == ""
 
 
 def test_nothing_to_score(run: Run, tmp_path: Path) -> None:
     shot(tmp_path / "shot", [scene(0, 1)[0]] * 5)
     status, out, err = run("shot", "--model", "still")
     assert (status, out) == (1, "")
-    assert "shot: no frame to score (repeat); --scene-threshold 0 --static-threshold 1 leaves none out" in err
+    assert "shot: no frame to score (repeat); --scene-threshold 0 --repeat-levels 0 leaves none out" in err
     assert [path.name for path in tmp_path.iterdir()] == ["shot"]
 
 
@@ -180,7 +191,7 @@ def test_frames_are_read_as_they_are_needed_and_in_8_bits() -> None:
             pulled.append(i)
             yield Frame(pictures[i % 4].astype(np.uint16) * 257, Fraction(i, 24))
 
-    found = clip.triplets(clip.look(endless()), [], 0, 1)
+    found = clip.triplets(clip.look(endless()), [], 0, 0)
     assert [seen.index for seen in next(found)] == [0, 1, 2]
     assert pulled == [0, 1, 2]
     first, truth, last = next(found)
@@ -192,7 +203,7 @@ def test_sizes_that_change_are_left_out() -> None:
     sizes = [(48, 64)] * 4 + [(32, 64)] * 3
     frames = [Frame(scene(0, 1, size)[0], Fraction(i, 24)) for i, size in enumerate(sizes)]
     left_out: list[dict[str, Any]] = []
-    found = clip.triplets(clip.look(frames), left_out, 0, 1)
+    found = clip.triplets(clip.look(frames), left_out, 0, 0)
     assert [truth.index for _, truth, _ in found] == [1, 5]
     assert [(entry["frame"], entry["why"]) for entry in left_out] == [(3, "change of size")]
 
