@@ -14,8 +14,9 @@ from pathlib import Path
 # run as a script, this folder is on the path, not the repository's root
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmark.common import Protocol, Sample, TestSet, main
+from benchmark.common import main
 from benchmark.hd_clips import DOWNLOAD, NAMES, PADDING, clip_samples
+from benchmark.test_set import Protocol, Sample, TestSet
 
 
 def samples(root: Path) -> Iterator[Sample]:

@@ -15,7 +15,8 @@ from pathlib import Path
 # run as a script, this folder is on the path, not the repository's root
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmark.common import Padding, Protocol, Sample, TestSet, main, triplet
+from benchmark.common import main
+from benchmark.test_set import Padding, Protocol, Sample, TestSet, triplet
 from model import UserError
 
 DEGREES = ("easy", "medium", "hard", "extreme")

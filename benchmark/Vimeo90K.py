@@ -14,7 +14,8 @@ from pathlib import Path
 # run as a script, this folder is on the path, not the repository's root
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmark.common import Protocol, Sample, TestSet, main, triplet
+from benchmark.common import main
+from benchmark.test_set import Protocol, Sample, TestSet, triplet
 
 METRICS = ("PSNR", "SSIM")
 

@@ -19,7 +19,8 @@ from fractions import Fraction
 
 import cv2
 
-from benchmark.common import Padding, Protocol, Sample, TestSet, main, sample_of
+from benchmark.common import main
+from benchmark.test_set import Padding, Protocol, Sample, TestSet, sample_of
 
 STEP, LAST = 4, 32
 METRICS = ("PSNR", "SSIM")

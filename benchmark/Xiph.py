@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from benchmark.common import HALF, Padding, Protocol, Sample, TestSet, main
-from benchmark.common import triplet as read_triplet
+from benchmark.common import main
+from benchmark.test_set import HALF, Padding, Protocol, Sample, TestSet
+from benchmark.test_set import triplet as read_triplet
 
 CLIPS = ("BoxingPractice", "Crosswalk", "DrivingPOV", "FoodMarket", "FoodMarket2", "RitualDance", "SquareAndTimelapse",
          "Tango")  # fmt: skip

@@ -1,19 +1,18 @@
-"""The one loop behind every test set: what a sample is, how a protocol scores it, the arguments of the scripts.
+"""The one loop behind every test set, and the arguments of the scripts.
 
-A test set is a file of its own that lists samples and says by which protocol its published figure was made. Pictures
-are RGB here; sets that were published in BGR are flipped at the network's door.
+A test set is a file of its own that lists samples and says by which protocol its published figure was made.
 """
 
 import argparse
 import dataclasses
 import json
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from itertools import islice
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,165 +21,148 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.baselines import BASELINES, Baseline
+from benchmark.record import write_json
 from benchmark.table import Scores, render, summary
+from benchmark.test_set import Protocol, Sample, TestSet
+from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, file_name, located, write_case
 from model import RIFE, UserError, load_model, pick_device
-from model.image import to_picture, to_tensor
+from model.image import levels, to_picture, to_tensor
 from model.loading import TRAIN_LOG
-from model.metrics import interpolation_error, psnr, psnr_y, ssim, ssim_uniform
+from model.metrics import interpolation_error, load_lpips, psnr, psnr_y, ssim, ssim_uniform
 from model.wrapper import SCALES
-from video.picture import read_picture, with_channels, write_picture
+from video.picture import write_picture
 
-HALF = Fraction(1, 2)
-SHOWN = 3  # missing files that a message names
-METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+BATCH_PIXELS = 2**22  # of a batch on a GPU: 36 samples of Vimeo90K, 4 of 720p, one beyond 1440p
+Metric = Callable[[Tensor, Tensor], Tensor]  # predictions and truths (B,3,H,W) RGB in 0..1 -> (B,)
+METRICS: dict[str, Metric] = {
     "PSNR": psnr,
     "Y-PSNR": psnr_y,
     "IE": interpolation_error,
     "SSIM": lambda pred, gt: ssim(gt, pred),  # upstream gives the ground truth first: it decides the range
     "SSIM 7x7": ssim_uniform,
 }
+Method = Callable[[Sequence[Sample]], Iterable[Tensor]]  # a batch -> (B,3,H,W) RGB in 0..1 for each timestep
+Made = Mapping[str, list[tuple[Tensor, dict[str, float]]]]  # by method: image and scores, for each timestep
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Two frames and the truth between them, (H,W,3) uint8 RGB."""
+def batches(samples: Iterable[Sample], size: int | None) -> Iterator[list[Sample]]:
+    """Up to `size` samples that follow each other with one group, one picture size and the same timesteps.
 
-    name: str
-    frames: tuple[np.ndarray, np.ndarray]
-    targets: Mapping[Fraction, np.ndarray]  # by timestep, rising
-    group: str = ""  # groups are reported apart: "4K", "easy"
-    clip: str = ""  # the mean is taken over each clip first, then over the clips of a group
-
-
-@dataclass(frozen=True)
-class Padding:
-    """How a script pads before the network: to `at_least`, then to a multiple; right and bottom unless centred.
-
-    The network pads on with zeros where it needs more, as it does everywhere else.
+    None: as many as hold BATCH_PIXELS.
     """
 
-    multiple: int = 1
-    mode: str = "constant"  # of torch.nn.functional.pad
-    centred: bool = False
-    at_least: tuple[int, int] = (0, 0)  # height and width in px
+    def kind(sample: Sample) -> tuple[str, tuple[int, ...], tuple[Fraction, ...]]:
+        return sample.group, sample.frames[0].shape, tuple(sample.targets)
 
-    def amounts(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Left, right, top and bottom in px."""
-        down, right = (
-            max(least - size, 0) + -max(size, least) % self.multiple
-            for size, least in zip((height, width), self.at_least, strict=True)
-        )
-        left, top = (right // 2, down // 2) if self.centred else (0, 0)
-        return left, right - left, top, down - top
+    for (_, (height, width, _), _), run in groupby(samples, kind):
+        while batch := list(islice(run, size or max(1, BATCH_PIXELS // (height * width)))):
+            yield batch
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """How a figure was made, and what it was for RIFE: published[group, metric]."""
-
-    metrics: tuple[str, ...]
-    published: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    rounded: bool = True  # whether the prediction is rounded to 8 bits before it is scored
-    padding: Padding = Padding()
-    scale: float = 1.0  # of the flow estimate
-    group_scales: Mapping[str, float] = field(default_factory=dict)  # where it differs between groups
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """Where data come from, how samples are listed, and the protocols by which the set is scored."""
-
-    __test__ = False  # the name makes pytest take it for a test
-    name: str
-    count: int  # samples when complete
-    data: str  # the folder, as upstream's scripts look for it from the repository's root
-    needs: tuple[str, ...]  # what must be in the folder, each a path or a pattern
-    download: str  # what to fetch, by name, for the sentence "download .., and put what it holds into .."
-    samples: Callable[[Path], Iterator[Sample]]
-    protocols: Mapping[str, Protocol]
-    bgr: bool = True  # upstream's scripts gave the network what cv2.imread returns; only its HD scripts gave RGB
-
-    def check(self, root: Path) -> None:
-        """UserError that says what to download and where to put it, unless everything needed is there."""
-        missing = [name for name in self.needs if not next(root.glob(name), None)]
-        if missing:
-            rest = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-            raise UserError(
-                f"{self.name} is not in {root}/ (no {', '.join(missing[:SHOWN])}{rest}): download {self.download}, "
-                f"and put what it holds into {root}/, or name its folder with --data DIR"
-            )
-
-
-def triplet(name: str, first: Path, middle: Path, last: Path, *, group: str = "") -> Sample:
-    """The sample whose truth is halfway. UserError where sizes differ."""
-    return sample_of(name, (first, last), {HALF: middle}, group=group)
-
-
-def sample_of(
-    name: str, ends: tuple[Path, Path], between: Mapping[Fraction, Path], *, group: str = "", clip: str = ""
-) -> Sample:
-    """Reads two frames and the truth between them; UserError where sizes differ or a picture is not 8-bit."""
-    pictures = [read_picture(path) for path in (*ends, *between.values())]
-    for path, picture in zip((*ends, *between.values()), pictures, strict=True):
-        if picture.dtype != np.uint8 or picture.shape[:2] != pictures[0].shape[:2]:
-            height, width = pictures[0].shape[:2]
-            raise UserError(f"{path}: not an 8-bit picture of {width}x{height} like {ends[0]}; unpack the data again")
-    first, last, *truth = (with_channels(picture, 3)[:, :, :3] for picture in pictures)
-    return Sample(name, (first, last), dict(zip(between, truth, strict=True)), group, clip)
+def stack(pictures: Iterable[np.ndarray], device: torch.device) -> Tensor:
+    """B pictures (H,W,3), uint8 or float32 in 0..1 -> (B,3,H,W) in 0..1."""
+    return torch.cat([to_tensor(picture, device) for picture in pictures])
 
 
 @torch.no_grad()
-def predict(model: RIFE, sample: Sample, protocol: Protocol, *, bgr: bool, tta: bool = False) -> Iterator[Tensor]:
-    """The frames between, (1,3,H,W) RGB in 0..1, in the order of the sample's targets."""
-    scale = protocol.group_scales.get(sample.group, protocol.scale)
-    height, width = sample.frames[0].shape[:2]
+def predict(
+    batch: Sequence[Sample], *, model: RIFE, protocol: Protocol, bgr: bool, tta: bool = False
+) -> Iterator[Tensor]:
+    """The frames between, (B,3,H,W) RGB in 0..1, in the order of the samples' targets."""
+    height, width = batch[0].frames[0].shape[:2]
     padding = protocol.padding.amounts(height, width)
     left, _, top, _ = padding
     inputs = []
-    for frame in sample.frames:
-        image = to_tensor(frame, model.device)
+    for frames in zip(*(sample.frames for sample in batch), strict=True):
+        image = stack(frames, model.device)
         image = image.flip(1) if bgr else image  # RGB -> BGR, as the published figure was made
         inputs.append(F.pad(image, padding, protocol.padding.mode) if any(padding) else image)
-    for made in model.between(inputs[0], inputs[1], tuple(sample.targets), scale=scale, tta=tta):
+    scale = protocol.scale_of(batch[0].group)
+    for made in model.between(inputs[0], inputs[1], tuple(batch[0].targets), scale=scale, tta=tta):
         image = made[..., top : top + height, left : left + width].clamp(0, 1)
         yield image.flip(1) if bgr else image  # and back
 
 
+def classical(batch: Sequence[Sample], *, baseline: Baseline, device: torch.device) -> Iterator[Tensor]:
+    """What a baseline makes of each sample, as `predict` gives it."""
+    for t in batch[0].targets:
+        made = (baseline(sample.frames[0], sample.frames[1], t) for sample in batch)
+        yield stack((np.asarray(picture, np.float32) / 255 for picture in made), device)
+
+
+def score(image: Tensor, truth: Tensor, metrics: Mapping[str, Metric], *, rounded: bool) -> list[dict[str, float]]:
+    """(B,3,H,W) RGB in 0..1, twice -> the value of each metric for each of the B images."""
+    image = levels(image) / 255 if rounded else image
+    columns = {name: metric(image, truth).tolist() for name, metric in metrics.items()}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
 def evaluate(
-    test_set: TestSet, protocol: Protocol, samples: Iterator[Sample], model: RIFE | None, args: argparse.Namespace
+    samples: Iterable[Sample],
+    methods: Mapping[str, Method],
+    metrics: Mapping[str, Metric],
+    *,
+    rounded: bool,
+    batch_size: int | None,
+    device: torch.device,
+    total: int,
+    each: Callable[[Sample, Made], None] | None = None,
 ) -> Scores:
-    """Scores of the network (if there is one) and of the baselines, with the running mean on stderr."""
+    """Scores of every method on every sample, with the first one's running mean on stderr.
+
+    `each` is given a sample with what each method made of it, (1,3,H,W) for each timestep, and its scores.
+    """
     scores = Scores()
-    methods: Mapping[str, Baseline] = {} if args.no_baselines else BASELINES
-    device = model.device if model else torch.device("cpu")
-    total = min(args.limit or test_set.count, test_set.count)
-    for sample in (bar := tqdm(samples, total=total, unit="sample", desc=test_set.name, file=sys.stderr)):
-        images: dict[str, list[Tensor]] = {}
-        if model:
-            made = predict(model, sample, protocol, bgr=test_set.bgr, tta=args.tta)
-            images[model.name] = list(made)
-        for name, method in methods.items():
-            pictures = [method(sample.frames[0], sample.frames[1], t) for t in sample.targets]
-            images[name] = [to_tensor(np.asarray(p, np.float32) / 255, device) for p in pictures]
-        if model and args.save_frames:
-            save(args.save_frames, sample, images[model.name])
-        for name, predictions in images.items():
-            for image, (t, truth) in zip(predictions, sample.targets.items(), strict=True):
-                scored = to_tensor(to_picture(image), device) if protocol.rounded else image
-                gt = to_tensor(truth, device)
-                values = {metric: METRICS[metric](scored, gt).item() for metric in protocol.metrics}
-                scores.add(name, sample.group, sample.clip, sample.name, float(t), values)
-        bar.set_postfix_str(scores.running(protocol.metrics))
+    with tqdm(total=total, unit="sample", file=sys.stderr) as bar:
+        for batch in batches(samples, batch_size):
+            truths = [stack(pictures, device) for pictures in zip(*(s.targets.values() for s in batch), strict=True)]
+            images = {name: list(method(batch)) for name, method in methods.items()}
+            values = {
+                name: [score(image, truth, metrics, rounded=rounded) for image, truth in zip(made, truths, strict=True)]
+                for name, made in images.items()
+            }
+            for i, sample in enumerate(batch):
+                own = {
+                    name: [(image[i : i + 1], v[i]) for image, v in zip(images[name], values[name], strict=True)]
+                    for name in methods
+                }
+                for name, made in own.items():
+                    for t, (_, found) in zip(sample.targets, made, strict=True):
+                        scores.add(name, sample.where(t), found)
+                if each:
+                    each(sample, own)
+            bar.update(len(batch))
+            bar.set_postfix_str(scores.running(tuple(metrics)))
     return scores
 
 
-def save(folder: Path, sample: Sample, images: list[Tensor]) -> None:
-    """Writes the predictions as NAME_TIMESTEP.png, in a folder per group."""
-    folder = folder / sample.group
-    folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "_", sample.name)
-    for image, t in zip(images, sample.targets, strict=True):
-        write_picture(folder / f"{name}_{float(t):g}.png", to_picture(image))
+class Saved:
+    """--save-frames: every prediction of the network as NAME_TIMESTEP.png, in a folder per group; the worst with all
+    it takes to see why, in worst/.
+    """
+
+    def __init__(self, folder: Path, network: str, metric: str) -> None:
+        self.folder, self.network = folder, network
+        self.worst = Worst([network], metric)
+
+    def add(self, sample: Sample, made: Made) -> None:
+        """Writes the predictions of one sample, and remembers it if it is bad."""
+        folder = self.folder / sample.group
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, (t, truth) in enumerate(sample.targets.items()):
+            pictures = {name: to_picture(images[i][0]) for name, images in made.items()}
+            write_picture(folder / f"{file_name(sample.name)}_{float(t):g}.png", pictures[self.network])
+            values = {name: images[i][1] for name, images in made.items()}
+            shown = {FIRST: sample.frames[0], LAST: sample.frames[1], TRUTH: truth, **pictures}
+            self.worst.add((sample.group, sample.name), Case(sample.where(t), values, shown))
+
+    def write_worst(self, model: RIFE, protocol: Protocol, *, bgr: bool) -> list[dict[str, Any]]:
+        """The worst cases' pictures, and their JSON records."""
+        records = []
+        for i, case in enumerate(self.worst.cases, 1):
+            case.add_motion(model, model.name, scale=protocol.scale_of(case.where["group"]), bgr=bgr)
+            records.append(write_case(self.folder / "worst", i, case))
+        return located(records, self.folder.resolve() / "worst")
 
 
 def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
@@ -200,8 +182,12 @@ def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
     only = p.add_mutually_exclusive_group()
     only.add_argument("--baselines-only", action="store_true", help="no network: first frame, average, DIS flow")
     only.add_argument("--no-baselines", action="store_true", help="the network alone")
+    p.add_argument("--lpips", action="store_true", help="also LPIPS (needs: pip install lpips torchvision)")
+    p.add_argument("--batch", type=int, metavar="N", help="samples at a time (default: 1 on a CPU, else 4 megapixels); "
+                   "no score depends on it")  # fmt: skip
     p.add_argument("--json", type=Path, metavar="FILE", help="also write the summary and every sample's scores")
-    p.add_argument("--save-frames", type=Path, metavar="DIR", help="write what the network made as PNG")
+    p.add_argument("--save-frames", type=Path, metavar="DIR", help="write what the network made as PNG, and the worst "
+                   "samples with all it takes to see why, for report.py")  # fmt: skip
     return p
 
 
@@ -215,16 +201,34 @@ def run(test_set: TestSet, args: argparse.Namespace) -> None:
     if not args.baselines_only:
         model = load_model(args.model, arch=args.arch, device=pick_device(args.device))
         print(model, file=sys.stderr)
-    scores = evaluate(test_set, protocol, islice(test_set.samples(args.data), args.limit), model, args)
+    device = model.device if model else torch.device("cpu")
+    metrics = {name: METRICS[name] for name in protocol.metrics}
+    if args.lpips:
+        metrics["LPIPS"] = load_lpips(device)
+    methods: dict[str, Method] = {}
+    if model:
+        methods[model.name] = partial(predict, model=model, protocol=protocol, bgr=test_set.bgr, tta=args.tta)
+    if not args.no_baselines:
+        methods |= {name: partial(classical, baseline=b, device=device) for name, b in BASELINES.items()}
+    saved = Saved(args.save_frames, model.name, protocol.metrics[0]) if model and args.save_frames else None
+    scores = evaluate(
+        islice(test_set.samples(args.data), args.limit),
+        methods,
+        metrics,
+        rounded=protocol.rounded,
+        batch_size=args.batch or (1 if device.type == "cpu" else None),
+        device=device,
+        total=min(args.limit or test_set.count, test_set.count),
+        each=saved.add if saved else None,
+    )
     setting = {"set": test_set.name, "protocol": args.protocol, "model": model.name if model else None}
     setting |= {"weights": model.source if model else None, "scale": args.scale or protocol.scale, "tta": args.tta}
-    report = summary(scores, protocol.metrics, protocol.published, model.name if model else None)
-    count = scores.samples
-    report = {**setting, "samples": count, "of": test_set.count, **report}
+    found = summary(scores, tuple(metrics), protocol.published, model.name if model else None)
+    report = {**setting, "samples": scores.samples, "of": test_set.count, **found}
     print(render(report))
+    worst = saved.write_worst(model, protocol, bgr=test_set.bgr) if model and saved else []
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({**report, "each": scores.rows}, indent=1))
+        write_json(args.json, {**report, "worst": worst, "each": scores.rows})
     print(json.dumps(report))
 
 
@@ -234,6 +238,8 @@ def main(test_set: TestSet, doc: str | None, argv: list[str] | None = None) -> i
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         parser.error("--limit is 1 or more")
+    if args.batch is not None and args.batch < 1:
+        parser.error("--batch is 1 or more")
     if args.baselines_only and args.save_frames:
         parser.error("--save-frames writes what a network made: leave out --baselines-only")
     try:

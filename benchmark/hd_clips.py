@@ -5,7 +5,7 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
-from benchmark.common import Padding, Sample
+from benchmark.test_set import Padding, Sample
 from benchmark.yuv import read_yuv420, to_rgb
 
 CLIPS = {  # file: width and height

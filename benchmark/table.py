@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 UNITS = {"PSNR": "dB", "Y-PSNR": "dB"}
+FINE = ("SSIM", "LPIPS")  # metrics that take a digit more
+LOWER_IS_BETTER = ("IE", "LPIPS", "seconds")
 SUBSET = "not the whole set, so not comparable with published figures"
 
 
@@ -13,14 +15,15 @@ class Scores:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
+        self.sums: dict[tuple[str, str, str], dict[str, tuple[float, int]]] = {}  # by method, group, metric, then clip
 
-    def add(
-        self, method: str, group: str, clip: str, sample: str, timestep: float, values: Mapping[str, float]
-    ) -> None:
-        """One prediction's scores; those that are not finite become None, since JSON has no infinity."""
-        finite = {metric: value if math.isfinite(value) else None for metric, value in values.items()}
-        where = {"group": group, "clip": clip, "sample": sample, "timestep": timestep}
-        self.rows.append({"method": method, **where, **finite})
+    def add(self, method: str, where: Mapping[str, Any], values: Mapping[str, float]) -> None:
+        """One prediction's scores, and where it is from: group, clip, sample, timestep, and whatever tells more."""
+        self.rows.append({"method": method, **where, **{metric: finite(value) for metric, value in values.items()}})
+        for metric, value in values.items():
+            clips = self.sums.setdefault((method, where["group"], metric), {})
+            total, count = clips.get(where["clip"], (0.0, 0))
+            clips[where["clip"]] = total + value, count + 1
 
     @property
     def methods(self) -> list[str]:
@@ -39,17 +42,18 @@ class Scores:
 
     def mean(self, method: str, group: str, metric: str) -> float:
         """Over each clip, then over the clips: infinite where a prediction was exact and PSNR has no value."""
-        clips: dict[str, list[float]] = {}
-        for row in self.rows:
-            if (row["method"], row["group"]) == (method, group):
-                clips.setdefault(row["clip"], []).append(math.inf if row[metric] is None else row[metric])
-        means = [sum(values) / len(values) for values in clips.values()]
+        means = [total / count for total, count in self.sums[method, group, metric].values()]
         return sum(means) / len(means)
 
     def running(self, metrics: Sequence[str]) -> str:
         """The first method's means in the group that is being worked on."""
-        group = self.rows[-1]["group"]
-        return " ".join(f"{metric} {self.mean(self.methods[0], group, metric):.4g}" for metric in metrics)
+        method, group = self.rows[0]["method"], self.rows[-1]["group"]
+        return " ".join(f"{metric} {self.mean(method, group, metric):.4g}" for metric in metrics)
+
+
+def finite(value: float) -> float | None:
+    """The value, or None where it is infinite, which JSON cannot say."""
+    return value if math.isfinite(value) else None
 
 
 def summary(
@@ -67,7 +71,7 @@ def summary(
                     "metric": metric,
                     "method": method,
                     "published": known,
-                    "value": value if math.isfinite(value) else None,
+                    "value": finite(value),
                     "difference": value - known if known is not None and math.isfinite(value) else None,
                 })  # fmt: skip
     return {"rows": rows}
@@ -80,11 +84,18 @@ def render(report: Mapping[str, Any]) -> str:
     lines = [f"{report['set']}, protocol {report['protocol']}, {scale}: {report['samples']} samples{part}"]
     lines.append(f"{'metric':20} {'method':16} {'published':>10} {'here':>10} {'difference':>10}")
     for row in report["rows"]:
-        digits = 4 if row["metric"].startswith("SSIM") else 3
-        unit = UNITS.get(row["metric"], "")
-        label = " ".join(filter(None, (row["group"], row["metric"], unit)))
-        here = "inf" if row["value"] is None else f"{row['value']:.{digits}f}"
-        known = "" if row["published"] is None else f"{row['published']:.{digits}f}"
-        difference = "" if row["difference"] is None else f"{row['difference']:+.{digits}f}"
-        lines.append(f"{label:20} {row['method']:16} {known:>10} {here:>10} {difference:>10}".rstrip())
+        here = shown(row["metric"], row["value"])
+        known = "" if row["published"] is None else shown(row["metric"], row["published"])
+        difference = "" if row["difference"] is None else shown(row["metric"], row["difference"], "+")
+        lines.append(f"{label(row):20} {row['method']:16} {known:>10} {here:>10} {difference:>10}".rstrip())
     return "\n".join(lines)
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """Group, metric and unit of a row of the table."""
+    return " ".join(filter(None, (row["group"], row["metric"], UNITS.get(row["metric"], ""))))
+
+
+def shown(metric: str, value: float | None, sign: str = "") -> str:
+    """A score as the tables print it; None is an infinite one."""
+    return "inf" if value is None else f"{value:{sign}.{4 if metric.startswith(FINE) else 3}f}"

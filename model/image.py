@@ -32,8 +32,13 @@ def to_picture(image: Tensor, dtype: type[Any] = np.uint8) -> np.ndarray:
     if np.issubdtype(dtype, np.floating):
         return image.cpu().numpy().astype(dtype)
     limit = np.iinfo(dtype).max
-    image = (image.clamp(0, 1) * limit).round()
+    image = levels(image, limit)
     return (image.byte() if dtype == np.uint8 else image).cpu().numpy().astype(dtype)
+
+
+def levels(image: Tensor, limit: int = 255) -> Tensor:
+    """An image in 0..1 -> the same shape in whole steps of 0..limit: what its picture will hold, wherever it is."""
+    return (image.clamp(0, 1) * limit).round()
 
 
 def to_layers(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor:

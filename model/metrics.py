@@ -1,11 +1,15 @@
-"""How a picture is scored: PSNR, SSIM as the paper's scripts and as scikit-image measure it, interpolation error.
+"""How a picture is scored: PSNR, the paper's SSIM and scikit-image's, interpolation error, LPIPS.
 
-One value an image.
+One value an image, on the device that the images are on.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from model.errors import UserError
 
 SSIM_TAPS = 11
 SSIM_SIGMA = 1.5
@@ -85,3 +89,27 @@ def ssim_uniform(pred: Tensor, gt: Tensor) -> Tensor:
     c1, c2 = 0.01**2, 0.03**2
     numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     return (numerator / ((mean_x.square() + mean_y.square() + c1) * (variance + c2))).mean((1, 2, 3))
+
+
+def load_lpips(device: torch.device | str) -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS with AlexNet: (B,3,H,W) RGB in 0..1, twice -> (B,) distance, 0 for equal images.
+
+    It is its authors' own package (Zhang et al., CVPR 2018), which fetches AlexNet by torchvision when it is first
+    used. UserError where one of them is missing.
+    """
+    try:
+        import lpips  # an optional dependency
+    except (ImportError, RuntimeError) as e:  # the second where torchvision was built for another torch
+        raise UserError(
+            f"LPIPS needs the packages lpips and torchvision ({e}): python3 -m pip install lpips torchvision"
+        ) from e
+    try:
+        net = lpips.LPIPS(net="alex", verbose=False).to(device)
+    except OSError as e:
+        raise UserError(f"LPIPS needs torchvision's weights of AlexNet, which could not be fetched ({e})") from e
+
+    def distance(pred: Tensor, gt: Tensor) -> Tensor:
+        with torch.no_grad():
+            return net(pred.float(), gt.float(), normalize=True).flatten()  # 0..1 becomes its -1..1
+
+    return distance

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from conftest import Shift
+from scipy.ndimage import correlate1d
 from torch import Tensor
 
 from benchmark import MiddleBury_Other as Middlebury
@@ -64,6 +65,22 @@ def write(files: dict[Path, np.ndarray]) -> None:
 
 def blend(first: np.ndarray, last: np.ndarray, t: float = 0.5) -> np.ndarray:
     return np.round(first * (1 - t) + last.astype(float) * t)
+
+
+def ssim_volume(first: np.ndarray, second: np.ndarray) -> float:
+    """Two images (H,W,C) in 0..1 -> upstream's ssim_matlab, by SciPy: a Gaussian over all axes, border repeated."""
+    taps = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+    taps /= taps.sum()
+
+    def blur(volume: np.ndarray) -> np.ndarray:
+        for axis in range(3):
+            volume = correlate1d(volume, taps, axis, mode="nearest")
+        return volume
+
+    x, y = first.astype(float), second.astype(float)
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+    return float(((2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))).mean())
 
 
 def psnr(made: np.ndarray, truth: np.ndarray) -> float:

@@ -6,10 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from scored import Evaluate, Seen, blend, middlebury, pictures, psnr, value, write
+from scored import Evaluate, Seen, blend, middlebury, pictures, psnr, ssim_volume, value, write
 from skimage.color import rgb2yuv
+from skimage.metrics import structural_similarity
 
-from benchmark import X4K1000FPS, Xiph, hd_clips, yuv
+from benchmark import SNU_FILM, X4K1000FPS, Xiph, common, hd_clips, yuv
 from video.picture import read_picture
 
 
@@ -45,8 +46,12 @@ def test_vimeo_takes_the_list(tmp_path: Path, evaluate: Evaluate) -> None:
         write({tmp_path / "target" / name / f"im{i}.png": p for i, p in enumerate(frames, 1)})
     (tmp_path / "tri_testlist.txt").write_text("00001/0389\n00003/0001\n\n")
     report = evaluate("Vimeo90K", Seen(), tmp_path)
-    expected = [psnr(blend(a, c), b) for a, b, c in (triplets["00001/0389"], triplets["00003/0001"])]
+    listed = triplets["00001/0389"], triplets["00003/0001"]
+    expected = [psnr(blend(a, c), b) for a, b, c in listed]
     assert value(report, "PSNR") == pytest.approx(np.mean(expected), abs=1e-4)
+    similar = [ssim_volume(blend(a, c) / 255, b / 255) for a, b, c in listed]
+    assert value(report, "SSIM") == pytest.approx(np.mean(similar), abs=1e-4)
+    assert [row["published"] for row in report["rows"] if row["method"] == "fake"] == [35.615, 0.9779]
     assert evaluate("Vimeo90K", Seen(), tmp_path, "--limit", "1")["samples"] == 1
 
 
@@ -90,6 +95,23 @@ def hd_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[n
 def y_psnr(made: np.ndarray, truth: np.ndarray) -> float:
     a, b = (rgb2yuv(picture / 255)[:, :, 0] for picture in (made, truth))
     return -10 * np.log10(np.mean((a - b) ** 2))
+
+
+def test_hd_takes_fifty_pairs_of_each_of_the_eleven_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [Path(name).parent.name for name in hd_clips.CLIPS]
+    assert [folders.count(name) for name in ("HD720p_GT", "HD1080p_GT", "HD544p_GT")] == [3, 4, 4]
+    assert all(f"{folder[2:-4]}" == str(height) for folder, (_, height) in zip(folders, hd_clips.CLIPS.values(),
+                                                                              strict=True))  # fmt: skip
+    monkeypatch.setattr(hd_clips, "CLIPS", {"long.yuv": (4, 2)})
+    planes = [bytes([i] * 8 + [128] * 4) for i in range(105)]  # grey, as bright as the frame's number
+    (tmp_path / "long.yuv").write_bytes(b"".join(planes))
+    for step, count in ((2, 50), (4, 25)):
+        found = list(hd_clips.clip_samples(tmp_path, step=step))
+        assert len(found) == count
+        assert (found[0].name, found[-1].name) == ("long 0", f"long {100 - step}")
+        brightness = [int(picture.mean().round()) for picture in (found[-1].frames[0], found[-1].frames[1])]
+        assert brightness == [100 - step, 100]
+        assert [float(t) for t in found[-1].targets] == [i / step for i in range(1, step)]
 
 
 def test_hd_means_over_each_clip_first(
@@ -164,6 +186,29 @@ def test_xiph_reduces_and_crops(tmp_path: Path, evaluate: Evaluate, monkeypatch:
         assert len(expected) == 49
         assert value(report, "PSNR", group) == pytest.approx(np.mean(expected), abs=0.01)  # halves may round either way
     assert [r["published"] for r in report["rows"]] == [36.19, 0.938, 33.76, 0.894]
+    # EMA-VFI measures SSIM as scikit-image does, each channel by itself; upstream's window spans the channels
+    for metric, protocol, measure in (
+        ("SSIM 7x7", "ema", lambda a, b: structural_similarity(a, b, channel_axis=2, data_range=1)),
+        ("SSIM", "rife", ssim_volume),
+    ):
+        report = evaluate("Xiph", Seen(), tmp_path, "--protocol", protocol, "--no-baselines", "--limit", "49")
+        similar = [measure(blend(small[i - 1], small[i + 1]) / 255, small[i] / 255) for i in range(1, 98, 2)]
+        assert value(report, metric, "2K") == pytest.approx(np.mean(similar), abs=1e-3)
+
+
+def test_xiph_crops_the_middle_of_4k() -> None:
+    rows, columns = np.mgrid[0:2160, 0:4096]
+    frame = np.stack((rows // 16, columns // 16, rows * 0), 2).astype(np.uint8)
+    np.testing.assert_array_equal(Xiph.reduced(frame, "4K"), frame[540:-540, 1024:-1024])
+    assert Xiph.reduced(frame, "2K").shape == (1080, 2048, 3)
+
+
+def test_snu_film_names_a_broken_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "test").mkdir()
+    for degree in SNU_FILM.DEGREES:
+        (tmp_path / f"test-{degree}.txt").write_text("a.png b.png\n")
+    assert common.main(SNU_FILM.SET, "", ["--baselines-only", "--data", str(tmp_path)]) == 1
+    assert "test-easy.txt: 'a.png b.png' is not three paths; download the list again" in capsys.readouterr().err
 
 
 def test_x4k_makes_eighths_at_two_sizes(tmp_path: Path, evaluate: Evaluate) -> None:

@@ -1,17 +1,25 @@
 """What all benchmark scripts share: protocols that change the number, missing data, wrong arguments."""
 
+import json
 import subprocess
 import sys
+import types
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scored import Evaluate, Noisy, Seen, middlebury, pictures, value, write
 
-from benchmark import HD, UCF101, Vimeo90K, common
+from benchmark import ATD12K, HD, SNU_FILM, UCF101, X4K1000FPS, Vimeo90K, Xiph, common
 from benchmark import MiddleBury_Other as Middlebury
-from benchmark.common import TestSet
+from benchmark.test_set import TestSet, triplet
+from model.IFNet_v4 import IFNet_v4
+from video.picture import read_picture
 
 SCRIPTS = ("UCF101", "Vimeo90K", "MiddleBury_Other", "HD", "HD_multi_4X", "ATD12K", "SNU_FILM", "Xiph", "X4K1000FPS")
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,20 +50,26 @@ def test_rounding_costs_what_the_twelfth_of_a_level_says(
 
 
 @pytest.mark.parametrize(
-    ("test_set", "size", "expected"),
+    ("test_set", "protocol", "size", "expected"),
     [
-        (HD.SET, (720, 1280), (0, 0, 24, 24)),
-        (HD.SET, (1080, 1920), (0, 0, 4, 4)),
-        (HD.SET, (544, 1280), (0, 0, 16, 16)),
-        (Middlebury.SET, (380, 420), (0, 220, 0, 100)),
-        (UCF101.SET, (256, 256), (0, 0, 0, 0)),
-        (Vimeo90K.SET, (256, 448), (0, 0, 0, 0)),
+        (HD.SET, "rife", (720, 1280), (0, 0, 24, 24)),
+        (HD.SET, "rife", (1080, 1920), (0, 0, 4, 4)),
+        (HD.SET, "rife", (544, 1280), (0, 0, 16, 16)),
+        (Middlebury.SET, "rife", (380, 420), (0, 220, 0, 100)),
+        (Middlebury.SET, "ema", (388, 584), (12, 12, 14, 14)),
+        (UCF101.SET, "rife", (256, 256), (0, 0, 0, 0)),
+        (Vimeo90K.SET, "rife", (256, 448), (0, 0, 0, 0)),
+        (ATD12K.SET, "rife", (540, 960), (0, 0, 2, 2)),
+        (SNU_FILM.SET, "ema", (720, 1280), (0, 0, 8, 8)),
+        (SNU_FILM.SET, "ifrnet", (720, 1280), (0, 0, 0, 0)),
+        (Xiph.SET, "ema", (1080, 2048), (0, 0, 4, 4)),
+        (X4K1000FPS.SET, "ema", (2160, 4096), (0, 0, 8, 8)),
     ],
 )
 def test_padding_at_the_sets_own_sizes(
-    test_set: TestSet, size: tuple[int, int], expected: tuple[int, int, int, int]
+    test_set: TestSet, protocol: str, size: tuple[int, int], expected: tuple[int, int, int, int]
 ) -> None:
-    assert test_set.protocols["rife"].padding.amounts(*size) == expected
+    assert test_set.protocols[protocol].padding.amounts(*size) == expected
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -92,6 +106,7 @@ def test_damaged_data_and_wrong_arguments(tmp_path: Path, capsys: pytest.Capture
     assert "frame_02.png: not an 8-bit picture of 16x16" in capsys.readouterr().err
     for wrong, message in (
         (["--limit", "0"], "--limit is 1 or more"),
+        (["--batch", "0"], "--batch is 1 or more"),
         (["--save-frames", "x"], "leave out --baselines-only"),
         (["--protocol", "abc"], "invalid choice: 'abc'"),
     ):
@@ -117,3 +132,101 @@ def test_turned_frames_are_averaged_in(tmp_path: Path, evaluate: Evaluate) -> No
         value(evaluate("UCF101", Seen(8), tmp_path, "--no-baselines", *options), "PSNR") for options in ((), ("--tta",))
     )
     assert two > one + 0.5
+
+
+def ucf101(root: Path, sizes: Sequence[tuple[int, int]]) -> None:
+    for i, size in enumerate(sizes):
+        names = "frame_00.png", "frame_01_gt.png", "frame_02.png"
+        write({root / str(i) / name: p for name, p in zip(names, pictures(i, size=size), strict=True)})
+
+
+def test_no_score_depends_on_the_batch(tmp_path: Path, evaluate: Evaluate, tiny_net: IFNet_v4) -> None:
+    """Five samples, the fourth of another size: batches of 3, 1, 1 against one at a time."""
+    ucf101(tmp_path, [(64, 96)] * 3 + [(32, 64)] + [(64, 96)])
+    sizes: list[list[int]] = []
+    reports = []
+    for number in ("1", "3"):
+        hook = tiny_net.register_forward_pre_hook(lambda _, inputs: sizes[-1].append(inputs[0].shape[0]))
+        sizes.append([])
+        file = tmp_path / "out" / f"{number}.json"
+        evaluate("UCF101", tiny_net, tmp_path, "--batch", number, "--json", str(file))
+        hook.remove()
+        reports.append(json.loads(file.read_text()))
+    assert sizes == [[1] * 5, [3, 1, 1]]
+    one, three = (report["each"] for report in reports)
+    assert len(one) == 5 * 4
+    for a, b in zip(one, three, strict=True):
+        assert (a["method"], a["sample"]) == (b["method"], b["sample"])
+        assert (a["PSNR"], a["SSIM"]) == pytest.approx((b["PSNR"], b["SSIM"]), abs=1e-5)
+    assert len({row["PSNR"] for row in one}) > 15  # so they are not all alike
+
+
+def test_batches_on_a_gpu_hold_four_megapixels(tmp_path: Path) -> None:
+    ucf101(tmp_path, [(16, 16)])
+    sample = triplet("", *(tmp_path / "0" / f"{name}.png" for name in ("frame_00", "frame_01_gt", "frame_02")))
+    vimeo = replace(sample, frames=(np.zeros((256, 448, 3), np.uint8),) * 2)
+    large = replace(sample, frames=(np.zeros((2160, 4096, 3), np.uint8),) * 2)
+    samples = [vimeo] * 40 + [large] * 2 + [replace(vimeo, group="hard")]
+    assert [len(batch) for batch in common.batches(samples, None)] == [36, 4, 1, 1, 1]
+
+
+def test_lpips_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ucf101(tmp_path, [(16, 16)])
+    monkeypatch.setitem(sys.modules, "lpips", None)  # as if it were not installed
+    assert common.main(UCF101.SET, "", ["--baselines-only", "--lpips", "--data", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "LPIPS needs the packages lpips and torchvision (" in err
+    assert err.endswith("): python3 -m pip install lpips torchvision\n")
+    assert err.count("\n") == 1
+
+
+def test_lpips_is_one_more_column(tmp_path: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package, with its interface and a distance that is known: the mean absolute difference."""
+
+    class LPIPS(torch.nn.Module):
+        def __init__(self, net: str, verbose: bool) -> None:
+            super().__init__()
+            assert net == "alex"
+
+        def forward(self, in0: torch.Tensor, in1: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+            assert normalize  # images are in 0..1
+            return (in0 - in1).abs().mean((1, 2, 3), keepdim=True)
+
+    monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=LPIPS))
+    ucf101(tmp_path, [(16, 16)])
+    report = evaluate("UCF101", Seen(), tmp_path, "--lpips")
+    first, truth = (read_picture(tmp_path / "0" / name) for name in ("frame_00.png", "frame_01_gt.png"))
+    expected = np.abs(first.astype(float) - truth).mean() / 255
+    assert value(report, "LPIPS", method="first frame") == pytest.approx(expected, abs=1e-6)
+
+
+def test_saved_frames_show_the_worst_samples(tmp_path: Path, evaluate: Evaluate) -> None:
+    """Four samples of rising noise, of which three are kept, the noisiest first, each with all its pictures."""
+    grey = np.full((32, 48, 3), 100, np.uint8)
+    for i, noise in enumerate((2, 8, 4, 16)):
+        names = "frame_00.png", "frame_01_gt.png", "frame_02.png"
+        truth = grey + np.random.default_rng(i).integers(0, noise, grey.shape, np.uint8)
+        write({tmp_path / str(i) / name: p for name, p in zip(names, (grey, truth, grey), strict=True)})
+    options = "--save-frames", str(tmp_path / "out"), "--json", str(tmp_path / "results.json")
+    evaluate("UCF101", Seen(3), tmp_path, *options)
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert [case["sample"] for case in report["worst"]] == ["3", "1", "2"]
+    case = report["worst"][0]
+    assert list(case["pictures"]) == [
+        "first frame", "last frame", "truth", "fake", "average", "DIS flow", "motion seen by fake, up to 3.0 px"
+    ]  # fmt: skip
+    np.testing.assert_array_equal(read_picture(case["pictures"]["truth"]), read_picture(tmp_path / "3/frame_01_gt.png"))
+    np.testing.assert_array_equal(read_picture(case["pictures"]["average"]), grey)
+    motion = read_picture(list(case["pictures"].values())[-1])
+    assert (motion == (255, 0, 0)).all()  # three pixels to the right, everywhere: red in full
+    assert case["scores"]["fake"]["PSNR"] == pytest.approx(value_of(report, "3"), abs=1e-5)
+
+
+def value_of(report: dict[str, Any], sample: str) -> float:
+    """The fake's PSNR by hand, from the pictures written."""
+    (case,) = (c for c in report["worst"] if c["sample"] == sample)
+    made, truth = (read_picture(case["pictures"][name]).astype(float) for name in ("fake", "truth"))
+    return 10 * float(np.log10(255**2 / np.mean((made - truth) ** 2)))

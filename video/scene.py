@@ -30,6 +30,6 @@ def compare(
 ) -> Change:
     """Two thumbnails -> what changed; a threshold of 0 finds no cuts, one of 1 no repeats."""
     similarity = float(ssim(earlier, later))
-    if similarity < scene_threshold:
+    if scene_threshold > 0 and similarity < scene_threshold:  # inverted pictures are below 0
         return Change.CUT
-    return Change.REPEAT if similarity > static_threshold else Change.MOTION
+    return Change.REPEAT if similarity > static_threshold and static_threshold < 1 else Change.MOTION

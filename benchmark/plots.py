@@ -1,0 +1,142 @@
+"""Figures of benchmark results, by matplotlib: an optional dependency, used without its global state."""
+
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from benchmark.baselines import BASELINES
+from benchmark.table import UNITS, shown
+from benchmark.worst import Case
+from model import UserError
+
+WIDTH = 9.6  # inches, of 100 px
+LINE = 120  # characters of a legend that fit in WIDTH
+TILE = 4.8  # inches a picture is wide in a comparison
+TITLE = 60  # characters that fit above it
+
+
+def new_figure(height: float, width: float = WIDTH) -> Any:
+    """An empty matplotlib Figure, inches; UserError that says what to install where there is no matplotlib."""
+    try:
+        from matplotlib.figure import Figure  # an optional dependency
+    except ImportError as e:
+        raise UserError("plots need matplotlib: python3 -m pip install matplotlib") from e
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def to_png(figure: Any) -> bytes:
+    """The figure as a PNG file, 100 px an inch."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=100)
+    return data.getvalue()
+
+
+def to_svg(figure: Any) -> str:
+    """The figure as SVG, transparent, its texts as texts."""
+    import matplotlib  # new_figure has told if it is missing
+
+    data = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(data, format="svg", transparent=True)
+    return data.getvalue()
+
+
+def over_time(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], left_out: Sequence[Mapping[str, Any]]) -> Any:
+    """Each metric of each method against the time of a clip; lines break where frames were left out."""
+    figure = new_figure(2.6 * len(metrics))
+    panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, metric in zip(panels, metrics, strict=True):
+        for i, (method, own) in enumerate(by_method(rows).items()):
+            times: list[float] = []
+            values: list[float] = []
+            for before, row in zip([None, *own], own, strict=False):
+                if before and row["frame"] - before["frame"] > 2:
+                    times.append(row["time"])
+                    values.append(math.nan)
+                times.append(row["time"])
+                values.append(math.nan if row[metric] is None else row[metric])
+            panel.plot(times, values, label=method, marker=".", **style(method, i))
+        for cut in (entry["time"] for entry in left_out if entry["why"] == "cut"):
+            panel.axvline(cut, color="grey", linewidth=0.8, linestyle=":")
+        panel.set_ylabel(f"{metric} {UNITS.get(metric, '')}".strip())
+        panel.grid(alpha=0.3)
+    panels[-1].set_xlabel("time in s" + (", cuts dotted" if any(e["why"] == "cut" for e in left_out) else ""))
+    add_legend(figure, panels[0])
+    return figure
+
+
+def by_sample(rows: Sequence[Mapping[str, Any]], metric: str) -> Any:
+    """The metric of each prediction by each method, from the first method's lowest to its highest."""
+    figure = new_figure(3.2)
+    panel = figure.subplots()
+    methods = by_method(rows)
+    first = [row[metric] for row in next(iter(methods.values()))]
+    order = sorted(range(len(first)), key=lambda i: math.inf if first[i] is None else first[i])
+    for i, (method, own) in enumerate(methods.items()):
+        values = [math.nan if own[k][metric] is None else own[k][metric] for k in order]
+        panel.plot(range(1, len(values) + 1), values, label=method, marker=".", **style(method, i))
+    panel.set_ylabel(f"{metric} {UNITS.get(metric, '')}".strip())
+    panel.set_xlabel(f"predictions, by the {metric} of {next(iter(methods))}")
+    panel.grid(alpha=0.3)
+    add_legend(figure, panel)
+    return figure
+
+
+def bars(labels: Sequence[str], values: Sequence[float], unit: str) -> Any:
+    """Horizontal bars with their values at their ends."""
+    figure = new_figure(0.8 + 0.35 * len(labels))
+    panel = figure.subplots()
+    drawn = panel.barh(range(len(labels)), values, color="C0")
+    panel.bar_label(drawn, fmt="%.1f", padding=3)
+    panel.set_yticks(range(len(labels)), labels)
+    panel.invert_yaxis()
+    panel.margins(x=0.12)
+    panel.set_xlabel(unit)
+    return figure
+
+
+def side_by_side(case: Case, metric: str) -> Any:
+    """Every picture of a case, with the score of those that a method made."""
+    height, width = case.pictures["truth"].shape[:2]
+    columns = 3
+    rows = -(-len(case.pictures) // columns)
+    figure = new_figure(rows * (TILE * height / width + 0.5), columns * TILE)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels:
+        panel.axis("off")
+    for panel, (title, picture) in zip(panels, case.pictures.items(), strict=False):
+        scored = case.scores.get(title)
+        score = f": {shown(metric, scored[metric])} {UNITS.get(metric, '')}".rstrip() if scored else ""
+        panel.imshow(picture)
+        panel.set_title(plain(textwrap.fill(title + score, TITLE)), fontsize=10)
+    return figure
+
+
+def by_method(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The rows of each method, methods in order of appearance."""
+    order = list(dict.fromkeys(row["method"] for row in rows))
+    ordered = sorted(rows, key=lambda row: order.index(row["method"]))
+    return {method: list(own) for method, own in groupby(ordered, lambda row: row["method"])}
+
+
+def style(method: str, index: int) -> dict[str, Any]:
+    """Networks in colour, baselines thin, grey and broken each in its way."""
+    if method not in BASELINES:
+        return {"color": f"C{index}", "linewidth": 1.5, "markersize": 4}
+    dashes = (":", "--", "-.")[list(BASELINES).index(method)]
+    return {"color": "grey", "linewidth": 1, "linestyle": dashes, "markersize": 2}
+
+
+def add_legend(figure: Any, panel: Any) -> None:
+    """Above the panels, in as many columns as their texts allow."""
+    handles, labels = panel.get_legend_handles_labels()
+    columns = max(1, LINE // (max(map(len, labels)) + 8))
+    figure.legend(handles, [plain(text) for text in labels], loc="outside upper center", ncols=columns)
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib will not take for a formula."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,40 @@
+"""Results on disk: a name appears when what it names is complete."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from model import UserError
+from video.picture import write_bytes
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Writes a record, folder and all; the name appears when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, json.dumps(record, indent=1).encode())
+
+
+@contextmanager
+def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder to write into, which takes the name `path` when all is done and disappears if that fails.
+
+    UserError if there is one of that name, unless it may be replaced and holds results.json, as such folders do.
+    """
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: exists already; give --overwrite to replace it, or another --output")
+    if path.exists() and not (path / "results.json").is_file():
+        raise UserError(f"{path}: not replaced, as it holds no results.json; give another --output")
+    part, old = (path.with_name(f"{path.name}.part.{os.getpid()}{suffix}") for suffix in ("", ".old"))
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if path.exists():
+            path.rename(old)
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
