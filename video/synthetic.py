@@ -13,8 +13,8 @@ import numpy as np
 
 from video.textures import Picture, compress, draw_background, draw_texture
 
-LARGE_SHARE = 0.12  # of scenes move by a twelfth to a third of their width from img0 to img1
-TINY_SHARE = 0.15  # move by 1 px at most, as most of a compressed video at rest does
+LARGE_SHARE = 0.2  # of scenes move by a twelfth to a third of their width from img0 to img1
+TINY_SHARE = 0.1  # move by 1 px at most, as most of a compressed video at rest does
 STATIC_SHARE = 0.03  # do not move at all
 END_SHARE = 0.04  # ask for t = 0 or 1, so that the flow to an end that is reached is 0
 OWNED = 0.5  # a pixel belongs to the uppermost layer that covers it by at least this much
