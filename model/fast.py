@@ -1,0 +1,317 @@
+"""A network as the CPU runs it fastest: the same weights and frames as its own forward, through the kernels.
+
+What is different: memory order (B,H,W,C); 3x3 convolutions by Winograd, with bias, activation, residual and the weight
+of a ResConv in one pass; warps and resizes only where the next block looks, straight from what the blocks said, at the
+size they said it; a block's input only a strip at a time. Everything else, and what no kernel knows, is the network's
+own forward.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model import kernels
+from model.IFNet import SCALES, IFNet
+from model.IFNet_v4 import FEATURES_AFTER, Head, IFNet_v4
+from model.kernels import Estimate, Winograd
+from model.layers import LEAKY_SLOPE, IFBlock, Prediction, ResConv
+from model.refine import Contextnet, Pair, Unet
+from model.warp import resize_flow
+
+STRIP = 2**20  # floats of a block's input made at once: 4 MB stay in the cache
+NHWC = torch.channels_last
+
+
+class Prepared(NamedTuple):
+    """What is known of one frame before its pairs."""
+
+    side: Tensor  # (B,C,H,W): colour and features, as the kernels sample them
+    levels: tuple[Tensor, ...]  # of Contextnet
+
+
+Strips = Callable[[tuple[int, int]], Tensor]
+
+
+def _slope(activation: nn.Module, channels: int) -> Tensor:
+    return activation.weight.detach() if isinstance(activation, nn.PReLU) else torch.full((channels,), LEAKY_SLOPE)
+
+
+def _activate(x: Tensor, activation: nn.Module) -> Tensor:
+    if isinstance(activation, nn.PReLU):
+        return F.prelu(x, activation.weight)
+    return F.leaky_relu_(x, LEAKY_SLOPE)
+
+
+class _Conv:
+    """A convolution that is not 3x3 with stride 1, and its activation if it has one."""
+
+    def __init__(self, conv: nn.Module, activation: nn.Module | None, order: list[int] | None = None) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        weight = conv.weight.detach()
+        self.weight = (weight if order is None else weight[:, order]).contiguous(memory_format=NHWC)
+        self.bias, self.stride, self.activation = conv.bias, conv.stride[0], activation
+
+    def __call__(self, x: Tensor, padding: tuple[int, int] = (1, 1)) -> Tensor:
+        x = F.conv2d(x, self.weight, self.bias, self.stride, padding)
+        return x if self.activation is None else _activate(x, self.activation)
+
+    def strips(self, source: Strips, height: int, width: int) -> Tensor:
+        """With stride 2, of an input of that size that `source` makes rows of, zeros outside, a strip at a time."""
+        step = 2 * max(1, STRIP // (2 * width * self.weight.shape[1]))
+        out: Tensor | None = None
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            part = self(source((top - 1, bottom)), (0, 1))
+            if out is None:
+                if bottom == height:
+                    return part
+                out = kernels.empty(part.shape[0], part.shape[1], height // 2, part.shape[3])
+            out[:, :, top // 2 : bottom // 2] = part
+        assert out is not None
+        return out
+
+
+def _unit(conv: nn.Module, activation: nn.Module) -> Winograd:
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is not None
+    return Winograd(conv.weight.detach(), conv.bias.detach(), _slope(activation, conv.out_channels))
+
+
+class _Block:
+    """An IFBlock whose input comes in the order of Estimate.inputs."""
+
+    def __init__(self, block: IFBlock, order: list[int], outputs: int) -> None:
+        self.first = _Conv(*block.conv0[0], order)
+        self.second = _Conv(*block.conv0[1])
+        self.residual = isinstance(block.convblock[0], ResConv)
+        if self.residual:
+            self.units = [self._folded(unit) for unit in block.convblock]
+        else:
+            self.units = [_unit(*unit) for unit in block.convblock]
+        self.skip = block.skip
+        self.shuffle = isinstance(block.lastconv, nn.Sequential)
+        tail: Any = block.lastconv[0] if isinstance(block.lastconv, nn.Sequential) else block.lastconv
+        weight, bias = tail.weight.detach(), tail.bias.detach()
+        if self.shuffle:  # sub-pixels before channels, and only the channels that are used
+            index = torch.arange(weight.shape[1]).view(-1, 4)[:outputs].t().flatten()
+            weight, bias = weight[:, index], bias[index]
+        self.tail_weight, self.tail_bias = weight.contiguous(memory_format=NHWC), bias
+
+    @staticmethod
+    def _folded(unit: Any) -> Winograd:
+        beta = unit.beta.detach().flatten()
+        weight = unit.conv.weight.detach() * beta.view(-1, 1, 1, 1)
+        return Winograd(weight, unit.conv.bias.detach() * beta, _slope(unit.relu, len(beta)))
+
+    def __call__(self, source: Strips, height: int, width: int) -> Tensor:
+        """-> (B,outputs,h/2,w/2), of a shuffling tail (B,4*outputs,h/2,w/2)"""
+        x = before = self.second(self.first.strips(source, height, width))
+        for unit in self.units[:-1]:
+            x = unit(x, x if self.residual else None)
+        last = self.units[-1]
+        if self.residual:
+            x = last(x, x)
+        else:
+            x = last(x, before if self.skip else None, after=True)
+        return F.conv_transpose2d(x, self.tail_weight, self.tail_bias, 2, 1)
+
+
+class _Pair:
+    """refine.Pair."""
+
+    def __init__(self, pair: Pair, order: list[int] | None = None) -> None:
+        self.first, self.second = _Conv(*pair.conv1, order), _unit(*pair.conv2)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+class _Encoder:
+    """A Head."""
+
+    def __init__(self, head: Head) -> None:
+        first, *middle, last = head.children()
+        leaky = nn.LeakyReLU(LEAKY_SLOPE)
+        self.first = _Conv(first, leaky if head.leaky else None)
+        self.middle = [_unit(conv, leaky) for conv in middle]
+        assert isinstance(last, nn.ConvTranspose2d)
+        assert last.bias is not None
+        # A transposed convolution of stride 2 is one of 3x3 that makes the four sub-pixels of every pixel.
+        weight = last.weight.detach().transpose(0, 1)
+        kernel = weight.new_zeros(2, 2, weight.shape[0], weight.shape[1], 3, 3)
+        taps = (((1, 1), (0, 3)), ((1, 2), (2, 0)))  # of each sub-pixel: place in the 3x3 kernel, in the 4x4 one
+        for dy in (0, 1):
+            for dx in (0, 1):
+                for y, j in taps[dy]:
+                    for x, i in taps[dx]:
+                        kernel[dy, dx, :, :, y, x] = weight[:, :, j, i]
+        self.weight = kernel.flatten(0, 2).contiguous(memory_format=NHWC)
+        self.bias = last.bias.detach().repeat(4)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        x = self.first(image.contiguous(memory_format=NHWC))
+        for unit in self.middle:
+            x = unit(x)
+        return F.conv2d(x, self.weight, self.bias, 1, 1).contiguous(memory_format=NHWC)
+
+
+class _Unet:
+    """refine.Unet, with the input in the order of Estimate.inputs."""
+
+    def __init__(self, unet: Unet) -> None:
+        self.down = [
+            _Pair(unet.down0, [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 12, 13, 14, 15, 16]),
+            _Pair(unet.down1),
+            _Pair(unet.down2),
+            _Pair(unet.down3),
+        ]
+        self.up: list[Any] = [unet.up0, unet.up1, unet.up2, unet.up3]
+        self.last = _Conv(unet.conv, None)
+
+    def __call__(self, source: Strips, height: int, width: int, context: list[tuple[Tensor, Tensor]]) -> Tensor:
+        x = self.down[0].second(self.down[0].first.strips(source, height, width))
+        skips = [x]
+        for pair, warped in zip(self.down[1:], context, strict=False):
+            x = pair(torch.cat((x, *warped), 1))
+            skips.append(x)
+        x = torch.cat((skips.pop(), *context[-1]), 1)
+        for up in self.up:
+            weight = up[0].weight.detach().contiguous(memory_format=NHWC)
+            x = _activate(F.conv_transpose2d(x, weight, up[0].bias, 2, 1), up[1])
+            if skips:
+                x = torch.cat((x, skips.pop()), 1)
+        return torch.sigmoid(self.last(x))
+
+
+def _order(channels: int, features: int, *, timed: bool, again: bool) -> list[int]:
+    """Where the channels that Estimate.inputs makes are in a block's own order; `features` of each side."""
+    if again:
+        start = 6 + timed
+        return [*range(start, start + 6), *range(6), *range(6, start), *range(start + 6, channels)]
+    first, second = range(6, 6 + features), range(6 + features, 6 + 2 * features)
+    return [0, 1, 2, *first, 3, 4, 5, *second, *range(6 + 2 * features, channels)]
+
+
+class Fast:
+    """An IFNet or IFNet_v4 to call in its place: the same frame_features and forward, Prepared for features."""
+
+    def __init__(self, net: IFNet | IFNet_v4) -> None:
+        self.net = net
+        self.arbitrary_time, self.pad_multiple = net.arbitrary_time, net.pad_multiple
+        if isinstance(net, IFNet):
+            self.scales, self.features, self.carried, self.timed, again = SCALES, 0, 0, net.timed, True
+            self.sum_masks = True
+        else:
+            config = net.config
+            self.scales, self.features, self.carried = config.scales, config.encoder_channels, config.carried
+            self.timed, again, self.sum_masks = True, config.images_again, not config.replace_mask
+        self.again = again
+        self.seen = self._version()
+        self._pack()
+
+    def _version(self) -> tuple[tuple[int, int], ...]:
+        return tuple((p.data_ptr(), p._version) for p in self.net.parameters())
+
+    @torch.no_grad()
+    def _pack(self) -> None:
+        """Brings the weights into the kernels' form."""
+        self.blocks = []
+        for i in range(len(self.scales)):
+            block: Any = self.net.get_submodule(f"block{i}")
+            channels = block.conv0[0][0].in_channels
+            order = _order(channels, self.features, timed=self.timed, again=self.again and i > 0)
+            outputs = FEATURES_AFTER + (self.carried if i + 1 < len(self.scales) else 0)
+            self.blocks.append(_Block(block, order, outputs))
+        paper = isinstance(self.net, IFNet)
+        self.encoder = _Encoder(self.net.encode) if self.features else None
+        contextnet: Any = self.net.contextnet if paper else None
+        stages = (contextnet.conv1, contextnet.conv2, contextnet.conv3, contextnet.conv4) if paper else ()
+        self.stages = [_Pair(stage) for stage in stages]
+        self.unet = _Unet(self.net.unet) if paper else None
+
+    def frame_features(self, image: Tensor) -> Prepared:
+        """image (B,3,H,W) -> all that does not depend on the other frame."""
+        if self.seen != self._version():  # trained on, or loaded anew
+            self._pack()
+            self.seen = self._version()
+        levels: list[Tensor] = []
+        for stage in self.stages:
+            levels.append(stage(levels[-1] if levels else image.contiguous(memory_format=NHWC)))
+        return Prepared(kernels.make_side(image, self.encoder(image) if self.encoder else None), tuple(levels))
+
+    def __call__(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor,
+        features0: Prepared,
+        features1: Prepared,
+        *,
+        scale: float = 1.0,
+        **options: bool,
+    ) -> Prediction:
+        """As the network's forward; its own forward where the kernels do not reach."""
+        scales = [s / scale for s in self.scales]
+        if options or isinstance(timestep, Tensor) or any(s != 1 and s % 2 for s in scales):
+            plain: tuple[Any, Any] = (features0.levels or None, features1.levels or None)
+            if self.features:
+                plain = tuple(f.side[:, 3 : 3 + self.features] for f in (features0, features1))
+            out: Prediction = self.net(img0, img1, timestep, *plain, scale=scale, **options)
+            return out
+        estimate = Estimate(features0.side, features1.side, sum_masks=self.sum_masks)
+        height, width = img0.shape[2:]
+        time = float(timestep) if self.timed else None
+        for block, factor in zip(self.blocks, map(int, scales), strict=True):
+
+            def source(rows: tuple[int, int], factor: int = factor) -> Tensor:
+                return estimate.inputs(
+                    colours=3 + self.features,
+                    factor=factor,
+                    again=self.again,
+                    time=time,
+                    rest=1 + self.carried,
+                    rows=rows,
+                )
+
+            tail = block(source, height // factor, width // factor)
+            estimate.add(tail, factor if block.shuffle else 2 * factor, 2 if block.shuffle else 1)
+        image, flow, mask = estimate.finish()
+        if self.unet is not None:
+            image = (image + self._residual(estimate, features0, features1, flow)).clamp_(0, 1)
+        return Prediction(image, flow, mask)
+
+    def _residual(self, estimate: Estimate, features0: Prepared, features1: Prepared, flow: Tensor) -> Tensor:
+        assert self.unet is not None
+        context = []
+        smaller = flow
+        for levels in zip(features0.levels, features1.levels, strict=True):
+            smaller = resize_flow(smaller, 0.5)
+            context.append(
+                tuple(kernels.warp(level, part) for level, part in zip(levels, smaller.split(2, 1), strict=True))
+            )
+
+        def source(rows: tuple[int, int]) -> Tensor:
+            return estimate.inputs(colours=3, factor=1, again=True, time=None, rest=1, rows=rows)
+
+        return self.unet(source, flow.shape[2], flow.shape[3], context) * 2 - 1
+
+
+def accelerate(net: nn.Module) -> Any:
+    """The network to call for inference: Fast where it is known, faster and available, else itself."""
+    weight = next(net.parameters())
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not _known(net) or not kernels.available():
+        return net
+    return Fast(net)  # type: ignore[arg-type]
+
+
+def _known(net: nn.Module) -> bool:
+    """Whether the kernels can do all of it: vectors need 16 channels, sides have at most 32."""
+    if isinstance(net, IFNet):
+        return net.contextnet.first_factor == 0.5
+    if not isinstance(net, IFNet_v4) or net.config.auto_scale or net.config.groups > 1:
+        return False
+    widths = [*net.config.channels, *([net.config.encoder_width] if net.config.encoder else [])]
+    return min(widths) >= 16 and net.config.encoder_channels <= 29
