@@ -6,7 +6,7 @@ size they said it; a block's input only a strip at a time. Everything else, and 
 own forward.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,10 +18,11 @@ from model.IFNet import SCALES, IFNet
 from model.IFNet_v4 import FEATURES_AFTER, Head, IFNet_v4
 from model.kernels import Estimate, Winograd
 from model.layers import LEAKY_SLOPE, IFBlock, Prediction, ResConv
-from model.refine import Contextnet, Pair, Unet
+from model.refine import Pair, Unet
 from model.warp import resize_flow
 
 STRIP = 2**20  # floats of a block's input made at once: 4 MB stay in the cache
+WINOGRAD_CHANNELS = 32  # with 16, transforms cost more than they save: 8.1 ms against 6.0 at 384x640
 NHWC = torch.channels_last
 
 
@@ -36,27 +37,24 @@ Strips = Callable[[tuple[int, int]], Tensor]
 
 
 def _slope(activation: nn.Module, channels: int) -> Tensor:
-    return activation.weight.detach() if isinstance(activation, nn.PReLU) else torch.full((channels,), LEAKY_SLOPE)
-
-
-def _activate(x: Tensor, activation: nn.Module) -> Tensor:
     if isinstance(activation, nn.PReLU):
-        return F.prelu(x, activation.weight)
-    return F.leaky_relu_(x, LEAKY_SLOPE)
+        return activation.weight.detach().contiguous()
+    return torch.full((channels,), LEAKY_SLOPE)
 
 
 class _Conv:
-    """A convolution that is not 3x3 with stride 1, and its activation if it has one."""
+    """A convolution by torch, and its activation if it has one."""
 
     def __init__(self, conv: nn.Module, activation: nn.Module | None, order: list[int] | None = None) -> None:
         assert isinstance(conv, nn.Conv2d)
         weight = conv.weight.detach()
         self.weight = (weight if order is None else weight[:, order]).contiguous(memory_format=NHWC)
-        self.bias, self.stride, self.activation = conv.bias, conv.stride[0], activation
+        self.bias, self.stride = conv.bias, conv.stride[0]
+        self.slope = None if activation is None else _slope(activation, conv.out_channels)
 
     def __call__(self, x: Tensor, padding: tuple[int, int] = (1, 1)) -> Tensor:
         x = F.conv2d(x, self.weight, self.bias, self.stride, padding)
-        return x if self.activation is None else _activate(x, self.activation)
+        return x if self.slope is None else kernels.activate(x.contiguous(memory_format=NHWC), self.slope)
 
     def strips(self, source: Strips, height: int, width: int) -> Tensor:
         """With stride 2, of an input of that size that `source` makes rows of, zeros outside, a strip at a time."""
@@ -74,10 +72,29 @@ class _Conv:
         return out
 
 
-def _unit(conv: nn.Module, activation: nn.Module) -> Winograd:
+class _Direct:
+    """The same as a Winograd, by torch: faster where channels are few."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
+        self.weight, self.bias, self.slope = weight.contiguous(memory_format=NHWC), bias, slope
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None, *, after: bool = False) -> Tensor:
+        y = F.conv2d(x, self.weight, self.bias, 1, 1).contiguous(memory_format=NHWC)
+        if residual is not None and not after:
+            y += residual
+        kernels.activate(y, self.slope)
+        return y + residual if residual is not None and after else y
+
+
+def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) -> Any:
+    """A 3x3 convolution of stride 1 with its activation; `beta` (O) weighs what comes before the residual."""
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
-    return Winograd(conv.weight.detach(), conv.bias.detach(), _slope(activation, conv.out_channels))
+    weight, bias = conv.weight.detach(), conv.bias.detach()
+    if beta is not None:
+        weight, bias = weight * beta.view(-1, 1, 1, 1), bias * beta
+    kind = Winograd if min(weight.shape[:2]) >= WINOGRAD_CHANNELS else _Direct
+    return kind(weight, bias, _slope(activation, conv.out_channels))
 
 
 class _Block:
@@ -88,7 +105,7 @@ class _Block:
         self.second = _Conv(*block.conv0[1])
         self.residual = isinstance(block.convblock[0], ResConv)
         if self.residual:
-            self.units = [self._folded(unit) for unit in block.convblock]
+            self.units = [_unit(unit.conv, unit.relu, unit.beta.detach().flatten()) for unit in block.convblock]
         else:
             self.units = [_unit(*unit) for unit in block.convblock]
         self.skip = block.skip
@@ -100,22 +117,13 @@ class _Block:
             weight, bias = weight[:, index], bias[index]
         self.tail_weight, self.tail_bias = weight.contiguous(memory_format=NHWC), bias
 
-    @staticmethod
-    def _folded(unit: Any) -> Winograd:
-        beta = unit.beta.detach().flatten()
-        weight = unit.conv.weight.detach() * beta.view(-1, 1, 1, 1)
-        return Winograd(weight, unit.conv.bias.detach() * beta, _slope(unit.relu, len(beta)))
-
     def __call__(self, source: Strips, height: int, width: int) -> Tensor:
         """-> (B,outputs,h/2,w/2), of a shuffling tail (B,4*outputs,h/2,w/2)"""
         x = before = self.second(self.first.strips(source, height, width))
         for unit in self.units[:-1]:
             x = unit(x, x if self.residual else None)
-        last = self.units[-1]
-        if self.residual:
-            x = last(x, x)
-        else:
-            x = last(x, before if self.skip else None, after=True)
+        skipped = before if self.skip else None
+        x = self.units[-1](x, x if self.residual else skipped, after=not self.residual)
         return F.conv_transpose2d(x, self.tail_weight, self.tail_bias, 2, 1)
 
 
@@ -159,30 +167,49 @@ class _Encoder:
 
 
 class _Unet:
-    """refine.Unet, with the input in the order of Estimate.inputs."""
+    """refine.Unet, its first input in the order of Estimate.inputs.
+
+    What a level hands down and up shares one tensor with what joins it, so that nothing has to be put together: first
+    the level's own channels, then the warped context of both frames, and on the way up, in their place, what comes.
+    """
 
     def __init__(self, unet: Unet) -> None:
-        self.down = [
-            _Pair(unet.down0, [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 12, 13, 14, 15, 16]),
-            _Pair(unet.down1),
-            _Pair(unet.down2),
-            _Pair(unet.down3),
-        ]
-        self.up: list[Any] = [unet.up0, unet.up1, unet.up2, unet.up3]
+        first = [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 12, 13, 14, 15, 16]
+        self.down = [_Pair(unet.down0, first), _Pair(unet.down1), _Pair(unet.down2), _Pair(unet.down3)]
+        self.up = []
+        ups: list[Any] = [unet.up0, unet.up1, unet.up2, unet.up3]
+        for i, (layer, activation) in enumerate(ups):
+            weight = layer.weight.detach()
+            if i:  # upstream: what comes from below, then the level's own; here: the other way round
+                weight = weight.roll(weight.shape[0] // 2, 0)
+            slope = _slope(activation, layer.out_channels)
+            self.up.append((weight.contiguous(memory_format=NHWC), layer.bias.detach(), slope))
         self.last = _Conv(unet.conv, None)
 
-    def __call__(self, source: Strips, height: int, width: int, context: list[tuple[Tensor, Tensor]]) -> Tensor:
-        x = self.down[0].second(self.down[0].first.strips(source, height, width))
-        skips = [x]
-        for pair, warped in zip(self.down[1:], context, strict=False):
-            x = pair(torch.cat((x, *warped), 1))
-            skips.append(x)
-        x = torch.cat((skips.pop(), *context[-1]), 1)
-        for up in self.up:
-            weight = up[0].weight.detach().contiguous(memory_format=NHWC)
-            x = _activate(F.conv_transpose2d(x, weight, up[0].bias, 2, 1), up[1])
-            if skips:
-                x = torch.cat((x, skips.pop()), 1)
+    def __call__(self, source: Strips, flow: Tensor, levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Context levels of both frames, not warped, and the flow (B,4,H,W) px -> the residual in 0..1 around 0.5."""
+        joined: list[Tensor] = []
+        x = self.down[0].first.strips(source, *flow.shape[2:])
+        for i, pair in enumerate(self.down):
+            if i:
+                x = pair.first(joined[-1])
+            b, own, height, width = x.shape
+            context = levels[i][0].shape[1]
+            level = kernels.empty(b, own + 2 * context, height, width)
+            pair.second(x, out=level[:, :own])
+            flow = resize_flow(flow, 0.5)
+            kernels.warp(levels[i][0], flow[:, :2], level[:, own : own + context])
+            kernels.warp(levels[i][1], flow[:, 2:4], level[:, own + context :])
+            joined.append(level)
+        x = joined.pop()
+        for weight, bias, slope in self.up:
+            x = F.conv_transpose2d(x, weight, bias, 2, 1)
+            if joined:
+                level = joined.pop()
+                kernels.activate(x.contiguous(memory_format=NHWC), slope, level[:, x.shape[1] :])
+                x = level
+            else:
+                x = kernels.activate(x.contiguous(memory_format=NHWC), slope)
         return torch.sigmoid(self.last(x))
 
 
@@ -202,13 +229,12 @@ class Fast:
         self.net = net
         self.arbitrary_time, self.pad_multiple = net.arbitrary_time, net.pad_multiple
         if isinstance(net, IFNet):
-            self.scales, self.features, self.carried, self.timed, again = SCALES, 0, 0, net.timed, True
-            self.sum_masks = True
+            self.scales, self.features, self.carried = tuple(SCALES), 0, 0
+            self.timed, self.again, self.sum_masks = net.timed, True, True
         else:
             config = net.config
             self.scales, self.features, self.carried = config.scales, config.encoder_channels, config.carried
-            self.timed, again, self.sum_masks = True, config.images_again, not config.replace_mask
-        self.again = again
+            self.timed, self.again, self.sum_masks = True, config.images_again, not config.replace_mask
         self.seen = self._version()
         self._pack()
 
@@ -285,18 +311,11 @@ class Fast:
 
     def _residual(self, estimate: Estimate, features0: Prepared, features1: Prepared, flow: Tensor) -> Tensor:
         assert self.unet is not None
-        context = []
-        smaller = flow
-        for levels in zip(features0.levels, features1.levels, strict=True):
-            smaller = resize_flow(smaller, 0.5)
-            context.append(
-                tuple(kernels.warp(level, part) for level, part in zip(levels, smaller.split(2, 1), strict=True))
-            )
 
         def source(rows: tuple[int, int]) -> Tensor:
             return estimate.inputs(colours=3, factor=1, again=True, time=None, rest=1, rows=rows)
 
-        return self.unet(source, flow.shape[2], flow.shape[3], context) * 2 - 1
+        return self.unet(source, flow, list(zip(features0.levels, features1.levels, strict=True))) * 2 - 1
 
 
 def accelerate(net: nn.Module) -> Any:
@@ -308,10 +327,9 @@ def accelerate(net: nn.Module) -> Any:
 
 
 def _known(net: nn.Module) -> bool:
-    """Whether the kernels can do all of it: vectors need 16 channels, sides have at most 32."""
+    """Whether Fast has all it needs; a side has at most 32 channels."""
     if isinstance(net, IFNet):
         return net.contextnet.first_factor == 0.5
     if not isinstance(net, IFNet_v4) or net.config.auto_scale or net.config.groups > 1:
         return False
-    widths = [*net.config.channels, *([net.config.encoder_width] if net.config.encoder else [])]
-    return min(widths) >= 16 and net.config.encoder_channels <= 29
+    return net.config.encoder_channels <= 29

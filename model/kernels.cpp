@@ -93,6 +93,7 @@ struct Convolution {
     const float *x, *u, *bias, *slope, *residual;
     float* y;
     int64_t batch, height, width, inputs, outputs;
+    int64_t pitch;  // floats from pixel to pixel of y
     bool after;  // the residual is added after the activation
 
     // Tiles [first, first + count), count at most `room`, a multiple of TILES.
@@ -150,12 +151,12 @@ struct Convolution {
                 const V b = load<V>(bias + at), s = load<V>(slope + at);
                 for (int64_t i = 0; i < rows; i++)
                     for (int64_t j = 0; j < columns; j++) {
-                        const int64_t pixel = (corner + i * width + j) * outputs + at;
+                        const int64_t pixel = corner + i * width + j;
                         V v = f[4 * i + j] + b;
-                        if (residual && !after) v += load<V>(residual + pixel);
+                        if (residual && !after) v += load<V>(residual + pixel * outputs + at);
                         v = v > 0 ? v : v * s;
-                        if (residual && after) v += load<V>(residual + pixel);
-                        store<V>(y + pixel, v);
+                        if (residual && after) v += load<V>(residual + pixel * outputs + at);
+                        store<V>(y + pixel * pitch + at, v);
                     }
             }
         }
@@ -165,19 +166,19 @@ struct Convolution {
 // --- What a block sees: both frames warped by the flow so far, at the block's own size and nowhere else ---
 
 typedef Vector<4>::type V4;
+typedef Vector<8>::type V8;
 
 // Where a row or column of the frame lies in a map `factor` times smaller (bilinear, align_corners=False).
 struct Place {
-    int64_t first, second;
+    int32_t first, second;
     float weight;  // of the second
 
     Place(int64_t position, int64_t factor, int64_t size) {
         const float at = std::max((position + 0.5f) / factor - 0.5f, 0.0f);
-        first = std::min(static_cast<int64_t>(at), size - 1);
-        second = std::min(first + 1, size - 1);
+        first = static_cast<int32_t>(std::min(static_cast<int64_t>(at), size - 1));
+        second = static_cast<int32_t>(std::min<int64_t>(first + 1, size - 1));
         weight = at - first;
     }
-    Place() : first(0), second(0), weight(0) {}
 };
 
 // What one block said: (batch,height,width,channels), 4 of flow, then the mask's logit, then features.
@@ -221,20 +222,17 @@ struct Estimate {
                 columns[i].push_back(Place(x, changes[i].factor, changes[i].width));
     }
 
-    // The flow along row y of the frame: first the rows of all changes into `rows` (count * width * 4), then each pixel
-    void flow_rows(int64_t b, int64_t y, float* rows) const {
-        for (int64_t i = 0; i < count; i++, rows += 4 * width)
-            changes[i].row(b, Place(y, changes[i].factor, changes[i].height), 0, 4, changes[i].gain, rows);
-    }
-
-    V4 flow(const float* rows, int64_t x) const {
-        V4 sum = {};
-        for (int64_t i = 0; i < count; i++, rows += 4 * width) {
-            const Place& place = columns[i][x];
-            const V4 v = load<V4>(rows + 4 * place.first);
-            sum += v + place.weight * (load<V4>(rows + 4 * place.second) - v);
+    // The flow along row y of the frame, (width,4); `row` has room for width * 4 floats
+    void flow_row(int64_t b, int64_t y, float* flow, float* row) const {
+        std::fill(flow, flow + 4 * width, 0.0f);
+        for (int64_t i = 0; i < count; i++) {
+            changes[i].row(b, Place(y, changes[i].factor, changes[i].height), 0, 4, changes[i].gain, row);
+            const Place* places = columns[i].data();
+            for (int64_t x = 0; x < width; x++) {
+                const V4 v = load<V4>(row + 4 * places[x].first), next = load<V4>(row + 4 * places[x].second);
+                store<V4>(flow + 4 * x, load<V4>(flow + 4 * x) + (v + places[x].weight * (next - v)));
+            }
         }
-        return sum;
     }
 
     // One coordinate of a sample, within the frame.
@@ -243,10 +241,10 @@ struct Estimate {
         return std::min(v > 0 ? v : 0.0f, last);  // not a number: 0
     }
 
-    // out[0..channels) += weight * side[y + flow_y, x + flow_x], the border repeated
-    template <class T>
-    void add(const float* side, int64_t channels, int64_t b, int64_t y, int64_t x, float flow_x, float flow_y,
-             float weight, T* out) const {
+    // out[0..n) += weight * side[y + flow_y, x + flow_x], the border repeated
+    template <class T, int64_t n>
+    void add(const float* side, int64_t b, int64_t y, int64_t x, float flow_x, float flow_y, float weight,
+             T* out) const {
         const float sx = coordinate(x, flow_x, width), sy = coordinate(y, flow_y, height);
         const int64_t left = static_cast<int64_t>(sx), top = static_cast<int64_t>(sy);
         const int64_t right = left + 1 < width ? stride : 0, down = top + 1 < height ? width * stride : 0;
@@ -254,9 +252,8 @@ struct Estimate {
         const float* p = side + ((b * height + top) * width + left) * stride;
         const float w11 = fx * fy * weight, w10 = fy * weight - w11, w01 = fx * weight - w11;
         const float w00 = weight - w01 - w10 - w11;
-        constexpr int64_t n = sizeof(T) / sizeof(float);
-        for (int64_t c = 0; c < channels; c += n, p += n, out++)
-            *out += w00 * load<T>(p) + w01 * load<T>(p + right) + w10 * load<T>(p + down) + w11 * load<T>(p + right + down);
+        for (int64_t c = 0; c < n; c++, p += sizeof(T) / sizeof(float))
+            out[c] += w00 * load<T>(p) + w01 * load<T>(p + right) + w10 * load<T>(p + down) + w11 * load<T>(p + right + down);
     }
 };
 
@@ -269,36 +266,40 @@ struct Inputs : Estimate {
     bool sum;
     int64_t outputs;
 
-    // Row y of the block's input, (width/factor, outputs)
-    template <class T>
+    static float* put(float* out, const void* values, int64_t count) {
+        std::copy_n(static_cast<const float*>(values), count, out);
+        return out + count;
+    }
+
+    // Row y of the block's input, (width/factor, outputs); a side's pixel is `vectors` of T
+    template <class T, int64_t vectors>
     void row(int64_t b, int64_t y, float* out) const {
         const int64_t n = factor == 1 ? 1 : 2, low = factor == 1 ? 0 : factor / 2 - 1, wide = width / factor;
         const float weight = 1.0f / (n * n);
-        float* rows = scratch(2 * count * width * 4 + 2 * (wide + 1) * rest + 64);
-        float* brought = rows + 2 * count * width * 4;
-        for (int64_t j = 0; j < n; j++) flow_rows(b, y * factor + low + j, rows + j * count * width * 4);
+        float* flows = scratch((n + 1) * width * 4 + (wide + 1) * rest);
+        float* brought = flows + n * width * 4;
+        for (int64_t j = 0; j < n; j++) flow_row(b, y * factor + low + j, flows + j * width * 4, brought);
         const int64_t first = sum ? 0 : count - 1;
-        constexpr int64_t most = 32 * sizeof(float) / sizeof(T);  // vectors of a side: 32 channels
         for (int64_t x = 0; x < wide; x++) {
-            T sides[2][most] = {}, frames[2][most] = {};
-            V4 flows = {};
+            T warped0[vectors] = {}, warped1[vectors] = {};
+            V4 frame0 = {}, frame1 = {}, total = {};
             for (int64_t j = 0; j < n; j++)
                 for (int64_t i = 0; i < n; i++) {
                     const int64_t py = y * factor + low + j, px = x * factor + low + i;
-                    const V4 f = flow(rows + j * count * width * 4, px);
-                    flows += f;
-                    add<T>(side0, stride, b, py, px, f[0], f[1], weight, sides[0]);
-                    add<T>(side1, stride, b, py, px, f[2], f[3], weight, sides[1]);
+                    const float* f = flows + (j * width + px) * 4;
+                    total += load<V4>(f);
+                    add<T, vectors>(side0, b, py, px, f[0], f[1], weight, warped0);
+                    add<T, vectors>(side1, b, py, px, f[2], f[3], weight, warped1);
                     if (again) {
-                        add<T>(side0, 3, b, py, px, 0, 0, weight, frames[0]);
-                        add<T>(side1, 3, b, py, px, 0, 0, weight, frames[1]);
+                        frame0 += weight * load<V4>(side0 + ((b * height + py) * width + px) * stride);
+                        frame1 += weight * load<V4>(side1 + ((b * height + py) * width + px) * stride);
                     }
                 }
             float* p = out + x * outputs;
-            for (int64_t s = 0; s < 2; s++, p += colours) __builtin_memcpy(p, sides[s], colours * sizeof(float));
-            for (int64_t s = 0; s < 2 * again; s++, p += 3) __builtin_memcpy(p, frames[s], 3 * sizeof(float));
-            if (time >= 0) *p++ = time;
-            if (count) store<V4>(out + (x + 1) * outputs - 4, flows * (weight / factor));
+            p = put(put(p, warped0, colours), warped1, colours);
+            if (again) p = put(put(p, &frame0, 3), &frame1, 3);
+            if (time >= 0) *p = time;
+            if (count) store<V4>(out + (x + 1) * outputs - 4, total * (weight / factor));
         }
         for (int64_t i = std::max<int64_t>(first, 0); i < count; i++) {
             const Change& change = changes[i];
@@ -325,12 +326,13 @@ extern "C" {
 int64_t vector_width() { return N; }
 
 // y = act(conv3x3(x) + bias [+ residual]) [+ residual]; act(v) = v > 0 ? v : slope * v; a slope per channel.
-// x (batch,height,width,inputs), y and residual (..,outputs), both counts from N to 4096;
+// x (batch,height,width,inputs), y (..,outputs; `pitch` floats from pixel to pixel) and residual (..,outputs), both
+// counts from N to 4096;
 // u: transformed weights (36,panels,inputs,N).
 void winograd(const float* x, const float* u, const float* bias, const float* slope, const float* residual, float* y,
-              int64_t batch, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t after,
-              int64_t threads) {
-    const Convolution work{x, u, bias, slope, residual, y, batch, height, width, inputs, outputs, after != 0};
+              int64_t batch, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t pitch,
+              int64_t after, int64_t threads) {
+    const Convolution work{x, u, bias, slope, residual, y, batch, height, width, inputs, outputs, pitch, after != 0};
     const int64_t tiles = batch * ((height + 3) / 4) * ((width + 3) / 4);
     const int64_t cache = 180000 / (36 * (inputs + outputs)) / TILES * TILES;  // floats: most of a core's 1 MB
     const int64_t room = std::clamp<int64_t>(cache, 2 * TILES, 6 * TILES);
@@ -352,9 +354,13 @@ void block_inputs(float* out, const float* side0, const float* side1, const int6
         if (y < 0 || y >= high)
             std::fill(out + i * line, out + (i + 1) * line, 0.0f);
         else if (inputs.stride == 4)
-            inputs.row<V4>(i / (to - from), y, out + i * line);
+            inputs.row<V4, 1>(i / (to - from), y, out + i * line);
+        else if (inputs.stride == 8)
+            inputs.row<V8, 1>(i / (to - from), y, out + i * line);
+        else if (inputs.stride == 16)
+            inputs.row<V8, 2>(i / (to - from), y, out + i * line);
         else
-            inputs.row<Vector<8>::type>(i / (to - from), y, out + i * line);
+            inputs.row<V8, 4>(i / (to - from), y, out + i * line);
     }
 }
 
@@ -366,9 +372,9 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < all.batch * all.height; i++) {
         const int64_t b = i / all.height, y = i % all.height;
-        float* rows = scratch((count * 4 + 1) * all.width);
-        float* brought = rows + count * 4 * all.width;
-        all.flow_rows(b, y, rows);
+        float* flows = scratch(8 * all.width);
+        float* brought = flows + 4 * all.width;
+        all.flow_row(b, y, flows, brought);
         float* m = mask + b * plane + y * all.width;
         for (int64_t k = sum ? 0 : count - 1; k < count; k++) {
             const Change& change = changes[k];
@@ -379,15 +385,17 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
                 m[x] = k == (sum ? 0 : count - 1) ? v : m[x] + v;
             }
         }
+        for (int64_t x = 0; x < all.width; x++) m[x] = 1 / (1 + std::exp(-m[x]));
+        float* colour = image + 3 * b * plane + y * all.width;
+        float* moved = flow + 4 * b * plane + y * all.width;
         for (int64_t x = 0; x < all.width; x++) {
-            const V4 f = all.flow(rows, x);
-            V4 warped0[1] = {}, warped1[1] = {};
-            all.add<V4>(side0, 3, b, y, x, f[0], f[1], 1, warped0);
-            all.add<V4>(side1, 3, b, y, x, f[2], f[3], 1, warped1);
-            m[x] = 1 / (1 + std::exp(-m[x]));
-            const V4 blended = warped1[0] + m[x] * (warped0[0] - warped1[0]);
-            for (int64_t c = 0; c < 3; c++) image[(b * 3 + c) * plane + y * all.width + x] = blended[c];
-            for (int64_t c = 0; c < 4; c++) flow[(b * 4 + c) * plane + y * all.width + x] = f[c];
+            const float* f = flows + 4 * x;
+            V4 warped0 = {}, warped1 = {};
+            all.add<V4, 1>(side0, b, y, x, f[0], f[1], 1, &warped0);
+            all.add<V4, 1>(side1, b, y, x, f[2], f[3], 1, &warped1);
+            const V4 blended = warped1 + m[x] * (warped0 - warped1);
+            for (int64_t c = 0; c < 3; c++) colour[c * plane + x] = blended[c];
+            for (int64_t c = 0; c < 4; c++) moved[c * plane + x] = f[c];
         }
     }
 }
@@ -404,14 +412,16 @@ void make_side(float* out, const float* image, const float* features, const int6
         for (int64_t x = 0; x < width; x++) {
             float* p = out + (i * width + x) * stride;
             for (int64_t c = 0; c < 3; c++) p[c] = image[(b * 3 + c) * plane + y * width + x];
-            for (int64_t c = 0; c < channels; c++) p[3 + c] = packed.sample(b, y, x)[c];
+            if (channels) std::copy_n(packed.sample(b, y, x), channels, p + 3);
             for (int64_t c = 3 + channels; c < stride; c++) p[c] = 0;
         }
     }
 }
 
-// out (batch,height,width,C) = image warped by two planes of flow (batch,2,height,width; `step` from sample to sample)
-void warp(float* out, const float* image, const float* flow, const int64_t* size, int64_t step, int64_t threads) {
+// out (batch,height,width,C; `pitch` floats from pixel to pixel) = image (..,C) warped by two planes of flow
+// (batch,2,height,width; `step` floats from sample to sample); C is a multiple of 16
+void warp(float* out, const float* image, const float* flow, const int64_t* size, int64_t step, int64_t pitch,
+          int64_t threads) {
     const Estimate one(image, image, size, nullptr, 0);
     const int64_t plane = one.height * one.width;
 #pragma omp parallel for num_threads(threads)
@@ -419,10 +429,23 @@ void warp(float* out, const float* image, const float* flow, const int64_t* size
         const int64_t b = i / one.height, y = i % one.height;
         for (int64_t x = 0; x < one.width; x++) {
             const float* f = flow + b * step + y * one.width + x;
-            float* p = out + (i * one.width + x) * one.stride;
-            std::fill(p, p + one.stride, 0.0f);
-            one.add<V>(image, one.stride, b, y, x, f[0], f[plane], 1, reinterpret_cast<V*>(p));
+            for (int64_t c = 0; c < one.stride; c += 16) {
+                V8 v[2] = {};
+                one.add<V8, 2>(image + c, b, y, x, f[0], f[plane], 1, v);
+                std::copy_n(reinterpret_cast<const float*>(v), 16, out + (i * one.width + x) * pitch + c);
+            }
         }
     }
+}
+
+// out (pixels,channels; `pitch` floats from pixel to pixel) = x > 0 ? x : slope * x; out may be x
+void activate(float* out, const float* x, const float* slope, int64_t pixels, int64_t channels, int64_t pitch,
+              int64_t threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < pixels; i++)
+        for (int64_t c = 0; c < channels; c++) {
+            const float v = x[i * channels + c];
+            out[i * pitch + c] = v > 0 ? v : v * slope[c];
+        }
 }
 }

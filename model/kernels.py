@@ -106,13 +106,16 @@ class Winograd:
         self.weight = panels.float().contiguous()  # (36,panels,C,lanes)
         self.bias, self.slope, self.outputs = bias.float().contiguous(), slope.float().contiguous(), outputs
 
-    def __call__(self, x: Tensor, residual: Tensor | None = None, *, after: bool = False) -> Tensor:
-        """x (B,C,H,W) -> (B,O,H,W); the residual is added before the activation, or `after` it."""
+    def __call__(
+        self, x: Tensor, residual: Tensor | None = None, *, after: bool = False, out: Tensor | None = None
+    ) -> Tensor:
+        """x (B,C,H,W) -> (B,O,H,W), or into `out`; the residual is added before the activation, or `after` it."""
         b, c, h, w = x.shape
         x = x.contiguous(memory_format=torch.channels_last)
-        y = empty(b, self.outputs, h, w)
+        y = empty(b, self.outputs, h, w) if out is None else out
+        pitch = self.outputs if out is None else out.stride(3)
         tensors = (x, self.weight, self.bias, self.slope, residual, y)
-        _call("winograd", *map(_pointer, tensors), b, h, w, c, self.outputs, int(after))
+        _call("winograd", *map(_pointer, tensors), b, h, w, c, self.outputs, pitch, int(after))
         return y
 
 
@@ -144,7 +147,7 @@ class Estimate:
     """The flow and mask so far: the sum of what the blocks said, each kept at the size it was said in."""
 
     def __init__(self, side0: Tensor, side1: Tensor, *, sum_masks: bool) -> None:
-        """Sides (B,C,H,W): 3 of colour, features, and zeros up to C = 4 or a multiple of 8, at most 32."""
+        """Sides (B,C,H,W): 3 of colour, features, and zeros up to C = 4, 8, 16 or 32."""
         self.sides, self.sum_masks = (side0, side1), sum_masks
         self.said: list[tuple[Tensor, int, int]] = []
 
@@ -158,7 +161,7 @@ class Estimate:
     def _arguments(self) -> tuple[object, ...]:
         b, stride, height, width = self.sides[0].shape
         changes = [
-            Change(tail.data_ptr(), tail.shape[1] // packed**2, f, f, packed, height // f, width // f)
+            Change(tail.data_ptr(), tail.shape[1] // packed**2, f, float(f), packed, height // f, width // f)
             for tail, f, packed in self.said
         ]
         sides = map(_pointer, self.sides)
@@ -192,18 +195,25 @@ def make_side(image: Tensor, features: Tensor | None) -> Tensor:
     """image (B,3,H,W) and features (B,4*E,H/2,W/2), sub-pixels before channels -> a side of an Estimate."""
     b, _, height, width = image.shape
     channels = 0 if features is None else features.shape[1] // 4
-    side = empty(b, 4 if not channels else -(-(3 + channels) // 8) * 8, height, width)
+    side = empty(b, 4 if not channels else next(n for n in (8, 16, 32) if n >= 3 + channels), height, width)
     image = image.contiguous()
     size = _longs(b, height, width, side.shape[1])
     _call("make_side", _pointer(side), _pointer(image), _pointer(features), size, channels)
     return side
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """warp.warp of an image (B,C,H,W) whose C is a multiple of 16."""
+def warp(image: Tensor, flow: Tensor, out: Tensor) -> None:
+    """Puts warp.warp of an image (B,C,H,W), C a multiple of 16, into `out`, which may be channels of a wider tensor."""
     b, channels, height, width = image.shape
     image, flow = image.contiguous(memory_format=torch.channels_last), flow.contiguous()
-    out = empty(b, channels, height, width)
     size = _longs(b, height, width, channels)
-    _call("warp", _pointer(out), _pointer(image), _pointer(flow), size, 2 * height * width)
+    _call("warp", _pointer(out), _pointer(image), _pointer(flow), size, 2 * height * width, out.stride(3))
+
+
+def activate(x: Tensor, slope: Tensor, out: Tensor | None = None) -> Tensor:
+    """x > 0 ? x : slope * x, a slope a channel: in place, or into `out`, which may be channels of a wider tensor."""
+    b, channels, height, width = x.shape
+    pitch = channels if out is None else out.stride(3)
+    out = x if out is None else out
+    _call("activate", _pointer(out), _pointer(x), _pointer(slope), b * height * width, channels, pitch)
     return out
