@@ -101,13 +101,15 @@ class _Block:
     """An IFBlock whose input comes in the order of Estimate.inputs."""
 
     def __init__(self, block: IFBlock, order: list[int], outputs: int) -> None:
-        self.first = _Conv(*block.conv0[0], order)
-        self.second = _Conv(*block.conv0[1])
-        self.residual = isinstance(block.convblock[0], ResConv)
+        first: Any = block.conv0[0]
+        second: Any = block.conv0[1]
+        self.first, self.second = _Conv(first[0], first[1], order), _Conv(second[0], second[1])
+        units: list[Any] = list(block.convblock)
+        self.residual = isinstance(units[0], ResConv)
         if self.residual:
-            self.units = [_unit(unit.conv, unit.relu, unit.beta.detach().flatten()) for unit in block.convblock]
+            self.units = [_unit(unit.conv, unit.relu, unit.beta.detach().flatten()) for unit in units]
         else:
-            self.units = [_unit(*unit) for unit in block.convblock]
+            self.units = [_unit(conv, activation) for conv, activation in units]
         self.skip = block.skip
         self.shuffle = isinstance(block.lastconv, nn.Sequential)
         tail: Any = block.lastconv[0] if isinstance(block.lastconv, nn.Sequential) else block.lastconv
@@ -131,7 +133,8 @@ class _Pair:
     """refine.Pair."""
 
     def __init__(self, pair: Pair, order: list[int] | None = None) -> None:
-        self.first, self.second = _Conv(*pair.conv1, order), _unit(*pair.conv2)
+        (conv1, act1), (conv2, act2) = pair.conv1, pair.conv2
+        self.first, self.second = _Conv(conv1, act1, order), _unit(conv2, act2)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.second(self.first(x))
@@ -235,8 +238,7 @@ class Fast:
             config = net.config
             self.scales, self.features, self.carried = config.scales, config.encoder_channels, config.carried
             self.timed, self.again, self.sum_masks = True, config.images_again, not config.replace_mask
-        self.seen = self._version()
-        self._pack()
+        self.seen: tuple[tuple[int, int], ...] = ()  # the weights as they were when they were packed: not yet
 
     def _version(self) -> tuple[tuple[int, int], ...]:
         return tuple((p.data_ptr(), p._version) for p in self.net.parameters())
@@ -251,12 +253,13 @@ class Fast:
             order = _order(channels, self.features, timed=self.timed, again=self.again and i > 0)
             outputs = FEATURES_AFTER + (self.carried if i + 1 < len(self.scales) else 0)
             self.blocks.append(_Block(block, order, outputs))
-        paper = isinstance(self.net, IFNet)
-        self.encoder = _Encoder(self.net.encode) if self.features else None
-        contextnet: Any = self.net.contextnet if paper else None
-        stages = (contextnet.conv1, contextnet.conv2, contextnet.conv3, contextnet.conv4) if paper else ()
-        self.stages = [_Pair(stage) for stage in stages]
-        self.unet = _Unet(self.net.unet) if paper else None
+        encode: Any = self.net.encode if self.features else None
+        self.encoder = None if encode is None else _Encoder(encode)
+        self.stages, self.unet = [], None
+        if isinstance(self.net, IFNet):
+            context = self.net.contextnet
+            self.stages = [_Pair(stage) for stage in (context.conv1, context.conv2, context.conv3, context.conv4)]
+            self.unet = _Unet(self.net.unet)
 
     def frame_features(self, image: Tensor) -> Prepared:
         """image (B,3,H,W) -> all that does not depend on the other frame."""
@@ -282,7 +285,7 @@ class Fast:
         """As the network's forward; its own forward where the kernels do not reach."""
         scales = [s / scale for s in self.scales]
         if options or isinstance(timestep, Tensor) or any(s != 1 and s % 2 for s in scales):
-            plain: tuple[Any, Any] = (features0.levels or None, features1.levels or None)
+            plain: tuple[Any, ...] = (features0.levels or None, features1.levels or None)
             if self.features:
                 plain = tuple(f.side[:, 3 : 3 + self.features] for f in (features0, features1))
             out: Prediction = self.net(img0, img1, timestep, *plain, scale=scale, **options)

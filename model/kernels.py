@@ -7,10 +7,12 @@ All work on float32 in memory order (B,H,W,C), torch's channels_last, on as many
 
 import ctypes
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def _library() -> ctypes.CDLL | None:
     if sys.platform != "linux" or torch.backends.cpu.get_cpu_capability() not in VECTORS:
         return None
     try:
-        return ctypes.CDLL(str(_built()))
+        return _load()
     except (OSError, RuntimeError, ImportError, subprocess.SubprocessError) as e:
         reason = str(e).strip().splitlines()
         warnings.warn(
@@ -43,30 +45,28 @@ def _library() -> ctypes.CDLL | None:
         return None
 
 
-def _built() -> Path:
-    """The shared library of this source for this CPU and torch, from the cache if it is there."""
+def _load() -> ctypes.CDLL:
+    """The shared library of this source for this CPU and torch, from the cache or built."""
     from torch.utils import cpp_extension  # takes a while, and setuptools
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next(line for line in lines if line.startswith("flags"))
     key = hashlib.sha256("\n".join((SOURCE.read_text(), torch.__version__, cpu, *FLAGS)).encode()).hexdigest()[:16]
     name = f"rife_kernels_{key}"
-    kept = Path(cpp_extension.get_default_build_root()) / f"{name}.so"
+    kept = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()) / f"{name}.so"
     if kept.exists():
-        return kept
+        return ctypes.CDLL(str(kept))
     # Built in a folder of its own and moved: two processes may build at once, and one that is killed leaves no lock.
     with tempfile.TemporaryDirectory(prefix=name) as folder:
         cpp_extension.load(name, [str(SOURCE)], extra_cflags=FLAGS, build_directory=folder, is_python_module=False)
-        made = Path(folder) / f"{name}.so"
-        try:
+        (made,) = Path(folder).glob("*.so")  # called otherwise if this process built it before
+        library = ctypes.CDLL(str(made))
+        with suppress(OSError):  # nowhere to keep it: this process has it all the same
             kept.parent.mkdir(parents=True, exist_ok=True)
             part = kept.with_name(f"{Path(folder).name}.part")
             part.write_bytes(made.read_bytes())
             part.replace(kept)
-        except OSError:  # nowhere to keep it: this process has it all the same
-            ctypes.CDLL(str(made))
-            return made
-    return kept
+    return library
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
