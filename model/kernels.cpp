@@ -188,20 +188,25 @@ struct Change {
     float gain;                // its flow in pixels of the frame is gain * flow
     int64_t packed;            // 2: (batch,height/2,width/2,2,2,channels), a pixel shuffle not done yet; else 1
     int64_t height, width;
-    const float* sample(int64_t b, int64_t y, int64_t x) const {
-        const int64_t cell = (b * height / packed + y / packed) * (width / packed) + x / packed;
-        return data + ((cell * packed + y % packed) * packed + x % packed) * channels;
+
+    // The first channel of row y; that of column x is `column(x)` floats on.
+    const float* start(int64_t b, int64_t y) const {
+        const int64_t line = width * packed * channels;  // of all sub-pixels
+        return data + (b * height + y) / packed * line + y % packed * packed * channels;
     }
+
+    int64_t column(int64_t x) const { return (packed == 2 ? x / 2 * 4 + x % 2 : x) * channels; }
 
     // One row of channels [from, from + count), between the rows of `place`: out (width,count)
     void row(int64_t b, const Place& place, int64_t from, int64_t count, float scale, float* out) const {
+        const float *above = start(b, place.first) + from, *below = start(b, place.second) + from;
         for (int64_t x = 0; x < width; x++, out += count) {
-            const float *above = sample(b, place.first, x) + from, *below = sample(b, place.second, x) + from;
+            const float *p = above + column(x), *q = below + column(x);
             if (count == 4) {
-                const V4 v = load<V4>(above);
-                store<V4>(out, scale * (v + place.weight * (load<V4>(below) - v)));
+                const V4 v = load<V4>(p);
+                store<V4>(out, scale * (v + place.weight * (load<V4>(q) - v)));
             } else {
-                for (int64_t c = 0; c < count; c++) out[c] = scale * (above[c] + place.weight * (below[c] - above[c]));
+                for (int64_t c = 0; c < count; c++) out[c] = scale * (p[c] + place.weight * (q[c] - p[c]));
             }
         }
     }
@@ -412,7 +417,7 @@ void make_side(float* out, const float* image, const float* features, const int6
         for (int64_t x = 0; x < width; x++) {
             float* p = out + (i * width + x) * stride;
             for (int64_t c = 0; c < 3; c++) p[c] = image[(b * 3 + c) * plane + y * width + x];
-            if (channels) std::copy_n(packed.sample(b, y, x), channels, p + 3);
+            if (channels) std::copy_n(packed.start(b, y) + packed.column(x), channels, p + 3);
             for (int64_t c = 3 + channels; c < stride; c++) p[c] = 0;
         }
     }
