@@ -1,7 +1,8 @@
 """The compiled kernels of kernels.cpp: built on first use, kept in a cache, never required.
 
 Only on Linux CPUs with AVX2 or more, and only if there is a compiler; `available()` tells. PyTorch's extension loader
-builds them (about five seconds, once a machine) into its own cache, $TORCH_EXTENSIONS_DIR or ~/.cache/torch_extensions.
+builds them (with g++ and ninja, some seconds, once a machine) into its own cache, $TORCH_EXTENSIONS_DIR or
+~/.cache/torch_extensions.
 All work on float32 in memory order (B,H,W,C), torch's channels_last, on as many threads as torch has.
 """
 
@@ -47,15 +48,16 @@ def _library() -> ctypes.CDLL | None:
 
 def _load() -> ctypes.CDLL:
     """The shared library of this source for this CPU and torch, from the cache or built."""
-    from torch.utils import cpp_extension  # takes a while, and setuptools
-
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next(line for line in lines if line.startswith("flags"))
     key = hashlib.sha256("\n".join((SOURCE.read_text(), torch.__version__, cpu, *FLAGS)).encode()).hexdigest()[:16]
     name = f"rife_kernels_{key}"
-    kept = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()) / f"{name}.so"
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    kept = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path(cache) / "torch_extensions") / f"{name}.so"
     if kept.exists():
         return ctypes.CDLL(str(kept))
+    from torch.utils import cpp_extension  # a second to import, and not there without setuptools
+
     # Built in a folder of its own and moved: two processes may build at once, and one that is killed leaves no lock.
     with tempfile.TemporaryDirectory(prefix=name) as folder:
         cpp_extension.load(name, [str(SOURCE)], extra_cflags=FLAGS, build_directory=folder, is_python_module=False)
