@@ -39,10 +39,9 @@ def _library() -> ctypes.CDLL | None:
     try:
         return _load()
     except (OSError, RuntimeError, ImportError, subprocess.SubprocessError) as e:
-        reason = str(e).strip().splitlines()
-        warnings.warn(
-            f"{SOURCE.name} was not built, plain PyTorch is used: {reason[0] if reason else e!r}", stacklevel=2
-        )
+        why = " ".join(str(e).split())[:80]
+        remedy = "g++ and ninja on the PATH build it"
+        warnings.warn(f"{SOURCE.name} was not built, plain PyTorch takes twice as long ({remedy}): {why}", stacklevel=2)
         return None
 
 
