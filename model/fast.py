@@ -241,7 +241,8 @@ class Fast:
         self.seen: tuple[tuple[int, int], ...] = ()  # the weights as they were when they were packed: not yet
 
     def _version(self) -> tuple[tuple[int, int], ...]:
-        return tuple((p.data_ptr(), p._version) for p in self.net.parameters())
+        # tensors made in inference mode count no versions
+        return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.net.parameters())
 
     @torch.no_grad()
     def _pack(self) -> None:

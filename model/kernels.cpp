@@ -48,7 +48,7 @@ float* scratch(int64_t floats) {
 
 // --- Winograd F(4x4, 3x3) (Lavin and Gray 2016): 36 multiplications for 16 outputs instead of 144 ---
 
-constexpr int64_t TILES = 8;  // tiles that one run of `multiply` takes
+constexpr int64_t TILES = N == 16 ? 8 : 4;  // that one run of `multiply` takes: its sums of 3 vectors fill the registers
 
 // The points of interpolation are 0, +-A, +-B and infinity. The usual 1 and 2 have twice the rounding error.
 constexpr float A = 11.0f / 16, B = 3.0f / 2, A2 = A * A, B2 = B * B;
@@ -331,16 +331,15 @@ extern "C" {
 int64_t vector_width() { return N; }
 
 // y = act(conv3x3(x) + bias [+ residual]) [+ residual]; act(v) = v > 0 ? v : slope * v; a slope per channel.
-// x (batch,height,width,inputs), y (..,outputs; `pitch` floats from pixel to pixel) and residual (..,outputs), both
-// counts from N to 4096;
-// u: transformed weights (36,panels,inputs,N).
+// x (batch,height,width,inputs), y (..,outputs; `pitch` floats from pixel to pixel), residual (..,outputs), both counts
+// from N to 4096; u: transformed weights (36,panels,inputs,N).
 void winograd(const float* x, const float* u, const float* bias, const float* slope, const float* residual, float* y,
               int64_t batch, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t pitch,
               int64_t after, int64_t threads) {
     const Convolution work{x, u, bias, slope, residual, y, batch, height, width, inputs, outputs, pitch, after != 0};
     const int64_t tiles = batch * ((height + 3) / 4) * ((width + 3) / 4);
     const int64_t cache = 180000 / (36 * (inputs + outputs)) / TILES * TILES;  // floats: most of a core's 1 MB
-    const int64_t room = std::clamp<int64_t>(cache, 2 * TILES, 6 * TILES);
+    const int64_t room = std::clamp<int64_t>(cache, 16, 48);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t first = 0; first < tiles; first += room)
         work.tiles(first, std::min(room, tiles - first), room);
