@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import UserError
-from model.layers import LEAKY_SLOPE, IFBlock, Prediction, Teaching, blend, deconv, dtype_of, timestep_plane
+from model.layers import LEAKY_SLOPE, IFBlock, Prediction, Teaching, blend, deconv, entering, timestep_plane
 from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
 from model.teacher import Confidence
@@ -78,12 +78,12 @@ class Head(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,channels,H,W)"""
         *layers, last = self.children()
-        x = image.to(dtype_of(last))
+        x = entering(image, last)
         for layer in layers:
             x = layer(x)
             if self.leaky:
                 x = nn.functional.leaky_relu(x, LEAKY_SLOPE, inplace=True)
-        return last(x).float()
+        return last(x).float().contiguous()
 
 
 class _Side(NamedTuple):

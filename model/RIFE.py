@@ -30,6 +30,7 @@ class Model:
         self.optimG = torch.optim.AdamW(self.flownet.parameters(), lr=1e-6, weight_decay=1e-3)
         self.lap = LapLoss()
         self.local_rank = local_rank
+        self._rife: RIFE | None = None  # made once a network: it brings the weights into another form
 
     def train(self) -> None:
         """Puts the network in training mode."""
@@ -69,8 +70,11 @@ class Model:
             scale = scale * PAPER_SCALES[-1] / scale_list[-1]
             if tuple(s * scale_list[-1] for s in PAPER_SCALES) != tuple(scale_list):
                 raise ValueError(f"scale_list {tuple(scale_list)} is not a multiple of {PAPER_SCALES}")
-        model = RIFE(self.flownet, name=self.name)
-        return model.inference(img0, img1, timestep=timestep, scale=scale, tta=TTA)
+        weight = next(self.flownet.parameters())
+        rife = self._rife
+        if rife is None or rife.net is not self.flownet or (rife.device, rife.dtype) != (weight.device, weight.dtype):
+            rife = self._rife = RIFE(self.flownet, name=self.name)
+        return rife.inference(img0, img1, timestep=timestep, scale=scale, tta=TTA)
 
     def update(
         self,

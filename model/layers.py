@@ -42,6 +42,16 @@ def dtype_of(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype
 
 
+def entering(x: Tensor, module: nn.Module) -> Tensor:
+    """x (B,C,H,W) as a module's convolutions take it: in the dtype of their weights, channels last for inference.
+
+    That order makes whole networks 1.1 to 1.2 times as fast on a CPU and is what tensor cores want; training gains
+    nothing from it.
+    """
+    x = x.to(dtype_of(module))
+    return x if torch.is_grad_enabled() else x.contiguous(memory_format=torch.channels_last)
+
+
 def conv(in_channels: int, out_channels: int, stride: int = 1, act: str = "prelu") -> nn.Sequential:
     """A 3x3 convolution and its activation: keys `0.weight`, `0.bias` and, for PReLU, `1.weight`."""
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1), activation(act, out_channels))
@@ -103,9 +113,9 @@ class IFBlock(nn.Module):
         x = resize(x, 1 / scale)
         if flow is not None:
             x = torch.cat((x, resize_flow(flow, 1 / scale)), 1)
-        x = self.conv0(x.to(dtype_of(self)))  # (B,width,h/4,w/4)
+        x = self.conv0(entering(x, self))  # (B,width,h/4,w/4)
         x = self.convblock(x) + x if self.skip else self.convblock(x)
-        x = self.lastconv(x).float()  # (B,outputs,h,w) / remaining
+        x = self.lastconv(x).float().contiguous()  # (B,outputs,h,w) / remaining
         # split, not slices: the gradient of each slice is a whole tensor of zeros with a copy in it
         change, rest = x.split((4, x.shape[1] - 4), 1)
         rest = resize(rest, scale * self.remaining)  # (B,outputs-4,H,W)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from model.layers import activation, conv, deconv, dtype_of
+from model.layers import activation, conv, deconv, entering
 from model.warp import resize_flow, warp
 
 WIDTH = 16  # of Contextnet's first level; every level doubles it
@@ -18,7 +18,7 @@ class Pair(nn.Module):
         self.conv2 = conv(out_channels, out_channels, 1, act)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x.to(dtype_of(self))))
+        return self.conv2(self.conv1(entering(x, self)))
 
 
 class Contextnet(nn.Module):

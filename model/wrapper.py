@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import UserError
+from model.fast import accelerate
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
 from model.layers import Prediction, blend
@@ -41,6 +42,7 @@ class RIFE:
 
     def __init__(self, net: nn.Module, *, name: str, source: str = "memory") -> None:
         self.net: Any = net  # arbitrary_time, pad_multiple, frame_features(image) and forward, see IFNet.py
+        self.fast = accelerate(net)  # what is called: the network itself, or the same on a CPU's kernels
         self.name = name
         self.source = source
         weight = next(net.parameters())
@@ -71,7 +73,7 @@ class RIFE:
         rgb = padder.pad(image[:, :3])
         # No network sees these, so nothing asks for upstream's zeros, which would make an opaque edge transparent.
         extra = padder.pad(image[:, 3:], "replicate") if image.shape[1] > 3 else None
-        return PreparedFrame(rgb, extra, self.net.frame_features(rgb), padder, scale)
+        return PreparedFrame(rgb, extra, self.fast.frame_features(rgb), padder, scale)
 
     def inference(
         self,
@@ -193,7 +195,7 @@ class RIFE:
 
     @torch.no_grad()
     def _between_frame(self, made: tuple[Tensor, Tensor | None], like: PreparedFrame) -> PreparedFrame:
-        return like._replace(image=made[0], extra=made[1], features=self.net.frame_features(made[0]))
+        return like._replace(image=made[0], extra=made[1], features=self.fast.frame_features(made[0]))
 
     @torch.no_grad()
     def _predict(
@@ -208,7 +210,7 @@ class RIFE:
             f._replace(
                 image=_turn(f.image),
                 extra=None if f.extra is None else _turn(f.extra),
-                features=self.net.frame_features(_turn(f.image)),
+                features=self.fast.frame_features(_turn(f.image)),
             )
             for f in (frame0, frame1)
         )
@@ -225,7 +227,7 @@ class RIFE:
     def _estimate(
         self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
     ) -> Prediction:
-        return self.net(
+        return self.fast(
             frame0.image, frame1.image, timestep, frame0.features, frame1.features, scale=frame0.scale, **options
         )
 

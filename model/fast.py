@@ -1,0 +1,339 @@
+"""A network as the CPU runs it fastest: the same weights and frames as its own forward, through the kernels.
+
+What is different: memory order (B,H,W,C); 3x3 convolutions by Winograd, with bias, activation, residual and the weight
+of a ResConv in one pass; warps and resizes only where the next block looks, straight from what the blocks said, at the
+size they said it; a block's input only a strip at a time. Everything else, and what no kernel knows, is the network's
+own forward.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model import kernels
+from model.IFNet import SCALES, IFNet
+from model.IFNet_v4 import FEATURES_AFTER, Head, IFNet_v4
+from model.kernels import Estimate, Winograd
+from model.layers import LEAKY_SLOPE, IFBlock, Prediction, ResConv
+from model.refine import Pair, Unet
+from model.warp import resize_flow
+
+STRIP = 2**20  # floats of a block's input made at once: 4 MB stay in the cache
+WINOGRAD_CHANNELS = 32  # with 16, transforms cost more than they save: 8.1 ms against 6.0 at 384x640
+NHWC = torch.channels_last
+
+
+class Prepared(NamedTuple):
+    """What is known of one frame before its pairs."""
+
+    side: Tensor  # (B,C,H,W): colour and features, as the kernels sample them
+    levels: tuple[Tensor, ...]  # of Contextnet
+
+
+Strips = Callable[[tuple[int, int]], Tensor]
+
+
+def _slope(activation: nn.Module, channels: int) -> Tensor:
+    if isinstance(activation, nn.PReLU):
+        return activation.weight.detach().contiguous()
+    return torch.full((channels,), LEAKY_SLOPE)
+
+
+class _Conv:
+    """A convolution by torch, and its activation if it has one."""
+
+    def __init__(self, conv: nn.Module, activation: nn.Module | None, order: list[int] | None = None) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        weight = conv.weight.detach()
+        self.weight = (weight if order is None else weight[:, order]).contiguous(memory_format=NHWC)
+        self.bias, self.stride = conv.bias, conv.stride[0]
+        self.slope = None if activation is None else _slope(activation, conv.out_channels)
+
+    def __call__(self, x: Tensor, padding: tuple[int, int] = (1, 1)) -> Tensor:
+        x = F.conv2d(x, self.weight, self.bias, self.stride, padding)
+        return x if self.slope is None else kernels.activate(x.contiguous(memory_format=NHWC), self.slope)
+
+    def strips(self, source: Strips, height: int, width: int) -> Tensor:
+        """With stride 2, of an input of that size that `source` makes rows of, zeros outside, a strip at a time."""
+        step = 2 * max(1, STRIP // (2 * width * self.weight.shape[1]))
+        out: Tensor | None = None
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            part = self(source((top - 1, bottom)), (0, 1))
+            if out is None:
+                if bottom == height:
+                    return part
+                out = kernels.empty(part.shape[0], part.shape[1], height // 2, part.shape[3])
+            out[:, :, top // 2 : bottom // 2] = part
+        assert out is not None
+        return out
+
+
+class _Direct:
+    """The same as a Winograd, by torch: faster where channels are few."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
+        self.weight, self.bias, self.slope = weight.contiguous(memory_format=NHWC), bias, slope
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None, *, after: bool = False) -> Tensor:
+        y = F.conv2d(x, self.weight, self.bias, 1, 1).contiguous(memory_format=NHWC)
+        if residual is not None and not after:
+            y += residual
+        kernels.activate(y, self.slope)
+        return y + residual if residual is not None and after else y
+
+
+def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) -> Any:
+    """A 3x3 convolution of stride 1 with its activation; `beta` (O) weighs what comes before the residual."""
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is not None
+    weight, bias = conv.weight.detach(), conv.bias.detach()
+    if beta is not None:
+        weight, bias = weight * beta.view(-1, 1, 1, 1), bias * beta
+    kind = Winograd if min(weight.shape[:2]) >= WINOGRAD_CHANNELS else _Direct
+    return kind(weight, bias, _slope(activation, conv.out_channels))
+
+
+class _Block:
+    """An IFBlock whose input comes in the order of Estimate.inputs."""
+
+    def __init__(self, block: IFBlock, order: list[int], outputs: int) -> None:
+        first: Any = block.conv0[0]
+        second: Any = block.conv0[1]
+        self.first, self.second = _Conv(first[0], first[1], order), _Conv(second[0], second[1])
+        units: list[Any] = list(block.convblock)
+        self.residual = isinstance(units[0], ResConv)
+        if self.residual:
+            self.units = [_unit(unit.conv, unit.relu, unit.beta.detach().flatten()) for unit in units]
+        else:
+            self.units = [_unit(conv, activation) for conv, activation in units]
+        self.skip = block.skip
+        self.shuffle = isinstance(block.lastconv, nn.Sequential)
+        tail: Any = block.lastconv[0] if isinstance(block.lastconv, nn.Sequential) else block.lastconv
+        weight, bias = tail.weight.detach(), tail.bias.detach()
+        if self.shuffle:  # sub-pixels before channels, and only the channels that are used
+            index = torch.arange(weight.shape[1]).view(-1, 4)[:outputs].t().flatten()
+            weight, bias = weight[:, index], bias[index]
+        self.tail_weight, self.tail_bias = weight.contiguous(memory_format=NHWC), bias
+
+    def __call__(self, source: Strips, height: int, width: int) -> Tensor:
+        """-> (B,outputs,h/2,w/2), of a shuffling tail (B,4*outputs,h/2,w/2)"""
+        x = before = self.second(self.first.strips(source, height, width))
+        for unit in self.units[:-1]:
+            x = unit(x, x if self.residual else None)
+        skipped = before if self.skip else None
+        x = self.units[-1](x, x if self.residual else skipped, after=not self.residual)
+        return F.conv_transpose2d(x, self.tail_weight, self.tail_bias, 2, 1)
+
+
+class _Pair:
+    """refine.Pair."""
+
+    def __init__(self, pair: Pair, order: list[int] | None = None) -> None:
+        (conv1, act1), (conv2, act2) = pair.conv1, pair.conv2
+        self.first, self.second = _Conv(conv1, act1, order), _unit(conv2, act2)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+class _Encoder:
+    """A Head."""
+
+    def __init__(self, head: Head) -> None:
+        first, *middle, last = head.children()
+        leaky = nn.LeakyReLU(LEAKY_SLOPE)
+        self.first = _Conv(first, leaky if head.leaky else None)
+        self.middle = [_unit(conv, leaky) for conv in middle]
+        assert isinstance(last, nn.ConvTranspose2d)
+        assert last.bias is not None
+        # A transposed convolution of stride 2 is one of 3x3 that makes the four sub-pixels of every pixel.
+        weight = last.weight.detach().transpose(0, 1)
+        kernel = weight.new_zeros(2, 2, weight.shape[0], weight.shape[1], 3, 3)
+        taps = (((1, 1), (0, 3)), ((1, 2), (2, 0)))  # of each sub-pixel: place in the 3x3 kernel, in the 4x4 one
+        for dy in (0, 1):
+            for dx in (0, 1):
+                for y, j in taps[dy]:
+                    for x, i in taps[dx]:
+                        kernel[dy, dx, :, :, y, x] = weight[:, :, j, i]
+        self.weight = kernel.flatten(0, 2).contiguous(memory_format=NHWC)
+        self.bias = last.bias.detach().repeat(4)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        x = self.first(image.contiguous(memory_format=NHWC))
+        for unit in self.middle:
+            x = unit(x)
+        return F.conv2d(x, self.weight, self.bias, 1, 1).contiguous(memory_format=NHWC)
+
+
+class _Unet:
+    """refine.Unet, its first input in the order of Estimate.inputs.
+
+    What a level hands down and up shares one tensor with what joins it, so that nothing has to be put together: first
+    the level's own channels, then the warped context of both frames, and on the way up, in their place, what comes.
+    """
+
+    def __init__(self, unet: Unet) -> None:
+        first = [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 12, 13, 14, 15, 16]
+        self.down = [_Pair(unet.down0, first), _Pair(unet.down1), _Pair(unet.down2), _Pair(unet.down3)]
+        self.up = []
+        ups: list[Any] = [unet.up0, unet.up1, unet.up2, unet.up3]
+        for i, (layer, activation) in enumerate(ups):
+            weight = layer.weight.detach()
+            if i:  # upstream: what comes from below, then the level's own; here: the other way round
+                weight = weight.roll(weight.shape[0] // 2, 0)
+            slope = _slope(activation, layer.out_channels)
+            self.up.append((weight.contiguous(memory_format=NHWC), layer.bias.detach(), slope))
+        self.last = _Conv(unet.conv, None)
+
+    def __call__(self, source: Strips, flow: Tensor, levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Context levels of both frames, not warped, and the flow (B,4,H,W) px -> the residual in 0..1 around 0.5."""
+        joined: list[Tensor] = []
+        x = self.down[0].first.strips(source, *flow.shape[2:])
+        for i, pair in enumerate(self.down):
+            if i:
+                x = pair.first(joined[-1])
+            b, own, height, width = x.shape
+            context = levels[i][0].shape[1]
+            level = kernels.empty(b, own + 2 * context, height, width)
+            pair.second(x, out=level[:, :own])
+            flow = resize_flow(flow, 0.5)
+            kernels.warp(levels[i][0], flow[:, :2], level[:, own : own + context])
+            kernels.warp(levels[i][1], flow[:, 2:4], level[:, own + context :])
+            joined.append(level)
+        x = joined.pop()
+        for weight, bias, slope in self.up:
+            x = F.conv_transpose2d(x, weight, bias, 2, 1)
+            if joined:
+                level = joined.pop()
+                kernels.activate(x.contiguous(memory_format=NHWC), slope, level[:, x.shape[1] :])
+                x = level
+            else:
+                x = kernels.activate(x.contiguous(memory_format=NHWC), slope)
+        return torch.sigmoid(self.last(x))
+
+
+def _order(channels: int, features: int, *, timed: bool, again: bool) -> list[int]:
+    """Where the channels that Estimate.inputs makes are in a block's own order; `features` of each side."""
+    if again:
+        start = 6 + timed
+        return [*range(start, start + 6), *range(6), *range(6, start), *range(start + 6, channels)]
+    first, second = range(6, 6 + features), range(6 + features, 6 + 2 * features)
+    return [0, 1, 2, *first, 3, 4, 5, *second, *range(6 + 2 * features, channels)]
+
+
+class Fast:
+    """An IFNet or IFNet_v4 to call in its place: the same frame_features and forward, Prepared for features."""
+
+    def __init__(self, net: IFNet | IFNet_v4) -> None:
+        self.net = net
+        self.arbitrary_time, self.pad_multiple = net.arbitrary_time, net.pad_multiple
+        if isinstance(net, IFNet):
+            self.scales, self.features, self.carried = tuple(SCALES), 0, 0
+            self.timed, self.again, self.sum_masks = net.timed, True, True
+        else:
+            config = net.config
+            self.scales, self.features, self.carried = config.scales, config.encoder_channels, config.carried
+            self.timed, self.again, self.sum_masks = True, config.images_again, not config.replace_mask
+        self.seen: tuple[tuple[int, int], ...] = ()  # the weights as they were when they were packed: not yet
+
+    def _version(self) -> tuple[tuple[int, int], ...]:
+        # tensors made in inference mode count no versions
+        return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.net.parameters())
+
+    @torch.no_grad()
+    def _pack(self) -> None:
+        """Brings the weights into the kernels' form."""
+        self.blocks = []
+        for i in range(len(self.scales)):
+            block: Any = self.net.get_submodule(f"block{i}")
+            channels = block.conv0[0][0].in_channels
+            order = _order(channels, self.features, timed=self.timed, again=self.again and i > 0)
+            outputs = FEATURES_AFTER + (self.carried if i + 1 < len(self.scales) else 0)
+            self.blocks.append(_Block(block, order, outputs))
+        encode: Any = self.net.encode if self.features else None
+        self.encoder = None if encode is None else _Encoder(encode)
+        self.stages, self.unet = [], None
+        if isinstance(self.net, IFNet):
+            context = self.net.contextnet
+            self.stages = [_Pair(stage) for stage in (context.conv1, context.conv2, context.conv3, context.conv4)]
+            self.unet = _Unet(self.net.unet)
+
+    def frame_features(self, image: Tensor) -> Prepared:
+        """image (B,3,H,W) -> all that does not depend on the other frame."""
+        if self.seen != self._version():  # trained on, or loaded anew
+            self._pack()
+            self.seen = self._version()
+        levels: list[Tensor] = []
+        for stage in self.stages:
+            levels.append(stage(levels[-1] if levels else image.contiguous(memory_format=NHWC)))
+        return Prepared(kernels.make_side(image, self.encoder(image) if self.encoder else None), tuple(levels))
+
+    def __call__(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor,
+        features0: Prepared,
+        features1: Prepared,
+        *,
+        scale: float = 1.0,
+        **options: bool,
+    ) -> Prediction:
+        """As the network's forward; its own forward where the kernels do not reach."""
+        scales = [s / scale for s in self.scales]
+        if options or isinstance(timestep, Tensor) or any(s != 1 and s % 2 for s in scales):
+            plain: tuple[Any, ...] = (features0.levels or None, features1.levels or None)
+            if self.features:
+                plain = tuple(f.side[:, 3 : 3 + self.features] for f in (features0, features1))
+            out: Prediction = self.net(img0, img1, timestep, *plain, scale=scale, **options)
+            return out
+        estimate = Estimate(features0.side, features1.side, sum_masks=self.sum_masks)
+        height, width = img0.shape[2:]
+        time = float(timestep) if self.timed else None
+        for block, factor in zip(self.blocks, map(int, scales), strict=True):
+
+            def source(rows: tuple[int, int], factor: int = factor) -> Tensor:
+                return estimate.inputs(
+                    colours=3 + self.features,
+                    factor=factor,
+                    again=self.again,
+                    time=time,
+                    rest=1 + self.carried,
+                    rows=rows,
+                )
+
+            tail = block(source, height // factor, width // factor)
+            estimate.add(tail, factor if block.shuffle else 2 * factor, 2 if block.shuffle else 1)
+        image, flow, mask = estimate.finish()
+        if self.unet is not None:
+            image = (image + self._residual(estimate, features0, features1, flow)).clamp_(0, 1)
+        return Prediction(image, flow, mask)
+
+    def _residual(self, estimate: Estimate, features0: Prepared, features1: Prepared, flow: Tensor) -> Tensor:
+        assert self.unet is not None
+
+        def source(rows: tuple[int, int]) -> Tensor:
+            return estimate.inputs(colours=3, factor=1, again=True, time=None, rest=1, rows=rows)
+
+        return self.unet(source, flow, list(zip(features0.levels, features1.levels, strict=True))) * 2 - 1
+
+
+def accelerate(net: nn.Module) -> Any:
+    """The network to call for inference: Fast where it is known, faster and available, else itself."""
+    weight = next(net.parameters())
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not _known(net) or not kernels.available():
+        return net
+    return Fast(net)  # type: ignore[arg-type]
+
+
+def _known(net: nn.Module) -> bool:
+    """Whether Fast has all it needs; a side has at most 32 channels."""
+    if isinstance(net, IFNet):
+        return net.contextnet.first_factor == 0.5
+    if not isinstance(net, IFNet_v4) or net.config.auto_scale or net.config.groups > 1:
+        return False
+    return net.config.encoder_channels <= 29

@@ -1,0 +1,455 @@
+// The CPU kernels that kernels.py builds on first use: float32, memory order (B,H,W,C), any batch.
+//
+// No intrinsics: GCC's and Clang's vector types become AVX-512, AVX2 or NEON as the machine has it (-march=native).
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int64_t N = 16;  // floats in a vector
+#else
+constexpr int64_t N = 8;
+#endif
+
+template <int64_t n>
+struct Vector {
+    typedef float type __attribute__((vector_size(n * sizeof(float))));
+};
+typedef Vector<N>::type V;
+
+template <class T>
+T load(const float* p) {
+    T v;
+    __builtin_memcpy(&v, p, sizeof(T));
+    return v;
+}
+
+template <class T>
+void store(float* p, T v) {
+    __builtin_memcpy(p, &v, sizeof(T));
+}
+
+// Memory that a thread keeps from call to call; it grows to the largest size asked for.
+float* scratch(int64_t floats) {
+    thread_local std::unique_ptr<float, decltype(&std::free)> kept(nullptr, &std::free);
+    thread_local int64_t size = 0;
+    if (floats > size) {
+        size = (floats + 15) / 16 * 16;
+        kept.reset(static_cast<float*>(std::aligned_alloc(64, size * sizeof(float))));
+    }
+    return kept.get();
+}
+
+// --- Winograd F(4x4, 3x3) (Lavin and Gray 2016): 36 multiplications for 16 outputs instead of 144 ---
+
+constexpr int64_t TILES = N == 16 ? 8 : 4;  // that one run of `multiply` takes: its sums of 3 vectors fill the registers
+
+// The points of interpolation are 0, +-A, +-B and infinity. The usual 1 and 2 have twice the rounding error.
+constexpr float A = 11.0f / 16, B = 3.0f / 2, A2 = A * A, B2 = B * B;
+
+// x[0..5] (stride apart) -> B^T x
+inline void input_transform(const V* x, int64_t stride, V* y, int64_t out) {
+    const V a = x[0], b = x[stride], c = x[2 * stride], d = x[3 * stride], e = x[4 * stride], f = x[5 * stride];
+    const V even = e - B2 * c, odd = A * (d - B2 * b), even2 = e - A2 * c, odd2 = B * (d - A2 * b);
+    y[0] = A2 * B2 * a - (A2 + B2) * c + e;
+    y[out] = even + odd;
+    y[2 * out] = even - odd;
+    y[3 * out] = even2 + odd2;
+    y[4 * out] = even2 - odd2;
+    y[5 * out] = A2 * B2 * b - (A2 + B2) * d + f;
+}
+
+// m[0..5] (stride apart) -> A^T m
+inline void output_transform(const V* m, int64_t stride, V* y, int64_t out) {
+    const V b = m[stride], c = m[2 * stride], d = m[3 * stride], e = m[4 * stride];
+    const V sum = b + c, difference = b - c, sum2 = d + e, difference2 = d - e;
+    y[0] = m[0] + sum + sum2;
+    y[out] = A * difference + B * difference2;
+    y[2 * out] = A2 * sum + B2 * sum2;
+    y[3 * out] = A * A2 * difference + B * B2 * difference2 + m[5 * stride];
+}
+
+// TILES rows of a (row stride sa) by `vectors` panels of u (k,N) -> TILES rows of c (row stride sc)
+template <int64_t vectors>
+inline void multiply(const float* a, int64_t sa, const float* u, int64_t k, float* c, int64_t sc) {
+    V sum[TILES][vectors] = {};
+    for (int64_t i = 0; i < k; i++) {
+        V w[vectors];
+        for (int64_t v = 0; v < vectors; v++) w[v] = load<V>(u + (v * k + i) * N);
+        for (int64_t t = 0; t < TILES; t++)
+            for (int64_t v = 0; v < vectors; v++) sum[t][v] += a[t * sa + i] * w[v];
+    }
+    for (int64_t t = 0; t < TILES; t++)
+        for (int64_t v = 0; v < vectors; v++) store<V>(c + t * sc + v * N, sum[t][v]);
+}
+
+struct Convolution {
+    const float *x, *u, *bias, *slope, *residual;
+    float* y;
+    int64_t batch, height, width, inputs, outputs;
+    int64_t pitch;  // floats from pixel to pixel of y
+    bool after;  // the residual is added after the activation
+
+    // Tiles [first, first + count), count at most `room`, a multiple of TILES.
+    void tiles(int64_t first, int64_t count, int64_t room) const {
+        const int64_t panels = (outputs + N - 1) / N, wide = (width + 3) / 4, high = (height + 3) / 4;
+        const int64_t row_in = inputs, row_out = panels * N;
+        const int64_t plane_in = room * row_in + N, plane_out = room * row_out + N;  // odd lines: no cache conflicts
+        float* transformed = scratch(36 * (plane_in + plane_out));
+        float* products = transformed + 36 * plane_in;
+        static const float zeros[4096] = {};
+
+        for (int64_t t = 0; t < count; t++) {
+            const int64_t tile = first + t, left = tile % wide * 4 - 1, top = tile / wide % high * 4 - 1;
+            const float* image = x + tile / (wide * high) * height * width * inputs;
+            const float* from[36];
+            for (int64_t i = 0; i < 36; i++) {
+                const int64_t row = top + i / 6, column = left + i % 6;
+                const bool inside = row >= 0 && row < height && column >= 0 && column < width;
+                from[i] = inside ? image + (row * width + column) * inputs : zeros;
+            }
+            for (int64_t c = 0; c < inputs; c += N) {
+                const int64_t at = std::min(c, inputs - N);
+                V d[36], e[36], f[36];
+                for (int64_t i = 0; i < 36; i++) d[i] = load<V>(from[i] + at);
+                for (int64_t j = 0; j < 6; j++) input_transform(d + j, 6, e + j, 6);
+                for (int64_t i = 0; i < 6; i++) input_transform(e + 6 * i, 1, f + 6 * i, 1);
+                for (int64_t i = 0; i < 36; i++) store<V>(transformed + i * plane_in + t * row_in + at, f[i]);
+            }
+        }
+        for (int64_t i = 0; i < 36; i++) {
+            const float* panel = u + i * inputs * row_out;
+            for (int64_t p = 0; p < panels;) {
+                const int64_t left = panels - p, n = left == 4 || left == 2 ? 2 : std::min<int64_t>(left, 3);
+                for (int64_t t = 0; t < count; t += TILES) {
+                    const float* a = transformed + i * plane_in + t * row_in;
+                    float* c = products + i * plane_out + t * row_out + p * N;
+                    if (n == 3) multiply<3>(a, row_in, panel, inputs, c, row_out);
+                    if (n == 2) multiply<2>(a, row_in, panel, inputs, c, row_out);
+                    if (n == 1) multiply<1>(a, row_in, panel, inputs, c, row_out);
+                }
+                panel += n * inputs * N;
+                p += n;
+            }
+        }
+        for (int64_t t = 0; t < count; t++) {
+            const int64_t tile = first + t, left = tile % wide * 4, top = tile / wide % high * 4;
+            const int64_t corner = (tile / (wide * high) * height + top) * width + left;
+            const int64_t rows = std::min<int64_t>(4, height - top), columns = std::min<int64_t>(4, width - left);
+            for (int64_t c = 0; c < outputs; c += N) {
+                const int64_t at = std::min(c, outputs - N);
+                V m[36], e[24], f[16];
+                for (int64_t i = 0; i < 36; i++) m[i] = load<V>(products + i * plane_out + t * row_out + at);
+                for (int64_t j = 0; j < 6; j++) output_transform(m + j, 6, e + j, 6);
+                for (int64_t i = 0; i < 4; i++) output_transform(e + 6 * i, 1, f + 4 * i, 1);
+                const V b = load<V>(bias + at), s = load<V>(slope + at);
+                for (int64_t i = 0; i < rows; i++)
+                    for (int64_t j = 0; j < columns; j++) {
+                        const int64_t pixel = corner + i * width + j;
+                        V v = f[4 * i + j] + b;
+                        if (residual && !after) v += load<V>(residual + pixel * outputs + at);
+                        v = v > 0 ? v : v * s;
+                        if (residual && after) v += load<V>(residual + pixel * outputs + at);
+                        store<V>(y + pixel * pitch + at, v);
+                    }
+            }
+        }
+    }
+};
+
+// --- What a block sees: both frames warped by the flow so far, at the block's own size and nowhere else ---
+
+typedef Vector<4>::type V4;
+typedef Vector<8>::type V8;
+
+// Where a row or column of the frame lies in a map `factor` times smaller (bilinear, align_corners=False).
+struct Place {
+    int32_t first, second;
+    float weight;  // of the second
+
+    Place(int64_t position, int64_t factor, int64_t size) {
+        const float at = std::max((position + 0.5f) / factor - 0.5f, 0.0f);
+        first = static_cast<int32_t>(std::min(static_cast<int64_t>(at), size - 1));
+        second = static_cast<int32_t>(std::min<int64_t>(first + 1, size - 1));
+        weight = at - first;
+    }
+};
+
+// What one block said: (batch,height,width,channels), 4 of flow, then the mask's logit, then features.
+struct Change {
+    const float* data;
+    int64_t channels, factor;  // how many times larger the frame is
+    float gain;                // its flow in pixels of the frame is gain * flow
+    int64_t packed;            // 2: (batch,height/2,width/2,2,2,channels), a pixel shuffle not done yet; else 1
+    int64_t height, width;
+
+    // The first channel of row y; that of column x is `column(x)` floats on.
+    const float* start(int64_t b, int64_t y) const {
+        const int64_t line = width * packed * channels;  // of all sub-pixels
+        return data + (b * height + y) / packed * line + y % packed * packed * channels;
+    }
+
+    int64_t column(int64_t x) const { return (packed == 2 ? x / 2 * 4 + x % 2 : x) * channels; }
+
+    // One row of channels [from, from + count), between the rows of `place`: out (width,count)
+    void row(int64_t b, const Place& place, int64_t from, int64_t count, float scale, float* out) const {
+        const float *above = start(b, place.first) + from, *below = start(b, place.second) + from;
+        for (int64_t x = 0; x < width; x++, out += count) {
+            const float *p = above + column(x), *q = below + column(x);
+            if (count == 4) {
+                const V4 v = load<V4>(p);
+                store<V4>(out, scale * (v + place.weight * (load<V4>(q) - v)));
+            } else {
+                for (int64_t c = 0; c < count; c++) out[c] = scale * (p[c] + place.weight * (q[c] - p[c]));
+            }
+        }
+    }
+};
+
+struct Estimate {
+    const float *side0, *side1;  // (batch,height,width,stride): colour, features, what makes it a whole vector
+    int64_t batch, height, width, stride;
+    const Change* changes;
+    int64_t count;
+    std::vector<std::vector<Place>> columns;  // of each change, for each column of the frame
+
+    Estimate(const float* side0, const float* side1, const int64_t* size, const Change* changes, int64_t count)
+        : side0(side0), side1(side1), batch(size[0]), height(size[1]), width(size[2]), stride(size[3]),
+          changes(changes), count(count), columns(count) {
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t x = 0; x < width; x++)
+                columns[i].push_back(Place(x, changes[i].factor, changes[i].width));
+    }
+
+    // The flow along row y of the frame, (width,4); `row` has room for width * 4 floats
+    void flow_row(int64_t b, int64_t y, float* flow, float* row) const {
+        std::fill(flow, flow + 4 * width, 0.0f);
+        for (int64_t i = 0; i < count; i++) {
+            changes[i].row(b, Place(y, changes[i].factor, changes[i].height), 0, 4, changes[i].gain, row);
+            const Place* places = columns[i].data();
+            for (int64_t x = 0; x < width; x++) {
+                const V4 v = load<V4>(row + 4 * places[x].first), next = load<V4>(row + 4 * places[x].second);
+                store<V4>(flow + 4 * x, load<V4>(flow + 4 * x) + (v + places[x].weight * (next - v)));
+            }
+        }
+    }
+
+    // One coordinate of a sample, within the frame.
+    static float coordinate(int64_t at, float shift, int64_t size) {
+        const float v = at + shift, last = static_cast<float>(size - 1);
+        return std::min(v > 0 ? v : 0.0f, last);  // not a number: 0
+    }
+
+    // out[0..n) += weight * side[y + flow_y, x + flow_x], the border repeated
+    template <class T, int64_t n>
+    void add(const float* side, int64_t b, int64_t y, int64_t x, float flow_x, float flow_y, float weight,
+             T* out) const {
+        const float sx = coordinate(x, flow_x, width), sy = coordinate(y, flow_y, height);
+        const int64_t left = static_cast<int64_t>(sx), top = static_cast<int64_t>(sy);
+        const int64_t right = left + 1 < width ? stride : 0, down = top + 1 < height ? width * stride : 0;
+        const float fx = sx - left, fy = sy - top;
+        const float* p = side + ((b * height + top) * width + left) * stride;
+        const float w11 = fx * fy * weight, w10 = fy * weight - w11, w01 = fx * weight - w11;
+        const float w00 = weight - w01 - w10 - w11;
+        for (int64_t c = 0; c < n; c++, p += sizeof(T) / sizeof(float))
+            out[c] += w00 * load<T>(p) + w01 * load<T>(p + right) + w10 * load<T>(p + down) + w11 * load<T>(p + right + down);
+    }
+};
+
+struct Inputs : Estimate {
+    int64_t colours;  // channels of a side that count: colour and features
+    int64_t factor;   // the frame is this many times larger than the block's input
+    bool again;       // the frames themselves follow
+    float time;       // negative: none
+    int64_t rest;     // mask and features that the last change (or, with `sum`, all changes) brings
+    bool sum;
+    int64_t outputs;
+
+    static float* put(float* out, const void* values, int64_t count) {
+        std::copy_n(static_cast<const float*>(values), count, out);
+        return out + count;
+    }
+
+    // Row y of the block's input, (width/factor, outputs); a side's pixel is `vectors` of T
+    template <class T, int64_t vectors>
+    void row(int64_t b, int64_t y, float* out) const {
+        const int64_t n = factor == 1 ? 1 : 2, low = factor == 1 ? 0 : factor / 2 - 1, wide = width / factor;
+        const float weight = 1.0f / (n * n);
+        float* flows = scratch((n + 1) * width * 4 + (wide + 1) * rest);
+        float* brought = flows + n * width * 4;
+        for (int64_t j = 0; j < n; j++) flow_row(b, y * factor + low + j, flows + j * width * 4, brought);
+        const int64_t first = sum ? 0 : count - 1;
+        for (int64_t x = 0; x < wide; x++) {
+            T warped0[vectors] = {}, warped1[vectors] = {};
+            V4 frame0 = {}, frame1 = {}, total = {};
+            for (int64_t j = 0; j < n; j++)
+                for (int64_t i = 0; i < n; i++) {
+                    const int64_t py = y * factor + low + j, px = x * factor + low + i;
+                    const float* f = flows + (j * width + px) * 4;
+                    total += load<V4>(f);
+                    add<T, vectors>(side0, b, py, px, f[0], f[1], weight, warped0);
+                    add<T, vectors>(side1, b, py, px, f[2], f[3], weight, warped1);
+                    if (again) {
+                        frame0 += weight * load<V4>(side0 + ((b * height + py) * width + px) * stride);
+                        frame1 += weight * load<V4>(side1 + ((b * height + py) * width + px) * stride);
+                    }
+                }
+            float* p = out + x * outputs;
+            p = put(put(p, warped0, colours), warped1, colours);
+            if (again) p = put(put(p, &frame0, 3), &frame1, 3);
+            if (time >= 0) *p = time;
+            if (count) store<V4>(out + (x + 1) * outputs - 4, total * (weight / factor));
+        }
+        for (int64_t i = std::max<int64_t>(first, 0); i < count; i++) {
+            const Change& change = changes[i];
+            const int64_t ratio = change.factor / factor;  // down to this size from the frame's: the same as straight up
+            change.row(b, Place(y, ratio, change.height), 4, rest, 1, brought);
+            for (int64_t x = 0; x < wide; x++) {
+                const Place place(x, ratio, change.width);
+                const float *left = brought + place.first * rest, *right = brought + place.second * rest;
+                float* p = out + (x + 1) * outputs - 4 - rest;
+                for (int64_t c = 0; c < rest; c++) {
+                    const float v = left[c] + place.weight * (right[c] - left[c]);
+                    p[c] = i == first ? v : p[c] + v;
+                }
+            }
+        }
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+// How many floats a vector has: the panels of `u` are as wide.
+int64_t vector_width() { return N; }
+
+// y = act(conv3x3(x) + bias [+ residual]) [+ residual]; act(v) = v > 0 ? v : slope * v; a slope per channel.
+// x (batch,height,width,inputs), y (..,outputs; `pitch` floats from pixel to pixel), residual (..,outputs), both counts
+// from N to 4096; u: transformed weights (36,panels,inputs,N).
+void winograd(const float* x, const float* u, const float* bias, const float* slope, const float* residual, float* y,
+              int64_t batch, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t pitch,
+              int64_t after, int64_t threads) {
+    const Convolution work{x, u, bias, slope, residual, y, batch, height, width, inputs, outputs, pitch, after != 0};
+    const int64_t tiles = batch * ((height + 3) / 4) * ((width + 3) / 4);
+    const int64_t cache = 180000 / (36 * (inputs + outputs)) / TILES * TILES;  // floats: most of a core's 1 MB
+    const int64_t room = std::clamp<int64_t>(cache, 16, 48);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t first = 0; first < tiles; first += room)
+        work.tiles(first, std::min(room, tiles - first), room);
+}
+
+// Rows [from, to) of what a block sees, (batch,to-from,width/factor,outputs); rows outside are zeros.
+// size: batch, height, width, stride of the sides; shape: colours, factor, again, rest, sum, outputs.
+void block_inputs(float* out, const float* side0, const float* side1, const int64_t* size, const Change* changes,
+                  int64_t count, const int64_t* shape, float time, int64_t from, int64_t to, int64_t threads) {
+    const Inputs inputs{{side0, side1, size, changes, count}, shape[0], shape[1], shape[2] != 0, time, shape[3],
+                        shape[4] != 0, shape[5]};
+    const int64_t line = inputs.width / inputs.factor * inputs.outputs, high = inputs.height / inputs.factor;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < inputs.batch * (to - from); i++) {
+        const int64_t y = from + i % (to - from);
+        if (y < 0 || y >= high)
+            std::fill(out + i * line, out + (i + 1) * line, 0.0f);
+        else if (inputs.stride == 4)
+            inputs.row<V4, 1>(i / (to - from), y, out + i * line);
+        else if (inputs.stride == 8)
+            inputs.row<V8, 1>(i / (to - from), y, out + i * line);
+        else if (inputs.stride == 16)
+            inputs.row<V8, 2>(i / (to - from), y, out + i * line);
+        else
+            inputs.row<V8, 4>(i / (to - from), y, out + i * line);
+    }
+}
+
+// The whole estimate at the frame's size, planes: image (batch,3,H,W), flow (batch,4,H,W), mask (batch,1,H,W) in 0..1.
+void finish(float* image, float* flow, float* mask, const float* side0, const float* side1,
+            const int64_t* size, const Change* changes, int64_t count, int64_t sum, int64_t threads) {
+    const Estimate all(side0, side1, size, changes, count);
+    const int64_t plane = all.height * all.width;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < all.batch * all.height; i++) {
+        const int64_t b = i / all.height, y = i % all.height;
+        float* flows = scratch(8 * all.width);
+        float* brought = flows + 4 * all.width;
+        all.flow_row(b, y, flows, brought);
+        float* m = mask + b * plane + y * all.width;
+        for (int64_t k = sum ? 0 : count - 1; k < count; k++) {
+            const Change& change = changes[k];
+            change.row(b, Place(y, change.factor, change.height), 4, 1, 1, brought);
+            for (int64_t x = 0; x < all.width; x++) {
+                const Place& place = all.columns[k][x];
+                const float v = brought[place.first] + place.weight * (brought[place.second] - brought[place.first]);
+                m[x] = k == (sum ? 0 : count - 1) ? v : m[x] + v;
+            }
+        }
+        for (int64_t x = 0; x < all.width; x++) m[x] = 1 / (1 + std::exp(-m[x]));
+        float* colour = image + 3 * b * plane + y * all.width;
+        float* moved = flow + 4 * b * plane + y * all.width;
+        for (int64_t x = 0; x < all.width; x++) {
+            const float* f = flows + 4 * x;
+            V4 warped0 = {}, warped1 = {};
+            all.add<V4, 1>(side0, b, y, x, f[0], f[1], 1, &warped0);
+            all.add<V4, 1>(side1, b, y, x, f[2], f[3], 1, &warped1);
+            const V4 blended = warped1 + m[x] * (warped0 - warped1);
+            for (int64_t c = 0; c < 3; c++) colour[c * plane + x] = blended[c];
+            for (int64_t c = 0; c < 4; c++) moved[c * plane + x] = f[c];
+        }
+    }
+}
+
+// out (batch,height,width,stride) = image (batch,3,height,width), then features, then zeros. Features of C channels are
+// packed: (batch,height/2,width/2,2,2,C).
+void make_side(float* out, const float* image, const float* features, const int64_t* size, int64_t channels,
+               int64_t threads) {
+    const int64_t batch = size[0], height = size[1], width = size[2], stride = size[3], plane = height * width;
+    const Change packed{features, channels, 1, 1, 2, height, width};
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < batch * height; i++) {
+        const int64_t b = i / height, y = i % height;
+        for (int64_t x = 0; x < width; x++) {
+            float* p = out + (i * width + x) * stride;
+            for (int64_t c = 0; c < 3; c++) p[c] = image[(b * 3 + c) * plane + y * width + x];
+            if (channels) std::copy_n(packed.start(b, y) + packed.column(x), channels, p + 3);
+            for (int64_t c = 3 + channels; c < stride; c++) p[c] = 0;
+        }
+    }
+}
+
+// out (batch,height,width,C; `pitch` floats from pixel to pixel) = image (..,C) warped by two planes of flow
+// (batch,2,height,width; `step` floats from sample to sample); C is a multiple of 16
+void warp(float* out, const float* image, const float* flow, const int64_t* size, int64_t step, int64_t pitch,
+          int64_t threads) {
+    const Estimate one(image, image, size, nullptr, 0);
+    const int64_t plane = one.height * one.width;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < one.batch * one.height; i++) {
+        const int64_t b = i / one.height, y = i % one.height;
+        for (int64_t x = 0; x < one.width; x++) {
+            const float* f = flow + b * step + y * one.width + x;
+            for (int64_t c = 0; c < one.stride; c += 16) {
+                V8 v[2] = {};
+                one.add<V8, 2>(image + c, b, y, x, f[0], f[plane], 1, v);
+                std::copy_n(reinterpret_cast<const float*>(v), 16, out + (i * one.width + x) * pitch + c);
+            }
+        }
+    }
+}
+
+// out (pixels,channels; `pitch` floats from pixel to pixel) = x > 0 ? x : slope * x; out may be x
+void activate(float* out, const float* x, const float* slope, int64_t pixels, int64_t channels, int64_t pitch,
+              int64_t threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < pixels; i++)
+        for (int64_t c = 0; c < channels; c++) {
+            const float v = x[i * channels + c];
+            out[i * pitch + c] = v > 0 ? v : v * slope[c];
+        }
+}
+}

@@ -1,0 +1,220 @@
+"""The compiled kernels of kernels.cpp: built on first use, kept in a cache, never required.
+
+Only on Linux CPUs with AVX2 or more, and only if there is a compiler; `available()` tells. PyTorch's extension loader
+builds them (with g++ and ninja, some seconds, once a machine) into its own cache, $TORCH_EXTENSIONS_DIR or
+~/.cache/torch_extensions.
+All work on float32 in memory order (B,H,W,C), torch's channels_last, on as many threads as torch has.
+"""
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-std=c++17"]
+VECTORS = ("AVX2", "AVX512")  # of torch's names for what a CPU can do: those the kernels were measured on
+POINTS = (11 / 16, 3 / 2)  # of the Winograd transform, as in the source
+
+
+def available() -> bool:
+    """Whether the kernels can be used here; the first call may build them."""
+    return _library() is not None
+
+
+@lru_cache(1)
+def _library() -> ctypes.CDLL | None:
+    if sys.platform != "linux" or torch.backends.cpu.get_cpu_capability() not in VECTORS:
+        return None
+    try:
+        return _load()
+    except (OSError, RuntimeError, ImportError, subprocess.SubprocessError) as e:
+        why = " ".join(str(e).split())[:80]
+        remedy = "g++ and ninja on the PATH build it"
+        warnings.warn(f"{SOURCE.name} was not built, plain PyTorch takes twice as long ({remedy}): {why}", stacklevel=2)
+        return None
+
+
+def _load() -> ctypes.CDLL:
+    """The shared library of this source for this CPU and torch, from the cache or built."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next(line for line in lines if line.startswith("flags"))
+    key = hashlib.sha256("\n".join((SOURCE.read_text(), torch.__version__, cpu, *FLAGS)).encode()).hexdigest()[:16]
+    name = f"rife_kernels_{key}"
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    kept = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path(cache) / "torch_extensions") / f"{name}.so"
+    if kept.exists():
+        return ctypes.CDLL(str(kept))
+    from torch.utils import cpp_extension  # a second to import, and not there without setuptools
+
+    # Built in a folder of its own and moved: two processes may build at once, and one that is killed leaves no lock.
+    with tempfile.TemporaryDirectory(prefix=name) as folder:
+        cpp_extension.load(name, [str(SOURCE)], extra_cflags=FLAGS, build_directory=folder, is_python_module=False)
+        (made,) = Path(folder).glob("*.so")  # called otherwise if this process built it before
+        library = ctypes.CDLL(str(made))
+        with suppress(OSError):  # nowhere to keep it: this process has it all the same
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = kept.with_name(f"{Path(folder).name}.part")
+            part.write_bytes(made.read_bytes())
+            part.replace(kept)
+    return library
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _longs(*values: int) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def _call(name: str, *args: object) -> None:
+    library = _library()
+    assert library is not None
+    plain = [
+        ctypes.c_int64(a) if isinstance(a, int) else ctypes.c_float(a) if isinstance(a, float) else a for a in args
+    ]
+    getattr(library, name)(*plain, ctypes.c_int64(torch.get_num_threads()))
+
+
+def empty(batch: int, channels: int, height: int, width: int) -> Tensor:
+    """(B,C,H,W) in the memory order of the kernels."""
+    return torch.empty(batch, channels, height, width, memory_format=torch.channels_last)
+
+
+class Winograd:
+    """A 3x3 convolution of stride 1 and its activation, v > 0 ? v : slope * v, in a quarter of the multiplications."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
+        """weight (O,C,3,3), bias (O), slope (O); both C and O from 16 to 4096."""
+        library = _library()
+        assert library is not None
+        lanes = library.vector_width()
+        outputs, inputs = weight.shape[:2]
+        transform = _weight_transform()
+        panels = torch.einsum("ij,ocjl,kl->ikco", transform, weight.double(), transform).reshape(36, inputs, outputs)
+        panels = F.pad(panels, (0, -outputs % lanes)).reshape(36, inputs, -1, lanes).transpose(1, 2)
+        self.weight = panels.float().contiguous()  # (36,panels,C,lanes)
+        self.bias, self.slope, self.outputs = bias.float().contiguous(), slope.float().contiguous(), outputs
+
+    def __call__(
+        self, x: Tensor, residual: Tensor | None = None, *, after: bool = False, out: Tensor | None = None
+    ) -> Tensor:
+        """x (B,C,H,W) -> (B,O,H,W), or into `out`; the residual is added before the activation, or `after` it."""
+        b, c, h, w = x.shape
+        x = x.contiguous(memory_format=torch.channels_last)
+        y = empty(b, self.outputs, h, w) if out is None else out
+        pitch = self.outputs if out is None else out.stride(3)
+        tensors = (x, self.weight, self.bias, self.slope, residual, y)
+        _call("winograd", *map(_pointer, tensors), b, h, w, c, self.outputs, pitch, int(after))
+        return y
+
+
+def _weight_transform() -> Tensor:
+    """G of the transform, (6,3) float64: one row for 0, +-A, +-B and infinity."""
+    a, b = POINTS
+    rows = [[1 / (a * b) ** 2, 0.0, 0.0]]
+    for p, q in ((a, b), (b, a)):
+        scale = 2 * p**2 * (p**2 - q**2)
+        rows += [[1 / scale, sign * p / scale, p**2 / scale] for sign in (1, -1)]
+    return torch.tensor([*rows, [0.0, 0.0, 1.0]], dtype=torch.float64)
+
+
+class Change(ctypes.Structure):
+    """What one block said, as the kernels read it: (B,C,h,w) whose first channels are 4 of flow, then the mask."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("channels", ctypes.c_int64),
+        ("factor", ctypes.c_int64),
+        ("gain", ctypes.c_float),
+        ("packed", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+    )
+
+
+class Estimate:
+    """The flow and mask so far: the sum of what the blocks said, each kept at the size it was said in."""
+
+    def __init__(self, side0: Tensor, side1: Tensor, *, sum_masks: bool) -> None:
+        """Sides (B,C,H,W): 3 of colour, features, and zeros up to C = 4, 8, 16 or 32."""
+        self.sides, self.sum_masks = (side0, side1), sum_masks
+        self.said: list[tuple[Tensor, int, int]] = []
+
+    def add(self, tail: Tensor, factor: int, packed: int) -> None:
+        """A block's output; the frame is `factor` times larger, which is also what its flow is multiplied by.
+
+        packed 2: (B,4*C,h,w) with the sub-pixels of a pixel shuffle before the channels; 1: (B,C,h,w).
+        """
+        self.said.append((tail, factor, packed))
+
+    def _arguments(self) -> tuple[object, ...]:
+        b, stride, height, width = self.sides[0].shape
+        changes = [
+            Change(tail.data_ptr(), tail.shape[1] // packed**2, f, float(f), packed, height // f, width // f)
+            for tail, f, packed in self.said
+        ]
+        sides = map(_pointer, self.sides)
+        return *sides, _longs(b, height, width, stride), (Change * len(changes))(*changes), len(changes)
+
+    def inputs(
+        self, *, colours: int, factor: int, again: bool, time: float | None, rest: int, rows: tuple[int, int]
+    ) -> Tensor:
+        """Rows of what a block sees at 1/factor of the frame's size, factor 1 or even; zeros outside: (B,C,rows,W).
+
+        `colours` of each warped side, both frames if `again`, the time, `rest` (mask and features), 4 of flow.
+        """
+        b, _, _, width = self.sides[0].shape
+        began = bool(self.said)
+        channels = 2 * colours + 6 * (again and began) + (time is not None) + (rest + 4) * began
+        out = empty(b, channels, rows[1] - rows[0], width // factor)
+        shape = _longs(colours, factor, again and began, rest if began else 0, self.sum_masks, channels)
+        arguments = (*self._arguments(), shape, -1.0 if time is None else time, *rows)
+        _call("block_inputs", _pointer(out), *arguments)
+        return out
+
+    def finish(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The blended image (B,3,H,W), the flow (B,4,H,W) px and the mask (B,1,H,W) in 0..1."""
+        b, _, height, width = self.sides[0].shape
+        made = [torch.empty(b, channels, height, width) for channels in (3, 4, 1)]
+        _call("finish", *map(_pointer, made), *self._arguments(), int(self.sum_masks))
+        return made[0], made[1], made[2]
+
+
+def make_side(image: Tensor, features: Tensor | None) -> Tensor:
+    """image (B,3,H,W) and features (B,4*E,H/2,W/2), sub-pixels before channels -> a side of an Estimate."""
+    b, _, height, width = image.shape
+    channels = 0 if features is None else features.shape[1] // 4
+    side = empty(b, 4 if not channels else next(n for n in (8, 16, 32) if n >= 3 + channels), height, width)
+    image = image.contiguous()
+    size = _longs(b, height, width, side.shape[1])
+    _call("make_side", _pointer(side), _pointer(image), _pointer(features), size, channels)
+    return side
+
+
+def warp(image: Tensor, flow: Tensor, out: Tensor) -> None:
+    """Puts warp.warp of an image (B,C,H,W), C a multiple of 16, into `out`, which may be channels of a wider tensor."""
+    b, channels, height, width = image.shape
+    image, flow = image.contiguous(memory_format=torch.channels_last), flow.contiguous()
+    size = _longs(b, height, width, channels)
+    _call("warp", _pointer(out), _pointer(image), _pointer(flow), size, 2 * height * width, out.stride(3))
+
+
+def activate(x: Tensor, slope: Tensor, out: Tensor | None = None) -> Tensor:
+    """x > 0 ? x : slope * x, a slope a channel: in place, or into `out`, which may be channels of a wider tensor."""
+    b, channels, height, width = x.shape
+    pitch = channels if out is None else out.stride(3)
+    out = x if out is None else out
+    _call("activate", _pointer(out), _pointer(x), _pointer(slope), b * height * width, channels, pitch)
+    return out

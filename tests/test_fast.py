@@ -1,0 +1,130 @@
+"""model/fast.py: a network as the CPU runs it fastest gives upstream's frames, and those of benchmark/baseline.py."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fixtures import ALL, SMALL, Fixture, fixture_paths, read_fixture
+from torch import Tensor
+
+from benchmark.baseline import load_baseline
+from model import RIFE, fast, kernels
+from model.fast import Fast
+from model.IFNet import IFNet
+from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.image import Padder
+from model.loading import build, detect_version
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no compiler here, or a CPU the kernels are not for")
+
+PATHS = [path for path in fixture_paths(ALL if ALL.is_dir() else SMALL) if path.stem[:2] in ("ri", "v3", "v4")]
+OWN_FORWARD = {"rife_2r", "v4_0", "v4_0_autoscale", "v4_0_refine", "v4_14_lite"}  # not for the kernels, or not yet
+
+
+def load(fixture: Fixture) -> RIFE:
+    state = {
+        ("" if stem == "flownet" else f"{stem}.") + key: torch.from_numpy(value)
+        for stem, table in fixture.weights().items()
+        for key, value in table.items()
+    }
+    version = detect_version(state, fixture.name if fixture.name == "rife_2r" else None)
+    return RIFE(build(version, state).eval(), name=fixture.name)
+
+
+def pictures(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """A smooth picture and the same moved by (5, 3) px."""
+    coarse = torch.rand(1, 3, height // 16 + 3, width // 16 + 3, generator=torch.Generator().manual_seed(0))
+    whole = F.interpolate(coarse, size=(height + 3, width + 5), mode="bicubic", align_corners=False).clamp(0, 1)
+    return whole[:, :, :height, :width], whole[:, :, 3:, 5:]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+@torch.no_grad()
+def test_recorded_frames(path: Path) -> None:
+    fixture = read_fixture(path)
+    model = load(fixture)
+    assert isinstance(model.fast, Fast) == (fixture.name not in OWN_FORWARD)
+    compared = 0
+    for case in fixture.cases:
+        if case.get("tta") or case.get("gt"):
+            continue
+        inputs = fixture.inputs(case)
+        images = [torch.from_numpy(inputs[key]) for key in ("img0", "img1")]
+        padder = Padder(images[0].shape[2], images[0].shape[3], case["pad_modulus"])
+        padded = [padder.pad(image) for image in images]
+        options: dict[str, Any] = {key: True for key in ("ensemble", "refine") if case.get(key)}
+        features = [model.fast.frame_features(image) for image in padded]
+        out = model.fast(*padded, case["timestep"], *features, scale=case["scale"], **options)
+        for name, value in (("frame", out.image), ("flow", out.flow), ("mask", out.mask)):
+            if name in case["outputs"]:
+                assert fixture.excess(case, name, padder.unpad(value).numpy()) <= 1, f"{case['id']}: {name}"
+                compared += 1
+    assert compared
+
+
+@pytest.mark.parametrize("name", ["rife", "rife_m", "v4_25"])
+@pytest.mark.parametrize(("height", "width", "limit"), [(128, 256, 2e-5), (128, 1280, 5e-5)])
+def test_as_near_to_the_baseline_as_float32_allows(name: str, height: int, width: int, limit: float) -> None:
+    """Upstream's own frame is some 1.5e-5 from that in float64, more along sharp edges: so no padding here."""
+    model = load(read_fixture(SMALL / f"{name}.json"))
+    img0, img1 = pictures(height, width)
+    baseline = load_baseline(model)
+    for scale in (1.0, 0.5):
+        made = model.inference(img0, img1, scale=scale)
+        assert made.std() > 0.1
+        torch.testing.assert_close(made, baseline.inference(img0, img1, scale=scale), rtol=0, atol=limit)
+
+
+def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    img0, img1 = pictures(100, 130)
+    for name in ("rife_m", "v4_25"):
+        model = load(read_fixture(SMALL / f"{name}.json"))
+        whole = model.inference(img0, img1, timestep=0.5 if name == "rife" else 0.3)
+        monkeypatch.setattr(fast, "STRIP", 1)
+        strips = model.inference(img0, img1, timestep=0.5 if name == "rife" else 0.3)
+        monkeypatch.undo()
+        torch.testing.assert_close(strips, whole, rtol=0, atol=1e-5)
+
+
+def test_what_no_kernel_knows_is_the_networks_own(tiny_net: IFNet_v4) -> None:
+    model = RIFE(tiny_net, name="tiny")
+    plain = RIFE(tiny_net, name="plain")
+    plain.fast = tiny_net
+    img0, img1 = pictures(50, 70)
+    times = torch.linspace(0, 1, 70).expand(1, 1, 50, 70)
+    for options in ({"timestep": times}, {"scale": 2.0}, {"scale": 4.0}):
+        torch.testing.assert_close(
+            model.inference(img0, img1, **options), plain.inference(img0, img1, **options), rtol=0, atol=1e-5
+        )
+
+
+def test_a_batch_is_its_samples_and_a_scale_its_own() -> None:
+    model = load(read_fixture(SMALL / "rife_m.json"))
+    pairs = [pictures(40, 64), pictures(40, 64)[::-1]]
+    together = model.inference(*(torch.cat(side) for side in zip(*pairs, strict=True)), timestep=0.3)
+    for i, pair in enumerate(pairs):
+        torch.testing.assert_close(together[i : i + 1], model.inference(*pair, timestep=0.3), rtol=0, atol=1e-5)
+
+
+def test_weights_that_change_are_noticed() -> None:
+    model = load(read_fixture(SMALL / "v4_25.json"))
+    img0, img1 = pictures(64, 64)
+    before = model.inference(img0, img1)
+    with torch.no_grad():
+        model.net.block4.convblock[3].beta.mul_(2)
+    after = model.inference(img0, img1)
+    assert (after - before).abs().max() > 1e-4
+    torch.testing.assert_close(after, load_baseline(model).inference(img0, img1), rtol=0, atol=2e-5)
+
+
+def test_only_float32_on_a_cpu_where_the_kernels_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = IFNetConfig((32, 16), (2, 1), encoder="H3", encoder_width=8, encoder_channels=4)
+    assert isinstance(fast.accelerate(IFNet_v4(config)), Fast)
+    half, two_r = IFNet_v4(config).half(), IFNet(half_stride=True)
+    assert fast.accelerate(half) is half
+    assert fast.accelerate(two_r) is two_r
+    monkeypatch.setattr(kernels, "available", lambda: False)
+    net = IFNet_v4(config)
+    assert fast.accelerate(net) is net

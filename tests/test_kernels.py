@@ -1,0 +1,117 @@
+"""model/kernels: the compiled kernels against float64 and plain PyTorch; and machines that cannot build them."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model import kernels
+from model.warp import warp
+
+needs_kernels = pytest.mark.skipif(not kernels.available(), reason="no compiler here, or a CPU the kernels are not for")
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    image = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return image.contiguous(memory_format=torch.channels_last) if image.dim() == 4 else image
+
+
+@needs_kernels
+@pytest.mark.parametrize("size", [(1, 90, 90, 13, 19), (2, 37, 50, 5, 4), (1, 240, 240, 8, 9), (3, 16, 16, 1, 1)])
+@pytest.mark.parametrize("residual", ["none", "before", "after"])
+def test_winograd_is_the_convolution(size: tuple[int, ...], residual: str) -> None:
+    batch, inputs, outputs, height, width = size
+    x, weight = noise(batch, inputs, height, width), noise(outputs, inputs, 3, 3, seed=1) / (9 * inputs) ** 0.5
+    bias, slope = noise(outputs, seed=2), noise(outputs, seed=3)
+    other = noise(batch, outputs, height, width, seed=4)
+
+    exact = F.conv2d(x.double(), weight.double(), bias.double(), 1, 1)
+    exact = exact + other if residual == "before" else exact
+    exact = F.prelu(exact, slope.double())
+    exact = exact + other if residual == "after" else exact
+
+    unit = kernels.Winograd(weight, bias, slope)
+    made = unit(x, None if residual == "none" else other, after=residual == "after")
+    torch.testing.assert_close(made.double(), exact, rtol=0, atol=2e-5)
+    wider = kernels.empty(batch, outputs + 5, height, width).fill_(7)
+    unit(x, None if residual == "none" else other, after=residual == "after", out=wider[:, :outputs])
+    assert torch.equal(wider[:, :outputs], made)
+    assert (wider[:, outputs:] == 7).all()
+
+
+@needs_kernels
+def test_warp_is_the_plain_one() -> None:
+    image = noise(2, 32, 21, 30)
+    flow = 8 * noise(2, 2, 21, 30, seed=1)  # far over the border too
+    wider = kernels.empty(2, 40, 21, 30).fill_(7)
+    kernels.warp(image, flow, wider[:, 4:36])
+    torch.testing.assert_close(wider[:, 4:36], warp(image, flow), rtol=0, atol=1e-4)
+    assert (wider[:, :4] == 7).all()
+    assert (wider[:, 36:] == 7).all()
+
+
+@needs_kernels
+def test_a_flow_that_is_no_number_reads_within_the_image() -> None:
+    image, flow = noise(1, 16, 8, 8), torch.full((1, 2, 8, 8), float("nan"))
+    flow[:, :, 4:] = float("inf")
+    kernels.warp(image, flow, kernels.empty(1, 16, 8, 8))
+
+
+@needs_kernels
+def test_activate_has_a_slope_a_channel() -> None:
+    x, slope = noise(2, 10, 3, 4), noise(10, seed=1)
+    expected = F.prelu(x, slope)
+    out = kernels.activate(x, slope)
+    assert out is x
+    assert torch.equal(out, expected)
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """The library is looked for anew in the test, and after it."""
+    kernels._library.cache_clear()
+    yield
+    kernels._library.cache_clear()
+
+
+@needs_kernels
+def test_without_a_compiler_there_is_one_warning(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setenv("CXX", str(tmp_path / "no-such-compiler"))
+    with pytest.warns(UserWarning, match=r"kernels.cpp was not built, .* \(g\+\+ and ninja on the PATH build it\): "):
+        assert not kernels.available()
+    assert not kernels.available()
+    assert not list(tmp_path.iterdir())
+
+
+@needs_kernels
+def test_on_another_cpu_nothing_is_built(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    monkeypatch.setattr(kernels, "_load", lambda: pytest.fail("built"))
+    assert not kernels.available()
+
+
+@needs_kernels
+def test_a_cache_that_cannot_be_written_is_done_without(
+    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "file"))
+    assert kernels.available()
+    assert (tmp_path / "file").stat().st_size == 0
+
+
+@needs_kernels
+def test_two_processes_may_build_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    root = Path(kernels.__file__).parents[1]
+    program = "from model import kernels; print(kernels.available())"
+    both = [subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE) for _ in range(2)]
+    assert [process.communicate()[0] for process in both] == [b"True\n"] * 2
+    (kept,) = tmp_path.iterdir()
+    assert kept.suffix == ".so"
