@@ -28,6 +28,7 @@ from tqdm import tqdm
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
 from model.loading import TRAIN_LOG
+from model.tiling import SMALLEST, parse_tile, tiled
 from model.wrapper import HALVING_TOLERANCE, SCALES, reachable
 from video.flow import flow_picture, write_flo
 from video.frame import Frame
@@ -73,6 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--overwrite", action="store_true", help="replace an existing GIF or video")
     p.add_argument("--scale", type=float, choices=SCALES, default=1.0, help="of the flow estimate; 0.5 for 4K or "
                    "large motion (default: 1)")  # fmt: skip
+    p.add_argument("--tile", type=parse_tile, metavar="PX", help="run the network on blended tiles of PX a side: less "
+                   f"memory; 0: never (auto: the largest that fit, from {SMALLEST})")  # fmt: skip
     p.add_argument(
         "--tta", action="store_true", help="average with the turned pictures: twice the time, slightly better"
     )
@@ -228,8 +231,10 @@ def run(args: argparse.Namespace) -> None:
     if suffix == ".exr" and films:
         raise MediaError(f"{names[0]}: holds light, which --gif and --mp4 cannot show; convert both to PNG first")
     device = pick_device(args.device)
-    model = load_model(args.model, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32)
-    print(model)
+    loaded = load_model(args.model, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32)
+    height, width = pictures[0].shape[:2]
+    model = tiled(loaded, height, width, tile=args.tile, scale=args.scale)
+    print(f"{model}{model.describe(height, width, args.scale)}")
     prepare_outputs(args.output, films, args.overwrite)
     if args.flow or args.stitch:
         return run_other(args, model, pictures)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from model import RIFE, UserError, load_model, pick_device
 from model.loading import TRAIN_LOG
+from model.tiling import SMALLEST, TiledRIFE, parse_tile, tiled
 from model.wrapper import SCALES
 from video.encoding import Encoding
 from video.frame import Frame
@@ -62,6 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")
     add("--UHD", action="store_true", help="same as --scale 0.5")
     add("--scale", type=float, default=1.0, help="size at which flow is estimated: 0.25 0.5 1 2 4 (1); 0.5 suits 4K")
+    add(
+        "--tile",
+        type=parse_tile,
+        metavar="PX",
+        help="run the network on blended tiles of PX a side: less memory; 0: never "
+        f"(auto: the largest that fit, from {SMALLEST})",
+    )
     add("--tta", action="store_true", help="average with the pass over the turned frames: twice the time")
     add("--ensemble", action="store_true", help="run each block both ways (3.9-4.20, 4.24): nearly twice the time")
     add("--refine", action="store_true", help="add the refinement that full files of 3.9-4.4 hold")
@@ -149,7 +157,7 @@ def output_count(args: argparse.Namespace, source: Source) -> int | None:
     return (source.count - 1) * args.multi + 1
 
 
-def announce(args: argparse.Namespace, source: Source, model: RIFE, path: Path | None) -> None:
+def announce(args: argparse.Namespace, source: Source, model: TiledRIFE, path: Path | None) -> None:
     """The first lines: input, rates, sound, weights, device, size."""
     rate = output_rate(args, source)
     count = source.count if source.count is not None else "unknown"
@@ -159,7 +167,9 @@ def announce(args: argparse.Namespace, source: Source, model: RIFE, path: Path |
     else:
         print("The audio will be merged in the same pass")
     print(model)
-    print(f"{source.size[0]}x{source.size[1]}, flow at scale {args.scale:g}, to {path or picture_folder(args)}")
+    width, height = source.size
+    tiles = model.describe(height, width, args.scale)
+    print(f"{width}x{height}, flow at scale {args.scale:g}{tiles}, to {path or picture_folder(args)}")
     if not model.arbitrary_time and args.multi & (args.multi - 1):
         print(f"This network only halves: each of the {args.multi - 1} times is reached to within 0.01 of a frame")
 
@@ -220,9 +230,10 @@ def run(args: argparse.Namespace) -> int:
     right = partner(args, source) if args.stitch else None  # refused before anything is loaded
     path = output_path(args, source)
     device = pick_device(args.device)
-    model = load_model(
+    loaded = load_model(
         args.modelDir, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32
     )
+    model = tiled(loaded, source.size[1], source.size[0], tile=args.tile, scale=args.scale, tell=tqdm.write)
     writer = open_output(args, source, path)
     report = Report()
     try:

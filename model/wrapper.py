@@ -71,7 +71,7 @@ class RIFE:
         rgb = padder.pad(image[:, :3])
         # No network sees these, so nothing asks for upstream's zeros, which would make an opaque edge transparent.
         extra = padder.pad(image[:, 3:], "replicate") if image.shape[1] > 3 else None
-        return PreparedFrame(rgb, extra, self.net.frame_features(rgb), padder, scale)
+        return PreparedFrame(rgb, extra, self._features(rgb), padder, scale)
 
     def inference(
         self,
@@ -193,7 +193,7 @@ class RIFE:
 
     @torch.no_grad()
     def _between_frame(self, made: tuple[Tensor, Tensor | None], like: PreparedFrame) -> PreparedFrame:
-        return like._replace(image=made[0], extra=made[1], features=self.net.frame_features(made[0]))
+        return like._replace(image=made[0], extra=made[1], features=self._features(made[0]))
 
     @torch.no_grad()
     def _predict(
@@ -208,7 +208,7 @@ class RIFE:
             f._replace(
                 image=_turn(f.image),
                 extra=None if f.extra is None else _turn(f.extra),
-                features=self.net.frame_features(_turn(f.image)),
+                features=self._features(_turn(f.image)),
             )
             for f in (frame0, frame1)
         )
@@ -221,6 +221,9 @@ class RIFE:
         if not isinstance(timestep, Tensor) or timestep.shape[-1] == 1:
             return timestep
         return frame.padder.pad(timestep.to(self.device, torch.float32), "replicate")
+
+    def _features(self, image: Tensor) -> object:
+        return self.net.frame_features(image)
 
     def _estimate(
         self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
