@@ -27,7 +27,7 @@ from tqdm import tqdm
 from model import RIFE, UserError, load_model, pick_device
 from model.loading import TRAIN_LOG
 from model.tiling import SMALLEST, TiledRIFE, parse_tile, tiled
-from model.wrapper import SCALES
+from model.wrapper import parse_scale, pick_scale
 from video.encoding import Encoding
 from video.frame import Frame
 from video.interpolate import Report, Thresholds, interpolate, prefetch
@@ -62,7 +62,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")
     add("--UHD", action="store_true", help="same as --scale 0.5")
-    add("--scale", type=float, default=1.0, help="size at which flow is estimated: 0.25 0.5 1 2 4 (1); 0.5 suits 4K")
+    add(
+        "--scale",
+        type=parse_scale,
+        default=1.0,
+        metavar="SCALE",
+        help="size at which flow is estimated: 0.25 0.5 1 2 4 (1); auto: 1, 0.5 for 4K, 0.25 for 8K",
+    )
     add(
         "--tile",
         type=parse_tile,
@@ -103,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The settings, with `multi` and `scale` resolved; impossible pairs end here."""
+    """The settings, with `multi` resolved and `scale` None if the size is to decide; impossible pairs end here."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if [args.video, args.img, args.stitch].count(None) != 2:
@@ -112,9 +118,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--stitch adds no frames: leave out --exp, --multi, --target-fps, --fps and --montage")
     if args.stitch:
         args.multi = 1
-    if args.scale not in SCALES:
-        parser.error(f"--scale {args.scale:g} is not one of 0.25, 0.5, 1, 2, 4")
-    if args.UHD and args.scale == 1.0:
+    if args.UHD and args.scale in (1.0, None):
         args.scale = 0.5
     if args.exp is not None and args.exp < 0:
         parser.error(f"--exp {args.exp}: must be 0 or more")
@@ -227,6 +231,8 @@ def run(args: argparse.Namespace) -> int:
     if args.skip:
         print("skip flag is abandoned, please refer to issue #207.")
     source = open_frames(args.video or args.img or args.stitch[0], args.input_fps)
+    if args.scale is None:
+        args.scale = pick_scale(source.size[1], source.size[0])
     right = partner(args, source) if args.stitch else None  # refused before anything is loaded
     path = output_path(args, source)
     device = pick_device(args.device)

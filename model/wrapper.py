@@ -3,6 +3,7 @@
 It knows neither the disk nor an optimizer. `Model`, upstream's Python interface on top of it, is in RIFE.py.
 """
 
+import argparse
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -276,6 +277,30 @@ def load_model(
     """
     net, name, file = load_network(path, arch)
     return RIFE(net.to(device, dtype).eval(), name=name, source=str(file))
+
+
+def pick_scale(height: int, width: int) -> float:
+    """The flow scale for frames of a size: 1 up to a short side of 1600 px, 0.5 up to 3200 (4K), then 0.25 (8K).
+
+    Networks are trained on crops of 224 px: motion that is usual in 4K is beyond what their coarsest block has seen.
+    Upstream advises 0.5 for 4K, EMA-VFI's X4K1000FPS protocol takes 0.5 at 2K and 0.25 at 4K, where motion is extreme;
+    1600 is where other front ends switch.
+    """
+    short = min(height, width)
+    return 1.0 if short <= 1600 else 0.5 if short <= 3200 else 0.25
+
+
+def parse_scale(text: str) -> float | None:
+    """--scale for argparse: one of SCALES, or "auto", which is None: `pick_scale` knows once the size is known."""
+    if text == "auto":
+        return None
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if scale not in SCALES:
+        raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(f'{s:g}' for s in SCALES)}, auto")
+    return scale
 
 
 def pick_device(name: str | None = None) -> torch.device:
