@@ -205,10 +205,9 @@ def frames_out(
             frames, model, timing, scale=args.scale, options=options, thresholds=thresholds, report=report
         )
 
-    frames = prefetch(source)
     if right is not None:
-        return prefetch(stitch_frames(frames, prefetch(right), model, args.scale))
-    made = montage(frames, source.rotation, run) if args.montage else run(frames)
+        return prefetch(stitch_frames(prefetch(source), prefetch(right), model, args.scale))
+    made = montage(source, source.rotation, run) if args.montage else run(source)
     if args.fps:
         made = (replace(frame, time=i / args.fps) for i, frame in enumerate(made))
     return prefetch(made)

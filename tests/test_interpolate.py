@@ -129,7 +129,34 @@ def test_compare_by_upstreams_thresholds() -> None:
     assert compare(thumbnail(a), thumbnail(b)) is Change.REPEAT
     assert compare(thumbnail(a), thumbnail(c)) is Change.CUT
     assert compare(thumbnail(a), thumbnail(a * 0.7)) is Change.MOTION
-    assert thumbnail(a).shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (32, 32), (16, 20), (720, 1280), (101, 999)])
+def test_a_thumbnail_is_torchs_bilinear_resize(size: tuple[int, int]) -> None:
+    image = torch.rand(1, 3, *size, generator=torch.manual_seed(0))
+    wanted = torch.nn.functional.interpolate(image, (32, 32), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(thumbnail(image), wanted, rtol=0, atol=1e-5)
+
+
+def test_each_pair_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[object] = []
+
+    def count(*pair: object) -> Change:
+        compared.append(pair)
+        return Change.MOTION
+
+    monkeypatch.setattr(Thresholds, "compare", count)
+    list(interpolate(frames(moving(6)), model(), multiply(3)))
+    assert len(compared) == 5
+
+
+def test_closing_the_loop_stops_the_thread_that_reads() -> None:
+    before = threading.active_count()
+    loop = interpolate(frames(moving(50)), model(), multiply(2))
+    next(loop)
+    assert threading.active_count() == before + 1
+    loop.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
 
 
 def test_prefetch_keeps_order_and_raises_the_stage_error() -> None:

@@ -3,9 +3,11 @@
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +23,7 @@ from video.timing import Timing
 T = TypeVar("T")
 Settings = dict[str, Any]  # keywords of RIFE.between
 HALF = Fraction(1, 2)
+AHEAD = 2  # frames that are decoded and converted before the network asks for them
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Report:
     made: int = 0  # frames from the network
     cuts: int = 0  # held over
     repeats: int = 0  # replaced by the midpoint of their neighbours
+    waited: float = 0.0  # seconds for frames to be decoded
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class _Seen:
     thumbnail: Tensor
     channels: int
     depth: type[np.generic]
+    change: Change = Change.MOTION  # from the frame before it
 
 
 def interpolate(
@@ -67,26 +72,40 @@ def interpolate(
 ) -> Iterator[Frame]:
     """The frames of `timing` between each two frames, then the last frame; times rise, memory holds three frames.
 
-    A timestep of 0 gives the source frame itself. Over a cut the earlier frame is held. `options` are those of
-    RIFE.between: tta, ensemble, refine.
+    Frames are taken, and their colours converted, a few ahead on a thread of their own. A timestep of 0 gives the
+    source frame itself. Over a cut the earlier frame is held. `options` are those of RIFE.between: tta, ensemble,
+    refine.
     """
     thresholds, report = thresholds or Thresholds(), report or Report()
     settings = {"scale": scale, **(options or {})}
-    seen = (_look(frame, model, scale) for frame in frames)
     last = None
-    for first, second in pairwise(_mend_repeats(seen, model, settings, thresholds, report)):
-        steps = timing(first.frame.time, second.frame.time)
-        between = [(time, step) for time, step in steps if step]
-        if between and thresholds.compare(first, second) is Change.CUT:
-            report.cuts += 1
-            pictures: Iterator[Picture] = (first.frame.picture for _ in between)
-        else:
-            pictures = _make(model, first, second, [step for _, step in between], settings, report)
-        for time, step in steps:
-            yield Frame(next(pictures) if step else first.frame.picture, time, first.frame.colour)
-        last = second
+    with closing(prefetch(((frame, frame.rgb()) for frame in frames), AHEAD)) as ready:
+        seen = (_look(frame, rgb, model, scale) for frame, rgb in _waiting(ready, report))
+        for first, second in pairwise(_mend_repeats(seen, model, settings, thresholds, report)):
+            steps = timing(first.frame.time, second.frame.time)
+            between = [(time, step) for time, step in steps if step]
+            if between and second.change is Change.CUT:
+                report.cuts += 1
+                pictures: Iterator[Picture] = (first.frame.picture for _ in between)
+            else:
+                pictures = _make(model, first, second, [step for _, step in between], settings, report)
+            for time, step in steps:
+                yield Frame(next(pictures) if step else first.frame.picture, time, first.frame.colour)
+            last = second
     if last is not None:
         yield from _closing(last.frame, timing)
+
+
+def _waiting(items: Iterator[T], report: Report) -> Iterator[T]:
+    """The items; the report hears how long each was waited for."""
+    end = object()
+    while True:
+        start = perf_counter()
+        item: Any = next(items, end)
+        report.waited += perf_counter() - start
+        if item is end:
+            return
+        yield item
 
 
 def _closing(last: Frame, timing: Timing) -> Iterator[Frame]:
@@ -97,8 +116,7 @@ def _closing(last: Frame, timing: Timing) -> Iterator[Frame]:
             yield Frame(last.picture, time, last.colour)
 
 
-def _look(frame: Frame, model: RIFE, scale: float) -> _Seen:
-    rgb = frame.rgb()
+def _look(frame: Frame, rgb: np.ndarray, model: RIFE, scale: float) -> _Seen:
     with torch.no_grad():  # grad mode is per thread, and this may be any thread
         prepared = model.prepare(to_layers(rgb, model.device), scale=scale)
         return _Seen(frame, prepared, thumbnail(prepared.image), rgb.shape[2], rgb.dtype.type)
@@ -126,15 +144,14 @@ def _mend_repeats(
         yield first
     while first is not None and second is not None:
         third = next(source, None)
-        if (
-            third is not None
-            and thresholds.compare(first, second) is Change.REPEAT
-            and thresholds.compare(first, third) is not Change.CUT
-        ):
+        second.change = thresholds.compare(first, second)
+        if third is not None and second.change is Change.REPEAT and thresholds.compare(first, third) is not Change.CUT:
             (picture,) = _make(model, first, third, [HALF], settings, report)
             report.made -= 1
             report.repeats += 1
-            second = _look(Frame(picture, second.frame.time, first.frame.colour), model, settings["scale"])
+            mended = Frame(picture, second.frame.time, first.frame.colour)
+            second = _look(mended, picture, model, settings["scale"])
+            second.change = thresholds.compare(first, second)
         yield second
         first, second = second, third
 
