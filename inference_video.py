@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model import RIFE, UserError, load_model, pick_device
+from model import UserError, load_model, pick_device
 from model.loading import TRAIN_LOG
 from model.tiling import SMALLEST, TiledRIFE, parse_tile, tiled
 from model.wrapper import parse_scale, pick_scale
 from video.encoding import Encoding
 from video.frame import Frame
-from video.interpolate import Report, Thresholds, interpolate, prefetch
+from video.interpolate import SEGMENT, Report, Thresholds, interpolate, prefetch
 from video.montage import montage, montage_size
 from video.reader import Source, open_frames
 from video.scene import CUT_SSIM, REPEAT_SSIM
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model", dest="modelDir", type=Path, default=TRAIN_LOG, help="weights: folder or file (train_log)")
     add("--arch", choices=["rife", "rife_m", "rife_2r"], help="names the network where weights cannot: rife_2r")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    add("--devices", metavar="A,B", help="several instead, which take turns: cuda:0,cuda:1")
     add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")
     add("--UHD", action="store_true", help="same as --scale 0.5")
     add(
@@ -118,6 +119,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--stitch adds no frames: leave out --exp, --multi, --target-fps, --fps and --montage")
     if args.stitch:
         args.multi = 1
+    if args.devices and (args.device or args.stitch):
+        parser.error("--devices replaces --device, and does not go with --stitch")
     if args.UHD and args.scale in (1.0, None):
         args.scale = 0.5
     if args.exp is not None and args.exp < 0:
@@ -161,7 +164,7 @@ def output_count(args: argparse.Namespace, source: Source) -> int | None:
     return (source.count - 1) * args.multi + 1
 
 
-def announce(args: argparse.Namespace, source: Source, model: TiledRIFE, path: Path | None) -> None:
+def announce(args: argparse.Namespace, source: Source, models: list[TiledRIFE], path: Path | None) -> None:
     """The first lines: input, rates, sound, weights, device, size."""
     rate = output_rate(args, source)
     count = source.count if source.count is not None else "unknown"
@@ -170,7 +173,12 @@ def announce(args: argparse.Namespace, source: Source, model: TiledRIFE, path: P
         print("Will not merge audio because using png or fps flag!")
     else:
         print("The audio will be merged in the same pass")
+    model = models[0]
     print(model)
+    if models[1:]:
+        print(
+            f"The same on {', '.join(str(other.device) for other in models[1:])}, {SEGMENT} pairs of frames at a time"
+        )
     width, height = source.size
     tiles = model.describe(height, width, args.scale)
     print(f"{width}x{height}, flow at scale {args.scale:g}{tiles}, to {path or picture_folder(args)}")
@@ -193,7 +201,7 @@ def partner(args: argparse.Namespace, left: Source) -> Source:
 
 
 def frames_out(
-    args: argparse.Namespace, source: Source, right: Source | None, model: RIFE, report: Report
+    args: argparse.Namespace, source: Source, right: Source | None, models: list[TiledRIFE], report: Report
 ) -> Generator[Frame, None, None]:
     """The whole pipeline up to the encoder: decoding and the network each on a thread of their own."""
     timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
@@ -202,11 +210,18 @@ def frames_out(
 
     def run(frames: Iterable[Frame]) -> Iterator[Frame]:
         return interpolate(
-            frames, model, timing, scale=args.scale, options=options, thresholds=thresholds, report=report
+            frames,
+            models[0],
+            timing,
+            others=models[1:],
+            scale=args.scale,
+            options=options,
+            thresholds=thresholds,
+            report=report,
         )
 
     if right is not None:
-        return prefetch(stitch_frames(prefetch(source), prefetch(right), model, args.scale))
+        return prefetch(stitch_frames(prefetch(source), prefetch(right), models[0], args.scale))
     made = montage(source, source.rotation, run) if args.montage else run(source)
     if args.fps:
         made = (replace(frame, time=i / args.fps) for i, frame in enumerate(made))
@@ -225,6 +240,17 @@ def open_output(args: argparse.Namespace, source: Source, path: Path | None) -> 
     return VideoWriter(path, source, rate, time_base, encoding=encoding, tracks=not args.fps, overwrite=args.overwrite)
 
 
+def load_models(args: argparse.Namespace, source: Source) -> list[TiledRIFE]:
+    """The network on every device asked for, in tiles where it must be."""
+    dtype = torch.float16 if args.fp16 else torch.float32
+    width, height = source.size
+    models = []
+    for name in args.devices.split(",") if args.devices else [args.device]:
+        model = load_model(args.modelDir, arch=args.arch, device=pick_device(name), dtype=dtype)
+        models.append(tiled(model, height, width, tile=args.tile, scale=args.scale, tell=tqdm.write))
+    return models
+
+
 def run(args: argparse.Namespace) -> int:
     """Interpolates as told; the exit status."""
     if args.skip:
@@ -234,16 +260,12 @@ def run(args: argparse.Namespace) -> int:
         args.scale = pick_scale(source.size[1], source.size[0])
     right = partner(args, source) if args.stitch else None  # refused before anything is loaded
     path = output_path(args, source)
-    device = pick_device(args.device)
-    loaded = load_model(
-        args.modelDir, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32
-    )
-    model = tiled(loaded, source.size[1], source.size[0], tile=args.tile, scale=args.scale, tell=tqdm.write)
+    models = load_models(args, source)
     writer = open_output(args, source, path)
     report = Report()
     try:
-        with writer, closing(frames_out(args, source, right, model, report)) as frames:
-            announce(args, source, model, path)
+        with writer, closing(frames_out(args, source, right, models, report)) as frames:
+            announce(args, source, models, path)
             pause = 0.1 if sys.stderr.isatty() else 10  # seconds between lines of progress: a log wants few
             for frame in tqdm(frames, total=output_count(args, source), unit="frame", mininterval=pause):
                 writer.write(frame)

@@ -94,7 +94,7 @@ class TiledRIFE(RIFE):
 
     def grid(self, height: int, width: int, scale: float = 1.0) -> tuple[list[Span], list[Span]]:
         """Rows and columns of the tiles of a frame of any size."""
-        multiple = max(self.net.pad_multiple, int(self.net.pad_multiple / scale))
+        multiple = self.multiple(scale)
         overlap = round(self.overlap / min(scale, 1))
         padded = (-(-side // multiple) * multiple for side in (height, width))
         rows, columns = (spans(side, self.tile or side, overlap, multiple) for side in padded)
@@ -166,7 +166,7 @@ class TiledRIFE(RIFE):
         height, width = frame.image.shape[2:]
         rows, columns = self.grid(height, width, frame.scale)
         largest = max(span.stop - span.start for span in (rows[0], columns[0]))
-        multiple = max(self.net.pad_multiple, int(self.net.pad_multiple / frame.scale))
+        multiple = self.multiple(frame.scale)
         if largest <= max(SMALLEST, multiple):
             raise UserError(
                 f"{problem}; tiles of {largest} px are the smallest: choose a lower --scale, a smaller frame, "

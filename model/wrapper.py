@@ -59,6 +59,10 @@ class RIFE:
         """Whether the network takes any timestep itself."""
         return bool(self.net.arbitrary_time)
 
+    def multiple(self, scale: float = 1.0) -> int:
+        """What height and width are padded to multiples of."""
+        return max(self.net.pad_multiple, int(self.net.pad_multiple / scale))
+
     @torch.no_grad()
     def prepare(self, image: Tensor, *, scale: float = 1.0) -> PreparedFrame:
         """(B,C,H,W) in 0..1, C of at least 3 -> the frame padded on the device, with its features."""
@@ -66,7 +70,7 @@ class RIFE:
             raise ValueError(f"scale {scale} is not one of {', '.join(f'{s:g}' for s in SCALES)}")
         if image.dim() != 4 or image.shape[1] < 3:
             raise ValueError(f"an image has shape (B,C,H,W) with 3 channels or more, got {tuple(image.shape)}")
-        multiple = max(self.net.pad_multiple, int(self.net.pad_multiple / scale))
+        multiple = self.multiple(scale)
         padder = Padder(image.shape[2], image.shape[3], multiple)
         image = image.to(self.device, torch.float32)
         rgb = padder.pad(image[:, :3])

@@ -312,3 +312,11 @@ def test_tiles_give_the_same_video(tmp_path: Path, run: Run) -> None:
     for i in range(5):
         whole, tiled = (np.frombuffer(Clip(tmp_path / f"{name}.mkv").planes(i), np.uint8) for name in "bc")
         assert np.abs(whole.astype(int) - tiled).max() <= 1
+
+
+def test_two_devices_write_the_file_of_one(tmp_path: Path, run: Run) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 14)
+    for name, flags in (("b", ["--device=cpu"]), ("c", ["--devices=cpu,cpu"])):
+        assert run("--video", clip, "--output", tmp_path / f"{name}.mp4", *flags) == 0
+    assert "The same on cpu, 4 pairs of frames at a time" in run.out
+    assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "c.mp4").read_bytes()

@@ -2,9 +2,11 @@
 
 from enum import Enum
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from model.image import to_layers
 from model.metrics import ssim
 
 SIZE = 32  # both frames are compared at SIZE x SIZE, as upstream does
@@ -20,22 +22,26 @@ class Change(Enum):
     REPEAT = "repeat"
 
 
-def thumbnail(image: Tensor) -> Tensor:
-    """(1,3,H,W) in 0..1, padded -> (1,3,32,32), bilinear without antialiasing, as upstream measures it.
+def thumbnail(rgb: np.ndarray, padded: tuple[int, int]) -> Tensor:
+    """(H,W,C) as read, and the height and width it is padded to with zeros -> (1,3,32,32) in 0..1.
 
-    Two rows and two columns are mixed for each of the 32: a sixteenth of F.interpolate's time, to 1e-7.
+    Bilinear without antialiasing, as upstream measures it; only the pixels that are mixed are looked at.
     """
-    y0, y1, below = _taps(image.shape[2], image.device)
-    x0, x1, right = _taps(image.shape[3], image.device)
-    rows = torch.lerp(image[:, :, y0].float(), image[:, :, y1].float(), below[:, None])
-    return torch.lerp(rows[..., x0], rows[..., x1], right)
+    ys, below = _taps(padded[0])
+    xs, right = _taps(padded[1])
+    height, width = rgb.shape[:2]
+    picked = rgb[np.minimum(ys, height - 1)][:, np.minimum(xs, width - 1)]
+    inside = torch.from_numpy((ys < height)[:, None] & (xs < width))
+    image = to_layers(picked)[:, :3] * inside  # (1,3,64,64)
+    rows = torch.lerp(image[:, :, :SIZE], image[:, :, SIZE:], below[:, None])
+    return torch.lerp(rows[..., :SIZE], rows[..., SIZE:], right)
 
 
-def _taps(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each of the 32 places along an axis, the two pixels it lies between and how near it is to the second."""
-    place = ((torch.arange(SIZE, device=device) + 0.5) * (size / SIZE) - 0.5).clamp(min=0)
+def _taps(size: int) -> tuple[np.ndarray, Tensor]:
+    """Of each of the 32 places along an axis the pixel before it, then the pixel after it; how near the second is."""
+    place = ((torch.arange(SIZE) + 0.5) * (size / SIZE) - 0.5).clamp(min=0)
     first = place.long()
-    return first, (first + 1).clamp(max=size - 1), place - first
+    return torch.cat((first, (first + 1).clamp(max=size - 1))).numpy(), place - first
 
 
 def compare(
