@@ -25,7 +25,7 @@ import torch
 # run as a script, this folder is on the path, not the repository's root
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmark.testtime import synchronise
+from benchmark.device import synchronise
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
 from model.loading import TRAIN_LOG
