@@ -40,11 +40,9 @@ def score(model: RIFE, setting: Setting, samples: Iterator[Sample]) -> float:
     """The mean PSNR in dB."""
     values = []
     for sample in samples:
-        images = (to_tensor(frame, model.device) for frame in sample.frames)
-        times = tuple(sample.targets)
-        for made, truth in zip(
-            model.between(*images, times, scale=setting.scale, tta=setting.tta), sample.targets.values(), strict=True
-        ):
+        img0, img1 = (to_tensor(frame, model.device) for frame in sample.frames)
+        images = model.between(img0, img1, tuple(sample.targets), scale=setting.scale, tta=setting.tta)
+        for made, truth in zip(images, sample.targets.values(), strict=True):
             values.append(psnr(to_tensor(to_picture(made)), to_tensor(truth)).item())
     return statistics.fmean(values)
 
