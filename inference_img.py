@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
 from model.loading import TRAIN_LOG
+from model.quality import QUALITIES, convolution_dtype
 from model.tiling import SMALLEST, parse_tile, tiled
 from model.wrapper import HALVING_TOLERANCE, parse_scale, pick_scale, reachable
 from video.flow import flow_picture, write_flo
@@ -82,6 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--ensemble", action="store_true", help="run each block both ways (3.9-4.20, 4.24)")
     p.add_argument("--refine", action="store_true", help="add the refinement that full files of 3.9-4.4 hold")
     p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    p.add_argument("--quality", choices=list(QUALITIES), default="balanced", help="fast: half precision; best: --tta "
+                   "(default: balanced)")  # fmt: skip
     p.add_argument("--fp16", action="store_true", help="half-precision convolutions: faster on a GPU")
     return p
 
@@ -231,11 +233,15 @@ def run(args: argparse.Namespace) -> None:
     if suffix == ".exr" and films:
         raise MediaError(f"{names[0]}: holds light, which --gif and --mp4 cannot show; convert both to PNG first")
     device = pick_device(args.device)
-    loaded = load_model(args.model, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32)
+    dtype = convolution_dtype(device, args.quality, args.fp16)
+    args.tta = args.tta or QUALITIES[args.quality].tta
+    loaded = load_model(args.model, arch=args.arch, device=device, dtype=dtype)
     height, width = pictures[0].shape[:2]
     if args.scale is None:
         args.scale = pick_scale(height, width)
     model = tiled(loaded, height, width, tile=args.tile, scale=args.scale)
+    if args.quality != "balanced":
+        print(f"Quality {args.quality}: {QUALITIES[args.quality].reason}")
     print(f"{model}\n{width}x{height}, flow at scale {args.scale:g}{model.describe(height, width, args.scale)}")
     prepare_outputs(args.output, films, args.overwrite)
     if args.flow or args.stitch:

@@ -21,11 +21,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from model import UserError, load_model, pick_device
 from model.loading import TRAIN_LOG
+from model.quality import QUALITIES, convolution_dtype
 from model.tiling import SMALLEST, TiledRIFE, parse_tile, tiled
 from model.wrapper import parse_scale, pick_scale
 from video.encoding import Encoding
@@ -61,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--arch", choices=["rife", "rife_m", "rife_2r"], help="names the network where weights cannot: rife_2r")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     add("--devices", metavar="A,B", help="several instead, which take turns: cuda:0,cuda:1")
+    add(
+        "--quality",
+        choices=list(QUALITIES),
+        default="balanced",
+        help="of the network; fast: half precision; best: --tta (balanced). --preset is the encoder's",
+    )
     add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")
     add("--UHD", action="store_true", help="same as --scale 0.5")
     add(
@@ -121,6 +127,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         args.multi = 1
     if args.devices and (args.device or args.stitch):
         parser.error("--devices replaces --device, and does not go with --stitch")
+    args.tta = args.tta or QUALITIES[args.quality].tta
     if args.UHD and args.scale in (1.0, None):
         args.scale = 0.5
     if args.exp is not None and args.exp < 0:
@@ -179,6 +186,8 @@ def announce(args: argparse.Namespace, source: Source, models: list[TiledRIFE], 
         print(
             f"The same on {', '.join(str(other.device) for other in models[1:])}, {SEGMENT} pairs of frames at a time"
         )
+    if args.quality != "balanced":
+        print(f"Quality {args.quality}: {QUALITIES[args.quality].reason}")
     width, height = source.size
     tiles = model.describe(height, width, args.scale)
     print(f"{width}x{height}, flow at scale {args.scale:g}{tiles}, to {path or picture_folder(args)}")
@@ -242,11 +251,12 @@ def open_output(args: argparse.Namespace, source: Source, path: Path | None) -> 
 
 def load_models(args: argparse.Namespace, source: Source) -> list[TiledRIFE]:
     """The network on every device asked for, in tiles where it must be."""
-    dtype = torch.float16 if args.fp16 else torch.float32
     width, height = source.size
     models = []
     for name in args.devices.split(",") if args.devices else [args.device]:
-        model = load_model(args.modelDir, arch=args.arch, device=pick_device(name), dtype=dtype)
+        device = pick_device(name)
+        dtype = convolution_dtype(device, args.quality, args.fp16)
+        model = load_model(args.modelDir, arch=args.arch, device=device, dtype=dtype)
         models.append(tiled(model, height, width, tile=args.tile, scale=args.scale, tell=tqdm.write))
     return models
 
