@@ -105,3 +105,13 @@ def test_a_plot_needs_matplotlib_and_says_so(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match=r"a\.png: drawing needs matplotlib: python3 -m pip install matplotlib"):
         compare.plot([], tmp_path / "a.png")
+
+
+def test_a_process_of_its_own_does_not_inherit_a_peak(tiny_weights: Path) -> None:
+    """Linux's ru_maxrss would: it would say 1.5 GiB more than the network takes."""
+    cpu = torch.device("cpu")
+    setting = parse_setting(f"model={tiny_weights}")
+    before = compare.fresh_peak(setting, (64, 64), cpu)
+    ballast = torch.ones(3 * 2**27)
+    assert abs(compare.fresh_peak(setting, (64, 64), cpu) - before) < 300
+    assert ballast.sum() > 0
