@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
 from model.loading import TRAIN_LOG
-from model.wrapper import HALVING_TOLERANCE, SCALES, reachable
+from model.quality import QUALITIES, convolution_dtype
+from model.tiling import SMALLEST, parse_tile, tiled
+from model.wrapper import HALVING_TOLERANCE, parse_scale, pick_scale, reachable
 from video.flow import flow_picture, write_flo
 from video.frame import Frame
 from video.picture import MediaError, alike, check_pair, natural_key, read_picture, with_channels, write_picture
@@ -71,14 +72,18 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--mp4", type=Path, metavar="FILE", help="also write the slow motion as an H.264 video")
     p.add_argument("--fps", type=fraction, default=Fraction(24), help="frames a second of those two (default: 24)")
     p.add_argument("--overwrite", action="store_true", help="replace an existing GIF or video")
-    p.add_argument("--scale", type=float, choices=SCALES, default=1.0, help="of the flow estimate; 0.5 for 4K or "
-                   "large motion (default: 1)")  # fmt: skip
+    p.add_argument("--scale", type=parse_scale, default=1.0, metavar="SCALE", help="of the flow estimate: 0.25 0.5 1 2 "
+                   "4 (default: 1), large motion wants less; auto: 1, 0.5 for 4K, 0.25 for 8K")  # fmt: skip
+    p.add_argument("--tile", type=parse_tile, metavar="PX", help="run the network on blended tiles of PX a side: less "
+                   f"memory; 0: never (auto: the largest that fit, from {SMALLEST})")  # fmt: skip
     p.add_argument(
         "--tta", action="store_true", help="average with the turned pictures: twice the time, slightly better"
     )
     p.add_argument("--ensemble", action="store_true", help="run each block both ways (3.9-4.20, 4.24)")
     p.add_argument("--refine", action="store_true", help="add the refinement that full files of 3.9-4.4 hold")
     p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    p.add_argument("--quality", choices=list(QUALITIES), default="balanced", help="fast: half precision; best: --tta "
+                   "(default: balanced)")  # fmt: skip
     p.add_argument("--fp16", action="store_true", help="half-precision convolutions: faster on a GPU")
     return p
 
@@ -228,8 +233,16 @@ def run(args: argparse.Namespace) -> None:
     if suffix == ".exr" and films:
         raise MediaError(f"{names[0]}: holds light, which --gif and --mp4 cannot show; convert both to PNG first")
     device = pick_device(args.device)
-    model = load_model(args.model, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32)
-    print(model)
+    dtype = convolution_dtype(device, args.quality, args.fp16)
+    args.tta = args.tta or QUALITIES[args.quality].tta
+    loaded = load_model(args.model, arch=args.arch, device=device, dtype=dtype)
+    height, width = pictures[0].shape[:2]
+    if args.scale is None:
+        args.scale = pick_scale(height, width)
+    model = tiled(loaded, height, width, tile=args.tile, scale=args.scale)
+    if args.quality != "balanced":
+        print(f"Quality {args.quality}: {QUALITIES[args.quality].reason}")
+    print(f"{model}\n{width}x{height}, flow at scale {args.scale:g}{model.describe(height, width, args.scale)}")
     prepare_outputs(args.output, films, args.overwrite)
     if args.flow or args.stitch:
         return run_other(args, model, pictures)

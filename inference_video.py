@@ -21,15 +21,16 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from model import RIFE, UserError, load_model, pick_device
+from model import UserError, load_model, pick_device
 from model.loading import TRAIN_LOG
-from model.wrapper import SCALES
+from model.quality import QUALITIES, convolution_dtype
+from model.tiling import SMALLEST, TiledRIFE, parse_tile, tiled
+from model.wrapper import parse_scale, pick_scale
 from video.encoding import Encoding
 from video.frame import Frame
-from video.interpolate import Report, Thresholds, interpolate, prefetch
+from video.interpolate import SEGMENT, Report, Thresholds, interpolate, prefetch
 from video.montage import montage, montage_size
 from video.reader import Source, open_frames
 from video.scene import CUT_SSIM, REPEAT_SSIM
@@ -59,9 +60,29 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model", dest="modelDir", type=Path, default=TRAIN_LOG, help="weights: folder or file (train_log)")
     add("--arch", choices=["rife", "rife_m", "rife_2r"], help="names the network where weights cannot: rife_2r")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    add("--devices", metavar="A,B", help="several instead, which take turns: cuda:0,cuda:1")
+    add(
+        "--quality",
+        choices=list(QUALITIES),
+        default="balanced",
+        help="of the network; fast: half precision; best: --tta (balanced). --preset is the encoder's",
+    )
     add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")
     add("--UHD", action="store_true", help="same as --scale 0.5")
-    add("--scale", type=float, default=1.0, help="size at which flow is estimated: 0.25 0.5 1 2 4 (1); 0.5 suits 4K")
+    add(
+        "--scale",
+        type=parse_scale,
+        default=1.0,
+        metavar="SCALE",
+        help="size at which flow is estimated: 0.25 0.5 1 2 4 (1); auto: 1, 0.5 for 4K, 0.25 for 8K",
+    )
+    add(
+        "--tile",
+        type=parse_tile,
+        metavar="PX",
+        help="run the network on blended tiles of PX a side: less memory; 0: never "
+        f"(auto: the largest that fit, from {SMALLEST})",
+    )
     add("--tta", action="store_true", help="average with the pass over the turned frames: twice the time")
     add("--ensemble", action="store_true", help="run each block both ways (3.9-4.20, 4.24): nearly twice the time")
     add("--refine", action="store_true", help="add the refinement that full files of 3.9-4.4 hold")
@@ -95,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The settings, with `multi` and `scale` resolved; impossible pairs end here."""
+    """The settings, with `multi` resolved and `scale` None if the size is to decide; impossible pairs end here."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if [args.video, args.img, args.stitch].count(None) != 2:
@@ -104,9 +125,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--stitch adds no frames: leave out --exp, --multi, --target-fps, --fps and --montage")
     if args.stitch:
         args.multi = 1
-    if args.scale not in SCALES:
-        parser.error(f"--scale {args.scale:g} is not one of 0.25, 0.5, 1, 2, 4")
-    if args.UHD and args.scale == 1.0:
+    if args.devices and (args.device or args.stitch):
+        parser.error("--devices replaces --device, and does not go with --stitch")
+    args.tta = args.tta or QUALITIES[args.quality].tta
+    if args.UHD and args.scale in (1.0, None):
         args.scale = 0.5
     if args.exp is not None and args.exp < 0:
         parser.error(f"--exp {args.exp}: must be 0 or more")
@@ -149,7 +171,7 @@ def output_count(args: argparse.Namespace, source: Source) -> int | None:
     return (source.count - 1) * args.multi + 1
 
 
-def announce(args: argparse.Namespace, source: Source, model: RIFE, path: Path | None) -> None:
+def announce(args: argparse.Namespace, source: Source, models: list[TiledRIFE], path: Path | None) -> None:
     """The first lines: input, rates, sound, weights, device, size."""
     rate = output_rate(args, source)
     count = source.count if source.count is not None else "unknown"
@@ -158,8 +180,17 @@ def announce(args: argparse.Namespace, source: Source, model: RIFE, path: Path |
         print("Will not merge audio because using png or fps flag!")
     else:
         print("The audio will be merged in the same pass")
+    model = models[0]
     print(model)
-    print(f"{source.size[0]}x{source.size[1]}, flow at scale {args.scale:g}, to {path or picture_folder(args)}")
+    if models[1:]:
+        print(
+            f"The same on {', '.join(str(other.device) for other in models[1:])}, {SEGMENT} pairs of frames at a time"
+        )
+    if args.quality != "balanced":
+        print(f"Quality {args.quality}: {QUALITIES[args.quality].reason}")
+    width, height = source.size
+    tiles = model.describe(height, width, args.scale)
+    print(f"{width}x{height}, flow at scale {args.scale:g}{tiles}, to {path or picture_folder(args)}")
     if not model.arbitrary_time and args.multi & (args.multi - 1):
         print(f"This network only halves: each of the {args.multi - 1} times is reached to within 0.01 of a frame")
 
@@ -179,7 +210,7 @@ def partner(args: argparse.Namespace, left: Source) -> Source:
 
 
 def frames_out(
-    args: argparse.Namespace, source: Source, right: Source | None, model: RIFE, report: Report
+    args: argparse.Namespace, source: Source, right: Source | None, models: list[TiledRIFE], report: Report
 ) -> Generator[Frame, None, None]:
     """The whole pipeline up to the encoder: decoding and the network each on a thread of their own."""
     timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
@@ -188,13 +219,19 @@ def frames_out(
 
     def run(frames: Iterable[Frame]) -> Iterator[Frame]:
         return interpolate(
-            frames, model, timing, scale=args.scale, options=options, thresholds=thresholds, report=report
+            frames,
+            models[0],
+            timing,
+            others=models[1:],
+            scale=args.scale,
+            options=options,
+            thresholds=thresholds,
+            report=report,
         )
 
-    frames = prefetch(source)
     if right is not None:
-        return prefetch(stitch_frames(frames, prefetch(right), model, args.scale))
-    made = montage(frames, source.rotation, run) if args.montage else run(frames)
+        return prefetch(stitch_frames(prefetch(source), prefetch(right), models[0], args.scale))
+    made = montage(source, source.rotation, run) if args.montage else run(source)
     if args.fps:
         made = (replace(frame, time=i / args.fps) for i, frame in enumerate(made))
     return prefetch(made)
@@ -212,22 +249,33 @@ def open_output(args: argparse.Namespace, source: Source, path: Path | None) -> 
     return VideoWriter(path, source, rate, time_base, encoding=encoding, tracks=not args.fps, overwrite=args.overwrite)
 
 
+def load_models(args: argparse.Namespace, source: Source) -> list[TiledRIFE]:
+    """The network on every device asked for, in tiles where it must be."""
+    width, height = source.size
+    models = []
+    for name in args.devices.split(",") if args.devices else [args.device]:
+        device = pick_device(name)
+        dtype = convolution_dtype(device, args.quality, args.fp16)
+        model = load_model(args.modelDir, arch=args.arch, device=device, dtype=dtype)
+        models.append(tiled(model, height, width, tile=args.tile, scale=args.scale, tell=tqdm.write))
+    return models
+
+
 def run(args: argparse.Namespace) -> int:
     """Interpolates as told; the exit status."""
     if args.skip:
         print("skip flag is abandoned, please refer to issue #207.")
     source = open_frames(args.video or args.img or args.stitch[0], args.input_fps)
+    if args.scale is None:
+        args.scale = pick_scale(source.size[1], source.size[0])
     right = partner(args, source) if args.stitch else None  # refused before anything is loaded
     path = output_path(args, source)
-    device = pick_device(args.device)
-    model = load_model(
-        args.modelDir, arch=args.arch, device=device, dtype=torch.float16 if args.fp16 else torch.float32
-    )
+    models = load_models(args, source)
     writer = open_output(args, source, path)
     report = Report()
     try:
-        with writer, closing(frames_out(args, source, right, model, report)) as frames:
-            announce(args, source, model, path)
+        with writer, closing(frames_out(args, source, right, models, report)) as frames:
+            announce(args, source, models, path)
             pause = 0.1 if sys.stderr.isatty() else 10  # seconds between lines of progress: a log wants few
             for frame in tqdm(frames, total=output_count(args, source), unit="frame", mininterval=pause):
                 writer.write(frame)

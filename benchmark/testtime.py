@@ -3,16 +3,22 @@
 python3 benchmark/testtime.py                                      the three sizes, on the best device there is
 python3 benchmark/testtime.py --size 1920x1080 --scale 0.5 --fp16
 python3 benchmark/testtime.py --model DIR --device cpu --runs 3
+python3 benchmark/testtime.py --compare model=train_log stream scale=0.5 baseline          side by side, in turn
+python3 benchmark/testtime.py --compare model=A model=B,fp16 --sweep --plot cost.png --loop 12
 
 Measured is one call of RIFE.inference: padding, the features of both frames and the network, with the frames already
 on the device; not reading, decoding or writing. The median counts, since other work on a machine only ever adds. Peak
 memory is the allocator's on CUDA, of the whole process elsewhere (there it only rises from size to size). The last
 line is JSON.
+
+--compare takes two or more settings, each what differs from the defaults, joined by commas: model=DIR, arch=NAME,
+scale=S, tile=PX, fp32, fp16, bf16, tta, stream (each frame prepared once, as in a video), baseline (upstream's path).
+They are timed in turn; ratios are to the first. FLOPs are those of the convolutions, and their share is of what one
+large 3x3 convolution reaches here in the same dtype. Peak memory is then of a process of its own a setting.
 """
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
@@ -24,12 +30,14 @@ import torch
 # run as a script, this folder is on the path, not the repository's root where `model` lies
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmark.compare import WARM_UP, compare, parse_setting, plot
+from benchmark.device import peak_memory, synchronise
 from model import RIFE, UserError, load_model, pick_device
 from model.loading import TRAIN_LOG
 from model.wrapper import SCALES
 
+SWEEP = ((256, 256), (448, 256), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
 SIZES = ((448, 256), (640, 480), (1280, 720))
-WARM_UP = 2  # calls before the clock: allocations, and the choice of convolution algorithms
 
 
 def size(text: str) -> tuple[int, int]:
@@ -41,26 +49,6 @@ def size(text: str) -> tuple[int, int]:
     if min(width, height) < 16:
         raise argparse.ArgumentTypeError(f"{text}: sizes start at 16x16")
     return width, height
-
-
-def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was given; CPUs always have."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def peak_memory(device: torch.device) -> float:
-    """MiB: of tensors since the last reset on CUDA, of the process since it began elsewhere; 0 on Windows."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource  # Windows has none
-    except ImportError:
-        return 0.0
-    unit = 1 if platform.system() == "Darwin" else 1024  # of ru_maxrss, in bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def measure(model: RIFE, width: int, height: int, *, runs: int, scale: float) -> dict[str, Any]:
@@ -102,6 +90,32 @@ def run(args: argparse.Namespace) -> None:
     print(json.dumps({**setting, "torch": torch.__version__, "results": results}))
 
 
+def run_comparison(args: argparse.Namespace) -> None:
+    """Prints a line a size and setting, then the JSON; draws if asked to."""
+    device = pick_device(args.device)
+    width = max(len(setting.text) for setting in args.compare)
+    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, medians of {args.runs}, in turn\n")
+    head = "ms a frame   times the first    GFLOP  of limit  parameters  peak memory  whole loop"
+    print(f"      size  {'setting':{width}}  {head}")
+    records = []
+    for size in args.size:
+        found = compare(args.compare, size, device, runs=args.runs, loop=args.loop, cpu_time=args.cpu_time)
+        records += found
+        for r in found:
+            loop = "" if r["loop_fps"] is None else f"{r['loop_fps']:.3g} frames/s"
+            print(
+                f"{r['width']:5}x{r['height']:<4}  {r['setting']:{width}}  {r['median_ms']:10.1f}  {r['ratio']:15.2f}x"
+                f"  {r['gflop']:7.1f}  {r['share_of_limit']:8.0%}  {r['parameters'] / 1e6:8.2f} M  "
+                f"{r['peak_memory_mib']:7.0f} MiB  {loop}".rstrip(),
+                flush=True,
+            )
+    if args.plot:
+        plot(records, args.plot)
+        print(f"Wrote {args.plot}")
+    setting = {"device": str(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    print(json.dumps({**setting, "runs": args.runs, "cpu_time": args.cpu_time, "results": records}))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 1 after one line on stderr."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,11 +128,22 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--runs", type=int, default=10, help="timed calls a size (default: 10)")
     p.add_argument("--scale", type=float, choices=SCALES, default=1.0, help="of the flow estimate (default: 1)")
     p.add_argument("--fp16", action="store_true", help="half-precision convolutions")
+    p.add_argument("--compare", type=parse_setting, nargs="+", metavar="SETTING", help="time these in turn, see above")
+    p.add_argument("--sweep", action="store_true", help="sizes from 256x256 to 3840x2160 instead of --size")
+    p.add_argument("--plot", type=Path, metavar="FILE", help="with --compare: draw cost against size (matplotlib)")
+    p.add_argument("--loop", type=int, default=0, metavar="N", help="with --compare: also the whole loop on N frames")
+    p.add_argument("--cpu-time", action="store_true", help="with --compare: processor time, for a machine under load")
     args = p.parse_args(argv)
+    if args.sweep:
+        args.size = SWEEP
+    if not args.compare and (args.plot or args.loop or args.cpu_time):
+        p.error("--plot, --loop and --cpu-time go with --compare")
+    if args.compare and len({setting.text for setting in args.compare}) < len(args.compare):
+        p.error("--compare: one setting is there twice")
     if args.runs < 1:
         p.error("--runs is 1 or more")
     try:
-        run(args)
+        run_comparison(args) if args.compare else run(args)
     except (UserError, OSError) as e:
         print(f"testtime.py: {e}", file=sys.stderr)
         return 1

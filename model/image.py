@@ -28,17 +28,16 @@ def to_picture(image: Tensor, dtype: type[Any] = np.uint8) -> np.ndarray:
     upstream: video frames are truncated, half a level darker than the frames around them; here every frame that went
     through the network is rounded, in this one place.
     """
-    image = image[0].permute(1, 2, 0).float()
-    if np.issubdtype(dtype, np.floating):
-        return image.cpu().numpy().astype(dtype)
-    limit = np.iinfo(dtype).max
-    image = levels(image, limit)
-    return (image.byte() if dtype == np.uint8 else image).cpu().numpy().astype(dtype)
+    image = image[0].float()
+    if not np.issubdtype(dtype, np.floating):
+        image = levels(image, np.iinfo(dtype).max)
+        image = image.byte() if dtype == np.uint8 else image  # before it leaves the device: a quarter of the bytes
+    return torch.stack(image.cpu().unbind(0), 2).numpy().astype(dtype, copy=False)  # faster than a permuted copy
 
 
 def levels(image: Tensor, limit: int = 255) -> Tensor:
     """An image in 0..1 -> the same shape in whole steps of 0..limit: what its picture will hold, wherever it is."""
-    return (image.clamp(0, 1) * limit).round()
+    return image.clamp(0, 1).mul_(limit).round_()
 
 
 def to_layers(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor:

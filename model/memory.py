@@ -1,9 +1,11 @@
-"""How much memory a network needs for a frame size, computed by running tensors without data through it."""
+"""How much memory a network needs for a frame size, computed by running tensors without data through it; and how
+much there is."""
 
 import copy
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,10 @@ from torch.utils._pytree import tree_iter
 
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
+
+LIBRARIES = 1.5  # resident memory to computed memory: 1451 MB to 962 MB for 4.25 at 1080p on a CPU
+PROBE = 1024  # px, the side of the frame from which the need of a pixel is told
+ROOT = Path("/")
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -39,19 +45,64 @@ class _LiveBytes(TorchDispatchMode):
 
 
 @torch.no_grad()
-def peak_bytes(network: nn.Module, height: int, width: int) -> int:
-    """Weights, two frames and the most that is alive at once between them, in float32 at scale 1.
+def peak_bytes(network: nn.Module, height: int, width: int, scale: float = 1.0) -> int:
+    """Weights, two frames and the most that is alive at once between them, in the dtype of the weights.
 
     Not counted: what convolutions borrow while they run and what an allocator keeps, which depend on the machine.
     """
     net: Any = copy.deepcopy(network).to("meta")
-    multiple = net.pad_multiple
+    multiple = max(net.pad_multiple, int(net.pad_multiple / scale))
     if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
         net.config = replace(net.config, auto_scale=False)
-    weights = sum(p.numel() * p.element_size() for p in (*net.parameters(), *net.buffers()))
+    weights = _weights(net)
     padder = Padder(height, width, multiple)
     with _LiveBytes() as live:
         frames = [padder.pad(torch.empty(1, 3, height, width, device="meta")) for _ in range(2)]
         features = [net.frame_features(frame) for frame in frames]
-        net(*frames, 0.5, *features)
+        net(*frames, 0.5, *features, scale=scale)
     return weights + live.peak
+
+
+def bytes_per_pixel(network: nn.Module, scale: float = 1.0) -> float:
+    """What each pixel of a frame adds to the peak, with what libraries take on top."""
+    peak = peak_bytes(network, PROBE, PROBE, scale) - _weights(network)
+    return LIBRARIES * peak / PROBE**2
+
+
+def _weights(net: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in (*net.parameters(), *net.buffers()))
+
+
+def available_bytes(device: torch.device, root: Path = ROOT) -> int | None:
+    """Memory that is free on a device; None where nothing says so (MPS, and the CPU on other systems than Linux).
+
+    On a CPU the least of what the system and the limits of the process's control groups (containers) leave.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    if device.type != "cpu":
+        return None
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, limit, usage = "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            mount, limit, usage = "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        for folder in (root / mount / path.lstrip("/"), root / mount):  # within a container the path is the host's
+            try:
+                most = (folder / limit).read_text().strip()
+                if most != "max":
+                    free.append(int(most) - int((folder / usage).read_text()))
+                break
+            except OSError:
+                continue
+    return max(min(free), 0) if free else None

@@ -3,6 +3,7 @@
 It knows neither the disk nor an optimizer. `Model`, upstream's Python interface on top of it, is in RIFE.py.
 """
 
+import argparse
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -60,6 +61,10 @@ class RIFE:
         """Whether the network takes any timestep itself."""
         return bool(self.net.arbitrary_time)
 
+    def multiple(self, scale: float = 1.0) -> int:
+        """What height and width are padded to multiples of."""
+        return max(self.net.pad_multiple, int(self.net.pad_multiple / scale))
+
     @torch.no_grad()
     def prepare(self, image: Tensor, *, scale: float = 1.0) -> PreparedFrame:
         """(B,C,H,W) in 0..1, C of at least 3 -> the frame padded on the device, with its features."""
@@ -67,13 +72,13 @@ class RIFE:
             raise ValueError(f"scale {scale} is not one of {', '.join(f'{s:g}' for s in SCALES)}")
         if image.dim() != 4 or image.shape[1] < 3:
             raise ValueError(f"an image has shape (B,C,H,W) with 3 channels or more, got {tuple(image.shape)}")
-        multiple = max(self.net.pad_multiple, int(self.net.pad_multiple / scale))
+        multiple = self.multiple(scale)
         padder = Padder(image.shape[2], image.shape[3], multiple)
         image = image.to(self.device, torch.float32)
         rgb = padder.pad(image[:, :3])
         # No network sees these, so nothing asks for upstream's zeros, which would make an opaque edge transparent.
         extra = padder.pad(image[:, 3:], "replicate") if image.shape[1] > 3 else None
-        return PreparedFrame(rgb, extra, self.fast.frame_features(rgb), padder, scale)
+        return PreparedFrame(rgb, extra, self._features(rgb), padder, scale)
 
     def inference(
         self,
@@ -195,7 +200,7 @@ class RIFE:
 
     @torch.no_grad()
     def _between_frame(self, made: tuple[Tensor, Tensor | None], like: PreparedFrame) -> PreparedFrame:
-        return like._replace(image=made[0], extra=made[1], features=self.fast.frame_features(made[0]))
+        return like._replace(image=made[0], extra=made[1], features=self._features(made[0]))
 
     @torch.no_grad()
     def _predict(
@@ -210,7 +215,7 @@ class RIFE:
             f._replace(
                 image=_turn(f.image),
                 extra=None if f.extra is None else _turn(f.extra),
-                features=self.fast.frame_features(_turn(f.image)),
+                features=self._features(_turn(f.image)),
             )
             for f in (frame0, frame1)
         )
@@ -223,6 +228,9 @@ class RIFE:
         if not isinstance(timestep, Tensor) or timestep.shape[-1] == 1:
             return timestep
         return frame.padder.pad(timestep.to(self.device, torch.float32), "replicate")
+
+    def _features(self, image: Tensor) -> object:
+        return self.fast.frame_features(image)
 
     def _estimate(
         self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
@@ -275,6 +283,30 @@ def load_model(
     """
     net, name, file = load_network(path, arch)
     return RIFE(net.to(device, dtype).eval(), name=name, source=str(file))
+
+
+def pick_scale(height: int, width: int) -> float:
+    """The flow scale for frames of a size: 1 up to a short side of 1600 px, 0.5 up to 3200 (4K), then 0.25 (8K).
+
+    Networks are trained on crops of 224 px: motion that is usual in 4K is beyond what their coarsest block has seen.
+    Upstream advises 0.5 for 4K, EMA-VFI's X4K1000FPS protocol takes 0.5 at 2K and 0.25 at 4K, where motion is extreme;
+    1600 is where other front ends switch.
+    """
+    short = min(height, width)
+    return 1.0 if short <= 1600 else 0.5 if short <= 3200 else 0.25
+
+
+def parse_scale(text: str) -> float | None:
+    """--scale for argparse: one of SCALES, or "auto", which is None: `pick_scale` knows once the size is known."""
+    if text == "auto":
+        return None
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if scale not in SCALES:
+        raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(f'{s:g}' for s in SCALES)}, auto")
+    return scale
 
 
 def pick_device(name: str | None = None) -> torch.device:

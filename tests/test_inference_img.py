@@ -251,7 +251,7 @@ def test_errors_are_one_line(run: Run, pair: tuple[np.ndarray, np.ndarray], tmp_
         (["--fps", "1/0"], "'1/0' is no number like 0.3 or 60000/1001"),
         (["--fps", "fast"], "'fast' is no number like 0.3 or 60000/1001"),
         (["--fps", "60", "--gif", "a.gif"], "--fps 60: a GIF plays at 50 frames a second at most"),
-        (["--scale", "3"], "argument --scale: invalid choice: 3.0"),
+        (["--scale", "3"], "argument --scale: 3 is not one of 0.25, 0.5, 1, 2, 4, auto"),
     ],
 )
 def test_arguments_that_do_not_go_together(

@@ -17,6 +17,7 @@ from conftest import Shift
 
 import inference_video
 from model import RIFE
+from model.wrapper import pick_scale
 from video.picture import read_picture, write_picture
 
 ROOT = Path(__file__).parents[1]
@@ -217,7 +218,7 @@ def test_an_option_the_network_lacks_is_one_line(
     [
         ([], "give --video FILE or --img DIR"),
         (["--video=a", "--img=b"], "give --video FILE or --img DIR"),
-        (["--video=a", "--scale=3"], "--scale 3 is not one of 0.25, 0.5, 1, 2, 4"),
+        (["--video=a", "--scale=3"], "argument --scale: 3 is not one of 0.25, 0.5, 1, 2, 4, auto"),
         (["--video=a", "--exp=2", "--multi=3"], "--exp 2 means --multi 4, but --multi is 3"),
         (["--video=a", "--multi=0"], "--multi 0: must be 1 or more"),
         (["--video=a", "--exp=-1"], "--exp -1: must be 0 or more"),
@@ -286,3 +287,36 @@ def test_hard_files(clip: Path, tmp_path: Path, run: Run) -> None:
     assert made.pix_fmt == source.pix_fmt.replace("yuvj", "yuv")
     for i in range(0, len(source.pictures), 5):
         assert made.planes(2 * i) == source.planes(i)
+
+
+def test_scale_auto_goes_by_the_size_and_says_so(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = ((1080, 1920), (1440, 2560), (2160, 3840), (3840, 2160), (4320, 7680))
+    assert [pick_scale(*size) for size in sizes] == [1, 1, 0.5, 0.5, 0.25]
+    clip = make_clip(tmp_path / "a.mp4", 3)
+    assert run("--video", clip, "--scale=auto") == 0
+    assert "64x48, flow at scale 1, to " in run.out
+    monkeypatch.setattr(inference_video, "pick_scale", lambda height, width: {(48, 64): 0.25}[height, width])
+    assert run("--video", clip, "--scale=auto", "--overwrite") == 0
+    assert "64x48, flow at scale 0.25, to " in run.out
+    assert run("--video", clip, "--scale=auto", "--UHD", "--overwrite") == 0
+    assert "flow at scale 0.5, to " in run.out
+
+
+def test_tiles_give_the_same_video(tmp_path: Path, run: Run) -> None:
+    """The network of this test looks at each pixel alone: tiles change nothing but the line that tells of them."""
+    pictures = [picture(i, (400, 272)) for i in range(3)]
+    clip = make_clip(tmp_path / "a.mkv", 3, size=(400, 272), pictures=pictures, codec="ffv1", pix_fmt="yuv444p")
+    for name, flags in (("b", []), ("c", ["--tile=256"])):
+        assert run("--video", clip, "--output", tmp_path / f"{name}.mkv", "--codec=ffv1", *flags) == 0
+    assert "400x272, flow at scale 1, in 6 tiles of 224x200, to " in run.out
+    for i in range(5):
+        whole, tiled = (np.frombuffer(Clip(tmp_path / f"{name}.mkv").planes(i), np.uint8) for name in "bc")
+        assert np.abs(whole.astype(int) - tiled).max() <= 1
+
+
+def test_two_devices_write_the_file_of_one(tmp_path: Path, run: Run) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 14)
+    for name, flags in (("b", ["--device=cpu"]), ("c", ["--devices=cpu,cpu"])):
+        assert run("--video", clip, "--output", tmp_path / f"{name}.mp4", *flags) == 0
+    assert "The same on cpu, 4 pairs of frames at a time" in run.out
+    assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "c.mp4").read_bytes()

@@ -10,8 +10,10 @@ from clips import picture
 from conftest import Shift
 
 from model import RIFE
+from model.IFNet_v4 import IFNet_v4
+from model.image import Padder, to_tensor
 from video.frame import Frame
-from video.interpolate import Report, Thresholds, interpolate, prefetch
+from video.interpolate import SEGMENT, Report, Thresholds, interpolate, prefetch
 from video.scene import Change, compare, thumbnail
 from video.timing import multiply, resample
 
@@ -125,11 +127,84 @@ def test_resampling_gives_the_new_rate_and_the_shared_frames() -> None:
 
 
 def test_compare_by_upstreams_thresholds() -> None:
-    a, b, c = (torch.rand(1, 3, 64, 96, generator=torch.manual_seed(i)) for i in (0, 0, 1))
-    assert compare(thumbnail(a), thumbnail(b)) is Change.REPEAT
-    assert compare(thumbnail(a), thumbnail(c)) is Change.CUT
-    assert compare(thumbnail(a), thumbnail(a * 0.7)) is Change.MOTION
-    assert thumbnail(a).shape == (1, 3, 32, 32)
+    a, b, c = (thumbnail(noise(i), (64, 96)) for i in (0, 0, 1))
+    assert compare(a, b) is Change.REPEAT
+    assert compare(a, c) is Change.CUT
+    assert compare(a, thumbnail((noise(0) * 0.7).astype(np.uint8), (64, 96))) is Change.MOTION
+    assert a.shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (32, 32), (16, 20), (720, 1280), (101, 999)])
+def test_a_thumbnail_is_torchs_bilinear_resize_of_the_padded_picture(size: tuple[int, int]) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    padder = Padder(*size, 64)
+    image = padder.pad(to_tensor(rgb))
+    wanted = torch.nn.functional.interpolate(image, (32, 32), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(thumbnail(rgb, (image.shape[2], image.shape[3])), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_several_devices_give_the_same_frames_in_the_same_order(devices: int, tiny_net: IFNet_v4) -> None:
+    clip = moving(23)
+    clip[5] = clip[4]  # a repeat
+    clip[12:] = [255 - p for p in clip[12:]]  # a cut
+    models = [RIFE(tiny_net, name="tiny") for _ in range(devices)]
+    reports = [Report(), Report()]
+    alone = list(interpolate(frames(clip), models[0], multiply(3), report=reports[0]))
+    spread = list(interpolate(frames(clip), models[0], multiply(3), others=models[1:], report=reports[1]))
+    assert [f.time for f in spread] == [f.time for f in alone]
+    assert all(np.array_equal(a.rgb(), b.rgb()) for a, b in zip(alone, spread, strict=True))
+    assert [(r.made, r.cuts, r.repeats) for r in reports] == [(42, 1, 1)] * 2
+
+
+def test_every_device_has_its_turn_and_memory_is_bounded() -> None:
+    nets = [Shift(2), Shift(2)]
+    models = [RIFE(net, name="shift") for net in nets]
+    taken = []
+
+    def source() -> Iterator[Frame]:
+        for frame in frames(moving(60)):
+            taken.append(frame)
+            yield frame
+
+    loop = interpolate(source(), models[0], multiply(2), others=models[1:], thresholds=Thresholds(0, 1))
+    next(loop)
+    time.sleep(0.2)
+    assert len(taken) <= 2 * SEGMENT + 6
+    assert len(list(loop)) == 118
+    assert [len(net.asked) for net in nets] == [31, 28]  # 59 pairs, four at a time
+    assert [net.encoded for net in nets] == [31 + 8, 28 + 7]  # and one frame more a segment
+
+
+def test_an_error_on_a_device_is_raised_here() -> None:
+    broken = Shift(2)
+    broken.frame_features = lambda image: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    models = [RIFE(net, name="shift") for net in (Shift(2), broken)]
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        list(interpolate(frames(moving(30)), models[0], multiply(2), others=models[1:]))
+    assert threading.active_count() == before
+
+
+def test_each_pair_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[object] = []
+
+    def count(*pair: object) -> Change:
+        compared.append(pair)
+        return Change.MOTION
+
+    monkeypatch.setattr(Thresholds, "compare", count)
+    list(interpolate(frames(moving(6)), model(), multiply(3)))
+    assert len(compared) == 5
+
+
+def test_closing_the_loop_stops_the_thread_that_reads() -> None:
+    before = threading.active_count()
+    loop = interpolate(frames(moving(50)), model(), multiply(2))
+    next(loop)
+    assert threading.active_count() == before + 1
+    loop.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
 
 
 def test_prefetch_keeps_order_and_raises_the_stage_error() -> None:

@@ -1,11 +1,18 @@
 """benchmark/testtime.py: a line a size, and JSON that says the same."""
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from conftest import Shift
 
-from benchmark import testtime
+from benchmark import compare, testtime
+from benchmark.compare import parse_setting
+from model import RIFE, UserError
+from model.layers import Prediction
 
 
 def test_table_and_json(tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,3 +40,78 @@ def test_errors(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             testtime.main(options)
         assert message in capsys.readouterr().err
+
+
+def test_a_comparison_counts_what_a_convolution_costs(tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = f"model={tiny_weights}"
+    settings = [spec, f"{spec},stream", f"{spec},baseline", f"{spec},scale=0.5"]
+    options = ["--compare", *settings, "--size", "128x64", "--runs", "3", "--device", "cpu", "--loop", "3"]
+    assert testtime.main(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    report = json.loads(lines[-1])
+    found = dict(zip(settings, report["results"], strict=True))
+    assert [r["setting"] for r in report["results"]] == settings
+    plain, stream, upstream, _half = found.values()
+    assert plain["ratio"] == 1
+    assert plain["gflop"] == upstream["gflop"] > stream["gflop"]
+    for r in found.values():
+        assert 0 < r["fastest_ms"] <= r["median_ms"] <= r["slowest_ms"]
+        share = r["gflop"] / (r["median_ms"] / 1000) / r["limit_gflop_s"]
+        assert r["share_of_limit"] == pytest.approx(share)
+        assert 50 < r["peak_memory_mib"] < 100_000
+        assert (r["loop_fps"] is None) == (r is upstream)
+
+
+def test_flops_are_those_of_the_convolutions() -> None:
+    class Two(Shift):
+        pad_multiple = 1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 8, 3, 1, 1)
+
+        def frame_features(self, image: torch.Tensor) -> torch.Tensor:
+            self.conv(image)
+            return super().frame_features(image)
+
+        def forward(self, *args: Any, **options: Any) -> Prediction:
+            image = args[0]
+            plane = image[:, :1]
+            return Prediction(image, plane.expand(-1, 4, -1, -1), plane)
+
+    each = 2 * 9 * 3 * 8 * 32 * 48
+    model = RIFE(Two(), name="two")
+    assert compare.flops(parse_setting("scale=1"), model, (48, 32)) == 2 * each
+    assert compare.flops(parse_setting("stream"), model, (48, 32)) == each
+
+
+def test_settings_as_written(capsys: pytest.CaptureFixture[str]) -> None:
+    setting = parse_setting("model=a,scale=0.5,fp16,stream,tile=512,tta")
+    assert (setting.model, setting.scale, setting.dtype, setting.tile) == (Path("a"), 0.5, "fp16", 512)
+    assert setting.stream
+    assert setting.tta
+    for options, message in (
+        (["--compare", "scale=3"], "'scale=3' in 'scale=3' is none of model=DIR"),
+        (["--compare", "baseline,fp16"], "the baseline is upstream's path, pair by pair in fp32"),
+        (["--compare", "tta", "tta"], "one setting is there twice"),
+        (["--plot", "a.png"], "--plot, --loop and --cpu-time go with --compare"),
+    ):
+        with pytest.raises(SystemExit):
+            testtime.main(options)
+        assert message in capsys.readouterr().err
+
+
+def test_a_plot_needs_matplotlib_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UserError, match=r"a\.png: drawing needs matplotlib: python3 -m pip install matplotlib"):
+        compare.plot([], tmp_path / "a.png")
+
+
+def test_a_process_of_its_own_does_not_inherit_a_peak(tiny_weights: Path) -> None:
+    """Linux's ru_maxrss would: it would say 1.5 GiB more than the network takes."""
+    cpu = torch.device("cpu")
+    setting = parse_setting(f"model={tiny_weights}")
+    before = compare.fresh_peak(setting, (64, 64), cpu)
+    ballast = torch.ones(3 * 2**27)
+    assert abs(compare.fresh_peak(setting, (64, 64), cpu) - before) < 300
+    assert ballast.sum() > 0

@@ -193,7 +193,7 @@ def test_memory_counts_what_is_alive_at_once() -> None:
         def frame_features(self, image: Tensor) -> None:
             return None
 
-        def forward(self, img0: Tensor, img1: Tensor, timestep: float, *features: None) -> Tensor:
+        def forward(self, img0: Tensor, img1: Tensor, timestep: float, *features: None, scale: float) -> Tensor:
             for _ in range(5):  # each sum replaces the one before: two more planes at once, not five
                 img0 = img0 + img1
             return img0

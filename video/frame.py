@@ -48,7 +48,7 @@ class Colour:
         whole = self.refit(picture, WHOLE_CHROMA[bits])
         dtype: Any = np.uint16 if bits > 8 else np.uint8
         planes = [np.frombuffer(memoryview(p), dtype).reshape(p.height, -1) for p in whole.planes]
-        yuv = np.stack([plane[:, : picture.width] for plane in planes], 2)
+        yuv = cv2.merge([plane[:, : picture.width] for plane in planes])
         limit = 65535 if bits > 8 else 255
         back = np.linalg.inv(self._rgb_to_yuv(bits))[:3] * limit
         return cv2.transform(yuv, back)  # rounds and saturates

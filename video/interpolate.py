@@ -1,12 +1,16 @@
-"""The loop: frames in, frames out; and `prefetch`, the only threading."""
+"""The loop: frames in, frames out, on one device or several; and `prefetch`, a stage on a thread of its own."""
 
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, TypeVar
+from time import perf_counter
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +25,8 @@ from video.timing import Timing
 T = TypeVar("T")
 Settings = dict[str, Any]  # keywords of RIFE.between
 HALF = Fraction(1, 2)
+AHEAD = 2  # frames that are decoded and converted before the network asks for them
+SEGMENT = 4  # pairs in a row on one device: only the frame where two segments meet is prepared twice
 
 
 @dataclass
@@ -30,6 +36,7 @@ class Report:
     made: int = 0  # frames from the network
     cuts: int = 0  # held over
     repeats: int = 0  # replaced by the midpoint of their neighbours
+    waited: float = 0.0  # seconds for frames to be decoded
 
 
 @dataclass(frozen=True)
@@ -46,13 +53,32 @@ class Thresholds:
 
 @dataclass
 class _Seen:
-    """A frame with what the network needs of it, computed once for both pairs it belongs to."""
+    """A frame with what the networks need of it, computed once for both pairs it belongs to."""
 
     frame: Frame
-    prepared: PreparedFrame
+    rgb: np.ndarray
     thumbnail: Tensor
-    channels: int
-    depth: type[np.generic]
+    change: Change = Change.MOTION  # from the frame before it
+    prepared: dict[RIFE, PreparedFrame] = field(default_factory=dict)
+
+    def prepare(self, model: RIFE, scale: float) -> PreparedFrame:
+        """On the device of a model, with its features."""
+        if model not in self.prepared:
+            with torch.no_grad():  # grad mode is per thread, and this may be any thread
+                self.prepared[model] = model.prepare(to_layers(self.rgb, model.device), scale=scale)
+        return self.prepared[model]
+
+
+class _Pair(NamedTuple):
+    """Two frames in a row, and what to show between them."""
+
+    first: _Seen
+    second: _Seen
+    steps: list[tuple[Fraction, Fraction]]  # output time, timestep
+
+    @property
+    def timesteps(self) -> list[Fraction]:
+        return [step for _, step in self.steps if step]
 
 
 def interpolate(
@@ -60,33 +86,87 @@ def interpolate(
     model: RIFE,
     timing: Timing,
     *,
+    others: Sequence[RIFE] = (),
     scale: float = 1.0,
     options: Mapping[str, bool] | None = None,
     thresholds: Thresholds | None = None,
     report: Report | None = None,
 ) -> Iterator[Frame]:
-    """The frames of `timing` between each two frames, then the last frame; times rise, memory holds three frames.
+    """The frames of `timing` between each two frames, then the last frame; times rise, memory holds a few frames.
 
-    A timestep of 0 gives the source frame itself. Over a cut the earlier frame is held. `options` are those of
-    RIFE.between: tta, ensemble, refine.
+    Frames are taken, and their colours converted, a few ahead on a thread of their own. A timestep of 0 gives the
+    source frame itself. Over a cut the earlier frame is held. `options` are those of RIFE.between: tta, ensemble,
+    refine. `others` are the same network on other devices, which take turns of SEGMENT pairs; what comes out and its
+    order stay the same.
     """
     thresholds, report = thresholds or Thresholds(), report or Report()
     settings = {"scale": scale, **(options or {})}
-    seen = (_look(frame, model, scale) for frame in frames)
     last = None
-    for first, second in pairwise(_mend_repeats(seen, model, settings, thresholds, report)):
-        steps = timing(first.frame.time, second.frame.time)
-        between = [(time, step) for time, step in steps if step]
-        if between and thresholds.compare(first, second) is Change.CUT:
-            report.cuts += 1
-            pictures: Iterator[Picture] = (first.frame.picture for _ in between)
-        else:
-            pictures = _make(model, first, second, [step for _, step in between], settings, report)
-        for time, step in steps:
-            yield Frame(next(pictures) if step else first.frame.picture, time, first.frame.colour)
-        last = second
+    with closing(prefetch(((frame, frame.rgb()) for frame in frames), AHEAD)) as ready:
+        seen = (_look(frame, rgb, model, scale) for frame, rgb in _waiting(ready, report))
+        mended = pairwise(_mend_repeats(seen, model, settings, thresholds, report))
+        pairs = (_Pair(a, b, timing(a.frame.time, b.frame.time)) for a, b in mended)
+        with closing(_spread(pairs, [model, *others], settings)) as made:
+            for pair, pictures in made:
+                cut = bool(pair.timesteps) and pair.second.change is Change.CUT
+                report.cuts += cut
+                source = pair.first.frame
+                for time, step in pair.steps:
+                    yield Frame(next(pictures) if step else source.picture, time, source.colour)
+                    report.made += bool(step) and not cut
+                last = pair.second.frame
     if last is not None:
-        yield from _closing(last.frame, timing)
+        yield from _closing(last, timing)
+
+
+def _spread(
+    pairs: Iterable[_Pair], models: Sequence[RIFE], settings: Settings
+) -> Generator[tuple[_Pair, Iterator[Picture]], None, None]:
+    """Each pair with the pictures between it, in order: of one model as they are asked for, of several ahead."""
+    if len(models) == 1:
+        for pair in pairs:
+            yield pair, _between(models[0], pair, settings)
+        return
+    workers = [ThreadPoolExecutor(1) for _ in models]  # a thread a device, which keeps its pairs in order
+    pending: deque[tuple[_Pair, Future[list[Picture]]]] = deque()
+    try:
+        for i, pair in enumerate(pairs):
+            turn = i // SEGMENT % len(models)
+            pending.append(
+                (pair, workers[turn].submit(lambda *job: list(_between(*job)), models[turn], pair, settings))
+            )
+            if len(pending) == SEGMENT * len(models):
+                pair, pictures = pending.popleft()
+                yield pair, iter(pictures.result())
+        while pending:
+            pair, pictures = pending.popleft()
+            yield pair, iter(pictures.result())
+    finally:
+        for worker in workers:
+            worker.shutdown(cancel_futures=True)
+
+
+def _between(model: RIFE, pair: _Pair, settings: Settings) -> Iterator[Picture]:
+    """The earlier frame again over a cut, else what the network makes."""
+    if pair.second.change is Change.CUT:
+        return (pair.first.frame.picture for _ in pair.timesteps)
+    return _make(model, pair.first, pair.second, pair.timesteps, settings)
+
+
+def _all_between(model: RIFE, pair: _Pair, settings: Settings) -> list[Picture]:
+    return list(_between(model, pair, settings))
+
+
+def _waiting(items: Iterator[T], report: Report) -> Iterator[T]:
+    """The items; the report hears how long each was waited for."""
+    end = object()
+    while True:
+        start = perf_counter()
+        item: Any = next(items, end)
+        report.waited += perf_counter() - start
+        if item is end:
+            return
+        yield item
 
 
 def _closing(last: Frame, timing: Timing) -> Iterator[Frame]:
@@ -97,19 +177,19 @@ def _closing(last: Frame, timing: Timing) -> Iterator[Frame]:
             yield Frame(last.picture, time, last.colour)
 
 
-def _look(frame: Frame, model: RIFE, scale: float) -> _Seen:
-    rgb = frame.rgb()
-    with torch.no_grad():  # grad mode is per thread, and this may be any thread
-        prepared = model.prepare(to_layers(rgb, model.device), scale=scale)
-        return _Seen(frame, prepared, thumbnail(prepared.image), rgb.shape[2], rgb.dtype.type)
+def _look(frame: Frame, rgb: np.ndarray, model: RIFE, scale: float) -> _Seen:
+    multiple = model.multiple(scale)
+    padded = (-(-rgb.shape[0] // multiple) * multiple, -(-rgb.shape[1] // multiple) * multiple)
+    return _Seen(frame, rgb, thumbnail(rgb, padded))
 
 
 def _make(
-    model: RIFE, first: _Seen, second: _Seen, timesteps: list[Fraction], settings: Settings, report: Report
+    model: RIFE, first: _Seen, second: _Seen, timesteps: Sequence[Fraction], settings: Settings
 ) -> Iterator[np.ndarray]:
-    for image in model.between(first.prepared, second.prepared, timesteps, **settings):
-        report.made += 1
-        yield from_layers(image, first.channels, first.depth)
+    if timesteps:
+        frame0, frame1 = (seen.prepare(model, settings["scale"]) for seen in (first, second))
+        for image in model.between(frame0, frame1, timesteps, **settings):
+            yield from_layers(image, first.rgb.shape[2], first.rgb.dtype.type)
 
 
 def _mend_repeats(
@@ -126,15 +206,13 @@ def _mend_repeats(
         yield first
     while first is not None and second is not None:
         third = next(source, None)
-        if (
-            third is not None
-            and thresholds.compare(first, second) is Change.REPEAT
-            and thresholds.compare(first, third) is not Change.CUT
-        ):
-            (picture,) = _make(model, first, third, [HALF], settings, report)
-            report.made -= 1
+        second.change = thresholds.compare(first, second)
+        if third is not None and second.change is Change.REPEAT and thresholds.compare(first, third) is not Change.CUT:
+            (picture,) = _make(model, first, third, [HALF], settings)
             report.repeats += 1
-            second = _look(Frame(picture, second.frame.time, first.frame.colour), model, settings["scale"])
+            mended = Frame(picture, second.frame.time, first.frame.colour)
+            second = _look(mended, picture, model, settings["scale"])
+            second.change = thresholds.compare(first, second)
         yield second
         first, second = second, third
 

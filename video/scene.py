@@ -2,9 +2,11 @@
 
 from enum import Enum
 
-import torch.nn.functional as F
+import numpy as np
+import torch
 from torch import Tensor
 
+from model.image import to_layers
 from model.metrics import ssim
 
 SIZE = 32  # both frames are compared at SIZE x SIZE, as upstream does
@@ -20,9 +22,26 @@ class Change(Enum):
     REPEAT = "repeat"
 
 
-def thumbnail(image: Tensor) -> Tensor:
-    """(1,3,H,W) in 0..1, padded -> (1,3,32,32), bilinear without antialiasing, as upstream measures it."""
-    return F.interpolate(image.float(), (SIZE, SIZE), mode="bilinear", align_corners=False)
+def thumbnail(rgb: np.ndarray, padded: tuple[int, int]) -> Tensor:
+    """(H,W,C) as read, and the height and width it is padded to with zeros -> (1,3,32,32) in 0..1.
+
+    Bilinear without antialiasing, as upstream measures it; only the pixels that are mixed are looked at.
+    """
+    ys, below = _taps(padded[0])
+    xs, right = _taps(padded[1])
+    height, width = rgb.shape[:2]
+    picked = rgb[np.minimum(ys, height - 1)][:, np.minimum(xs, width - 1)]
+    inside = torch.from_numpy((ys < height)[:, None] & (xs < width))
+    image = to_layers(picked)[:, :3] * inside  # (1,3,64,64)
+    rows = torch.lerp(image[:, :, :SIZE], image[:, :, SIZE:], below[:, None])
+    return torch.lerp(rows[..., :SIZE], rows[..., SIZE:], right)
+
+
+def _taps(size: int) -> tuple[np.ndarray, Tensor]:
+    """Of each of the 32 places along an axis the pixel before it, then the pixel after it; how near the second is."""
+    place = ((torch.arange(SIZE) + 0.5) * (size / SIZE) - 0.5).clamp(min=0)
+    first = place.long()
+    return torch.cat((first, (first + 1).clamp(max=size - 1))).numpy(), place - first
 
 
 def compare(

@@ -1,0 +1,237 @@
+"""Settings side by side, for testtime.py: what one is, and its time, FLOPs, parameters, memory and frames a second."""
+
+import argparse
+import copy
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.baseline import Baseline, load_baseline
+from benchmark.device import peak_memory, synchronise
+from benchmark.loop import measure_loop
+from benchmark.memory import render
+from model import RIFE, UserError, load_model
+from model.IFNet_v4 import IFNet_v4
+from model.loading import TRAIN_LOG
+from model.tiling import TiledRIFE
+from model.wrapper import SCALES
+from video.reader import open_frames
+
+WARM_UP = 2  # calls before the clock: allocations, and the choice of convolution algorithms
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+LIMIT_CHANNELS, LIMIT_SIDE = 128, 256  # of the convolution whose speed is the limit
+Size = tuple[int, int]  # width, height
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model and how it is run, as written: "model=DIR,scale=0.5,fp16,stream"."""
+
+    text: str
+    model: Path = TRAIN_LOG
+    arch: str | None = None
+    scale: float = 1.0
+    dtype: str = "fp32"
+    tile: int = 0  # px, 0: whole frames
+    tta: bool = False
+    stream: bool = False  # each frame prepared once, as in a video; otherwise both of a pair
+    baseline: bool = False  # upstream's own path instead of ours
+
+    def load(self, device: torch.device) -> RIFE:
+        """Our model of this setting."""
+        model = load_model(self.model, arch=self.arch, device=device, dtype=DTYPES[self.dtype])
+        return TiledRIFE(model, self.tile) if self.tile else model
+
+    def call(self, model: RIFE, img0: Tensor, img1: Tensor) -> Callable[[], object]:
+        """What is measured: one frame between two, the images already on the device."""
+        if self.baseline:
+            plain: Baseline = load_baseline(model)
+            return lambda: plain.inference(img0, img1, scale=self.scale)
+        if not self.stream:
+            return lambda: model.inference(img0, img1, scale=self.scale, tta=self.tta)
+        before = model.prepare(img0, scale=self.scale)
+        return lambda: model.inference(before, model.prepare(img1, scale=self.scale), scale=self.scale, tta=self.tta)
+
+
+def parse_setting(text: str) -> Setting:
+    """For argparse."""
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            if part in ("baseline", "stream", "tta"):
+                found[part] = True
+            elif part in DTYPES:
+                found["dtype"] = part
+            elif name in ("model", "arch") and value:
+                found[name] = Path(value) if name == "model" else value
+            elif name == "scale" and float(value) in SCALES:
+                found[name] = float(value)
+            elif name == "tile":
+                found[name] = int(value)
+            else:
+                raise ValueError
+        except ValueError as e:
+            raise argparse.ArgumentTypeError(
+                f"{part!r} in {text!r} is none of model=DIR, arch=NAME, scale=0.5, tile=PX, {', '.join(DTYPES)}, "
+                "tta, stream, baseline"
+            ) from e
+    setting = Setting(text, **found)
+    if setting.baseline and (setting.stream or setting.tta or setting.tile or setting.dtype != "fp32"):
+        raise argparse.ArgumentTypeError(f"{text!r}: the baseline is upstream's path, pair by pair in fp32")
+    return setting
+
+
+def pair(size: Size, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Two images of noise, (1,3,H,W); the time of no operation depends on what is shown."""
+    generator = torch.Generator().manual_seed(0)
+    img0, img1 = (torch.rand(1, 3, size[1], size[0], generator=generator).to(device) for _ in range(2))
+    return img0, img1
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], device: torch.device, runs: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Milliseconds of `runs` calls of each in turn: what else a machine does then touches all alike."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for i in range(WARM_UP + runs):
+        for name, call in calls.items():
+            synchronise(device)
+            start = clock()
+            call()
+            synchronise(device)
+            if i >= WARM_UP:
+                times[name].append(1000 * (clock() - start))
+    return times
+
+
+def flops(setting: Setting, model: RIFE, size: Size) -> int:
+    """Floating-point operations of the convolutions of one call, a multiplication and an addition being two.
+
+    Counted on tensors without data, or for the baseline by running it.
+    """
+    if setting.baseline:
+        call = setting.call(model, *pair(size, model.device))
+    else:
+        net: Any = copy.deepcopy(model.net).to("meta")
+        if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
+            net.config = replace(net.config, auto_scale=False)
+        bare = RIFE(net, name=model.name)
+        call = setting.call(TiledRIFE(bare, setting.tile) if setting.tile else bare, *pair(size, "meta"))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    return counter.get_total_flops()
+
+
+def convolution_limit(device: torch.device, dtype: torch.dtype, clock: Callable[[], float]) -> float:
+    """GFLOP/s of a large 3x3 convolution, the best of both layouts: what a network of them could reach here."""
+    c, side = LIMIT_CHANNELS, LIMIT_SIDE
+    x = torch.rand(1, c, side, side, device=device, dtype=dtype)
+    weight = torch.rand(c, c, 3, 3, device=device, dtype=dtype)
+    layouts = {
+        str(layout): partial(F.conv2d, x.to(memory_format=layout), weight.to(memory_format=layout), stride=1, padding=1)
+        for layout in (torch.contiguous_format, torch.channels_last)
+    }
+    with torch.no_grad():
+        times = interleaved(layouts, device, 5, clock)
+    return 2 * 9 * c * c * side * side / min(map(min, times.values())) / 1e6
+
+
+def peak_of(setting: Setting, size: Size, device: str) -> float:
+    """MiB that a process which does nothing else takes at most: of tensors on CUDA, resident elsewhere."""
+    place = torch.device(device)
+    model = setting.load(place)
+    call = setting.call(model, *pair(size, place))
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(place)
+    with torch.no_grad():
+        call()
+    synchronise(place)
+    return peak_memory(place)
+
+
+def fresh_peak(setting: Setting, size: Size, device: torch.device) -> float:
+    """`peak_of` in a process of its own: resident memory only rises within one."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(peak_of, setting, size, str(device)).result()
+
+
+def loop_rate(model: RIFE, size: Size, frames: int, scale: float) -> float:
+    """Frames a second that come out of the whole video loop, decoding and encoding included, at twice the rate."""
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "clip.mp4"
+        render(clip, 1, frames, size)
+        return measure_loop(open_frames(clip), model, frames, scale)["frames_per_second"]
+
+
+def compare(
+    settings: Sequence[Setting],
+    size: Size,
+    device: torch.device,
+    *,
+    runs: int,
+    loop: int = 0,
+    cpu_time: bool = False,
+) -> list[dict[str, Any]]:
+    """One record a setting; "ratio" is the time of the first over its own, so above 1 is faster than the first."""
+    clock = time.process_time if cpu_time else time.perf_counter
+    if cpu_time and device.type != "cpu":
+        raise UserError("--cpu-time measures the processor; leave it out on other devices")
+    models = {setting.text: setting.load(device) for setting in settings}
+    images = pair(size, device)
+    with torch.no_grad():
+        times = interleaved({s.text: s.call(models[s.text], *images) for s in settings}, device, runs, clock)
+    limits = {dtype: convolution_limit(device, DTYPES[dtype], clock) for dtype in {s.dtype for s in settings}}
+    first = times[settings[0].text]
+    records = []
+    for setting in settings:
+        model, each = models[setting.text], times[setting.text]
+        median = statistics.median(each)
+        gflop = flops(setting, model, size) / 1e9
+        records.append({
+            "setting": setting.text,
+            "model": model.name,
+            "width": size[0],
+            "height": size[1],
+            "median_ms": median,
+            "fastest_ms": min(each),
+            "slowest_ms": max(each),
+            "ratio": statistics.median(a / b for a, b in zip(first, each, strict=True)),
+            "gflop": gflop,
+            "parameters": sum(p.numel() for p in model.net.parameters()),
+            "limit_gflop_s": limits[setting.dtype],
+            "share_of_limit": gflop / median * 1000 / limits[setting.dtype],
+            "peak_memory_mib": fresh_peak(setting, size, device),
+            "loop_fps": loop_rate(model, size, loop, setting.scale) if loop > 1 and not setting.baseline else None,
+        })  # fmt: skip
+    return records
+
+
+def plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Milliseconds a frame against megapixels, a line a setting, both axes logarithmic."""
+    try:
+        from matplotlib.figure import Figure  # only those who want pictures need it
+    except ImportError as e:
+        raise UserError(f"{path}: drawing needs matplotlib: python3 -m pip install matplotlib") from e
+    figure = Figure((7, 5), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(record["setting"] for record in records):
+        own = [record for record in records if record["setting"] == name]
+        pixels = [record["width"] * record["height"] / 1e6 for record in own]
+        axes.loglog(pixels, [record["median_ms"] for record in own], "o-", label=name)
+    axes.set(xlabel="megapixels", ylabel="ms a frame")
+    axes.grid(which="both", alpha=0.3)
+    axes.legend()
+    figure.savefig(path)

@@ -1,0 +1,155 @@
+"""Where the time of the video loop goes: what the network waits for, and what surrounds it.
+
+python3 benchmark/loop.py --video video.mp4                     its first 12 frames, to twice the rate
+python3 benchmark/loop.py --video video.mp4 --frames 48 --model DIR --device cuda --fp16
+
+Two measurements. The loop as inference_video.py runs it, encoder included: frames a second, and the share of the time
+that the network's thread waits for a decoded frame or for room in front of the encoder (wall clock). And each step
+around the network alone, as a share of the network's time for a frame: processor time on a CPU, wall clock elsewhere.
+The last line is JSON.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+# run as a script, this folder is on the path, not the repository's root
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmark.device import synchronise
+from model import RIFE, UserError, load_model, pick_device
+from model.image import from_layers, to_layers
+from model.loading import TRAIN_LOG
+from model.wrapper import SCALES
+from video.frame import Frame
+from video.interpolate import Report, interpolate, prefetch
+from video.reader import Source, open_frames
+from video.scene import compare, thumbnail
+from video.timing import multiply
+from video.writer import VideoWriter
+
+T = TypeVar("T")
+RUNS = 7  # of each step
+AROUND = ("to RGB", "to the device", "padding", "thumbnail", "comparison", "to 8 bits")
+
+
+def measure_loop(source: Source, model: RIFE, frames: int, scale: float) -> dict[str, float]:
+    """Frames a second of the whole loop to an H.264 file, and the shares of the time the network's thread waits."""
+    report = Report()
+    blocked = 0.0
+
+    def made() -> Iterator[Frame]:
+        nonlocal blocked
+        for frame in interpolate(islice(source, frames), model, multiply(2), scale=scale, report=report):
+            start = time.perf_counter()
+            yield frame
+            blocked += time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as folder:
+        rate = source.rate * 2
+        start = time.perf_counter()
+        with VideoWriter(Path(folder) / "out.mp4", source, rate, 1 / rate, tracks=False) as writer:
+            for frame in prefetch(made()):
+                writer.write(frame)
+        seconds = time.perf_counter() - start
+    waits = {"waits_for_frames": report.waited / seconds, "waits_for_encoder": blocked / seconds}
+    return {"frames_per_second": writer.frames / seconds, **waits, "idle": sum(waits.values())}
+
+
+def clock(device: torch.device) -> float:
+    """Seconds: of the processor on a CPU, so that other work on the machine does not count; of the wall elsewhere."""
+    synchronise(device)
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
+
+
+def milliseconds(device: torch.device, step: Callable[[], T], runs: int = RUNS) -> tuple[float, T]:
+    """The median of `runs` calls, and what the last gave."""
+    result = step()
+    times = []
+    for _ in range(runs):
+        start = clock(device)
+        result = step()
+        times.append(1000 * (clock(device) - start))
+    return statistics.median(times), result
+
+
+@torch.no_grad()
+def measure_steps(source: Source, model: RIFE, scale: float) -> dict[str, float]:
+    """Milliseconds of every step between a decoded frame and a picture for the encoder; "network" among them."""
+    first, second = islice(source, 2)
+    device, steps = model.device, {}
+    steps["to RGB"], rgb = milliseconds(device, first.rgb)
+    steps["to the device"], image = milliseconds(device, lambda: to_layers(rgb, device))
+    prepared = model.prepare(image, scale=scale)
+    steps["padding"], padded = milliseconds(device, lambda: prepared.padder.pad(image[:, :3]))
+    size = (padded.shape[2], padded.shape[3])
+    steps["thumbnail"], small = milliseconds(device, lambda: thumbnail(rgb, size))
+    other = model.prepare(to_layers(second.rgb(), device), scale=scale)
+    small2 = thumbnail(second.rgb(), size)
+    steps["comparison"], _ = milliseconds(device, lambda: compare(small, small2))
+    features, _ = milliseconds(device, lambda: model.net.frame_features(prepared.image))
+    between, made = milliseconds(device, lambda: model.inference(prepared, other, scale=scale), runs=3)
+    steps["network"] = features + between
+    steps["to 8 bits"], picture = milliseconds(device, lambda: from_layers(made, rgb.shape[2], rgb.dtype.type))
+    if first.colour is not None:
+        colour = first.colour
+        steps["to the encoder's format"], _ = milliseconds(device, lambda: colour.from_rgb(picture, "yuv420p"))
+    return steps
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints both measurements, then the JSON."""
+    dtype = torch.float16 if args.fp16 else torch.float32
+    model = load_model(args.model, arch=args.arch, device=pick_device(args.device), dtype=dtype)
+    source = open_frames(args.video)
+    steps = measure_steps(source, model, args.scale)
+    around = sum(steps[name] for name in AROUND) / steps["network"]
+    loop = measure_loop(source, model, args.frames, args.scale)
+    width, height = source.size
+    setting = f"{width}x{height}, flow at scale {args.scale:g}, {torch.get_num_threads()} threads"
+    print(f"{model}\n{args.video.name}, {setting}\n")
+    for name, value in steps.items():
+        mark = "" if name in (*AROUND, "network") else "  on the encoder's thread"
+        print(f"{name:24} {value:9.2f} ms {value / steps['network']:8.2%}{mark}")
+    print(f"{'gate, conversion, padding':24} {around:20.2%}")
+    print(
+        f"whole loop: {loop['frames_per_second']:.3g} frames/s; the network waits {loop['idle']:.2%} of the time, "
+        f"{loop['waits_for_frames']:.2%} for frames, {loop['waits_for_encoder']:.2%} for the encoder"
+    )
+    record = {"model": model.name, "weights": model.source, "device": str(model.device), "width": width}
+    record |= {"height": height, "scale": args.scale, "frames": args.frames, "threads": torch.get_num_threads()}
+    print(json.dumps({**record, "steps_ms": steps, "around_share": around, "loop": loop}))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 1 after one line on stderr."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--video", type=Path, required=True, help="a video of the size to measure")
+    p.add_argument("--frames", type=int, default=12, help="how many of its frames, 2 or more (default: 12)")
+    p.add_argument("--model", type=Path, default=TRAIN_LOG, help="folder or file of weights (default: train_log)")
+    p.add_argument("--arch", help="only for weights whose shapes do not tell: rife_2r")
+    p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    p.add_argument("--scale", type=float, choices=SCALES, default=1.0, help="of the flow estimate (default: 1)")
+    p.add_argument("--fp16", action="store_true", help="half-precision convolutions")
+    args = p.parse_args(argv)
+    if args.frames < 2:
+        p.error("--frames is 2 or more")
+    try:
+        run(args)
+    except (UserError, OSError) as e:
+        print(f"loop.py: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

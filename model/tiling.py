@@ -1,0 +1,222 @@
+"""A network run on overlapping tiles of its images: large frames in little memory, without visible seams.
+
+Tiles start at multiples of what the network pads to, so that every resized grid lies as it does in the whole frame.
+What a tile cannot know is what moves in from beyond its overlap: tiles are for frames that would not fit otherwise.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.errors import UserError
+from model.layers import Prediction
+from model.memory import available_bytes, bytes_per_pixel
+from model.wrapper import RIFE, PreparedFrame
+
+OVERLAP = 128  # px that neighbours share at scale 1: 57 dB to the whole frame on real clips, where 64 px gave 51
+SMALLEST = 256  # px; smaller tiles would be mostly overlap
+# Of each pixel of the frame, whatever the tiles: three frames with their features, the result, what waits for the
+# encoder and what the encoder keeps. The last two are the larger part and in main memory.
+HELD_BYTES, HELD_BYTES_ON_GPU = 450, 140
+PLENTY = 2000  # bytes a pixel, more than any network takes: where there is as much, nothing is estimated
+USABLE = 0.8  # of the memory that is free: others use it too
+
+
+class Span(NamedTuple):
+    """A tile along one axis."""
+
+    start: int
+    stop: int
+    weights: Tensor  # (stop-start,) float32 in 0..1; those of all spans add up to 1 everywhere
+
+
+def spans(size: int, tile: int, overlap: int, multiple: int) -> list[Span]:
+    """`size` px, a multiple of `multiple`, cut into the fewest equal spans of at most `tile` px that share `overlap`.
+
+    Both are rounded to the multiple, the tile down, the overlap up, but to half a tile at most. Weights rise linearly
+    over the middle half of the overlap: at its very edge a tile knows least.
+    """
+    tile = max(tile // multiple, 1) * multiple
+    overlap = min(-(-overlap // multiple), tile // multiple // 2) * multiple
+    count = max(-(-(size - overlap) // (tile - overlap)), 1)
+    tile = -(-(size + (count - 1) * overlap) // (count * multiple)) * multiple  # no larger than so many need
+    starts = [min(i * (tile - overlap), size - tile) for i in range(count)]
+    x = torch.arange(size, dtype=torch.float64) + 0.5
+    weights = []
+    for start in starts:
+        # distances to the span's edges; the frame's own edge is no seam
+        left = x - start if start else torch.full_like(x, size)
+        right = start + tile - x if start + tile < size else torch.full_like(x, size)
+        inner = torch.minimum(left, right)
+        # without any overlap: 1 inside, 0 outside
+        weights.append(((inner - overlap / 4) / max(overlap / 2, 0.5)).clamp(0, 1))
+    total = torch.stack(weights).sum(0)
+    return [
+        Span(start, start + tile, (weight / total)[start : start + tile].float())
+        for start, weight in zip(starts, weights, strict=True)
+    ]
+
+
+class TileFeatures:
+    """What the network computes from one frame, tile by tile, when first asked for."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image  # (B,3,H,W), padded
+        self.found: dict[tuple[int, int, int, int], object] = {}
+
+    def of(self, net: Any, rows: Span, columns: Span) -> tuple[Tensor, object]:
+        """The tile (B,3,h,w), and its features."""
+        image = self.image[..., rows.start : rows.stop, columns.start : columns.stop].contiguous()
+        key = (rows.start, rows.stop, columns.start, columns.stop)
+        if key not in self.found:
+            self.found[key] = net.frame_features(image)
+        return image, self.found[key]
+
+
+class TiledRIFE(RIFE):
+    """A RIFE whose network sees tiles of at most `tile` px a side; 0: whole frames.
+
+    Where a device runs out of memory the tiles are halved, the frame is made again, and `tell` hears of it, once.
+    """
+
+    def __init__(
+        self, model: RIFE, tile: int = 0, *, overlap: int = OVERLAP, tell: Callable[[str], None] | None = None
+    ) -> None:
+        super().__init__(model.net, name=model.name, source=model.source)
+        self.tile, self.overlap = tile, overlap
+        self.tell = tell or _to_stderr
+        self.told = False
+
+    def grid(self, height: int, width: int, scale: float = 1.0) -> tuple[list[Span], list[Span]]:
+        """Rows and columns of the tiles of a frame of any size."""
+        multiple = self.multiple(scale)
+        overlap = round(self.overlap / min(scale, 1))
+        padded = (-(-side // multiple) * multiple for side in (height, width))
+        rows, columns = (spans(side, self.tile or side, overlap, multiple) for side in padded)
+        return rows, columns
+
+    def describe(self, height: int, width: int, scale: float = 1.0) -> str:
+        """`, in 12 tiles of 1024x896`, or nothing if the frame is not divided."""
+        rows, columns = self.grid(height, width, scale)
+        if len(rows) * len(columns) == 1:
+            return ""
+        tile = f"{columns[0].stop - columns[0].start}x{rows[0].stop - rows[0].start}"
+        return f", in {len(rows) * len(columns)} tiles of {tile}"
+
+    def _features(self, image: Tensor) -> TileFeatures:
+        return TileFeatures(image)
+
+    def _estimate(
+        self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
+    ) -> Prediction:
+        while True:
+            try:
+                return self._from_tiles(frame0, frame1, timestep, **options)
+            except torch.OutOfMemoryError as e:
+                problem = str(e).partition(". ")[0]
+            # here, not above: while the error is handled, its traceback keeps the tensors of the attempt alive
+            self._halve_tile(frame0, problem)
+            for frame in (frame0, frame1):
+                frame.features.found.clear()  # type: ignore[attr-defined]
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _from_tiles(
+        self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
+    ) -> Prediction:
+        height, width = frame0.image.shape[2:]
+        rows, columns = self.grid(height, width, frame0.scale)
+        whole: Tensor | None = None
+        for row, column in product(rows, columns):
+            out = self._tile(frame0, frame1, timestep, row, column, **options)
+            if len(rows) * len(columns) == 1:
+                return out
+            made = torch.cat((out.image, out.flow, out.mask), 1)  # (B,8,h,w)
+            weights = (row.weights[:, None] * column.weights).to(made.device)
+            if whole is None:
+                whole = made.new_zeros(*made.shape[:2], height, width)
+            whole[..., row.start : row.stop, column.start : column.stop] += made * weights
+        assert whole is not None
+        return Prediction(*whole.split((3, 4, 1), 1))
+
+    def _tile(
+        self,
+        frame0: PreparedFrame,
+        frame1: PreparedFrame,
+        timestep: float | Tensor,
+        rows: Span,
+        columns: Span,
+        **options: bool,
+    ) -> Prediction:
+        (img0, features0), (img1, features1) = (
+            frame.features.of(self.fast, rows, columns)  # type: ignore[attr-defined]
+            for frame in (frame0, frame1)
+        )
+        if isinstance(timestep, Tensor) and timestep.shape[-1] > 1:
+            timestep = timestep[..., rows.start : rows.stop, columns.start : columns.stop]
+        return self.fast(img0, img1, timestep, features0, features1, scale=frame0.scale, **options)
+
+    def _halve_tile(self, frame: PreparedFrame, problem: str) -> None:
+        """A quarter of the pixels; UserError if the tiles are as small as they can be."""
+        height, width = frame.image.shape[2:]
+        rows, columns = self.grid(height, width, frame.scale)
+        largest = max(span.stop - span.start for span in (rows[0], columns[0]))
+        multiple = self.multiple(frame.scale)
+        if largest <= max(SMALLEST, multiple):
+            raise UserError(
+                f"{problem}; tiles of {largest} px are the smallest: choose a lower --scale, a smaller frame, "
+                "or --device cpu"
+            )
+        self.tile = max(largest // 2, SMALLEST, multiple)
+        if not self.told:
+            self.told = True
+            self.tell(f"Out of memory on {self.device}: going on in tiles of {self.tile} px")
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def parse_tile(text: str) -> int | None:
+    """--tile for argparse: a side in px, 0 for whole frames, or "auto", which is None."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or 0 < int(text) < SMALLEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, 0 nor a number of pixels from {SMALLEST}")
+    return int(text)
+
+
+def tiled(
+    model: RIFE,
+    height: int,
+    width: int,
+    *,
+    tile: int | None = None,
+    scale: float = 1.0,
+    tell: Callable[[str], None] | None = None,
+) -> TiledRIFE:
+    """The model on tiles of `tile` px, or, if None, on what fits into the free memory for frames of that size."""
+    return TiledRIFE(model, tile_size(model, height, width, scale) if tile is None else tile, tell=tell)
+
+
+def tile_size(model: RIFE, height: int, width: int, scale: float = 1.0) -> int:
+    """The side of the tiles that fit into the memory that is free on the model's device; 0: the whole frame does.
+
+    0 too where it is unknown how much is free: a device that runs out of memory is met by halving.
+    """
+    free = available_bytes(model.device)
+    if free is None:
+        return 0
+    held = HELD_BYTES if model.device.type == "cpu" else HELD_BYTES_ON_GPU
+    room = USABLE * free - held * height * width
+    if room >= PLENTY * max(scale, 1) ** 2 * height * width:
+        return 0
+    pixels = room / bytes_per_pixel(model.net, scale)
+    if pixels >= height * width:
+        return 0
+    return max(int(max(pixels, 0) ** 0.5), SMALLEST)

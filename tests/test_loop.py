@@ -1,0 +1,45 @@
+"""benchmark/loop.py: its shares add up, its JSON says what its table says, and a slow decoder is seen as waiting."""
+
+import json
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from clips import make_clip, picture
+from conftest import Shift
+
+from benchmark import loop
+from model import RIFE
+from video.frame import Frame
+from video.interpolate import Report, interpolate
+from video.timing import multiply
+
+
+def test_table_and_json(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 5)
+    options = ["--video", str(clip), "--model", str(tiny_weights), "--device", "cpu", "--frames", "4"]
+    assert loop.main(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    report = json.loads(lines[-1])
+    steps, waits = report["steps_ms"], report["loop"]
+    assert report["around_share"] == pytest.approx(sum(steps[name] for name in loop.AROUND) / steps["network"])
+    assert waits["idle"] == pytest.approx(waits["waits_for_frames"] + waits["waits_for_encoder"])
+    assert 0 <= waits["idle"] <= 1
+    for line, (name, value) in zip(lines[3:], steps.items(), strict=False):
+        assert line.startswith(name)
+        assert f"{value:.2f} ms" in line
+    assert loop.main(["--video", str(tmp_path / "none.mp4"), "--model", str(tiny_weights)]) == 1
+    assert "none.mp4: no such file" in capsys.readouterr().err
+
+
+def test_waiting_for_a_slow_decoder_is_counted() -> None:
+    def slow() -> Iterator[Frame]:
+        for i in range(4):
+            time.sleep(0.1)
+            yield Frame(picture(i), Fraction(i, 24))
+
+    report = Report()
+    list(interpolate(slow(), RIFE(Shift(2), name="shift"), multiply(1), report=report))
+    assert report.waited > 0.3

@@ -1,0 +1,40 @@
+"""--quality: half precision by device for fast, turned frames for best, and both commands say why."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from conftest import written
+
+from model.quality import convolution_dtype
+
+
+@pytest.mark.parametrize(
+    ("device", "quality", "fp16", "wanted"),
+    [
+        ("cuda", "fast", False, torch.float16),
+        ("cpu", "fast", False, torch.bfloat16),
+        ("mps", "fast", False, torch.float32),
+        ("cuda", "balanced", False, torch.float32),
+        ("cpu", "best", False, torch.float32),
+        ("cpu", "best", True, torch.float16),
+        ("cpu", "fast", True, torch.float16),
+    ],
+)
+def test_what_convolutions_compute_in(device: str, quality: str, fp16: bool, wanted: torch.dtype) -> None:
+    assert convolution_dtype(torch.device(device), quality, fp16) == wanted
+
+
+def test_the_command(run: Callable[..., tuple[int, str, str]], pair: tuple[np.ndarray, np.ndarray]) -> None:
+    made = {}
+    for options in ([], ["--quality=balanced"], ["--quality=fast"], ["--quality=best"], ["--tta"]):
+        status, out, err = run("--exp=1", *options)
+        assert status == 0, err
+        made["".join(options)] = written()[1]
+        assert ("bfloat16 on cpu" in out) == (options == ["--quality=fast"])
+        assert ("Quality best: averaged with the turned frames" in out) == (options == ["--quality=best"])
+    assert np.array_equal(made[""], made["--quality=balanced"])
+    assert np.array_equal(made["--tta"], made["--quality=best"])
+    assert not np.array_equal(made[""], made["--quality=best"])
+    assert np.abs(made[""].astype(int) - made["--quality=fast"]).mean() < 1

@@ -1,0 +1,190 @@
+"""Tiles: their weights add up to one, what they make is the whole frame, and memory that runs out halves them."""
+
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import Shift
+from torch import Tensor
+
+import inference_img
+import inference_video
+from model import RIFE, UserError, load_model, tiling
+from model.IFNet import IFNet
+from model.IFNet_v4 import IFNet_v4
+from model.image import to_tensor
+from model.layers import Prediction
+from model.memory import available_bytes, bytes_per_pixel, peak_bytes
+from model.tiling import TiledRIFE, spans, tile_size
+from video.picture import read_picture
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "eval" / "middlebury_other" / "other-data"
+
+
+@pytest.mark.parametrize("size", [64, 256, 704, 1088, 3840, 7680])
+@pytest.mark.parametrize(("tile", "overlap"), [(256, 64), (300, 100), (512, 128), (1024, 128), (256, 500)])
+def test_spans_cover_and_their_weights_add_up_to_one(size: int, tile: int, overlap: int) -> None:
+    found = spans(size, tile, overlap, 64)
+    total = torch.zeros(size)
+    for span in found:
+        assert span.start % 64 == span.stop % 64 == 0
+        assert 0 <= span.start < span.stop <= size
+        assert span.stop - span.start == found[0].stop - found[0].start <= max(tile, 64)
+        assert span.weights.min() >= 0
+        total[span.start : span.stop] += span.weights
+    torch.testing.assert_close(total, torch.ones(size), rtol=0, atol=1e-6)
+    shared = [a.stop - b.start for a, b in pairwise(found)]
+    assert all(px >= min(overlap, tile // 128 * 64) for px in shared)
+    for span in found:  # no weight at an edge that is a seam
+        assert size == span.stop or span.weights[-1] < 0.01
+        assert span.start == 0 or span.weights[0] < 0.01
+
+
+def pair(height: int, width: int, channels: int = 3) -> tuple[Tensor, Tensor]:
+    """Smooth noise, and the same moved by two pixels."""
+    noise = np.random.default_rng(0).random((height + 8, width + 8, channels), np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 4)
+    smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
+    img0, img1 = (to_tensor(smooth[4:-4, x : x + width]) for x in (4, 2))
+    return img0, img1
+
+
+@pytest.mark.parametrize("arbitrary", [True, False])
+def test_a_network_that_looks_at_each_pixel_alone_gives_the_whole_frame(arbitrary: bool) -> None:
+    """Everything about the wrapper at once: extra channels, several times, halving, turned frames, flow."""
+    img0, img1 = pair(150, 200, 4)
+    whole, cut = (RIFE(Shift(2, arbitrary_time=arbitrary), name="shift") for _ in range(2))
+    tiles = TiledRIFE(cut, 64, overlap=16)
+    assert tiles.describe(150, 200) == ", in 12 tiles of 64x64"
+    steps = [Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)]
+    for tta in (False, True):
+        wanted, got = ([*m.between(img0, img1, steps, tta=tta)] for m in (whole, tiles))
+        for a, b in zip(wanted, got, strict=True):
+            assert a.shape == b.shape == (1, 4, 150, 200)
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    torch.testing.assert_close(whole.flow(img0, img1), tiles.flow(img0, img1), rtol=0, atol=1e-5)
+    if arbitrary:
+        ramp = torch.linspace(0, 1, 200).expand(1, 1, 150, 200)
+        wanted_map, got_map = (m.inference(img0, img1, timestep=ramp) for m in (whole, tiles))
+        torch.testing.assert_close(wanted_map, got_map, rtol=0, atol=1e-5)
+
+
+def test_features_are_computed_once_a_frame_and_tile() -> None:
+    net = Shift(2)
+    tiles = TiledRIFE(RIFE(net, name="shift"), 64, overlap=16)
+    frames = [tiles.prepare(image) for image in (*pair(128, 128), pair(128, 128)[0])]
+    count = len(tiles.grid(128, 128)[0]) * len(tiles.grid(128, 128)[1])
+    for first, second in pairwise(frames):
+        list(tiles.between(first, second, [0.25, 0.5]))
+    assert net.encoded == 3 * count > 3
+
+
+def test_one_tile_is_the_network_bit_for_bit(tiny_net: IFNet_v4) -> None:
+    model = RIFE(tiny_net, name="tiny")
+    img0, img1 = pair(100, 130)
+    assert torch.equal(TiledRIFE(model).inference(img0, img1), model.inference(img0, img1))
+    assert TiledRIFE(model, 512).describe(100, 130) == ""
+
+
+def test_the_refinement_of_the_paper_network_runs_on_tiles() -> None:
+    torch.manual_seed(0)
+    model = RIFE(IFNet().eval(), name="paper")
+    img0, img1 = pair(64, 96)
+    made = TiledRIFE(model, 64, overlap=32).inference(img0, img1)
+    assert made.shape == img0.shape
+    with pytest.raises(ValueError, match="RIFE paper has no refinement to choose"):
+        TiledRIFE(model, 64).inference(img0, img1, refine=True)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no Middlebury pictures here")
+@pytest.mark.parametrize("name", ["Urban3", "Grove2"])
+def test_seams_are_invisible_with_the_default_weights(name: str) -> None:
+    """640x480 in tiles of 384, motion of up to 18 px: the whole frame to better than 50 dB."""
+    model = load_model()
+    img0, img1 = (to_tensor(read_picture(SHARED / name / f"frame1{i}.png")) for i in (0, 1))
+    tiles = TiledRIFE(model, 384)
+    assert tiles.describe(480, 640).startswith(", in ")
+    error = (model.inference(img0, img1) - tiles.inference(img0, img1)).square().mean()
+    assert -10 * error.log10() > 50
+
+
+class Small(Shift):
+    """A network on a device that holds no more than `pixels` at once."""
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__(2)
+        self.pixels = pixels
+
+    def forward(self, img0: Tensor, *rest: Any, scale: float = 1.0) -> Prediction:
+        if img0.shape[2] * img0.shape[3] > self.pixels:
+            raise torch.OutOfMemoryError("Out of memory. Tried to allocate 4 GiB. GPU 0 has ..")
+        return super().forward(img0, *rest, scale=scale)
+
+
+def test_running_out_of_memory_halves_the_tiles_and_says_so_once() -> None:
+    told: list[str] = []
+    tiles = TiledRIFE(RIFE(Small(300 * 300), name="small"), tell=told.append)
+    img0, img1 = pair(600, 1000)
+    got = list(tiles.between(img0, img1, [0.25, 0.5, 0.75]))
+    for a, b in zip(RIFE(Shift(2), name="shift").between(img0, img1, [0.25, 0.5, 0.75]), got, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    assert told == ["Out of memory on cpu: going on in tiles of 500 px"]
+    assert tiles.tile == 256
+
+
+def test_tiles_that_are_as_small_as_can_be_end_in_one_line() -> None:
+    tiles = TiledRIFE(RIFE(Small(100), name="small"), tell=lambda line: None)
+    with pytest.raises(UserError, match=r"^Out of memory; tiles of 2\d\d px are the smallest: choose a lower --scale"):
+        tiles.inference(*pair(600, 400))
+
+
+def test_what_fits_is_chosen_by_the_memory_that_is_free(tiny_net: IFNet_v4, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = RIFE(tiny_net, name="tiny")
+    each = bytes_per_pixel(tiny_net)
+    assert each == pytest.approx(1.5 * peak_bytes(tiny_net, 2048, 1024) / 2**21, rel=0.05)
+    pixels = 2160 * 3840
+    for free, wanted in (
+        ((each + 450) * pixels / 0.8 + 1e6, 0),
+        ((each / 9 + 450) * pixels / 0.8, int((pixels / 9) ** 0.5)),
+        (1, 256),
+        (None, 0),
+    ):
+        monkeypatch.setattr(tiling, "available_bytes", lambda device, free=free: free)
+        assert tile_size(model, 2160, 3840) == pytest.approx(wanted, abs=1)
+
+
+def test_free_memory_is_the_least_of_the_system_and_the_containers_limits(tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    assert available_bytes(cpu, tmp_path) is None
+    assert available_bytes(torch.device("mps")) is None
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal:  4000 kB\nMemAvailable:  3000 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text("4:cpu,memory:/a\n0::/b\n")
+    assert available_bytes(cpu, tmp_path) == 3000 * 1024
+    new, old = tmp_path / "sys/fs/cgroup/b", tmp_path / "sys/fs/cgroup/memory"  # the old one as seen from within
+    for folder, names, limit in (
+        (new, ("memory.max", "memory.current"), "max"),
+        (old, ("memory.limit_in_bytes", "memory.usage_in_bytes"), "2000000"),
+    ):
+        folder.mkdir(parents=True)
+        for name, text in zip(names, (limit, "500000\n"), strict=True):
+            (folder / name).write_text(text)
+    assert available_bytes(cpu, tmp_path) == 1_500_000
+    (new / "memory.max").write_text("900000\n")
+    assert available_bytes(cpu, tmp_path) == 400_000
+    (new / "memory.max").write_text("400000\n")
+    assert available_bytes(cpu, tmp_path) == 0
+
+
+def test_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = inference_video.build_parser()
+    assert [parser.parse_args(["--tile", t]).tile for t in ("auto", "0", "512")] == [None, 0, 512]
+    for script in (inference_video, inference_img):
+        with pytest.raises(SystemExit):
+            script.build_parser().parse_args(["--img", "a", "b", "--tile", "12"])
+        assert "'12' is neither auto, 0 nor a number of pixels from 256" in capsys.readouterr().err
