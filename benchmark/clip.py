@@ -117,7 +117,9 @@ def look(frames: Iterable[Frame]) -> Iterator[Seen]:
     for index, frame in enumerate(frames):
         rgb = with_channels(frame.rgb(), 3)[:, :, :3]
         image = to_tensor(rgb)
-        yield Seen(index, frame.time, rgb if rgb.dtype == np.uint8 else to_picture(image), thumbnail(image))
+        yield Seen(
+            index, frame.time, rgb if rgb.dtype == np.uint8 else to_picture(image), thumbnail(rgb, rgb.shape[:2])
+        )
 
 
 def triplets(
