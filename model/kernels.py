@@ -2,7 +2,7 @@
 
 Only on Linux CPUs with AVX2 or more, and only if there is a compiler ($CXX or g++); `available()` tells. One call of it
 (two seconds, once a machine) builds them into the cache that PyTorch keeps its extensions in, $TORCH_EXTENSIONS_DIR or
-~/.cache/torch_extensions. They use none of PyTorch's headers, so its extension loader, which wants ninja, is not needed.
+~/.cache/torch_extensions. They use none of PyTorch's headers: its extension loader, which wants ninja, is not needed.
 All work on float32 in memory order (B,H,W,C), torch's channels_last, on as many threads as torch has.
 """
 
