@@ -1,12 +1,12 @@
 """--quality: what fast, balanced and best mean, each by a measured table (benchmark/tradeoff.py).
 
-Default weights, one CPU thread, PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms at 640x480:
+Default weights, two AVX-512 cores, PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480:
 
-    scale 1       32.944   33.976    327
-    bf16          32.944   33.975    247    fast: a quarter of the time saved, nothing lost
-    tta           33.121   34.099    650    best: 0.15 dB more for twice the time
-    scale 0.5     31.790   33.257    230    no preset: 0.94 dB for little more than bf16 saves without loss
-    scale 2       32.643   34.111   1049    no preset: three times the time, on average no better
+    scale 1       33.617   34.151    119    balanced
+    scale 0.5     32.611   33.505     78    no preset: 1 dB for a third of the time
+    tta           33.716   34.283    247    best: 0.1 dB more for twice the time
+    scale 2       33.778   34.277   1059    no preset: nine times the time
+    bf16          33.617   34.150    342    no preset on a CPU: the kernels of float32 are faster
 
 The flow scale is a matter of size and motion, not of haste: --scale auto.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}  # on CUDA not measured
+HALF = {"cuda": torch.float16}  # not measured yet; elsewhere float32 is as fast or faster
 
 
 class Quality(NamedTuple):
@@ -27,9 +27,9 @@ class Quality(NamedTuple):
 
 
 QUALITIES = {
-    "fast": Quality(True, False, "convolutions in half precision, 1.3 times as fast on a CPU, as good to 0.001 dB"),
+    "fast": Quality(True, False, "convolutions in half precision on CUDA, elsewhere as balanced"),
     "balanced": Quality(False, False, "the network as it was trained"),
-    "best": Quality(False, True, "averaged with the turned frames, 0.15 dB better in twice the time"),
+    "best": Quality(False, True, "averaged with the turned frames, 0.1 dB better in twice the time"),
 }
 
 

@@ -78,7 +78,7 @@ def test_flow_is_that_of_the_frame(pair: Pair) -> None:
     for timestep in (0.0, 0.25, 1.0):
         with torch.no_grad():
             wanted = model.net(*map(padder.pad, pair), timestep).flow
-        assert torch.equal(model.flow(*pair, timestep=timestep), padder.unpad(wanted))
+        assert torch.allclose(model.flow(*pair, timestep=timestep), padder.unpad(wanted), atol=1e-3)  # px
     prepared = [model.prepare(image) for image in pair]
     assert torch.equal(model.flow(*prepared), model.flow(*pair))
     assert not model.flow(*pair).requires_grad
@@ -88,8 +88,10 @@ def test_a_map_of_timesteps_is_a_number_for_every_pixel(pair: Pair) -> None:
     model = make(NEW)
     for t in (0.25, 0.5):
         plane = torch.full((1, 1, *SIZE), t)
-        assert torch.equal(model.inference(*pair, timestep=plane), model.inference(*pair, timestep=t))
-        assert torch.equal(model.flow(*pair, timestep=plane), model.flow(*pair, timestep=t))
+        by_map, by_number = (model.inference(*pair, timestep=time) for time in (plane, t))
+        assert torch.allclose(by_map, by_number, atol=2e-5)
+        by_map, by_number = (model.flow(*pair, timestep=time) for time in (plane, t))
+        assert torch.allclose(by_map, by_number, atol=1e-3)  # px
     ramp = torch.linspace(0, 1, SIZE[1]).expand(1, 1, *SIZE)
     out = model.inference(*pair, timestep=ramp, tta=True)
     assert out.shape == pair[0].shape
