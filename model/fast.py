@@ -7,6 +7,7 @@ own forward.
 """
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -238,6 +239,7 @@ class Fast:
             config = net.config
             self.scales, self.features, self.carried = config.scales, config.encoder_channels, config.carried
             self.timed, self.again, self.sum_masks = True, config.images_again, not config.replace_mask
+        self.packing = Lock()
         self.seen: tuple[tuple[int, int], ...] = ()  # the weights as they were when they were packed: not yet
 
     def _version(self) -> tuple[tuple[int, int], ...]:
@@ -264,9 +266,10 @@ class Fast:
 
     def frame_features(self, image: Tensor) -> Prepared:
         """image (B,3,H,W) -> all that does not depend on the other frame."""
-        if self.seen != self._version():  # trained on, or loaded anew
-            self._pack()
-            self.seen = self._version()
+        with self.packing:  # threads may share a network
+            if self.seen != self._version():  # trained on, or loaded anew
+                self._pack()
+                self.seen = self._version()
         levels: list[Tensor] = []
         for stage in self.stages:
             levels.append(stage(levels[-1] if levels else image.contiguous(memory_format=NHWC)))

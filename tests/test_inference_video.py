@@ -314,9 +314,16 @@ def test_tiles_give_the_same_video(tmp_path: Path, run: Run) -> None:
         assert np.abs(whole.astype(int) - tiled).max() <= 1
 
 
-def test_two_devices_write_the_file_of_one(tmp_path: Path, run: Run) -> None:
+def test_two_devices_make_the_frames_of_one(tmp_path: Path, run: Run) -> None:
+    """Without loss: x264 itself does not always write the same bytes for the same frames."""
     clip = make_clip(tmp_path / "a.mp4", 14)
+    made = []
     for name, flags in (("b", ["--device=cpu"]), ("c", ["--devices=cpu,cpu"])):
-        assert run("--video", clip, "--output", tmp_path / f"{name}.mp4", *flags) == 0
+        assert run("--video", clip, "--output", tmp_path / f"{name}.mkv", "--codec=ffv1", *flags) == 0
+        with av.open(str(tmp_path / f"{name}.mkv")) as container:
+            made.append([(frame.pts, frame.to_ndarray()) for frame in container.decode(video=0)])
     assert "The same on cpu, 4 pairs of frames at a time" in run.out
-    assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "c.mp4").read_bytes()
+    assert len(made[0]) == len(made[1]) == 27
+    for (time, picture), (other_time, other) in zip(*made, strict=True):
+        assert time == other_time
+        assert np.array_equal(picture, other)
