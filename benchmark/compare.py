@@ -219,13 +219,18 @@ def compare(
     return records
 
 
-def plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Milliseconds a frame against megapixels, a line a setting, both axes logarithmic."""
+def new_figure(path: Path) -> Any:
+    """An empty matplotlib Figure for a file; UserError that names it where there is no matplotlib."""
     try:
         from matplotlib.figure import Figure  # only those who want pictures need it
     except ImportError as e:
         raise UserError(f"{path}: drawing needs matplotlib: python3 -m pip install matplotlib") from e
-    figure = Figure((7, 5), layout="constrained")
+    return Figure((7, 5), layout="constrained")
+
+
+def plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Milliseconds a frame against megapixels, a line a setting, both axes logarithmic."""
+    figure = new_figure(path)
     axes = figure.subplots()
     for name in dict.fromkeys(record["setting"] for record in records):
         own = [record for record in records if record["setting"] == name]

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark import UCF101, MiddleBury_Other
 from benchmark.common import Sample, TestSet
-from benchmark.compare import Setting, interleaved, pair, parse_setting
+from benchmark.compare import Setting, interleaved, new_figure, pair, parse_setting
 from model import RIFE, UserError, pick_device
 from model.image import to_picture, to_tensor
 from model.metrics import psnr
@@ -59,11 +59,7 @@ def best(records: Sequence[Mapping[str, Any]]) -> list[bool]:
 
 def plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Mean PSNR against milliseconds, a point a setting, the best ones joined."""
-    try:
-        from matplotlib.figure import Figure  # only those who want pictures need it
-    except ImportError as e:
-        raise UserError(f"{path}: drawing needs matplotlib: python3 -m pip install matplotlib") from e
-    figure = Figure((7, 5), layout="constrained")
+    figure = new_figure(path)
     axes = figure.subplots()
     for record in records:
         axes.plot(record["median_ms"], record["mean_psnr"], "o")

@@ -132,9 +132,7 @@ def _spread(
     try:
         for i, pair in enumerate(pairs):
             turn = i // SEGMENT % len(models)
-            pending.append(
-                (pair, workers[turn].submit(lambda *job: list(_between(*job)), models[turn], pair, settings))
-            )
+            pending.append((pair, workers[turn].submit(_all_between, models[turn], pair, settings)))
             if len(pending) == SEGMENT * len(models):
                 pair, pictures = pending.popleft()
                 yield pair, iter(pictures.result())
