@@ -101,7 +101,10 @@ def _project(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> Points:
 
 @dataclass(frozen=True)
 class Layer:
-    """A texture (h,w,4) uint8, colour multiplied by its opacity, and its motion; a background is opaque and endless."""
+    """A texture and its motion: colour multiplied by opacity, and opacity, (h,w,4) uint8.
+
+    A background is opaque and endless; its texture needs the colours (h,w,3) only.
+    """
 
     texture: np.ndarray
     motion: Motion
@@ -121,7 +124,7 @@ class Layer:
         return rows, columns
 
     def draw(self, time: float, box: Box) -> np.ndarray:
-        """That part of the canvas, (h,w,4) uint8, colour multiplied by opacity, and opacity."""
+        """That part of the canvas, uint8, with the channels of the texture."""
         rows, columns = box
         border = cv2.BORDER_REFLECT if self.endless else cv2.BORDER_CONSTANT
         if self.motion.wave is None:  # cubic: bilinear would blur each frame by its own sub-pixel phase
@@ -140,10 +143,11 @@ def grid(box: Box) -> Points:
 
 def render(layers: Sequence[Layer], time: float, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The picture (size,size,3) float32 0..255, which layer owns each pixel, and whether no other one shows there."""
-    picture = np.zeros((3, size, size), np.float32)
+    background = layers[0].draw(time, layers[0].box(time, size))
+    picture = [plane.astype(np.float32) for plane in cv2.split(background)[:3]]
     owner = np.zeros((size, size), np.int8)
     pure = np.ones((size, size), bool)
-    for i, layer in enumerate(layers):
+    for i, layer in enumerate(layers[1:], 1):
         box = layer.box(time, size)
         if not owner[box].size:
             continue
@@ -156,7 +160,7 @@ def render(layers: Sequence[Layer], time: float, size: int) -> tuple[np.ndarray,
         owner[box][owned] = i
         pure[box] |= owned
         pure[box] &= (opacity < PARTLY[0]) | (opacity > PARTLY[1])
-    return cv2.merge(list(picture)), owner, pure
+    return cv2.merge(picture), owner, pure
 
 
 def exact_flow(layers: Sequence[Layer], owner: np.ndarray, time: float, *ends: float) -> np.ndarray:

@@ -9,10 +9,9 @@ Picture = np.ndarray  # (H,W,3) uint8 RGB
 
 
 def draw_background(rng: np.random.Generator, size: int, textures: Sequence[Picture], graphic: bool) -> np.ndarray:
-    """An opaque texture, some 1.7 canvases wide."""
+    """An opaque texture, colours only, some 1.7 canvases wide."""
     side = int(1.7 * size)
-    colour = flat_colours(rng, side) if graphic and rng.random() < 0.7 else cut_texture(rng, side, side, textures)
-    return cv2.cvtColor(colour, cv2.COLOR_RGB2RGBA)
+    return flat_colours(rng, side) if graphic and rng.random() < 0.7 else cut_texture(rng, side, side, textures)
 
 
 def draw_texture(rng: np.random.Generator, size: int, textures: Sequence[Picture], graphic: bool) -> np.ndarray:
