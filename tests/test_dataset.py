@@ -62,7 +62,9 @@ def test_a_layer_is_inside_its_box() -> None:
     corner = Motion(np.array([25.0, 15.0]), np.array([90.0, 5.0]), np.array([9.0, -9.0]), angle=0.7)
     near = replace(corner, tilt=np.array([0.1, 0.0]), swing=np.zeros(2))  # its left edge is behind the viewer
     gone = replace(corner, place=np.array([-60.0, 48.0]))
-    motions = [replace(bent(), place=rng.uniform(0, 96, 2), pivot=np.array([25.0, 15.0])) for _ in range(20)]
+    wave = Wave(np.full(2, 12.0), np.zeros(2), np.full(2, 0.05), np.array([0.3, 1.0]))
+    centred = replace(bent(), pivot=np.array([25.0, 15.0]), wave=wave)
+    motions = [replace(centred, place=rng.uniform(0, 96, 2)) for _ in range(20)]
     for motion in [*motions, corner, near, gone]:
         layer = Layer(thing, motion)
         box = layer.box(0.3, 96)
