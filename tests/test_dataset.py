@@ -1,5 +1,6 @@
 """Samples: reproducible whatever makes them, exact flows, augmentation, the layouts of Vimeo90K and of clips."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,34 @@ def bent() -> Motion:
 
 
 def test_motion_inverts_itself() -> None:
-    points = grid(96)
+    points = grid((slice(0, 96), slice(0, 96)))
     for time in (0.0, 0.3, 1.0):
         back = bent().to_canvas(bent().to_texture(points, time), time)
-        assert np.abs(back - points).max() < 2e-3
+        assert max(np.abs(a - b).max() for a, b in zip(back, points, strict=True)) < 2e-3
+
+
+def test_a_layer_is_inside_its_box() -> None:
+    """Nothing of it is drawn outside, and inside it is what is drawn on the whole canvas."""
+    rng = np.random.default_rng(0)
+    thing = np.full((30, 50, 4), 255, np.uint8)
+    whole = slice(0, 96), slice(0, 96)
+    corner = Motion(np.array([25.0, 15.0]), np.array([90.0, 5.0]), np.array([9.0, -9.0]), angle=0.7)
+    near = replace(corner, tilt=np.array([0.1, 0.0]), swing=np.zeros(2))  # its left edge is behind the viewer
+    gone = replace(corner, place=np.array([-60.0, 48.0]))
+    wave = Wave(np.full(2, 12.0), np.zeros(2), np.full(2, 0.05), np.array([0.3, 1.0]))
+    centred = replace(bent(), pivot=np.array([25.0, 15.0]), wave=wave)
+    motions = [replace(centred, place=rng.uniform(0, 96, 2)) for _ in range(20)]
+    for motion in [*motions, corner, near, gone]:
+        layer = Layer(thing, motion)
+        box = layer.box(0.3, 96)
+        drawn, outside = layer.draw(0.3, whole), layer.draw(0.3, whole)
+        outside[box] = 0
+        assert not outside.any()
+        if drawn[box].size:
+            assert np.abs(layer.draw(0.3, box).astype(int) - drawn[box]).max() <= 1
+            assert (motion is near) == (box == whole)
+        else:
+            assert motion is gone
 
 
 def test_exact_flow_brings_the_ends_to_the_middle() -> None:

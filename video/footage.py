@@ -73,7 +73,7 @@ def cut_out(
         zoom = 1.0
     side = min(round(size / zoom), h, w)
     y, x = rng.integers(h - side + 1), rng.integers(w - side + 1)
-    pieces = [np.ascontiguousarray(frame[y : y + side, x : x + side]) for frame in frames]
+    pieces = [np.asarray(frame[y : y + side, x : x + side]) for frame in frames]
     if side == size:
         return pieces
     method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
@@ -91,7 +91,8 @@ def guess_flow(img0: Picture, gt: Picture, img1: Picture) -> tuple[np.ndarray, n
         flow: Any = dis.calc(middle, cv2.cvtColor(end, cv2.COLOR_RGB2GRAY), None)  # (H,W,2)
         there_x, there_y = x + flow[..., 0], y + flow[..., 1]
         warped = cv2.remap(end, there_x, there_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        error = cv2.blur(cv2.absdiff(warped, gt).astype(np.float32).mean(2), (5, 5))
+        differing = cv2.transform(cv2.absdiff(warped, gt).astype(np.float32), np.ones((1, 3))) / 3
+        error = cv2.blur(differing, (5, 5))
         inside = (there_x >= 0) & (there_y >= 0) & (there_x <= w - 1) & (there_y <= h - 1)
         flows.append(flow.transpose(2, 0, 1))
         seen.append((error < SEEN_LEVELS) & inside)

@@ -44,21 +44,20 @@ def augment(rng: np.random.Generator, sample: Sample) -> Sample:
     """Upstream's augmentation of a square sample: channels reversed, flipped, swapped in time, turned."""
     reverse, down, across, swap = rng.random(4) < 0.5
     turns = int(rng.integers(4))
-    out = dict(sample)
-    if reverse:
-        out |= {key: out[key].flip(0) for key in ("img0", "gt", "img1")}
+    out = {key: value.numpy() for key, value in sample.items()}  # turned as views, copied once
     planes = [key for key in out if key != "timestep"]
-    signs = torch.ones(4, 1, 1)
+    order, signs = np.arange(4), np.ones(4, np.float32)  # of the flow's planes
+    if reverse:
+        out |= {key: out[key][::-1] for key in ("img0", "gt", "img1")}
     for wanted, axis, sign in ((down, 1, (1, -1)), (across, 2, (-1, 1))):
         if wanted:
-            out |= {key: out[key].flip(axis) for key in planes}
-            signs = signs * torch.tensor(sign * 2).view(4, 1, 1)
-    out["flow"] = out["flow"] * signs
+            out |= {key: np.flip(out[key], axis) for key in planes}
+            signs = signs * np.array(sign * 2, np.float32)
     if swap:
         out |= {"img0": out["img1"], "img1": out["img0"], "timestep": 1 - out["timestep"]}
-        out |= {"flow": out["flow"].roll(2, 0), "visible": out["visible"].flip(0)}
+        out["visible"], order = out["visible"][::-1], np.roll(order, 2)
     for _ in range(turns):  # a quarter clockwise: what pointed right points down
-        out |= {key: out[key].rot90(-1, (1, 2)) for key in planes}
-        u0, v0, u1, v1 = out["flow"]
-        out["flow"] = torch.stack((-v0, u0, -v1, u1))
-    return {key: value.contiguous() for key, value in out.items()}
+        out |= {key: np.rot90(out[key], -1, (1, 2)) for key in planes}
+        order, signs = order[[1, 0, 3, 2]], signs[[1, 0, 3, 2]] * np.array((-1, 1) * 2, np.float32)
+    out["flow"] = np.stack([out["flow"][i] * sign for i, sign in zip(order, signs, strict=True)])
+    return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in out.items()}

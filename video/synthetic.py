@@ -17,7 +17,12 @@ LARGE_SHARE = 0.2  # of scenes move by a twelfth to a third of their width from 
 TINY_SHARE = 0.1  # move by 1 px at most, as most of a compressed video at rest does
 STATIC_SHARE = 0.03  # do not move at all
 END_SHARE = 0.04  # ask for t = 0 or 1, so that the flow to an end that is reached is 0
-OWNED = 0.5  # a pixel belongs to the uppermost layer that covers it by at least this much
+OWNED = 128  # of 255: a pixel belongs to the uppermost layer that covers it by at least this much
+PARTLY = 13, 242  # of 255: a layer this opaque and what is behind it are seen through each other
+REACH = 3  # px: how far beyond its border a texture shows, interpolated by cubics
+
+Points = tuple[np.ndarray, np.ndarray]  # x and y in px, of shapes that go together, as (1,W) and (H,1)
+Box = tuple[slice, slice]  # rows and columns of the canvas
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ class Motion:
         matrix = turned @ tilted @ centred
         return matrix if self.camera is None else self.camera.matrix(time) @ matrix
 
-    def to_canvas(self, points: np.ndarray, time: float) -> np.ndarray:
-        """Texture points (2,N) -> canvas points (2,N)."""
+    def to_canvas(self, points: Points, time: float) -> Points:
+        """Texture points -> canvas points."""
         x, y = points
         if self.wave is not None:
             at = self.progress(time)
@@ -78,86 +83,112 @@ class Motion:
             y = y + self.wave.shift(1, x, at)
         return _project(self.matrix(time), x, y)
 
-    def to_texture(self, points: np.ndarray, time: float) -> np.ndarray:
-        """Canvas points (2,N) -> texture points (2,N): the inverse of to_canvas."""
+    def to_texture(self, points: Points, time: float) -> Points:
+        """Canvas points -> texture points: the inverse of to_canvas."""
         x, y = _project(np.linalg.inv(self.matrix(time)), *points)
         if self.wave is not None:
             at = self.progress(time)
             y = y - self.wave.shift(1, x, at)
             x = x - self.wave.shift(0, y, at)
-        return np.stack((x, y))
+        return x, y
 
 
-def _project(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _project(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> Points:
     m = matrix.astype(np.float32)
     w = m[2, 0] * x + m[2, 1] * y + m[2, 2]
-    return np.stack(((m[0, 0] * x + m[0, 1] * y + m[0, 2]) / w, (m[1, 0] * x + m[1, 1] * y + m[1, 2]) / w))
+    return (m[0, 0] * x + m[0, 1] * y + m[0, 2]) / w, (m[1, 0] * x + m[1, 1] * y + m[1, 2]) / w
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A texture (h,w,4) uint8, colour multiplied by its opacity, and its motion; a background is opaque and endless."""
+    """A texture and its motion: colour multiplied by opacity, and opacity, (h,w,4) uint8.
+
+    A background is opaque and endless; its texture needs the colours (h,w,3) only.
+    """
 
     texture: np.ndarray
     motion: Motion
     endless: bool = False
 
-    def draw(self, time: float, size: int) -> np.ndarray:
-        """(size,size,4) float32, colour in 0..255 times opacity, and opacity in 0..1."""
+    def box(self, time: float, size: int) -> Box:
+        """The part of the canvas that the layer is in: where its corners and all between them are."""
+        if self.endless:
+            return slice(0, size), slice(0, size)
+        wave, at = self.motion.wave, self.motion.progress(time)
+        margin = REACH + (np.zeros(2) if wave is None else np.abs(wave.size + wave.growth * at))
+        (left, top), (right, bottom) = -margin, self.texture.shape[1::-1] + margin
+        x, y, w = self.motion.matrix(time) @ [[left, right, left, right], [top, top, bottom, bottom], [1, 1, 1, 1]]
+        if w.min() <= 0:  # a corner behind the viewer
+            return slice(0, size), slice(0, size)
+        rows, columns = (slice(max(int(v.min()), 0), max(min(int(v.max()) + 2, size), 0)) for v in (y / w, x / w))
+        return rows, columns
+
+    def draw(self, time: float, box: Box) -> np.ndarray:
+        """That part of the canvas, uint8, with the channels of the texture."""
+        rows, columns = box
         border = cv2.BORDER_REFLECT if self.endless else cv2.BORDER_CONSTANT
         if self.motion.wave is None:  # cubic: bilinear would blur each frame by its own sub-pixel phase
-            matrix = self.motion.matrix(time)
-            drawn = cv2.warpPerspective(self.texture, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=border)
-        else:
-            x, y = self.motion.to_texture(grid(size), time).reshape(2, size, size)
-            drawn = cv2.remap(self.texture, x, y, cv2.INTER_CUBIC, borderMode=border)
-        scale = np.array([1, 1, 1, 1 / 255], np.float32)
-        return np.asarray(drawn * scale)
+            shift = np.array([[1, 0, -columns.start], [0, 1, -rows.start], [0, 0, 1]])
+            size = columns.stop - columns.start, rows.stop - rows.start
+            matrix = shift @ self.motion.matrix(time)
+            return cv2.warpPerspective(self.texture, matrix, size, flags=cv2.INTER_CUBIC, borderMode=border)
+        return cv2.remap(self.texture, *self.motion.to_texture(grid(box), time), cv2.INTER_CUBIC, borderMode=border)
 
 
-def grid(size: int) -> np.ndarray:
-    """The pixels of a square as points (2,size*size), x then y."""
-    y, x = np.mgrid[:size, :size].astype(np.float32).reshape(2, -1)
-    return np.stack((x, y))
+def grid(box: Box) -> Points:
+    """The pixels of a part of the canvas, x (1,w) and y (h,1)."""
+    y, x = (np.arange(part.start, part.stop, dtype=np.float32) for part in box)
+    return x[None], y[:, None]
 
 
 def render(layers: Sequence[Layer], time: float, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The picture (size,size,3) float32 0..255, which layer owns each pixel, and whether no other one shows there."""
-    picture = layers[0].draw(time, size)[..., :3]
+    background = layers[0].draw(time, layers[0].box(time, size))
+    picture = [plane.astype(np.float32) for plane in cv2.split(background)[:3]]
     owner = np.zeros((size, size), np.int8)
     pure = np.ones((size, size), bool)
     for i, layer in enumerate(layers[1:], 1):
-        drawn = layer.draw(time, size)
-        opacity = drawn[..., 3:]
-        picture = picture * (1 - opacity) + drawn[..., :3]
-        owned = opacity[..., 0] >= OWNED
-        owner[owned] = i
-        partly = (opacity[..., 0] > 0.05) & (opacity[..., 0] < 0.95)
-        pure = np.where(partly, False, pure | owned)
-    return picture, owner, pure
+        box = layer.box(time, size)
+        if not owner[box].size:
+            continue
+        *colours, opacity = cv2.split(layer.draw(time, box))
+        through = 1 - opacity * np.float32(1 / 255)
+        for plane, colour in zip(picture, colours, strict=True):
+            plane[box] *= through
+            plane[box] += colour
+        owned = opacity >= OWNED
+        owner[box][owned] = i
+        pure[box] |= owned
+        pure[box] &= (opacity < PARTLY[0]) | (opacity > PARTLY[1])
+    return cv2.merge(picture), owner, pure
 
 
-def exact_flow(layers: Sequence[Layer], owner: np.ndarray, time: float, end: float) -> np.ndarray:
-    """(2,H,W) px: how far the point seen at a pixel at `time` is away from it at `end`."""
+def exact_flow(layers: Sequence[Layer], owner: np.ndarray, time: float, *ends: float) -> np.ndarray:
+    """(2,H,W) px for each of the ends: how far the point seen at a pixel at `time` is away from it at that end."""
     size = owner.shape[0]
-    points, flow = grid(size), np.zeros((2, size * size), np.float32)
+    flow = np.zeros((len(ends), 2, size, size), np.float32)
     for i, layer in enumerate(layers):
-        mine = np.flatnonzero(owner.ravel() == i)
-        if mine.size:
-            here = points[:, mine]
-            flow[:, mine] = layer.motion.to_canvas(layer.motion.to_texture(here, time), end) - here
-    return flow.reshape(2, size, size)
+        box = layer.box(time, size)
+        mine = owner[box] == i
+        if not mine.any():
+            continue
+        here = grid(box)
+        seen = layer.motion.to_texture(here, time)
+        for planes, end in zip(flow, ends, strict=True):
+            for plane, there, start in zip(planes, layer.motion.to_canvas(seen, end), here, strict=True):
+                np.subtract(there, start, out=plane[box], where=mine)
+    return flow.reshape(-1, size, size)
 
 
 def visibility(owner: np.ndarray, owner_end: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """(H,W) bool: the point seen at a pixel is inside the end frame, and all four pixels around it show its layer."""
     size = owner.shape[0]
-    x, y = grid(size).reshape(2, size, size) + flow
+    x, y = (start + along for start, along in zip(grid((slice(0, size), slice(0, size))), flow, strict=True))
     inside = (x >= 0) & (y >= 0) & (x <= size - 1) & (y <= size - 1)
-    x0, y0 = (np.clip(np.floor(v), 0, size - 2).astype(np.int32) for v in (x, y))
-    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        inside &= owner_end[y0 + dy, x0 + dx] == owner
-    return inside
+    x0, y0 = (np.clip(v, 0, size - 2).astype(np.intp) for v in (x, y))
+    fours = [owner_end[dy : size - 1 + dy, dx : size - 1 + dx] for dy in (0, 1) for dx in (0, 1)]
+    alike = np.where(np.logical_and.reduce([four == fours[0] for four in fours[1:]]), fours[0], -1)
+    return np.asarray(inside & (alike[y0, x0] == owner))
 
 
 def scene(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> dict[str, np.ndarray | float]:
@@ -169,13 +200,13 @@ def scene(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> d
     timestep = float(rng.choice([0.0, 1.0])) if rng.random() < END_SHARE else float(rng.choice([0.5, rng.uniform()]))
     times = (0.0, timestep, 1.0)
     (img0, owner0, _), (gt, owner, pure), (img1, owner1, _) = (render(layers, time, size) for time in times)
-    flow0, flow1 = exact_flow(layers, owner, timestep, 0.0), exact_flow(layers, owner, timestep, 1.0)
-    visible = np.stack((visibility(owner, owner0, flow0), visibility(owner, owner1, flow1)))
+    flow = exact_flow(layers, owner, timestep, 0.0, 1.0)
+    visible = np.stack((visibility(owner, owner0, flow[:2]), visibility(owner, owner1, flow[2:])))
     frames = photograph(rng, (img0, gt, img1), times)
     return {
         **dict(zip(("img0", "gt", "img1"), frames, strict=True)),
         "timestep": timestep,
-        "flow": np.concatenate((flow0, flow1)),
+        "flow": flow,
         "visible": visible,
         "pure": pure,
     }
@@ -236,7 +267,7 @@ def photograph(rng: np.random.Generator, frames: Sequence[np.ndarray], times: Se
     noise = rng.uniform(0.5, 4.0) if rng.random() < 0.25 else 0.0
     taken = []
     for frame, time in zip(frames, times, strict=True):
-        picture = frame * np.float32(1 + gain * (time - 0.5))
+        picture = frame * np.float32(1 + gain * (time - 0.5)) if gain else frame
         if blur:
             picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), blur), np.float32)
         if noise:

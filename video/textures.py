@@ -9,10 +9,9 @@ Picture = np.ndarray  # (H,W,3) uint8 RGB
 
 
 def draw_background(rng: np.random.Generator, size: int, textures: Sequence[Picture], graphic: bool) -> np.ndarray:
-    """An opaque texture, some 1.7 canvases wide."""
+    """An opaque texture, colours only, some 1.7 canvases wide."""
     side = int(1.7 * size)
-    colour = flat_colours(rng, side) if graphic and rng.random() < 0.7 else cut_texture(rng, side, side, textures)
-    return np.dstack((colour, np.full((side, side), 255, np.uint8)))
+    return flat_colours(rng, side) if graphic and rng.random() < 0.7 else cut_texture(rng, side, side, textures)
 
 
 def draw_texture(rng: np.random.Generator, size: int, textures: Sequence[Picture], graphic: bool) -> np.ndarray:
@@ -26,13 +25,13 @@ def draw_texture(rng: np.random.Generator, size: int, textures: Sequence[Picture
         colour = np.broadcast_to(rng.integers(0, 256, 3, dtype=np.uint8), colour.shape).copy()
     elif graphic:  # an outline, as drawn figures have
         inner = cv2.erode(opacity, np.ones((3, 3), np.uint8), iterations=int(rng.integers(1, 3)))
-        colour = np.where(inner[..., None] > 128, colour, np.uint8(rng.integers(0, 60)))
+        colour[inner <= 128] = rng.integers(0, 60)
     if rng.random() < 0.3:  # out of focus, or moving
         opacity = cv2.GaussianBlur(opacity, (0, 0), rng.uniform(0.6, 4.0))
     if rng.random() < 0.1:
         opacity = (opacity * rng.uniform(0.3, 0.9)).astype(np.uint8)
-    premultiplied = (colour * (opacity[..., None] / np.float32(255))).astype(np.uint8)
-    return np.dstack((premultiplied, opacity))
+    share = opacity / np.float32(255)
+    return cv2.merge([*((plane * share).astype(np.uint8) for plane in cv2.split(colour)), opacity])
 
 
 def draw_shape(rng: np.random.Generator, kind: str, h: int, w: int) -> np.ndarray:
@@ -68,11 +67,11 @@ def cut_texture(rng: np.random.Generator, h: int, w: int, textures: Sequence[Pic
     scale = max(np.exp(rng.uniform(np.log(0.4), np.log(1.5))), h / picture.shape[0], w / picture.shape[1])
     rows, columns = min(int(h / scale), picture.shape[0]), min(int(w / scale), picture.shape[1])
     y, x = rng.integers(picture.shape[0] - rows + 1), rng.integers(picture.shape[1] - columns + 1)
-    piece = np.ascontiguousarray(picture[y : y + rows, x : x + columns])
+    piece = picture[y : y + rows, x : x + columns]
     piece = cv2.resize(piece, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     if rng.random() < 0.5:
-        piece = piece[:, ::-1]
-    return piece[..., ::-1] if rng.random() < 0.5 else piece
+        piece = cv2.flip(piece, 1)
+    return cv2.cvtColor(piece, cv2.COLOR_RGB2BGR) if rng.random() < 0.5 else piece
 
 
 def flat_colours(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -90,7 +89,7 @@ def flat_colours(rng: np.random.Generator, side: int) -> np.ndarray:
 def compress(rng: np.random.Generator, frames: Sequence[Picture]) -> list[Picture]:
     """The frames after JPEG at one random quality."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 95))]
-    coded = (cv2.imencode(".jpg", frame[..., ::-1], quality)[1] for frame in frames)
+    coded = (cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)[1] for frame in frames)
     return [read_coded(data) for data in coded]
 
 
