@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import math
 import multiprocessing
 import statistics
 import tempfile
@@ -29,7 +30,7 @@ from model.tiling import TiledRIFE
 from model.wrapper import SCALES
 from video.reader import open_frames
 
-WARM_UP = 2  # calls before the clock: allocations, and the choice of convolution algorithms
+LEAST = 2  # timed calls of each setting, however long they take
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LIMIT_CHANNELS, LIMIT_SIDE = 128, 256  # of the convolution whose speed is the limit
 Size = tuple[int, int]  # width, height
@@ -102,17 +103,28 @@ def pair(size: Size, device: torch.device | str) -> tuple[Tensor, Tensor]:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], device: torch.device, runs: int, clock: Callable[[], float]
+    calls: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    runs: int,
+    clock: Callable[[], float],
+    seconds: float = math.inf,
 ) -> dict[str, list[float]]:
-    """Milliseconds of `runs` calls of each in turn: what else a machine does then touches all alike."""
+    """Milliseconds of `runs` calls of each in turn: what else a machine does then touches all alike.
+
+    One call of each before those does not count: allocations, and the choice of convolution algorithms. After
+    `seconds` by the wall, that call among them, no further round begins; at least LEAST do, if `runs` are as many.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(WARM_UP + runs):
+    end = time.perf_counter() + seconds
+    for i in range(1 + runs):
+        if i > LEAST and time.perf_counter() > end:
+            break
         for name, call in calls.items():
             synchronise(device)
             start = clock()
             call()
             synchronise(device)
-            if i >= WARM_UP:
+            if i:
                 times[name].append(1000 * (clock() - start))
     return times
 
@@ -120,16 +132,13 @@ def interleaved(
 def flops(setting: Setting, model: RIFE, size: Size) -> int:
     """Floating-point operations of the convolutions of one call, a multiplication and an addition being two.
 
-    Counted on tensors without data, or for the baseline by running it.
+    Counted on tensors without data.
     """
-    if setting.baseline:
-        call = setting.call(model, *pair(size, model.device))
-    else:
-        net: Any = copy.deepcopy(model.net).to("meta")
-        if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
-            net.config = replace(net.config, auto_scale=False)
-        bare = RIFE(net, name=model.name)
-        call = setting.call(TiledRIFE(bare, setting.tile) if setting.tile else bare, *pair(size, "meta"))
+    net: Any = copy.deepcopy(model.net).to("meta")
+    if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
+        net.config = replace(net.config, auto_scale=False)
+    bare = RIFE(net, name=model.name)
+    call = setting.call(TiledRIFE(bare, setting.tile) if setting.tile else bare, *pair(size, "meta"))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         call()
     return counter.get_total_flops()
@@ -182,6 +191,7 @@ def compare(
     device: torch.device,
     *,
     runs: int,
+    seconds: float = math.inf,
     loop: int = 0,
     cpu_time: bool = False,
 ) -> list[dict[str, Any]]:
@@ -192,7 +202,8 @@ def compare(
     models = {setting.text: setting.load(device) for setting in settings}
     images = pair(size, device)
     with torch.no_grad():
-        times = interleaved({s.text: s.call(models[s.text], *images) for s in settings}, device, runs, clock)
+        calls = {setting.text: setting.call(models[setting.text], *images) for setting in settings}
+        times = interleaved(calls, device, runs, clock, seconds)
     limits = {dtype: convolution_limit(device, DTYPES[dtype], clock) for dtype in {s.dtype for s in settings}}
     first = times[settings[0].text]
     records = []
@@ -205,6 +216,7 @@ def compare(
             "model": model.name,
             "width": size[0],
             "height": size[1],
+            "runs": len(each),
             "median_ms": median,
             "fastest_ms": min(each),
             "slowest_ms": max(each),
@@ -217,26 +229,3 @@ def compare(
             "loop_fps": loop_rate(model, size, loop, setting.scale) if loop > 1 and not setting.baseline else None,
         })  # fmt: skip
     return records
-
-
-def new_figure(path: Path) -> Any:
-    """An empty matplotlib Figure for a file; UserError that names it where there is no matplotlib."""
-    try:
-        from matplotlib.figure import Figure  # only those who want pictures need it
-    except ImportError as e:
-        raise UserError(f"{path}: drawing needs matplotlib: python3 -m pip install matplotlib") from e
-    return Figure((7, 5), layout="constrained")
-
-
-def plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Milliseconds a frame against megapixels, a line a setting, both axes logarithmic."""
-    figure = new_figure(path)
-    axes = figure.subplots()
-    for name in dict.fromkeys(record["setting"] for record in records):
-        own = [record for record in records if record["setting"] == name]
-        pixels = [record["width"] * record["height"] / 1e6 for record in own]
-        axes.loglog(pixels, [record["median_ms"] for record in own], "o-", label=name)
-    axes.set(xlabel="megapixels", ylabel="ms a frame")
-    axes.grid(which="both", alpha=0.3)
-    axes.legend()
-    figure.savefig(path)
