@@ -125,8 +125,8 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     p.add_argument("--plot", type=Path, metavar="FILE", help="draw quality against cost (matplotlib)")
     args = p.parse_args(argv)
-    if any(setting.baseline for setting in args.settings):
-        p.error("--settings: the baseline's pictures are ours; compare times with testtime.py --compare")
+    if not all(setting.ours for setting in args.settings):
+        p.error("--settings: pictures of baseline and openvino are ours; compare times with testtime.py --compare")
     try:
         run(args)
     except (UserError, OSError) as e:

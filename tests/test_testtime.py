@@ -95,7 +95,9 @@ def test_settings_as_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert setting.tta
     for options, message in (
         (["--compare", "scale=3"], "'scale=3' in 'scale=3' is none of model=DIR"),
-        (["--compare", "baseline,fp16"], "the baseline is upstream's path, pair by pair in fp32"),
+        (["--compare", "baseline,fp16"], "baseline and openvino run whole frames, pair by pair in fp32"),
+        (["--compare", "openvino,tta"], "baseline and openvino run whole frames, pair by pair in fp32"),
+        (["--compare", "openvino,baseline"], "baseline and openvino are two settings"),
         (["--compare", "tta", "tta"], "one setting is there twice"),
         (["--plot", "a.png"], "--plot, --loop and --cpu-time go with --compare"),
     ):
