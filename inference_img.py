@@ -239,7 +239,8 @@ def run(args: argparse.Namespace) -> None:
     height, width = pictures[0].shape[:2]
     if args.scale is None:
         args.scale = pick_scale(height, width)
-    model = tiled(loaded, height, width, tile=args.tile, scale=args.scale)
+    mapped = args.stitch is not None
+    model = tiled(loaded, height, width, tile=args.tile, scale=args.scale, mapped=mapped)
     if args.quality != "balanced":
         print(f"Quality {args.quality}: {QUALITIES[args.quality].reason}")
     print(f"{model}\n{width}x{height}, flow at scale {args.scale:g}{model.describe(height, width, args.scale)}")

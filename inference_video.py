@@ -253,11 +253,13 @@ def load_models(args: argparse.Namespace, source: Source) -> list[TiledRIFE]:
     """The network on every device asked for, in tiles where it must be."""
     width, height = source.size
     models = []
+    mapped = args.stitch is not None
     for name in args.devices.split(",") if args.devices else [args.device]:
         device = pick_device(name)
         dtype = convolution_dtype(device, args.quality, args.fp16)
         model = load_model(args.modelDir, arch=args.arch, device=device, dtype=dtype)
-        models.append(tiled(model, height, width, tile=args.tile, scale=args.scale, tell=tqdm.write))
+        model = tiled(model, height, width, tile=args.tile, scale=args.scale, mapped=mapped, tell=tqdm.write)
+        models.append(model)
     return models
 
 

@@ -215,8 +215,8 @@ def load_baseline(model: RIFE) -> Baseline:
         raise UserError(f"the baseline knows the paper's RIFE and RIFE_m, and 4.25; not {model.name}")
     wanted = net.state_dict()
     weights: Mapping[str, Tensor] = model.net.state_dict()
-    net.load_state_dict({key: weights[key].float().clone() for key in wanted})
-    return Baseline(net.eval().to(model.device), model.net.pad_multiple, model.device)
+    net.load_state_dict({key: weights[key].float().clone() for key in wanted}, assign=True)
+    return Baseline(net.eval(), model.net.pad_multiple, model.device)
 
 
 def _plain_net(net: nn.Module) -> nn.Module | None:

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import math
 import multiprocessing
 import statistics
 import tempfile
@@ -20,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.baseline import Baseline, load_baseline
 from benchmark.device import peak_memory, synchronise
+from benchmark.engines import check_agreement, openvino_inference
 from benchmark.loop import measure_loop
 from benchmark.memory import render
 from model import RIFE, UserError, load_model
@@ -29,8 +31,9 @@ from model.tiling import TiledRIFE
 from model.wrapper import SCALES
 from video.reader import open_frames
 
-WARM_UP = 2  # calls before the clock: allocations, and the choice of convolution algorithms
+LEAST = 2  # timed calls of each setting, however long they take
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+SMOOTH = 16  # px between the points of the noise that is shown
 LIMIT_CHANNELS, LIMIT_SIDE = 128, 256  # of the convolution whose speed is the limit
 Size = tuple[int, int]  # width, height
 
@@ -48,14 +51,22 @@ class Setting:
     tta: bool = False
     stream: bool = False  # each frame prepared once, as in a video; otherwise both of a pair
     baseline: bool = False  # upstream's own path instead of ours
+    openvino: bool = False  # the network's plain forward by OpenVINO instead of ours
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is RIFE that is called."""
+        return not (self.baseline or self.openvino)
 
     def load(self, device: torch.device) -> RIFE:
         """Our model of this setting."""
         model = load_model(self.model, arch=self.arch, device=device, dtype=DTYPES[self.dtype])
         return TiledRIFE(model, self.tile) if self.tile else model
 
-    def call(self, model: RIFE, img0: Tensor, img1: Tensor) -> Callable[[], object]:
+    def call(self, model: RIFE, img0: Tensor, img1: Tensor) -> Callable[[], Tensor]:
         """What is measured: one frame between two, the images already on the device."""
+        if self.openvino:
+            return partial(openvino_inference(model, img0.shape[2], img0.shape[3], self.scale), img0, img1)
         if self.baseline:
             plain: Baseline = load_baseline(model)
             return lambda: plain.inference(img0, img1, scale=self.scale)
@@ -71,7 +82,7 @@ def parse_setting(text: str) -> Setting:
     for part in text.split(","):
         name, _, value = part.partition("=")
         try:
-            if part in ("baseline", "stream", "tta"):
+            if part in ("baseline", "openvino", "stream", "tta"):
                 found[part] = True
             elif part in DTYPES:
                 found["dtype"] = part
@@ -86,33 +97,47 @@ def parse_setting(text: str) -> Setting:
         except ValueError as e:
             raise argparse.ArgumentTypeError(
                 f"{part!r} in {text!r} is none of model=DIR, arch=NAME, scale=0.5, tile=PX, {', '.join(DTYPES)}, "
-                "tta, stream, baseline"
+                "tta, stream, baseline, openvino"
             ) from e
     setting = Setting(text, **found)
-    if setting.baseline and (setting.stream or setting.tta or setting.tile or setting.dtype != "fp32"):
-        raise argparse.ArgumentTypeError(f"{text!r}: the baseline is upstream's path, pair by pair in fp32")
+    if not setting.ours and (setting.stream or setting.tta or setting.tile or setting.dtype != "fp32"):
+        raise argparse.ArgumentTypeError(f"{text!r}: baseline and openvino run whole frames, pair by pair in fp32")
+    if setting.baseline and setting.openvino:
+        raise argparse.ArgumentTypeError(f"{text!r}: baseline and openvino are two settings")
     return setting
 
 
 def pair(size: Size, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Two images of noise, (1,3,H,W); the time of no operation depends on what is shown."""
+    """Two images of smooth noise, (1,3,H,W) in 0..1; the time of no operation depends on what is shown."""
     generator = torch.Generator().manual_seed(0)
-    img0, img1 = (torch.rand(1, 3, size[1], size[0], generator=generator).to(device) for _ in range(2))
-    return img0, img1
+    noise = torch.rand(2, 3, -(-size[1] // SMOOTH), -(-size[0] // SMOOTH), generator=generator)
+    images = F.interpolate(noise, (size[1], size[0]), mode="bilinear", align_corners=False).to(device)
+    return images[:1], images[1:]
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], device: torch.device, runs: int, clock: Callable[[], float]
+    calls: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    runs: int,
+    clock: Callable[[], float],
+    seconds: float = math.inf,
 ) -> dict[str, list[float]]:
-    """Milliseconds of `runs` calls of each in turn: what else a machine does then touches all alike."""
+    """Milliseconds of `runs` calls of each in turn: what else a machine does then touches all alike.
+
+    One call of each before those does not count: allocations, and the choice of convolution algorithms. After
+    `seconds` by the wall, that call among them, no further round begins; at least LEAST do, if `runs` are as many.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(WARM_UP + runs):
+    end = time.perf_counter() + seconds
+    for i in range(1 + runs):
+        if i > LEAST and time.perf_counter() > end:
+            break
         for name, call in calls.items():
             synchronise(device)
             start = clock()
             call()
             synchronise(device)
-            if i >= WARM_UP:
+            if i:
                 times[name].append(1000 * (clock() - start))
     return times
 
@@ -120,16 +145,14 @@ def interleaved(
 def flops(setting: Setting, model: RIFE, size: Size) -> int:
     """Floating-point operations of the convolutions of one call, a multiplication and an addition being two.
 
-    Counted on tensors without data, or for the baseline by running it.
+    Counted on tensors without data; those of another engine are those of the network it was given.
     """
-    if setting.baseline:
-        call = setting.call(model, *pair(size, model.device))
-    else:
-        net: Any = copy.deepcopy(model.net).to("meta")
-        if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
-            net.config = replace(net.config, auto_scale=False)
-        bare = RIFE(net, name=model.name)
-        call = setting.call(TiledRIFE(bare, setting.tile) if setting.tile else bare, *pair(size, "meta"))
+    setting = replace(setting, openvino=False)
+    net: Any = copy.deepcopy(model.net).to("meta")
+    if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
+        net.config = replace(net.config, auto_scale=False)
+    bare = RIFE(net, name=model.name)
+    call = setting.call(TiledRIFE(bare, setting.tile) if setting.tile else bare, *pair(size, "meta"))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         call()
     return counter.get_total_flops()
@@ -182,6 +205,7 @@ def compare(
     device: torch.device,
     *,
     runs: int,
+    seconds: float = math.inf,
     loop: int = 0,
     cpu_time: bool = False,
 ) -> list[dict[str, Any]]:
@@ -192,7 +216,12 @@ def compare(
     models = {setting.text: setting.load(device) for setting in settings}
     images = pair(size, device)
     with torch.no_grad():
-        times = interleaved({s.text: s.call(models[s.text], *images) for s in settings}, device, runs, clock)
+        calls = {setting.text: setting.call(models[setting.text], *images) for setting in settings}
+        for setting in settings:
+            if setting.openvino:
+                ours = models[setting.text].inference(*images, scale=setting.scale)
+                check_agreement(setting.text, calls[setting.text](), ours)
+        times = interleaved(calls, device, runs, clock, seconds)
     limits = {dtype: convolution_limit(device, DTYPES[dtype], clock) for dtype in {s.dtype for s in settings}}
     first = times[settings[0].text]
     records = []
@@ -205,6 +234,7 @@ def compare(
             "model": model.name,
             "width": size[0],
             "height": size[1],
+            "runs": len(each),
             "median_ms": median,
             "fastest_ms": min(each),
             "slowest_ms": max(each),
@@ -214,29 +244,6 @@ def compare(
             "limit_gflop_s": limits[setting.dtype],
             "share_of_limit": gflop / median * 1000 / limits[setting.dtype],
             "peak_memory_mib": fresh_peak(setting, size, device),
-            "loop_fps": loop_rate(model, size, loop, setting.scale) if loop > 1 and not setting.baseline else None,
+            "loop_fps": loop_rate(model, size, loop, setting.scale) if loop > 1 and setting.ours else None,
         })  # fmt: skip
     return records
-
-
-def new_figure(path: Path) -> Any:
-    """An empty matplotlib Figure for a file; UserError that names it where there is no matplotlib."""
-    try:
-        from matplotlib.figure import Figure  # only those who want pictures need it
-    except ImportError as e:
-        raise UserError(f"{path}: drawing needs matplotlib: python3 -m pip install matplotlib") from e
-    return Figure((7, 5), layout="constrained")
-
-
-def plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Milliseconds a frame against megapixels, a line a setting, both axes logarithmic."""
-    figure = new_figure(path)
-    axes = figure.subplots()
-    for name in dict.fromkeys(record["setting"] for record in records):
-        own = [record for record in records if record["setting"] == name]
-        pixels = [record["width"] * record["height"] / 1e6 for record in own]
-        axes.loglog(pixels, [record["median_ms"] for record in own], "o-", label=name)
-    axes.set(xlabel="megapixels", ylabel="ms a frame")
-    axes.grid(which="both", alpha=0.3)
-    axes.legend()
-    figure.savefig(path)

@@ -5,12 +5,14 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from benchmark.baselines import BASELINES
 from benchmark.table import UNITS, shown
 from benchmark.worst import Case
 from model import UserError
+from video.picture import write_bytes
 
 WIDTH = 9.6  # inches, of 100 px
 LINE = 120  # characters of a legend that fit in WIDTH
@@ -32,6 +34,20 @@ def to_png(figure: Any) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=100)
     return data.getvalue()
+
+
+def check(path: Path) -> None:
+    """UserError now, not after the measurement: no matplotlib, or none of its formats, for a figure of that name."""
+    kinds = new_figure(1).canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise UserError(f"{path}: no plot format is called {path.suffix!r}; use .png, .svg or .pdf")
+
+
+def save(figure: Any, path: Path) -> None:
+    """Writes the figure whole, in the format that the name says."""
+    data = io.BytesIO()
+    figure.savefig(data, format=path.suffix[1:].lower())
+    write_bytes(path, data.getvalue())
 
 
 def to_svg(figure: Any) -> str:
@@ -95,6 +111,33 @@ def bars(labels: Sequence[str], values: Sequence[float], unit: str) -> Any:
     panel.invert_yaxis()
     panel.margins(x=0.12)
     panel.set_xlabel(unit)
+    return figure
+
+
+def cost(records: Sequence[Mapping[str, Any]]) -> Any:
+    """Milliseconds a frame and peak memory of each setting against the size of a frame, all axes logarithmic."""
+    figure = new_figure(4.6)
+    from matplotlib.ticker import LogLocator  # new_figure has told if it is missing
+
+    panels = figure.subplots(1, 2)
+    sizes = {r["width"] * r["height"]: f"{r['width']}x{r['height']}" for r in records}
+    for panel, key, label in zip(panels, ("median_ms", "peak_memory_mib"), ("ms a frame", "peak MiB"), strict=True):
+        for setting in dict.fromkeys(r["setting"] for r in records):
+            own = sorted((r["width"] * r["height"], r[key]) for r in records if r["setting"] == setting)
+            panel.loglog(*zip(*own, strict=True), "o-", label=setting, markersize=4)
+        shown_range = panel.get_ylim()
+        largest = max(sizes)
+        end = max(r[key] for r in records if r["width"] * r["height"] == largest)
+        proportional = [end * pixels / largest for pixels in sizes]
+        panel.loglog(list(sizes), proportional, ":", color="grey", label="in proportion to the pixels")
+        panel.set_ylim(shown_range)
+        panel.minorticks_off()
+        panel.set_xticks(list(sizes), list(sizes.values()), rotation=45, ha="right")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.set_ylabel(label)
+        panel.grid(alpha=0.3)
+    add_legend(figure, panels[0])
     return figure
 
 

@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark import UCF101, MiddleBury_Other
 from benchmark.common import Sample, TestSet
-from benchmark.compare import Setting, interleaved, new_figure, pair, parse_setting
+from benchmark.compare import Setting, interleaved, pair, parse_setting
+from benchmark.plots import check, new_figure, save
 from model import RIFE, UserError, pick_device
 from model.image import to_picture, to_tensor
 from model.metrics import psnr
@@ -57,9 +58,9 @@ def best(records: Sequence[Mapping[str, Any]]) -> list[bool]:
     return [not any(beats(other, record) for other in records) for record in records]
 
 
-def plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+def plot(records: Sequence[Mapping[str, Any]]) -> Any:
     """Mean PSNR against milliseconds, a point a setting, the best ones joined."""
-    figure = new_figure(path)
+    figure = new_figure(5, 7)
     axes = figure.subplots()
     for record in records:
         axes.plot(record["median_ms"], record["mean_psnr"], "o")
@@ -67,7 +68,7 @@ def plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     front = sorted((r["median_ms"], r["mean_psnr"]) for r in records if r["best"])
     axes.plot(*zip(*front, strict=True), "-", color="grey", zorder=0)
     axes.set(xscale="log", xlabel=f"ms a frame at {SIZE[0]}x{SIZE[1]}", ylabel="mean PSNR, dB")
-    figure.savefig(path)
+    return figure
 
 
 def run(args: argparse.Namespace) -> None:
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace) -> None:
         ("middlebury", MiddleBury_Other.SET, args.middlebury),
         ("ucf101", UCF101.SET, args.ucf101),
     ]
+    if args.plot:
+        check(args.plot)
     for _, test_set, folder in sets:
         test_set.check(folder)
     device = pick_device(args.device)
@@ -104,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
         line = f"{r['setting']:{width}}  {r['middlebury']:13.3f}  {r['ucf101']:10.3f}  {r['median_ms']:13.1f}  {mark}"
         print(line.rstrip())
     if args.plot:
-        plot(records, args.plot)
+        save(plot(records), args.plot)
         print(f"Wrote {args.plot}")
     print(json.dumps({"device": str(device), "threads": torch.get_num_threads(), "results": records}))
 
@@ -122,8 +125,8 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     p.add_argument("--plot", type=Path, metavar="FILE", help="draw quality against cost (matplotlib)")
     args = p.parse_args(argv)
-    if any(setting.baseline for setting in args.settings):
-        p.error("--settings: the baseline's pictures are ours; compare times with testtime.py --compare")
+    if not all(setting.ours for setting in args.settings):
+        p.error("--settings: pictures of baseline and openvino are ours; compare times with testtime.py --compare")
     try:
         run(args)
     except (UserError, OSError) as e:

@@ -67,7 +67,7 @@ class _Conv:
             if out is None:
                 if bottom == height:
                     return part
-                out = kernels.empty(part.shape[0], part.shape[1], height // 2, part.shape[3])
+                out = kernels.empty(part, part.shape[1], height // 2, part.shape[3])
             out[:, :, top // 2 : bottom // 2] = part
         assert out is not None
         return out
@@ -197,9 +197,9 @@ class _Unet:
         for i, pair in enumerate(self.down):
             if i:
                 x = pair.first(joined[-1])
-            b, own, height, width = x.shape
+            own, height, width = x.shape[1:]
             context = levels[i][0].shape[1]
-            level = kernels.empty(b, own + 2 * context, height, width)
+            level = kernels.empty(x, own + 2 * context, height, width)
             pair.second(x, out=level[:, :own])
             flow = resize_flow(flow, 0.5)
             kernels.warp(levels[i][0], flow[:, :2], level[:, own : own + context])

@@ -70,26 +70,31 @@ def _load() -> ctypes.CDLL:
     return library
 
 
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
 def _longs(*values: int) -> ctypes.Array[ctypes.c_int64]:
     return (ctypes.c_int64 * len(values))(*values)
 
 
+def _plain(argument: object) -> object:
+    """A tensor as a pointer, None as none, numbers as the kernels take them."""
+    if argument is None or isinstance(argument, Tensor):
+        return ctypes.c_void_p(None if argument is None else argument.data_ptr())
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    return ctypes.c_float(argument) if isinstance(argument, float) else argument
+
+
 def _call(name: str, *args: object) -> None:
+    if any(isinstance(a, Tensor) and a.is_meta for a in args):
+        return  # tensors without data: what counts is how many there are and how large (memory.py)
     library = _library()
     assert library is not None
-    plain = [
-        ctypes.c_int64(a) if isinstance(a, int) else ctypes.c_float(a) if isinstance(a, float) else a for a in args
-    ]
-    getattr(library, name)(*plain, ctypes.c_int64(torch.get_num_threads()))
+    getattr(library, name)(*map(_plain, args), ctypes.c_int64(torch.get_num_threads()))
 
 
-def empty(batch: int, channels: int, height: int, width: int) -> Tensor:
-    """(B,C,H,W) in the memory order of the kernels."""
-    return torch.empty(batch, channels, height, width, memory_format=torch.channels_last)
+def empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """(B,C,H,W) in the memory order of the kernels, batch and device as those of `like`."""
+    shape = like.shape[0], channels, height, width
+    return torch.empty(shape, device=like.device, memory_format=torch.channels_last)
 
 
 class Winograd:
@@ -101,7 +106,7 @@ class Winograd:
         assert library is not None
         lanes = library.vector_width()
         outputs, inputs = weight.shape[:2]
-        transform = _weight_transform()
+        transform = _weight_transform().to(weight.device)
         panels = torch.einsum("ij,ocjl,kl->ikco", transform, weight.double(), transform).reshape(36, inputs, outputs)
         panels = F.pad(panels, (0, -outputs % lanes)).reshape(36, inputs, -1, lanes).transpose(1, 2)
         self.weight = panels.float().contiguous()  # (36,panels,C,lanes)
@@ -113,10 +118,10 @@ class Winograd:
         """x (B,C,H,W) -> (B,O,H,W), or into `out`; the residual is added before the activation, or `after` it."""
         b, c, h, w = x.shape
         x = x.contiguous(memory_format=torch.channels_last)
-        y = empty(b, self.outputs, h, w) if out is None else out
+        y = empty(x, self.outputs, h, w) if out is None else out
         pitch = self.outputs if out is None else out.stride(3)
         tensors = (x, self.weight, self.bias, self.slope, residual, y)
-        _call("winograd", *map(_pointer, tensors), b, h, w, c, self.outputs, pitch, int(after))
+        _call("winograd", *tensors, b, h, w, c, self.outputs, pitch, int(after))
         return y
 
 
@@ -165,8 +170,7 @@ class Estimate:
             Change(tail.data_ptr(), tail.shape[1] // packed**2, f, float(f), packed, height // f, width // f)
             for tail, f, packed in self.said
         ]
-        sides = map(_pointer, self.sides)
-        return *sides, _longs(b, height, width, stride), (Change * len(changes))(*changes), len(changes)
+        return *self.sides, _longs(b, height, width, stride), (Change * len(changes))(*changes), len(changes)
 
     def inputs(
         self, *, colours: int, factor: int, again: bool, time: float | None, rest: int, rows: tuple[int, int]
@@ -175,20 +179,20 @@ class Estimate:
 
         `colours` of each warped side, both frames if `again`, the time, `rest` (mask and features), 4 of flow.
         """
-        b, _, _, width = self.sides[0].shape
+        width = self.sides[0].shape[3]
         began = bool(self.said)
         channels = 2 * colours + 6 * (again and began) + (time is not None) + (rest + 4) * began
-        out = empty(b, channels, rows[1] - rows[0], width // factor)
+        out = empty(self.sides[0], channels, rows[1] - rows[0], width // factor)
         shape = _longs(colours, factor, again and began, rest if began else 0, self.sum_masks, channels)
         arguments = (*self._arguments(), shape, -1.0 if time is None else time, *rows)
-        _call("block_inputs", _pointer(out), *arguments)
+        _call("block_inputs", out, *arguments)
         return out
 
     def finish(self) -> tuple[Tensor, Tensor, Tensor]:
         """The blended image (B,3,H,W), the flow (B,4,H,W) px and the mask (B,1,H,W) in 0..1."""
         b, _, height, width = self.sides[0].shape
-        made = [torch.empty(b, channels, height, width) for channels in (3, 4, 1)]
-        _call("finish", *map(_pointer, made), *self._arguments(), int(self.sum_masks))
+        made = [self.sides[0].new_empty(b, channels, height, width) for channels in (3, 4, 1)]
+        _call("finish", *made, *self._arguments(), int(self.sum_masks))
         return made[0], made[1], made[2]
 
 
@@ -196,10 +200,10 @@ def make_side(image: Tensor, features: Tensor | None) -> Tensor:
     """image (B,3,H,W) and features (B,4*E,H/2,W/2), sub-pixels before channels -> a side of an Estimate."""
     b, _, height, width = image.shape
     channels = 0 if features is None else features.shape[1] // 4
-    side = empty(b, 4 if not channels else next(n for n in (8, 16, 32) if n >= 3 + channels), height, width)
+    side = empty(image, 4 if not channels else next(n for n in (8, 16, 32) if n >= 3 + channels), height, width)
     image = image.contiguous()
     size = _longs(b, height, width, side.shape[1])
-    _call("make_side", _pointer(side), _pointer(image), _pointer(features), size, channels)
+    _call("make_side", side, image, features, size, channels)
     return side
 
 
@@ -208,7 +212,7 @@ def warp(image: Tensor, flow: Tensor, out: Tensor) -> None:
     b, channels, height, width = image.shape
     image, flow = image.contiguous(memory_format=torch.channels_last), flow.contiguous()
     size = _longs(b, height, width, channels)
-    _call("warp", _pointer(out), _pointer(image), _pointer(flow), size, 2 * height * width, out.stride(3))
+    _call("warp", out, image, flow, size, 2 * height * width, out.stride(3))
 
 
 def activate(x: Tensor, slope: Tensor, out: Tensor | None = None) -> Tensor:
@@ -216,5 +220,5 @@ def activate(x: Tensor, slope: Tensor, out: Tensor | None = None) -> Tensor:
     b, channels, height, width = x.shape
     pitch = channels if out is None else out.stride(3)
     out = x if out is None else out
-    _call("activate", _pointer(out), _pointer(x), _pointer(slope), b * height * width, channels, pitch)
+    _call("activate", out, x, slope, b * height * width, channels, pitch)
     return out

@@ -13,15 +13,18 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from model.fast import Fast
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
 
-LIBRARIES = 1.5  # resident memory to computed memory: 1451 MB to 962 MB for 4.25 at 1080p on a CPU
-PROBE = 1024  # px, the side of the frame from which the need of a pixel is told
+# Resident memory to computed memory, on a CPU: 1.48 of 4.25's own forward at 720p (733 MB to 495), 1.43 of the paper's;
+# by the kernels 1.31 at 720p, 1.12 at 1080p, 1.03 at 4K (1295 MB to 1252).
+LIBRARIES = 1.5
+PROBE = 1024  # px, the side of the frame from which, and from two side by side, the need of a pixel is told
 ROOT = Path("/")
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Adds up the storage of every tensor made within it, for as long as it lives."""
 
     def __init__(self) -> None:
@@ -45,32 +48,31 @@ class _LiveBytes(TorchDispatchMode):
 
 
 @torch.no_grad()
-def peak_bytes(network: nn.Module, height: int, width: int, scale: float = 1.0) -> int:
+def peak_bytes(network: nn.Module | Fast, height: int, width: int, scale: float = 1.0, *, mapped: bool = False) -> int:
     """Weights, two frames and the most that is alive at once between them, in the dtype of the weights.
 
-    Not counted: what convolutions borrow while they run and what an allocator keeps, which depend on the machine.
+    Of a Fast also what it keeps beside the weights. `mapped`: at a timestep for every pixel. Not counted: what
+    convolutions borrow while they run and what an allocator keeps, which depend on the machine.
     """
-    net: Any = copy.deepcopy(network).to("meta")
+    net: Any = copy.deepcopy(network.net if isinstance(network, Fast) else network).to("meta")
     multiple = max(net.pad_multiple, int(net.pad_multiple / scale))
     if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
         net.config = replace(net.config, auto_scale=False)
-    weights = _weights(net)
+    weights = sum(p.numel() * p.element_size() for p in (*net.parameters(), *net.buffers()))
+    called: Any = Fast(net) if isinstance(network, Fast) else net
     padder = Padder(height, width, multiple)
-    with _LiveBytes() as live:
+    with LiveBytes() as live:
         frames = [padder.pad(torch.empty(1, 3, height, width, device="meta")) for _ in range(2)]
-        features = [net.frame_features(frame) for frame in frames]
-        net(*frames, 0.5, *features, scale=scale)
+        features = [called.frame_features(frame) for frame in frames]
+        time = torch.empty_like(frames[0][:, :1]) if mapped else 0.5
+        called(*frames, time, *features, scale=scale)
     return weights + live.peak
 
 
-def bytes_per_pixel(network: nn.Module, scale: float = 1.0) -> float:
-    """What each pixel of a frame adds to the peak, with what libraries take on top."""
-    peak = peak_bytes(network, PROBE, PROBE, scale) - _weights(network)
-    return LIBRARIES * peak / PROBE**2
-
-
-def _weights(net: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in (*net.parameters(), *net.buffers()))
+def bytes_per_pixel(network: nn.Module | Fast, scale: float = 1.0, *, mapped: bool = False) -> float:
+    """What each pixel of a large frame adds to the peak, with what libraries take on top; `mapped` as in peak_bytes."""
+    one, two = (peak_bytes(network, PROBE, n * PROBE, scale, mapped=mapped) for n in (1, 2))
+    return LIBRARIES * (two - one) / PROBE**2
 
 
 def available_bytes(device: torch.device, root: Path = ROOT) -> int | None:

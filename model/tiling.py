@@ -198,13 +198,19 @@ def tiled(
     *,
     tile: int | None = None,
     scale: float = 1.0,
+    mapped: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> TiledRIFE:
-    """The model on tiles of `tile` px, or, if None, on what fits into the free memory for frames of that size."""
-    return TiledRIFE(model, tile_size(model, height, width, scale) if tile is None else tile, tell=tell)
+    """The model on tiles of `tile` px, or, if None, on what fits into the free memory for frames of that size.
+
+    `mapped`: it will be asked for a timestep for every pixel, which the kernels do not know.
+    """
+    if tile is None:
+        tile = tile_size(model, height, width, scale, mapped=mapped)
+    return TiledRIFE(model, tile, tell=tell)
 
 
-def tile_size(model: RIFE, height: int, width: int, scale: float = 1.0) -> int:
+def tile_size(model: RIFE, height: int, width: int, scale: float = 1.0, *, mapped: bool = False) -> int:
     """The side of the tiles that fit into the memory that is free on the model's device; 0: the whole frame does.
 
     0 too where it is unknown how much is free: a device that runs out of memory is met by halving.
@@ -216,7 +222,7 @@ def tile_size(model: RIFE, height: int, width: int, scale: float = 1.0) -> int:
     room = USABLE * free - held * height * width
     if room >= PLENTY * max(scale, 1) ** 2 * height * width:
         return 0
-    pixels = room / bytes_per_pixel(model.net, scale)
+    pixels = room / bytes_per_pixel(model.fast, scale, mapped=mapped)
     if pixels >= height * width:
         return 0
     return max(int(max(pixels, 0) ** 0.5), SMALLEST)

@@ -14,6 +14,7 @@ from torch import nn
 
 from model.checkpoint import WeightFile, find_weights, read_weights
 from model.errors import WeightsError
+from model.fast import accelerate
 from model.IFNet_v4 import IFNet_v4
 from model.loading import build, detect_version, load_network
 from model.memory import peak_bytes
@@ -29,7 +30,10 @@ def describe(net: nn.Module, name: str, file: WeightFile | Path | str) -> str:
     widths = [[m for m in block.get_submodule("conv0").modules() if isinstance(m, nn.Conv2d)][-1] for block in blocks]
     time = "any between 0 and 1" if net.arbitrary_time else "0.5 only, other times by halving"
     height, width = MEMORY_SIZE
-    needed = peak_bytes(net, height, width) / 2**20
+    own, here = (peak_bytes(called, height, width) / 2**20 for called in (net, accelerate(net)))
+    needed = f"{own:.0f} MB at {width}x{height} in float32, computed; libraries take more ({MEASURED})"
+    if here != own:
+        needed += f"; {here:.0f} MB by the kernels of this CPU"
     lines = {
         "network": name,
         "file": str(file),
@@ -38,7 +42,7 @@ def describe(net: nn.Module, name: str, file: WeightFile | Path | str) -> str:
         "timestep": time,
         "padding": f"to multiples of {net.pad_multiple} (divided by the scale if that is below 1)",
         "options": _options(net),
-        "memory": f"{needed:.0f} MB at {width}x{height} in float32, computed; libraries take more ({MEASURED})",
+        "memory": needed,
     }
     return "\n".join(f"{key:<11} {value}" for key, value in lines.items())
 

@@ -38,7 +38,7 @@ def test_winograd_is_the_convolution(size: tuple[int, ...], residual: str) -> No
     unit = kernels.Winograd(weight, bias, slope)
     made = unit(x, None if residual == "none" else other, after=residual == "after")
     torch.testing.assert_close(made.double(), exact, rtol=0, atol=2e-5)
-    wider = kernels.empty(batch, outputs + 5, height, width).fill_(7)
+    wider = kernels.empty(torch.empty(batch), outputs + 5, height, width).fill_(7)
     unit(x, None if residual == "none" else other, after=residual == "after", out=wider[:, :outputs])
     assert torch.equal(wider[:, :outputs], made)
     assert (wider[:, outputs:] == 7).all()
@@ -48,7 +48,7 @@ def test_winograd_is_the_convolution(size: tuple[int, ...], residual: str) -> No
 def test_warp_is_the_plain_one() -> None:
     image = noise(2, 32, 21, 30)
     flow = 8 * noise(2, 2, 21, 30, seed=1)  # far over the border too
-    wider = kernels.empty(2, 40, 21, 30).fill_(7)
+    wider = kernels.empty(torch.empty(2), 40, 21, 30).fill_(7)
     kernels.warp(image, flow, wider[:, 4:36])
     torch.testing.assert_close(wider[:, 4:36], warp(image, flow), rtol=0, atol=1e-4)
     assert (wider[:, :4] == 7).all()
@@ -59,7 +59,7 @@ def test_warp_is_the_plain_one() -> None:
 def test_a_flow_that_is_no_number_reads_within_the_image() -> None:
     image, flow = noise(1, 16, 8, 8), torch.full((1, 2, 8, 8), float("nan"))
     flow[:, :, 4:] = float("inf")
-    kernels.warp(image, flow, kernels.empty(1, 16, 8, 8))
+    kernels.warp(image, flow, kernels.empty(image, 16, 8, 8))
 
 
 @needs_kernels

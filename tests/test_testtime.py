@@ -2,6 +2,8 @@
 
 import json
 import sys
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,9 @@ import pytest
 import torch
 from conftest import Shift
 
-from benchmark import compare, testtime
+from benchmark import compare, plots, testtime
 from benchmark.compare import parse_setting
-from model import RIFE, UserError
+from model import RIFE
 from model.layers import Prediction
 
 
@@ -22,6 +24,7 @@ def test_table_and_json(tiny_weights: Path, capsys: pytest.CaptureFixture[str]) 
     report = json.loads(lines[-1])
     assert [(r["width"], r["height"]) for r in report["results"]] == [(64, 48), (33, 17)]
     assert (report["device"], report["dtype"], report["runs"]) == ("cpu", "float32", 3)
+    assert [r["runs"] for r in report["results"]] == [3, 3]
     for line, result in zip(lines[-3:-1], report["results"], strict=True):
         assert line.split()[0] == f"{result['width']}x{result['height']}"
         assert line.split()[1] == f"{result['median_ms']:.1f}"
@@ -92,7 +95,9 @@ def test_settings_as_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert setting.tta
     for options, message in (
         (["--compare", "scale=3"], "'scale=3' in 'scale=3' is none of model=DIR"),
-        (["--compare", "baseline,fp16"], "the baseline is upstream's path, pair by pair in fp32"),
+        (["--compare", "baseline,fp16"], "baseline and openvino run whole frames, pair by pair in fp32"),
+        (["--compare", "openvino,tta"], "baseline and openvino run whole frames, pair by pair in fp32"),
+        (["--compare", "openvino,baseline"], "baseline and openvino are two settings"),
         (["--compare", "tta", "tta"], "one setting is there twice"),
         (["--plot", "a.png"], "--plot, --loop and --cpu-time go with --compare"),
     ):
@@ -101,10 +106,55 @@ def test_settings_as_written(capsys: pytest.CaptureFixture[str]) -> None:
         assert message in capsys.readouterr().err
 
 
-def test_a_plot_needs_matplotlib_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plot_that_cannot_be_is_refused_before_the_measurement(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*args: object, **options: object) -> list[dict[str, Any]]:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(testtime, "compare", measured)
+    options = ["--device", "cpu", "--compare", "stream", "baseline", "--plot"]
+    if find_spec("matplotlib"):
+        assert testtime.main([*options, "a.doc"]) == 1
+        assert capsys.readouterr().err.startswith("testtime.py: a.doc: no plot format is called '.doc'; use .png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match=r"a\.png: drawing needs matplotlib: python3 -m pip install matplotlib"):
-        compare.plot([], tmp_path / "a.png")
+    assert testtime.main([*options, "a.png"]) == 1
+    assert capsys.readouterr().err == "testtime.py: plots need matplotlib: python3 -m pip install matplotlib\n"
+
+
+def test_a_plot_shows_time_and_memory_of_each_setting_against_pixels(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    records = [
+        {"setting": name, "width": 64, "height": height, "median_ms": height * speed, "peak_memory_mib": 100.0 + height}
+        for name, speed in (("fast", 1.0), ("slow", 3.0))
+        for height in (640, 64, 160)
+    ]
+    figure = plots.cost(records)
+    for panel, largest, lowest in zip(figure.axes, (1920, 740), (64, 164), strict=True):
+        fast, slow, slope = panel.get_lines()
+        assert [line.get_label() for line in (fast, slow)] == ["fast", "slow"]
+        assert [*fast.get_xdata()] == [64 * 64, 64 * 160, 64 * 640]
+        assert (fast.get_ydata()[0], slow.get_ydata()[-1]) == (lowest, largest)
+        rise = dict(zip(slope.get_xdata(), slope.get_ydata(), strict=True))
+        assert rise == {64 * height: pytest.approx(largest * height / 640) for height in (640, 64, 160)}
+    plots.save(figure, tmp_path / "cost.PNG")
+    assert (tmp_path / "cost.PNG").read_bytes().startswith(b"\x89PNG")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_runs_end_with_the_time_given_for_them_but_not_before_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def call(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(compare.time, "perf_counter", lambda: now[0])
+    cpu = torch.device("cpu")
+    for seconds, runs, wanted in ((1000, 5, 5), (20, 5, 2), (3, 5, 2), (35, 5, 3), (3, 1, 1)):
+        now[0] = 0.0
+        calls = {"quick": partial(call, 1), "slow": partial(call, 9)}
+        times = compare.interleaved(calls, cpu, runs, lambda: now[0], seconds)
+        assert times == {"quick": [1000.0] * wanted, "slow": [9000.0] * wanted}
 
 
 def test_a_process_of_its_own_does_not_inherit_a_peak(tiny_weights: Path) -> None:

@@ -145,8 +145,8 @@ def test_tiles_that_are_as_small_as_can_be_end_in_one_line() -> None:
 
 def test_what_fits_is_chosen_by_the_memory_that_is_free(tiny_net: IFNet_v4, monkeypatch: pytest.MonkeyPatch) -> None:
     model = RIFE(tiny_net, name="tiny")
-    each = bytes_per_pixel(tiny_net)
-    assert each == pytest.approx(1.5 * peak_bytes(tiny_net, 2048, 1024) / 2**21, rel=0.05)
+    plain, each = bytes_per_pixel(tiny_net), bytes_per_pixel(model.fast)
+    assert plain == pytest.approx(1.5 * peak_bytes(tiny_net, 2048, 1024) / 2**21, rel=0.05)
     pixels = 2160 * 3840
     for free, wanted in (
         ((each + 450) * pixels / 0.8 + 1e6, 0),
@@ -156,6 +156,9 @@ def test_what_fits_is_chosen_by_the_memory_that_is_free(tiny_net: IFNet_v4, monk
     ):
         monkeypatch.setattr(tiling, "available_bytes", lambda device, free=free: free)
         assert tile_size(model, 2160, 3840) == pytest.approx(wanted, abs=1)
+    monkeypatch.setattr(tiling, "available_bytes", lambda device: (plain / 4 + 450) * pixels / 0.8)
+    mapped = tile_size(model, 2160, 3840, mapped=True)  # the network's own forward, whatever is called otherwise
+    assert mapped == pytest.approx((pixels / 4) ** 0.5, rel=0.1)
 
 
 def test_free_memory_is_the_least_of_the_system_and_the_containers_limits(tmp_path: Path) -> None:
