@@ -1,6 +1,6 @@
 """--quality: what fast, balanced and best mean, each by a measured table (benchmark/tradeoff.py).
 
-Default weights, two AVX-512 cores, PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480:
+Default weights before their last training, two AVX-512 cores, PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480:
 
     scale 1       33.617   34.151    119    balanced
     scale 0.5     32.611   33.505     78    no preset: 1 dB for a third of the time
