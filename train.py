@@ -14,6 +14,7 @@ installed, upstream's scalars and pictures.
 
 import argparse
 import copy
+import gc
 import json
 import math
 import os
@@ -287,6 +288,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return p.parse_args(argv)
 
 
+def leave_group() -> None:
+    """The end of work in several processes, once nothing refers to the network's copies for them any more.
+
+    DistributedDataParallel refers to itself; with it alive, gloo's threads outlive the group, and exits abort at times.
+    """
+    if dist.is_initialized():
+        gc.collect()
+        dist.destroy_process_group()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains as told; rank and device come from the launcher's environment."""
     args = parse(argv)
@@ -316,8 +327,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run(training, args, *open_data(args, crop))
     if rank == 0:
         print(f"{args.output / 'flownet.pkl'}: {training.step} steps, best validation {training.best:.3f} dB")
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    leave_group()
 
 
 if __name__ == "__main__":
