@@ -41,6 +41,7 @@ from model.metrics import psnr
 from model.training import (
     Losses,
     Recipe,
+    add_gates,
     build,
     follow,
     inherit,
@@ -282,6 +283,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=(),
         help="v4: gt, a block more that sees the ground truth; confidence, learned weights of the blocks (4.15 on)",
     )
+    p.add_argument("--sharp", action="store_true", help="v4.22 on: learn where the last blend samples by cubics")
     p.add_argument("--compile", action="store_true", help="torch.compile the network: slow start, other rounding")
     for field, kind in Recipe.__annotations__.items():
         p.add_argument(f"--{field}", type=kind, help="of the recipe, see Recipe in model/training.py")
@@ -309,10 +311,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.hours and "WORLD_SIZE" in os.environ:
         raise UserError("--hours is for one process: clocks of several do not agree; give --steps")
     torch.manual_seed(args.seed + rank)
-    net, recipe, crop = build(args.arch, args.teacher)
+    net, recipe, crop = build(args.arch, args.teacher, sharp=args.sharp)
     chosen = {field: getattr(args, field) for field in Recipe.__annotations__ if getattr(args, field) is not None}
     if args.init:  # before the optimiser takes hold of the parameters, which are replaced
-        fill(net, read_weights(find_weights(args.init)))
+        state = read_weights(find_weights(args.init))
+        if isinstance(net, IFNet_v4) and args.sharp and "sharp" not in state:
+            state = add_gates(state, len(net.config.channels))
+        fill(net, state)
     for source, target in args.inherit:
         if not isinstance(net, IFNet_v4):
             raise UserError(f"--inherit: the blocks of {args.arch} differ; it is for the v4 networks")

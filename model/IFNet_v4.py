@@ -15,10 +15,11 @@ from model.layers import LEAKY_SLOPE, IFBlock, Prediction, Teaching, blend, deco
 from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
 from model.teacher import Confidence
-from model.warp import warp
+from model.warp import resize, warp
 
 AUTO_SCALE_FLOW = 32  # px; 4.0 and 4.1 start again at double scales if the largest flow to both images exceeds it
 FEATURES_AFTER = 5  # outputs of a tail that are flow and mask; a tail of 13 carries 8 features on to the next block
+GATES = 2  # of the last tail's features, which no block takes: how far each frame is sampled by cubics
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class IFNetConfig:
     auto_scale: bool = False  # 4.0 and 4.1
     ensemble: bool = False  # whether running both directions is defined for it (not from 4.21 on)
     refine: bool = False  # Contextnet and Unet are there (3.9, full files of 4.0-4.4)
+    sharp: bool = False  # the last blend samples by cubics as far as the last tail says (our own weights)
 
     @property
     def carried(self) -> int:
@@ -136,6 +138,16 @@ def _block(config: IFNetConfig, inputs: int, width: int) -> IFBlock:
     )
 
 
+def sharpness(gate: Tensor) -> Tensor:
+    """What a gate says -> how far from bilinear (0) over cubic (1) to twice as far a frame is sampled."""
+    return 2 * torch.sigmoid(gate)
+
+
+def _sharp_warp(image: Tensor, flow: Tensor, share: Tensor) -> Tensor:
+    """image (B,3,H,W) warped by flow (B,2,H,W) px, sampled as (B,1,H,W) says; static parts stay as they are."""
+    return torch.lerp(warp(image, flow), warp(image, flow, "bicubic"), share)
+
+
 def _is_large(change: Tensor) -> bool:
     return bool(change[:, :2].abs().max() > AUTO_SCALE_FLOW and change[:, 2:4].abs().max() > AUTO_SCALE_FLOW)
 
@@ -163,6 +175,8 @@ class IFNet_v4(nn.Module):
         if config.refine:
             self.contextnet = Contextnet(config.act)
             self.unet = Unet(config.act)
+        if config.sharp:  # the mark by which a file of weights says so
+            self.register_buffer("sharp", torch.ones(()))
 
     @property
     def pad_multiple(self) -> int:
@@ -245,7 +259,13 @@ class IFNet_v4(nn.Module):
         if state is not None:
             flow = state.flow + flow
             mask = mask if self.config.replace_mask else state.mask + mask
-        warped0, warped1 = (side.warped(half) for side, half in zip(sides, flow.split(2, 1), strict=True))
+        if self.config.sharp and i + 1 == len(self.config.channels):
+            assert carried is not None
+            gates = sharpness(resize(carried[:, :GATES], flow.shape[3] / carried.shape[3]))
+            pairs = zip(sides, flow.split(2, 1), gates.split(1, 1), strict=True)
+            warped0, warped1 = (_Side(_sharp_warp(side.image, half, gate), side.features) for side, half, gate in pairs)
+        else:
+            warped0, warped1 = (side.warped(half) for side, half in zip(sides, flow.split(2, 1), strict=True))
         return _State(flow, mask, carried, warped0, warped1, change)
 
     def _teachings(

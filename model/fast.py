@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from model import kernels
 from model.IFNet import SCALES, IFNet
-from model.IFNet_v4 import FEATURES_AFTER, Head, IFNet_v4
+from model.IFNet_v4 import FEATURES_AFTER, GATES, Head, IFNet_v4
 from model.kernels import Estimate, Winograd
 from model.layers import LEAKY_SLOPE, IFBlock, Prediction, ResConv
 from model.refine import Pair, Unet
@@ -234,11 +234,12 @@ class Fast:
         self.arbitrary_time, self.pad_multiple = net.arbitrary_time, net.pad_multiple
         if isinstance(net, IFNet):
             self.scales, self.features, self.carried = tuple(SCALES), 0, 0
-            self.timed, self.again, self.sum_masks = net.timed, True, True
+            self.timed, self.again, self.sum_masks, self.sharp = net.timed, True, True, False
         else:
             config = net.config
             self.scales, self.features, self.carried = config.scales, config.encoder_channels, config.carried
             self.timed, self.again, self.sum_masks = True, config.images_again, not config.replace_mask
+            self.sharp = config.sharp
         self.packing = Lock()
         self.seen: tuple[tuple[int, int], ...] = ()  # the weights as they were when they were packed: not yet
 
@@ -254,7 +255,7 @@ class Fast:
             block: Any = self.net.get_submodule(f"block{i}")
             channels = block.conv0[0][0].in_channels
             order = _order(channels, self.features, timed=self.timed, again=self.again and i > 0)
-            outputs = FEATURES_AFTER + (self.carried if i + 1 < len(self.scales) else 0)
+            outputs = FEATURES_AFTER + (self.carried if i + 1 < len(self.scales) else GATES * self.sharp)
             self.blocks.append(_Block(block, order, outputs))
         encode: Any = self.net.encode if self.features else None
         self.encoder = None if encode is None else _Encoder(encode)
@@ -311,7 +312,7 @@ class Fast:
 
             tail = block(source, height // factor, width // factor)
             estimate.add(tail, factor if block.shuffle else 2 * factor, 2 if block.shuffle else 1)
-        image, flow, mask = estimate.finish()
+        image, flow, mask = estimate.finish(sharp=self.sharp)
         if self.unet is not None:
             image = (image + self._residual(estimate, features0, features1, flow)).clamp_(0, 1)
         return Prediction(image, flow, mask)

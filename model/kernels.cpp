@@ -260,6 +260,34 @@ struct Estimate {
         for (int64_t c = 0; c < n; c++, p += sizeof(T) / sizeof(float))
             out[c] += w00 * load<T>(p) + w01 * load<T>(p + right) + w10 * load<T>(p + down) + w11 * load<T>(p + right + down);
     }
+
+    // The four pixels around one coordinate, within the frame, and their weights (Keys, 1981, a = -0.75)
+    static void cubics(int64_t at, float shift, int64_t size, int64_t* places, float* weights) {
+        const float v = at + shift, last = static_cast<float>(size + 1);
+        const float s = std::min(v > -2 ? v : -2.0f, last);  // farther out all four are the border
+        const float whole = std::floor(s), f = s - whole, a = -0.75f;
+        for (int64_t i = 0; i < 4; i++) {
+            const float d = std::abs(f + 1 - i);
+            weights[i] = d <= 1 ? ((a + 2) * d - (a + 3)) * d * d + 1 : ((a * d - 5 * a) * d + 8 * a) * d - 4 * a;
+            places[i] = std::clamp<int64_t>(static_cast<int64_t>(whole) - 1 + i, 0, size - 1);
+        }
+    }
+
+    // The colours of side[y + flow_y, x + flow_x] by cubics
+    V4 cubic(const float* side, int64_t b, int64_t y, int64_t x, float flow_x, float flow_y) const {
+        int64_t xs[4], ys[4];
+        float wx[4], wy[4];
+        cubics(x, flow_x, width, xs, wx);
+        cubics(y, flow_y, height, ys, wy);
+        V4 total = {};
+        for (int64_t j = 0; j < 4; j++) {
+            const float* line = side + (b * height + ys[j]) * width * stride;
+            V4 row = {};
+            for (int64_t i = 0; i < 4; i++) row += wx[i] * load<V4>(line + xs[i] * stride);
+            total += wy[j] * row;
+        }
+        return total;
+    }
 };
 
 struct Inputs : Estimate {
@@ -369,8 +397,9 @@ void block_inputs(float* out, const float* side0, const float* side1, const int6
 }
 
 // The whole estimate at the frame's size, planes: image (batch,3,H,W), flow (batch,4,H,W), mask (batch,1,H,W) in 0..1.
+// sharp: the last change brings after its mask how far each side is sampled by cubics.
 void finish(float* image, float* flow, float* mask, const float* side0, const float* side1,
-            const int64_t* size, const Change* changes, int64_t count, int64_t sum, int64_t threads) {
+            const int64_t* size, const Change* changes, int64_t count, int64_t sum, int64_t sharp, int64_t threads) {
     const Estimate all(side0, side1, size, changes, count);
     const int64_t plane = all.height * all.width;
 #pragma omp parallel for num_threads(threads)
@@ -390,6 +419,14 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
             }
         }
         for (int64_t x = 0; x < all.width; x++) m[x] = 1 / (1 + std::exp(-m[x]));
+        const Change& last = changes[count - 1];
+        if (sharp) last.row(b, Place(y, last.factor, last.height), 5, 2, 1, brought);
+        const auto sharpen = [&](const float* side, int64_t c, int64_t x, const float* f, V4& warped) {
+            const Place& place = all.columns[count - 1][x];
+            const float v = brought[2 * place.first + c], next = brought[2 * place.second + c];
+            const float share = 2 / (1 + std::exp(-(v + place.weight * (next - v))));
+            warped += share * (all.cubic(side, b, y, x, f[0], f[1]) - warped);
+        };
         float* colour = image + 3 * b * plane + y * all.width;
         float* moved = flow + 4 * b * plane + y * all.width;
         for (int64_t x = 0; x < all.width; x++) {
@@ -397,6 +434,10 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
             V4 warped0 = {}, warped1 = {};
             all.add<V4, 1>(side0, b, y, x, f[0], f[1], 1, &warped0);
             all.add<V4, 1>(side1, b, y, x, f[2], f[3], 1, &warped1);
+            if (sharp) {
+                sharpen(side0, 0, x, f, warped0);
+                sharpen(side1, 1, x, f + 2, warped1);
+            }
             const V4 blended = warped1 + m[x] * (warped0 - warped1);
             for (int64_t c = 0; c < 3; c++) colour[c * plane + x] = blended[c];
             for (int64_t c = 0; c < 4; c++) moved[c * plane + x] = f[c];

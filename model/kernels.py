@@ -188,11 +188,14 @@ class Estimate:
         _call("block_inputs", out, *arguments)
         return out
 
-    def finish(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The blended image (B,3,H,W), the flow (B,4,H,W) px and the mask (B,1,H,W) in 0..1."""
+    def finish(self, *, sharp: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """The blended image (B,3,H,W), the flow (B,4,H,W) px and the mask (B,1,H,W) in 0..1.
+
+        `sharp`: the last tail has two channels more, how far each side is sampled by cubics (IFNet_v4.sharpness).
+        """
         b, _, height, width = self.sides[0].shape
         made = [self.sides[0].new_empty(b, channels, height, width) for channels in (3, 4, 1)]
-        _call("finish", *made, *self._arguments(), int(self.sum_masks))
+        _call("finish", *made, *self._arguments(), int(self.sum_masks), int(sharp))
         return made[0], made[1], made[2]
 
 

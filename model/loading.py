@@ -85,7 +85,8 @@ def _v4_version(state: State) -> Version:
     config = read_config(state)
     refine = "unet.conv.weight" in state and not config.shuffle
     config = replace(config, refine=refine)
-    name = next((n for n, known in PUBLISHED.items() if replace(known, refine=refine) == config), None)
+    plain = replace(config, sharp=False)
+    name = next((n for n, known in PUBLISHED.items() if replace(known, refine=refine) == plain), None)
     if name is None:
         name = f"v4 (not a published one; widths {', '.join(map(str, config.channels))})"
     ignored = TRAINING_ONLY if refine else TRAINING_ONLY + REFINEMENT

@@ -100,6 +100,7 @@ def _read_config(state: Mapping[str, Tensor], count: int) -> IFNetConfig:
     return IFNetConfig(
         channels,
         scales,
+        sharp="sharp" in state,
         outputs=outputs,
         shuffle=shuffle,
         act="prelu" if prelu else "leaky",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.errors import UserError
 from model.IFNet import IFNet
-from model.IFNet_v4 import IFNet_v4
+from model.IFNet_v4 import FEATURES_AFTER, GATES, IFNet_v4
 from model.layers import Prediction
 from model.loss import LapLoss, flow_loss, mask_loss
 from model.muon import Muon
@@ -56,16 +56,18 @@ class Losses(NamedTuple):
     mask: Tensor
 
 
-def build(arch: str, teachers: Collection[str] = ()) -> tuple[IFNet | IFNet_v4, Recipe, int]:
+def build(arch: str, teachers: Collection[str] = (), *, sharp: bool = False) -> tuple[IFNet | IFNet_v4, Recipe, int]:
     """The network named by --arch, with its recipe and the size of its crops."""
     if arch in ("rife", "rife_m"):
         return IFNet(timed=arch == "rife_m"), Recipe(distillation=0.01 if arch == "rife" else 0.005), 224
     config = next((c for names, c in PUBLISHED.items() if _among(arch.removeprefix("v"), names)), None)
     if config is None:
         raise UserError(f"--arch {arch}: known are rife, rife_m, and v before one of {', '.join(PUBLISHED)}")
+    if sharp and config.carried < GATES:
+        raise UserError(f"--sharp: the last block of {arch} has no outputs to spare; v4.22 and later do")
     # crops of 256: on 128 the coarsest block sees a map of 2x2, learns its border, and fails on whole frames
     recipe = Recipe(peak=4e-4, warmup=500, processes=1, clip=1.0, deep=0.3, flow=0.02, mask=0.02, anneal=0.1)
-    return IFNet_v4(config, teachers=teachers), recipe, 256
+    return IFNet_v4(replace(config, sharp=sharp), teachers=teachers), recipe, 256
 
 
 def _among(name: str, names: str) -> bool:
@@ -102,6 +104,17 @@ def inherit(net: IFNet_v4, source: int, target: int) -> None:
             old = old.narrow(inputs, 0, known)
         new[tuple(slice(size) for size in old.shape)] = old
     net.get_submodule(f"block{target}").load_state_dict(fresh)
+
+
+def add_gates(state: Sample, blocks: int) -> Sample:
+    """Weights of a network without gates -> with them, all half open: it samples by cubics everywhere."""
+    state = {**state, "sharp": torch.ones(())}
+    rows = slice(4 * FEATURES_AFTER, 4 * (FEATURES_AFTER + GATES))  # of the tail before its pixel shuffle
+    for key, index in (("weight", (slice(None), rows)), ("bias", (rows,))):
+        name = f"block{blocks - 1}.lastconv.0.{key}"
+        state[name] = state[name].clone()
+        state[name][index] = 0
+    return state
 
 
 def open_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -5,11 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """out[y, x] = image[y + flow_y, x + flow_x], bilinear, the border repeated (upstream model/warplayer.py).
+def warp(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """out[y, x] = image[y + flow_y, x + flow_x], the border repeated (upstream model/warplayer.py).
 
     image (B,C,H,W), flow (B,2,H,W) in pixels, x right, y down -> (B,C,H,W). Coordinates are float32 whatever the
-    dtype of the image: half precision cannot name the pixels of a frame wider than 2048.
+    dtype of the image: half precision cannot name the pixels of a frame wider than 2048. `mode` may be "bicubic" (Keys,
+    1981, with a = -0.75), which keeps detail that bilinear samples between pixels lose.
     """
     h, w = flow.shape[2:]
     xs = torch.arange(w, dtype=torch.float32, device=flow.device)
@@ -22,7 +23,7 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     border = "border"
     if grid.device.type == "mps":  # has no border mode; a grid clamped to the centres of the edge is the same
         grid, border = grid.clamp(-1, 1), "zeros"
-    out = F.grid_sample(image.float(), grid, "bilinear", border, align_corners=True)
+    out = F.grid_sample(image.float(), grid, mode, border, align_corners=True)
     return out.to(image.dtype)
 
 

@@ -109,7 +109,7 @@ def run_op(case: dict[str, Any], inputs: dict[str, np.ndarray]) -> Outputs | Non
     tensors: list[Tensor] = [torch.from_numpy(inputs[key]) for key in case["inputs"] if case["op"] != "yuv420_read"]
     match case["op"]:
         case "warp":
-            return {"out": warp(*tensors)}
+            return {"out": warp(tensors[0], tensors[1])}
         case "laplacian_pyramid":
             bands = laplacian_pyramid(tensors[0], gauss_kernel(tensors[0].shape[1]), case["levels"])
             return {f"level{i}": band for i, band in enumerate(bands)}

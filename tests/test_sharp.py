@@ -1,0 +1,79 @@
+"""The last blend sampled by cubics, where weights say so: OpenCV's, exact where nothing moves, alike in kernels."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from model import kernels
+from model.errors import UserError
+from model.fast import Fast
+from model.IFNet_v4 import IFNet_v4
+from model.loading import build as build_network
+from model.loading import detect_version
+from model.published import PUBLISHED
+from model.training import add_gates, build
+from model.warp import warp
+
+SHARP = replace(PUBLISHED["4.25, 4.26"], sharp=True)
+
+
+def sharp_net() -> IFNet_v4:
+    torch.manual_seed(3)
+    net = IFNet_v4(SHARP).eval()
+    with torch.no_grad():  # flows and gates of some size
+        net.get_parameter("block4.lastconv.0.weight").mul_(3)
+    return net
+
+
+@pytest.mark.parametrize("shift", [(0.5, 0.25), (-3.75, 2.0), (7.0, -11.5)])
+def test_bicubic_warp_is_opencv_s(shift: tuple[float, float]) -> None:
+    image = np.random.default_rng(1).random((40, 56, 3), np.float32)
+    x, y = np.meshgrid(np.arange(56, dtype=np.float32), np.arange(40, dtype=np.float32))
+    known = cv2.remap(image, x + shift[0], y + shift[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    flow = torch.tensor(shift).view(1, 2, 1, 1).expand(1, 2, 40, 56)
+    made = warp(torch.from_numpy(image.transpose(2, 0, 1))[None], flow, "bicubic")
+    assert np.abs(made[0].permute(1, 2, 0).numpy() - known).max() < 2e-5
+
+
+def test_half_open_gates_are_cubics_everywhere() -> None:
+    plain = IFNet_v4(replace(SHARP, sharp=False)).eval()
+    state = add_gates(plain.state_dict(), 5)
+    version = detect_version(state)
+    net = build_network(version, state).eval()
+    assert version.name == detect_version(plain.state_dict()).name
+    img0, img1 = torch.rand(2, 1, 3, 128, 128)
+    with torch.no_grad():
+        out, bilinear = net(img0, img1, 0.5), plain(img0, img1, 0.5)
+    w0, w1 = warp(img0, out.flow[:, :2], "bicubic"), warp(img1, out.flow[:, 2:], "bicubic")
+    assert torch.allclose(out.image, w1 + out.mask * (w0 - w1), atol=1e-5)
+    assert torch.equal(out.flow, bilinear.flow)
+    assert not torch.allclose(out.image, bilinear.image, atol=1e-3)
+
+
+def test_whole_pixels_stay_what_they_are() -> None:
+    image = torch.rand(1, 3, 64, 64)
+    for flow, moved in (((0, 0), image), ((2, 0), image[..., [*range(2, 64), 63, 63]])):
+        made = warp(image, torch.tensor(flow).view(1, 2, 1, 1).expand(1, 2, 64, 64), "bicubic")
+        assert torch.allclose(made, moved, atol=1e-4)
+
+
+@pytest.mark.skipif(not kernels.available(), reason="no compiler, or a CPU without AVX2")
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_kernels_sample_alike(scale: float) -> None:
+    net = sharp_net()
+    fast = Fast(net)
+    img0, img1 = torch.rand(2, 2, 3, 128, 256)
+    with torch.inference_mode():
+        known = net(img0, img1, 0.3, scale=scale)
+        made = fast(img0, img1, 0.3, fast.frame_features(img0), fast.frame_features(img1), scale=scale)
+    assert known.flow.abs().max() > 0.5
+    assert (known.image - made.image).abs().max() < 2e-4  # noise, the hardest picture
+    assert (known.flow - made.flow).abs().max() < 2e-4
+
+
+def test_networks_without_outputs_to_spare_refuse() -> None:
+    with pytest.raises(UserError, match="--sharp"):
+        build("v4.6", sharp=True)
