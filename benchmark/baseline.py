@@ -26,7 +26,7 @@ def _resize(x: Tensor, factor: float) -> Tensor:
     return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
-def _warp(image: Tensor, flow: Tensor, grids: dict[tuple[int, ...], Tensor]) -> Tensor:
+def _warp(image: Tensor, flow: Tensor, grids: dict[tuple[int, ...], Tensor], mode: str = "bilinear") -> Tensor:
     """Upstream normalises the grid and the flow apart and keeps the grid."""
     b, _, h, w = flow.shape
     if (b, h, w) not in grids:
@@ -34,7 +34,7 @@ def _warp(image: Tensor, flow: Tensor, grids: dict[tuple[int, ...], Tensor]) -> 
         grids[b, h, w] = torch.stack((xs, ys)).expand(b, 2, h, w).to(flow.device)
     flow = torch.cat((flow[:, :1] / ((w - 1) / 2), flow[:, 1:2] / ((h - 1) / 2)), 1)
     grid = (grids[b, h, w] + flow).permute(0, 2, 3, 1)
-    return F.grid_sample(image, grid, "bilinear", "border", align_corners=True)
+    return F.grid_sample(image, grid, mode, "border", align_corners=True)
 
 
 class _Conv(nn.Sequential):
@@ -167,11 +167,11 @@ class _Head(nn.Module):
 class _V4(nn.Module):
     """4.25 and what shares its graph (4.26, lite, heavy)."""
 
-    def __init__(self, widths: tuple[int, ...], scales: tuple[int, ...], head: tuple[int, int]) -> None:
+    def __init__(self, widths: tuple[int, ...], scales: tuple[int, ...], head: tuple[int, int], *, sharp: bool) -> None:
         super().__init__()
         for i, width in enumerate(widths):
             self.add_module(f"block{i}", _Block((20 if i else 7) + 2 * head[1], width, 13, v4=True))
-        self.scales = scales
+        self.scales, self.sharp = scales, sharp
         self.encode = _Head(*head)
         self.grids: dict[tuple[int, ...], Tensor] = {}
 
@@ -186,6 +186,10 @@ class _V4(nn.Module):
             change, mask, features = self.get_submodule(f"block{i}")(inputs, flow, factor / scale)
             flow = flow + change
             warped0, warped1 = _warp(img0, flow[:, :2], self.grids), _warp(img1, flow[:, 2:4], self.grids)
+        if self.sharp:  # our own weights only
+            gate0, gate1 = (2 * torch.sigmoid(features[:, :2])).split(1, 1)
+            warped0 = warped0 + gate0 * (_warp(img0, flow[:, :2], self.grids, "bicubic") - warped0)
+            warped1 = warped1 + gate1 * (_warp(img1, flow[:, 2:4], self.grids, "bicubic") - warped1)
         mask = torch.sigmoid(mask)
         return warped0 * mask + warped1 * (1 - mask)
 
@@ -224,7 +228,7 @@ def _plain_net(net: nn.Module) -> nn.Module | None:
         return _Paper(timed=net.timed)
     if isinstance(net, IFNet_v4) and net.config.encoder == "H3" and net.config.outputs == 13:
         config = net.config
-        return _V4(config.channels, config.scales, (config.encoder_width, config.encoder_channels))
+        return _V4(config.channels, config.scales, (config.encoder_width, config.encoder_channels), sharp=config.sharp)
     return None
 
 

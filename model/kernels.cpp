@@ -261,30 +261,32 @@ struct Estimate {
             out[c] += w00 * load<T>(p) + w01 * load<T>(p + right) + w10 * load<T>(p + down) + w11 * load<T>(p + right + down);
     }
 
-    // The four pixels around one coordinate, within the frame, and their weights (Keys, 1981, a = -0.75)
-    static void cubics(int64_t at, float shift, int64_t size, int64_t* places, float* weights) {
+    // The first of four pixels along a coordinate, from -3 to size, and the weights of all (Keys, 1981, a = -0.75)
+    static int64_t cubics(int64_t at, float shift, int64_t size, V4& weights) {
         const float v = at + shift, last = static_cast<float>(size + 1);
         const float s = std::min(v > -2 ? v : -2.0f, last);  // farther out all four are the border
-        const float whole = std::floor(s), f = s - whole, a = -0.75f;
-        for (int64_t i = 0; i < 4; i++) {
-            const float d = std::abs(f + 1 - i);
-            weights[i] = d <= 1 ? ((a + 2) * d - (a + 3)) * d * d + 1 : ((a * d - 5 * a) * d + 8 * a) * d - 4 * a;
-            places[i] = std::clamp<int64_t>(static_cast<int64_t>(whole) - 1 + i, 0, size - 1);
-        }
+        const float whole = std::floor(s), f = s - whole;
+        constexpr float a = -0.75f;
+        const V4 ones = {0, 1, 0, 0}, linear = {a, 0, -a, 0}, squares = {-2 * a, -a - 3, 2 * a + 3, a},
+                     cubes = {a, a + 2, -a - 2, -a};
+        weights = ones + f * (linear + f * (squares + f * cubes));
+        return static_cast<int64_t>(whole) - 1;
     }
 
-    // The colours of side[y + flow_y, x + flow_x] by cubics
+    // The colours of side[y + flow_y, x + flow_x] by cubics, the border repeated
     V4 cubic(const float* side, int64_t b, int64_t y, int64_t x, float flow_x, float flow_y) const {
-        int64_t xs[4], ys[4];
-        float wx[4], wy[4];
-        cubics(x, flow_x, width, xs, wx);
-        cubics(y, flow_y, height, ys, wy);
-        V4 total = {};
+        V4 across, down, total = {};
+        const int64_t left = cubics(x, flow_x, width, across), top = cubics(y, flow_y, height, down);
+        const bool inside = left >= 0 && left + 3 < width;
         for (int64_t j = 0; j < 4; j++) {
-            const float* line = side + (b * height + ys[j]) * width * stride;
+            const float* line = side + (b * height + std::clamp<int64_t>(top + j, 0, height - 1)) * width * stride;
             V4 row = {};
-            for (int64_t i = 0; i < 4; i++) row += wx[i] * load<V4>(line + xs[i] * stride);
-            total += wy[j] * row;
+            if (inside)
+                for (int64_t i = 0; i < 4; i++) row += across[i] * load<V4>(line + (left + i) * stride);
+            else
+                for (int64_t i = 0; i < 4; i++)
+                    row += across[i] * load<V4>(line + std::clamp<int64_t>(left + i, 0, width - 1) * stride);
+            total += down[j] * row;
         }
         return total;
     }
