@@ -78,7 +78,7 @@ class IFNet(nn.Module):
         inputs: Sequence[Tensor] = planes
         flows, merged, masks = [], [], []
         for block, factor in zip((self.block0, self.block1, self.block2), scales, strict=True):
-            change, mask_change, _ = block(torch.cat(tuple(inputs), 1), flow, factor / scale)
+            change, mask_change, _ = block([torch.cat(tuple(inputs), 1)], flow, factor / scale)
             flow = change if flow is None else flow + change
             mask = mask_change if mask is None else mask + mask_change
             warped0, warped1 = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:4])
@@ -106,7 +106,7 @@ class IFNet(nn.Module):
         flows: list[Tensor],
         merged: list[Tensor],
     ) -> Teaching:
-        change, mask_change, _ = self.block_tea(torch.cat((*inputs, gt), 1), flows[-1], 1)
+        change, mask_change, _ = self.block_tea([torch.cat((*inputs, gt), 1)], flows[-1], 1)
         flow = flows[-1] + change
         warped0, warped1 = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:4])
         mask = torch.sigmoid(mask + mask_change)

@@ -95,11 +95,8 @@ class _Side(NamedTuple):
     features: Tensor  # (B,E,H,W), E may be 0
 
     def warped(self, flow: Tensor) -> "_Side":
-        """Both moved by (B,2,H,W) px in one pass."""
-        if not self.features.shape[1]:
-            return _Side(warp(self.image, flow), self.features)
-        # split, not slices: the gradient of each slice is a whole tensor of zeros with a copy in it
-        return _Side(*warp(torch.cat(self, 1), flow).split((3, self.features.shape[1]), 1))
+        """Both moved by (B,2,H,W) px; apart, since no gradient is wanted of an image."""
+        return _Side(warp(self.image, flow), warp(self.features, flow) if self.features.shape[1] else self.features)
 
 
 class _State(NamedTuple):
@@ -107,7 +104,7 @@ class _State(NamedTuple):
 
     flow: Tensor  # (B,4,H,W) px
     mask: Tensor  # (B,1,H,W) logits
-    carried: Tensor | None  # (B,8,H,W) features for the next block, not warped
+    carried: Tensor | None  # (B,8,h,w) features for the next block, at the size of their own, not warped
     warped0: _Side
     warped1: _Side
     change: Tensor  # (B,4,H,W) px, what this block said before any ensemble
@@ -277,8 +274,7 @@ class IFNet_v4(nn.Module):
         """
         img0, img1 = (side.image for side in sides)
         if hasattr(self, "block_tea"):
-            inputs = torch.cat((self._inputs(sides, t, state), gt), 1)
-            change, mask, _ = self.block_tea(inputs, state.flow, scale)
+            change, mask, _ = self.block_tea((*self._inputs(sides, t, state), gt), state.flow, scale)
             flow = state.flow + change
             mask = torch.sigmoid(mask if self.config.replace_mask else state.mask + mask)
             taught = blend(warp(img0, flow[:, :2]), warp(img1, flow[:, 2:4]), mask)
@@ -286,17 +282,17 @@ class IFNet_v4(nn.Module):
         if hasattr(self, "teacher"):
             yield self.teacher(img0, img1, gt, made.flows, made.masks, made.merged)
 
-    def _inputs(self, sides: tuple[_Side, ...], t: Tensor, state: _State | None) -> Tensor:
-        """What a block sees besides the flow: (B,7+2E,H,W) at first, then (B,8+2E+carried,H,W)."""
+    def _inputs(self, sides: tuple[_Side, ...], t: Tensor, state: _State | None) -> list[Tensor]:
+        """What a block sees besides the flow: (B,7+2E,H,W) at first, then (B,8+2E,H,W) and what was carried on."""
         side0, side1 = sides if state is None else (state.warped0, state.warped1)
         if state is not None and self.config.images_again:
-            return torch.cat((sides[0].image, sides[1].image, t, side0.image, side1.image, state.mask), 1)
+            return [sides[0].image, sides[1].image, t, side0.image, side1.image, state.mask]
         parts = [side0.image, side1.image, side0.features, side1.features, t]
         if state is not None:
             parts.append(state.mask)
             if state.carried is not None:
                 parts.append(state.carried)
-        return torch.cat(parts, 1)
+        return [part for part in parts if part.shape[1]]
 
     def _residual(self, img0: Tensor, img1: Tensor, state: _State) -> Tensor:
         context0 = self.contextnet(img0, state.flow[:, :2])

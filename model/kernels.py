@@ -16,9 +16,11 @@ import warnings
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -216,6 +218,30 @@ def warp(image: Tensor, flow: Tensor, out: Tensor) -> None:
     image, flow = image.contiguous(memory_format=torch.channels_last), flow.contiguous()
     size = _longs(b, height, width, channels)
     _call("warp", out, image, flow, size, 2 * height * width, out.stride(3))
+
+
+def warp_planes(planes: Tensor, flow: Tensor) -> Tensor:
+    """warp.warp of planes (B,C,H,W) in their usual order, H and W at least 2, with its gradients: for training."""
+    made: Tensor = _Warp.apply(planes, flow)
+    return made
+
+
+class _Warp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor, flow: Tensor) -> Tensor:
+        planes, flow = planes.contiguous(), flow.contiguous()
+        ctx.save_for_backward(planes, flow)
+        out = torch.empty_like(planes)
+        _call("warp_planes", out, planes, flow, _longs(*planes.shape))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_out: Tensor) -> tuple[Tensor | None, Tensor]:
+        planes, flow = ctx.saved_tensors
+        of_flow, of_planes = torch.empty_like(flow), torch.empty_like(planes) if ctx.needs_input_grad[0] else None
+        _call("warp_planes_backward", of_flow, of_planes, of_out.contiguous(), planes, flow, _longs(*planes.shape))
+        return of_planes, of_flow
 
 
 def activate(x: Tensor, slope: Tensor, out: Tensor | None = None) -> Tensor:

@@ -108,19 +108,26 @@ class IFBlock(nn.Module):
         # the tail ends at this fraction of the block's own size: what is left is done by resizing
         self.remaining = first_stride * (1 if shuffle else 2) // 2
 
-    def forward(self, x: Tensor, flow: Tensor | None, scale: float) -> tuple[Tensor, Tensor, Tensor | None]:
-        """x (B,C,H,W) and flow (B,4,H,W) px -> change of flow (B,4,H,W) px, mask logits (B,1,H,W), features or None."""
-        x = resize(x, 1 / scale)
+    def forward(
+        self, parts: Sequence[Tensor], flow: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Parts (B,C,h,w), the first of them (B,C,H,W), and flow (B,4,H,W) px
+        -> change of flow (B,4,H,W) px, mask logits (B,1,H,W), features for the next block, (B,C,H,W)/scale, or None.
+
+        A part may have any size. That of the features is the coarser block's own: resized from there at once they are
+        the same as by way of the frame's size.
+        """
+        width = parts[0].shape[3] / scale
+        inputs = [resize(part, width / part.shape[3]) for part in parts]
         if flow is not None:
-            x = torch.cat((x, resize_flow(flow, 1 / scale)), 1)
-        x = self.conv0(entering(x, self))  # (B,width,h/4,w/4)
+            inputs.append(resize_flow(flow, 1 / scale))
+        x = self.conv0(entering(torch.cat(inputs, 1), self))  # (B,width,h/4,w/4)
         x = self.convblock(x) + x if self.skip else self.convblock(x)
         x = self.lastconv(x).float().contiguous()  # (B,outputs,h,w) / remaining
         # split, not slices: the gradient of each slice is a whole tensor of zeros with a copy in it
-        change, rest = x.split((4, x.shape[1] - 4), 1)
-        rest = resize(rest, scale * self.remaining)  # (B,outputs-4,H,W)
-        mask, features = rest.split((1, rest.shape[1] - 1), 1)
-        return resize_flow(change, scale * self.remaining), mask, features if features.shape[1] > 1 else None
+        change, mask, features = x.split((4, 1, x.shape[1] - 5), 1)
+        factor = scale * self.remaining
+        return resize_flow(change, factor), resize(mask, factor), features if features.shape[1] > 1 else None
 
 
 def blend(warped0: Tensor, warped1: Tensor, mask: Tensor) -> Tensor:

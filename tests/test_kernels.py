@@ -63,6 +63,36 @@ def test_a_flow_that_is_no_number_reads_within_the_image() -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("channels", [3, 8])
+def test_training_has_the_gradients_of_float64(channels: int) -> None:
+    image = noise(2, channels, 21, 30).contiguous().requires_grad_()
+    flow = (8 * noise(2, 2, 21, 30, seed=1)).contiguous().requires_grad_()  # far over the border too
+    weight = noise(2, channels, 21, 30, seed=2)
+    ys, xs = torch.meshgrid(torch.arange(21.0).double(), torch.arange(30.0).double(), indexing="ij")
+    exact_image, exact_flow = image.detach().double().requires_grad_(), flow.detach().double().requires_grad_()
+    grid = torch.stack(((xs + exact_flow[:, 0]) * 2 / 29 - 1, (ys + exact_flow[:, 1]) * 2 / 20 - 1), 3)
+    exact = F.grid_sample(exact_image, grid, "bilinear", "border", align_corners=True)
+    expected = torch.autograd.grad((exact * weight).sum(), (exact_image, exact_flow))
+
+    out = kernels.warp_planes(image, flow)
+    torch.testing.assert_close(out.double(), exact, rtol=0, atol=1e-5)
+    for made, wanted in zip(torch.autograd.grad((out * weight).sum(), (image, flow)), expected, strict=True):
+        torch.testing.assert_close(made.double(), wanted, rtol=0, atol=1e-4)
+    (alone,) = torch.autograd.grad((kernels.warp_planes(image.detach(), flow) * weight).sum(), flow)
+    torch.testing.assert_close(alone.double(), expected[1], rtol=0, atol=1e-4)
+
+
+@needs_kernels
+def test_no_gradient_where_the_border_is_repeated() -> None:
+    image = noise(1, 3, 6, 7).contiguous()
+    for x, y in ((-9.0, 0.5), (9.0, 0.5), (0.5, -9.0), (0.5, 9.0), (float("nan"), 0.5)):
+        flow = torch.tensor([x, y]).view(1, 2, 1, 1).repeat(1, 1, 6, 7).requires_grad_()
+        (moved,) = torch.autograd.grad(kernels.warp_planes(image, flow).sum(), flow)
+        assert (moved[:, 0 if abs(x) != 0.5 else 1] == 0).all()
+        assert moved.isfinite().all()
+
+
+@needs_kernels
 def test_activate_has_a_slope_a_channel() -> None:
     x, slope = noise(2, 10, 3, 4), noise(10, seed=1)
     expected = F.prelu(x, slope)
