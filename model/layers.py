@@ -115,10 +115,12 @@ class IFBlock(nn.Module):
         -> change of flow (B,4,H,W) px, mask logits (B,1,H,W), features for the next block, (B,C,H,W)/scale, or None.
 
         A part may have any size. That of the features is the coarser block's own: resized from there at once they are
-        the same as by way of the frame's size.
+        the same as by way of the frame's size, unless the block's is larger than that.
         """
-        width = parts[0].shape[3] / scale
-        inputs = [resize(part, width / part.shape[3]) for part in parts]
+        frame = parts[0].shape[3]
+        if scale < 1:
+            parts = [resize(part, frame / part.shape[3]) for part in parts]
+        inputs = [resize(part, frame / scale / part.shape[3]) for part in parts]
         if flow is not None:
             inputs.append(resize_flow(flow, 1 / scale))
         x = self.conv0(entering(torch.cat(inputs, 1), self))  # (B,width,h/4,w/4)

@@ -15,7 +15,7 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
     1981, with a = -0.75), which keeps detail that bilinear samples between pixels lose.
     """
     h, w = flow.shape[2:]
-    if _trains(image, flow) and min(h, w) > 1 and kernels.available():
+    if mode == "bilinear" and _trains(image, flow) and min(h, w) > 1 and kernels.available():
         return kernels.warp_planes(image, flow)
     xs = torch.arange(w, dtype=torch.float32, device=flow.device)
     ys = torch.arange(h, dtype=torch.float32, device=flow.device)

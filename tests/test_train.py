@@ -172,8 +172,8 @@ def test_a_block_takes_over_what_a_narrower_one_computes(monkeypatch: pytest.Mon
     training.inherit(net, 1, 0)
     x = torch.rand(1, net.config.inputs[0], 32, 32)
     zeros = x.new_zeros(1, net.config.inputs[1] - net.config.inputs[0] - 4, 32, 32)
-    wide = net.get_submodule("block0")(x, None, 1.0)
-    narrow = net.get_submodule("block1")(torch.cat((x, zeros), 1), x.new_zeros(1, 4, 32, 32), 1.0)
+    wide = net.get_submodule("block0")([x], None, 1.0)
+    narrow = net.get_submodule("block1")([x, zeros], x.new_zeros(1, 4, 32, 32), 1.0)
     for made, expected in zip(wide, narrow, strict=True):
         assert torch.allclose(made, expected, atol=1e-6)
 
