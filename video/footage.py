@@ -53,7 +53,7 @@ class Clips:
         frames = (self.small if weak else self.clips)[clip][0]
         n2 = min(n0 + int(rng.choice(SPANS, p=SPAN_SHARES)), last - 1)
         n1 = (n0 + n2) // 2 if rng.random() < 0.5 else int(rng.integers(n0 + 1, n2))
-        pictures = cut_out(rng, [frames[n] for n in (n0, n1, n2)], self.size, (0.9, 1.2) if weak else (0.55, 1.4))
+        pictures = cut_out(rng, [frames[n] for n in (n0, n1, n2)], self.size, (0.9, 1.2) if weak else (0.45, 1.2))
         if rng.random() < 0.1:
             pictures = compress(rng, pictures)
         timestep = (n1 - n0) / (n2 - n0)
@@ -66,10 +66,10 @@ class Clips:
 def cut_out(
     rng: np.random.Generator, frames: Sequence[Picture], size: int, zooms: tuple[float, float]
 ) -> list[Picture]:
-    """The same random square of each frame, shown at a random zoom, or often at 1, where no resampling is needed."""
+    """The same random square of each frame, shown at a random zoom, or at times at 1, where no resampling is needed."""
     h, w = frames[0].shape[:2]
     zoom = max(np.exp(rng.uniform(*np.log(zooms))), size / min(h, w))
-    if rng.random() < 0.4 and min(h, w) >= size:
+    if rng.random() < 0.25 and min(h, w) >= size:
         zoom = 1.0
     side = min(round(size / zoom), h, w)
     y, x = rng.integers(h - side + 1), rng.integers(w - side + 1)

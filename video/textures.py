@@ -62,9 +62,9 @@ def draw_shape(rng: np.random.Generator, kind: str, h: int, w: int) -> np.ndarra
 
 
 def cut_texture(rng: np.random.Generator, h: int, w: int, textures: Sequence[Picture]) -> np.ndarray:
-    """A piece (h,w,3) of a random picture, shown at 0.4 to 1.5 times its size, mirrored or its channels reversed."""
+    """A piece (h,w,3) of a random picture, shown at 0.3 to 1.2 times its size, mirrored or its channels reversed."""
     picture = textures[int(rng.integers(len(textures)))]
-    scale = max(np.exp(rng.uniform(np.log(0.4), np.log(1.5))), h / picture.shape[0], w / picture.shape[1])
+    scale = max(np.exp(rng.uniform(np.log(0.3), np.log(1.2))), h / picture.shape[0], w / picture.shape[1])
     rows, columns = min(int(h / scale), picture.shape[0]), min(int(w / scale), picture.shape[1])
     y, x = rng.integers(picture.shape[0] - rows + 1), rng.integers(picture.shape[1] - columns + 1)
     piece = picture[y : y + rows, x : x + columns]
