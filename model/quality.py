@@ -1,7 +1,7 @@
 """--quality: what fast, balanced and best mean, each by a measured table (benchmark/tradeoff.py).
 
 PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, on two AVX-512 cores, by the default
-weights before their last two trainings:
+weights before their last three trainings, without the sharp blend:
 
     scale 1       33.617   34.151    119    balanced
     scale 0.5     32.611   33.505     78    no preset: 1 dB for a third of the time
