@@ -98,6 +98,11 @@ class _Side(NamedTuple):
         """Both moved by (B,2,H,W) px; apart, since no gradient is wanted of an image."""
         return _Side(warp(self.image, flow), warp(self.features, flow) if self.features.shape[1] else self.features)
 
+    def sharpened(self, source: Tensor, flow: Tensor, gate: Tensor) -> "_Side":
+        """A side warped from that image (B,3,H,W), its image sampled as the gate (B,1,H,W) says, a logit: from bilinear
+        over cubic, half open, to twice as far."""
+        return self._replace(image=torch.lerp(self.image, warp(source, flow, "bicubic"), 2 * torch.sigmoid(gate)))
+
 
 class _State(NamedTuple):
     """Where the estimate stands after a block."""
@@ -133,16 +138,6 @@ def _block(config: IFNetConfig, inputs: int, width: int) -> IFBlock:
         outputs=config.outputs,
         shuffle=config.shuffle,
     )
-
-
-def sharpness(gate: Tensor) -> Tensor:
-    """What a gate says -> how far from bilinear (0) over cubic (1) to twice as far a frame is sampled."""
-    return 2 * torch.sigmoid(gate)
-
-
-def _sharp_warp(image: Tensor, flow: Tensor, share: Tensor) -> Tensor:
-    """image (B,3,H,W) warped by flow (B,2,H,W) px, sampled as (B,1,H,W) says; static parts stay as they are."""
-    return torch.lerp(warp(image, flow), warp(image, flow, "bicubic"), share)
 
 
 def _is_large(change: Tensor) -> bool:
@@ -256,13 +251,11 @@ class IFNet_v4(nn.Module):
         if state is not None:
             flow = state.flow + flow
             mask = mask if self.config.replace_mask else state.mask + mask
-        if self.config.sharp and i + 1 == len(self.config.channels):
-            assert carried is not None
-            gates = sharpness(resize(carried[:, :GATES], flow.shape[3] / carried.shape[3]))
-            pairs = zip(sides, flow.split(2, 1), gates.split(1, 1), strict=True)
-            warped0, warped1 = (_Side(_sharp_warp(side.image, half, gate), side.features) for side, half, gate in pairs)
-        else:
-            warped0, warped1 = (side.warped(half) for side, half in zip(sides, flow.split(2, 1), strict=True))
+        warped0, warped1 = (side.warped(half) for side, half in zip(sides, flow.split(2, 1), strict=True))
+        if self.config.sharp and carried is not None and i + 1 == len(self.config.channels):
+            gate0, gate1 = resize(carried[:, :GATES], flow.shape[3] / carried.shape[3]).split(1, 1)
+            warped0 = warped0.sharpened(sides[0].image, flow[:, :2], gate0)
+            warped1 = warped1.sharpened(sides[1].image, flow[:, 2:4], gate1)
         return _State(flow, mask, carried, warped0, warped1, change)
 
     def _teachings(

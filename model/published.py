@@ -100,7 +100,7 @@ def _read_config(state: Mapping[str, Tensor], count: int) -> IFNetConfig:
     return IFNetConfig(
         channels,
         scales,
-        sharp="sharp" in state,
+        sharp="sharp" in state and outputs > 6,  # smaller tails have no outputs to spare
         outputs=outputs,
         shuffle=shuffle,
         act="prelu" if prelu else "leaky",

@@ -1,13 +1,13 @@
 """--quality: what fast, balanced and best mean, each by a measured table (benchmark/tradeoff.py).
 
 PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, on two AVX-512 cores, by the default
-weights before their last three trainings, without the sharp blend:
+weights:
 
-    scale 1       33.617   34.151    119    balanced
-    scale 0.5     32.611   33.505     78    no preset: 1 dB for a third of the time
-    tta           33.716   34.283    247    best: 0.1 dB more for twice the time
-    scale 2       33.778   34.277   1059    no preset: nine times the time
-    bf16          33.617   34.150    342    no preset on a CPU: the kernels of float32 are faster
+    scale 1       34.527   34.424    122    balanced
+    scale 0.5     33.619   34.036     80    no preset: 0.6 dB for a third of the time
+    tta           34.752   34.467    262    best: 0.1 dB more for twice the time
+    scale 2       34.585   34.500   1086    no preset: nine times the time
+    bf16          34.524   34.425    334    no preset on a CPU: the kernels of float32 are faster
 
 The flow scale is a matter of size and motion, not of haste: --scale auto.
 """

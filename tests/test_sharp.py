@@ -77,3 +77,18 @@ def test_kernels_sample_alike(scale: float) -> None:
 def test_networks_without_outputs_to_spare_refuse() -> None:
     with pytest.raises(UserError, match="--sharp"):
         build("v4.6", sharp=True)
+
+
+def test_a_sharp_network_s_teacher_sees_what_a_plain_one_s_does() -> None:
+    torch.manual_seed(0)
+    plain = IFNet_v4(replace(SHARP, sharp=False), teachers=["gt"]).eval()
+    net = IFNet_v4(SHARP, teachers=["gt"]).eval()
+    net.load_state_dict(plain.state_dict(), strict=False)
+    seen: list[list[torch.Tensor]] = []
+    for one in (plain, net):
+        one.get_submodule("block_tea").register_forward_pre_hook(lambda _, inputs: seen.append(list(inputs[0])))
+        img0, gt, img1 = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            one(img0, img1, 0.5, gt=gt)
+    for expected, made in zip(seen[0][2:], seen[1][2:], strict=True):  # all but the two images
+        assert torch.equal(made, expected)
