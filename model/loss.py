@@ -9,6 +9,7 @@ from torch import Tensor, nn
 LAP_LEVELS = 5
 DISTILL_MARGIN = 0.01  # the student learns from the teacher only where its error is larger by this much
 LARGEST_FLOW = 150  # px; longer ones (points that perspective sends to infinity) teach nothing
+PSNR_LIMIT = 50.0  # dB: rounding leaves no more to be gained
 GREY = (0.2989, 0.5870, 0.1140)  # BT.601 luma, of images in RGB
 
 
@@ -54,6 +55,12 @@ class LapLoss(nn.Module):
         # linear: the pyramid of the difference is the difference of the pyramids, at half the work
         bands = laplacian_pyramid(pred - gt, kernel, self.max_levels)
         return torch.stack([band.abs().mean() for band in bands]).sum()
+
+
+def psnr_loss(pred: Tensor, gt: Tensor) -> Tensor:
+    """(B,C,H,W) twice, 0..1 -> minus the mean over samples of their PSNR in dB, which nears PSNR_LIMIT and no more."""
+    error = (pred - gt).square().mean((1, 2, 3))
+    return 10 * torch.log10(error + 10 ** (-PSNR_LIMIT / 10)).mean()
 
 
 class EPE(nn.Module):

@@ -14,7 +14,7 @@ from model.errors import UserError
 from model.IFNet import IFNet
 from model.IFNet_v4 import FEATURES_AFTER, GATES, IFNet_v4
 from model.layers import Prediction
-from model.loss import LapLoss, flow_loss, mask_loss
+from model.loss import LapLoss, flow_loss, mask_loss, psnr_loss
 from model.muon import Muon
 from model.published import PUBLISHED
 
@@ -36,6 +36,7 @@ class Recipe:
     clip: float = 0.0  # largest norm of the gradient; 0: as it is
     distillation: float = 0.01  # weight of the distillation loss; upstream advises 0.005 or 0.002 for RIFE_m
     deep: float = 0.0  # weight of the L1 of every block's blend
+    psnr: float = 0.0  # weight per dB of the last blend's PSNR, sample by sample: easy ones count like hard ones
     flow: float = 0.0  # weight per px of every block's flow error where the flow is known
     mask: float = 0.0  # weight of the mask's cross entropy where one end alone shows a pixel
     anneal: float = 1.0  # flow and mask weights fall to this share of themselves, by a cosine over the run
@@ -52,6 +53,7 @@ class Losses(NamedTuple):
     teacher: Tensor
     distillation: Tensor
     deep: Tensor
+    psnr: Tensor
     flow: Tensor
     mask: Tensor
 
@@ -156,7 +158,9 @@ def losses(out: Prediction, batch: Sample, recipe: Recipe, progress: float) -> L
         teacher = torch.stack([lap(t.merged, gt) for t in out.teachings]).sum()
         distillation = torch.stack([t.distillation for t in out.teachings]).sum()
     shares = [DEEP_DECAY ** (len(out.flows) - 1 - i) for i in range(len(out.flows))]
-    deep = flow = mask = zero
+    deep = quality = flow = mask = zero
+    if recipe.psnr:
+        quality = psnr_loss(out.image, gt)
     if recipe.deep:
         deep = torch.stack([s * (m - gt).abs().mean() for s, m in zip(shares, out.merged, strict=True)]).sum()
     if recipe.flow:
@@ -166,9 +170,9 @@ def losses(out: Prediction, batch: Sample, recipe: Recipe, progress: float) -> L
         sides = batch["visible"], batch["one_sided"]
         mask = torch.stack([s * mask_loss(m, *sides) for s, m in zip(shares, out.masks, strict=True)]).sum()
     fade = recipe.anneal + (1 - recipe.anneal) * half_cosine(progress)
-    total = l1 + teacher + recipe.distillation * distillation + recipe.deep * deep
+    total = l1 + teacher + recipe.distillation * distillation + recipe.deep * deep + recipe.psnr * quality
     total = total + fade * (recipe.flow * flow + recipe.mask * mask)
-    return Losses(total, l1, teacher, distillation, deep, flow, mask)
+    return Losses(total, l1, teacher, distillation, deep, quality, flow, mask)
 
 
 def on_device(batch: Sample, device: torch.device) -> Sample:

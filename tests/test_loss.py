@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel
+from model.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, psnr_loss
 
 
 def test_lap_loss_ignores_a_constant_and_grows_linearly() -> None:
@@ -28,6 +28,19 @@ def test_lap_loss_has_a_gradient() -> None:
     LapLoss()(image, torch.zeros(1, 3, 64, 64)).backward()
     assert image.grad is not None
     assert image.grad.abs().sum() > 0
+
+
+def test_psnr_loss_is_minus_the_mean_psnr_of_the_samples_and_levels_off() -> None:
+    gt = torch.full((3, 3, 4, 4), 0.5)
+    error = torch.tensor([0.1, 0.01, 0.0]).view(3, 1, 1, 1)  # 20 dB, 40 dB, and equal, which counts as the limit
+    assert psnr_loss(gt + error, gt).item() == pytest.approx(-(20 + 39.586 + 50) / 3, abs=2e-3)
+
+
+def test_psnr_loss_of_equal_images_has_no_gradient() -> None:
+    image = torch.rand(2, 3, 4, 4, requires_grad=True)
+    psnr_loss(image, image.detach()).backward()
+    assert image.grad is not None
+    assert image.grad.abs().max() == 0
 
 
 def test_epe_is_the_distance_of_two_flows_where_the_mask_is() -> None:

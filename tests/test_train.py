@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -94,6 +95,16 @@ def test_flow_loss_is_the_mean_distance_where_visible() -> None:
     visible = torch.zeros(2, 2, 8, 8)
     visible[0, 0, :4] = 1
     assert float(flow_loss(flow, exact, visible)) == pytest.approx(5 / 2, abs=1e-3)  # nothing known of the second
+
+
+def test_psnr_counts_by_its_weight_per_db() -> None:
+    net, batch = tiny(), batch_of(2)
+    with torch.no_grad():
+        out = training.predict(net, batch, "no")
+        without, counted = (losses(out, batch, replace(RECIPE, psnr=weight), 0.5) for weight in (0.0, 0.02))
+    quality = -10 * torch.log10((out.image - batch["gt"]).square().mean((1, 2, 3)) + 1e-5).mean()
+    torch.testing.assert_close(counted.psnr, -quality)
+    torch.testing.assert_close(counted.total - without.total, -0.02 * quality, rtol=1e-4, atol=1e-6)
 
 
 def test_mask_loss_wants_the_end_that_shows_the_pixel() -> None:
