@@ -3,11 +3,11 @@
 PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, on two AVX-512 cores, by the default
 weights:
 
-    scale 1       34.527   34.424    122    balanced
-    scale 0.5     33.619   34.036     80    no preset: 0.6 dB for a third of the time
-    tta           34.752   34.467    262    best: 0.1 dB more for twice the time
-    scale 2       34.585   34.500   1086    no preset: nine times the time
-    bf16          34.524   34.425    334    no preset on a CPU: the kernels of float32 are faster
+    scale 1       35.003   34.531    139    balanced
+    scale 0.5     34.062   34.273     73    no preset: 0.6 dB for half the time
+    tta           35.166   34.558    262    best: 0.1 dB more for twice the time
+    scale 2       34.919   34.512   1038    no preset: no better, in seven times the time
+    bf16          35.003   34.531    335    no preset on a CPU: the kernels of float32 are faster
 
 The flow scale is a matter of size and motion, not of haste: --scale auto.
 """
