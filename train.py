@@ -59,8 +59,11 @@ BEST_PSNR = 60.0  # dB, what a picture that was met exactly counts as
 SHOWN = 5  # validation samples whose pictures go to tensorboard, as many as upstream shows
 
 
-def open_data(args: argparse.Namespace, crop: int) -> tuple[Samples, Samples]:
-    """What is trained on, and what validates: Vimeo's own split, else every tenth clip, else scenes of another seed."""
+def open_data(args: argparse.Namespace, crop: int, *, guess_flow: bool = True) -> tuple[Samples, Samples]:
+    """What is trained on, and what validates: Vimeo's own split, else every tenth clip, else scenes of another seed.
+
+    `guess_flow`: estimate the flow of clips, which takes nine tenths of their time and serves its loss alone.
+    """
     cv2.setNumThreads(1)  # validation reads in the main process; the samples must not depend on it
     sources: list[Source] = []
     weights: list[float] = []
@@ -73,7 +76,7 @@ def open_data(args: argparse.Namespace, crop: int) -> tuple[Samples, Samples]:
     if args.clips:
         files = sorted(p for p in args.clips.iterdir() if p.suffix in VIDEO_SUFFIXES)
         seen = [p for i, p in enumerate(files) if i % HELD_OUT]
-        sources.append(Clips(seen, args.cache, crop, weak=args.weak))
+        sources.append(Clips(seen, args.cache, crop, weak=args.weak, guess_flow=guess_flow))
         weights.append(args.mix[1])
         held = held or Clips(files[::HELD_OUT], args.cache, crop, weak=0.5, guess_flow=False)
     if args.photos:
@@ -329,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--crop {crop}: {args.arch} needs a multiple of {net.pad_multiple}")
     training.start()
     training.note(settings={k: str(v) for k, v in vars(args).items()}, recipe=asdict(training.recipe))
-    run(training, args, *open_data(args, crop))
+    run(training, args, *open_data(args, crop, guess_flow=training.recipe.flow > 0))
     if rank == 0:
         print(f"{args.output / 'flownet.pkl'}: {training.step} steps, best validation {training.best:.3f} dB")
     leave_group()
