@@ -3,7 +3,7 @@
 What is different: memory order (B,H,W,C); 3x3 convolutions by Winograd, with bias, activation, residual and the weight
 of a ResConv in one pass; warps and resizes only where the next block looks, straight from what the blocks said, at the
 size they said it; a block's input only a strip at a time. Everything else, and what no kernel knows, is the network's
-own forward.
+own forward. Weights in bfloat16 make convolutions torch's, between the same float32 warps: for CPUs with AMX.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +24,7 @@ from model.warp import resize_flow
 
 STRIP = 2**20  # floats of a block's input made at once: 4 MB stay in the cache
 WINOGRAD_CHANNELS = 32  # with 16, transforms cost more than they save: 8.1 ms against 6.0 at 384x640
+HALF = torch.bfloat16
 NHWC = torch.channels_last
 
 
@@ -37,10 +38,16 @@ class Prepared(NamedTuple):
 Strips = Callable[[tuple[int, int]], Tensor]
 
 
-def _slope(activation: nn.Module, channels: int) -> Tensor:
+def _slope(activation: nn.Module, like: Tensor) -> Tensor:
+    """(O), the slope of each output of a weight (O,...)."""
     if isinstance(activation, nn.PReLU):
         return activation.weight.detach().contiguous()
-    return torch.full((channels,), LEAKY_SLOPE)
+    return like.new_full(like.shape[:1], LEAKY_SLOPE)
+
+
+def _activate(x: Tensor, slope: Tensor) -> Tensor:
+    """In place; in bfloat16 by torch, all slopes being LEAKY_SLOPE."""
+    return F.leaky_relu_(x, LEAKY_SLOPE) if x.dtype == HALF else kernels.activate(x, slope)
 
 
 class _Conv:
@@ -51,11 +58,11 @@ class _Conv:
         weight = conv.weight.detach()
         self.weight = (weight if order is None else weight[:, order]).contiguous(memory_format=NHWC)
         self.bias, self.stride = conv.bias, conv.stride[0]
-        self.slope = None if activation is None else _slope(activation, conv.out_channels)
+        self.slope = None if activation is None else _slope(activation, weight)
 
     def __call__(self, x: Tensor, padding: tuple[int, int] = (1, 1)) -> Tensor:
-        x = F.conv2d(x, self.weight, self.bias, self.stride, padding)
-        return x if self.slope is None else kernels.activate(x.contiguous(memory_format=NHWC), self.slope)
+        x = F.conv2d(x.to(self.weight.dtype), self.weight, self.bias, self.stride, padding)
+        return x if self.slope is None else _activate(x.contiguous(memory_format=NHWC), self.slope)
 
     def strips(self, source: Strips, height: int, width: int) -> Tensor:
         """With stride 2, of an input of that size that `source` makes rows of, zeros outside, a strip at a time."""
@@ -74,7 +81,7 @@ class _Conv:
 
 
 class _Direct:
-    """The same as a Winograd, by torch: faster where channels are few."""
+    """The same as a Winograd, by torch: faster where channels are few, and in bfloat16."""
 
     def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
         self.weight, self.bias, self.slope = weight.contiguous(memory_format=NHWC), bias, slope
@@ -83,7 +90,7 @@ class _Direct:
         y = F.conv2d(x, self.weight, self.bias, 1, 1).contiguous(memory_format=NHWC)
         if residual is not None and not after:
             y += residual
-        kernels.activate(y, self.slope)
+        y = _activate(y, self.slope)
         return y + residual if residual is not None and after else y
 
 
@@ -94,8 +101,8 @@ def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) ->
     weight, bias = conv.weight.detach(), conv.bias.detach()
     if beta is not None:
         weight, bias = weight * beta.view(-1, 1, 1, 1), bias * beta
-    kind = Winograd if min(weight.shape[:2]) >= WINOGRAD_CHANNELS else _Direct
-    return kind(weight, bias, _slope(activation, conv.out_channels))
+    winograd = min(weight.shape[:2]) >= WINOGRAD_CHANNELS and weight.dtype != HALF
+    return (Winograd if winograd else _Direct)(weight, bias, _slope(activation, weight))
 
 
 class _Block:
@@ -127,7 +134,7 @@ class _Block:
             x = unit(x, x if self.residual else None)
         skipped = before if self.skip else None
         x = self.units[-1](x, x if self.residual else skipped, after=not self.residual)
-        return F.conv_transpose2d(x, self.tail_weight, self.tail_bias, 2, 1)
+        return F.conv_transpose2d(x, self.tail_weight, self.tail_bias, 2, 1).float()
 
 
 class _Pair:
@@ -167,7 +174,7 @@ class _Encoder:
         x = self.first(image.contiguous(memory_format=NHWC))
         for unit in self.middle:
             x = unit(x)
-        return F.conv2d(x, self.weight, self.bias, 1, 1).contiguous(memory_format=NHWC)
+        return F.conv2d(x, self.weight, self.bias, 1, 1).float().contiguous(memory_format=NHWC)
 
 
 class _Unet:
@@ -186,7 +193,7 @@ class _Unet:
             weight = layer.weight.detach()
             if i:  # upstream: what comes from below, then the level's own; here: the other way round
                 weight = weight.roll(weight.shape[0] // 2, 0)
-            slope = _slope(activation, layer.out_channels)
+            slope = _slope(activation, layer.bias)
             self.up.append((weight.contiguous(memory_format=NHWC), layer.bias.detach(), slope))
         self.last = _Conv(unet.conv, None)
 
@@ -329,15 +336,16 @@ class Fast:
 def accelerate(net: nn.Module) -> Any:
     """The network to call for inference: Fast where it is known, faster and available, else itself."""
     weight = next(net.parameters())
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not _known(net) or not kernels.available():
+    if weight.device.type != "cpu" or not _known(net, weight.dtype) or not kernels.available():
         return net
     return Fast(net)  # type: ignore[arg-type]
 
 
-def _known(net: nn.Module) -> bool:
-    """Whether Fast has all it needs; a side has at most 32 channels."""
+def _known(net: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether Fast has all it needs; a side has at most 32 channels, PReLU and Unet are for float32 alone."""
     if isinstance(net, IFNet):
-        return net.contextnet.first_factor == 0.5
+        return dtype == torch.float32 and net.contextnet.first_factor == 0.5
     if not isinstance(net, IFNet_v4) or net.config.auto_scale or net.config.groups > 1:
         return False
-    return net.config.encoder_channels <= 29
+    known = dtype == torch.float32 or (dtype == HALF and net.config.act == "leaky")
+    return known and net.config.encoder_channels <= 29

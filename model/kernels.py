@@ -48,11 +48,19 @@ def _library() -> ctypes.CDLL | None:
         return None
 
 
+def cpu_flags() -> list[str]:
+    """What this CPU can do, in Linux's names; nothing where those cannot be read."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return next((line for line in lines if line.startswith("flags")), "").split()
+
+
 def _load() -> ctypes.CDLL:
     """The shared library of this source for this CPU and torch, from the cache or built."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next(line for line in lines if line.startswith("flags"))
-    key = hashlib.sha256("\n".join((SOURCE.read_text(), torch.__version__, cpu, *FLAGS)).encode()).hexdigest()[:16]
+    of_this = SOURCE.read_text(), torch.__version__, *cpu_flags(), *FLAGS
+    key = hashlib.sha256("\n".join(of_this).encode()).hexdigest()[:16]
     name = f"rife_kernels_{key}"
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     kept = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path(cache) / "torch_extensions") / f"{name}.so"
@@ -94,9 +102,9 @@ def _call(name: str, *args: object) -> None:
 
 
 def empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """(B,C,H,W) in the memory order of the kernels, batch and device as those of `like`."""
+    """(B,C,H,W) in the memory order of the kernels; batch, device and dtype are those of `like`."""
     shape = like.shape[0], channels, height, width
-    return torch.empty(shape, device=like.device, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 class Winograd:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-HALF = {"cuda": torch.float16}  # not measured yet; elsewhere float32 is as fast or faster
+from model.kernels import cpu_flags
 
 
 class Quality(NamedTuple):
@@ -28,7 +28,7 @@ class Quality(NamedTuple):
 
 
 QUALITIES = {
-    "fast": Quality(True, False, "convolutions in half precision on CUDA, elsewhere as balanced"),
+    "fast": Quality(True, False, "convolutions in half precision on CUDA and on CPUs with AMX, elsewhere as balanced"),
     "balanced": Quality(False, False, "the network as it was trained"),
     "best": Quality(False, True, "averaged with the turned frames, 0.1 dB better in twice the time"),
 }
@@ -38,4 +38,8 @@ def convolution_dtype(device: torch.device, quality: str, fp16: bool = False) ->
     """What convolutions compute in: float16 where --fp16 says so, else as the quality has it for that device."""
     if fp16:
         return torch.float16
-    return HALF.get(device.type, torch.float32) if QUALITIES[quality].half else torch.float32
+    if QUALITIES[quality].half and device.type == "cuda":
+        return torch.float16  # not measured yet
+    if QUALITIES[quality].half and device.type == "cpu" and "amx_bf16" in cpu_flags():
+        return torch.bfloat16
+    return torch.float32  # as fast or faster elsewhere

@@ -1,5 +1,6 @@
 """model/fast.py: a network as the CPU runs it fastest gives upstream's frames, and those of benchmark/baseline.py."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,20 @@ def test_as_near_to_the_baseline_as_float32_allows(name: str, height: int, width
         torch.testing.assert_close(made, baseline.inference(img0, img1, scale=scale), rtol=0, atol=limit)
 
 
+def test_bfloat16_is_near_float32() -> None:
+    """Convolutions alone are in bfloat16; its own forward in that precision is as near."""
+    net = load(read_fixture(SMALL / "v4_25.json")).net
+    img0, img1 = pictures(128, 256)
+    true = RIFE(net, name="float32").inference(img0, img1, timestep=0.3)
+    half = RIFE(net.to(torch.bfloat16), name="half")
+    assert isinstance(half.fast, Fast)
+    for _ in range(2):
+        made = half.inference(img0, img1, timestep=0.3)
+        assert made.dtype == torch.float32
+        assert 1e-6 < (made - true).square().mean().sqrt() < 10 ** (-50 / 20)
+        half.fast = half.net  # and now its own forward
+
+
 def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     img0, img1 = pictures(100, 130)
     for name in ("rife_m", "v4_25"):
@@ -125,6 +140,9 @@ def test_only_float32_on_a_cpu_where_the_kernels_are(monkeypatch: pytest.MonkeyP
     half, two_r = IFNet_v4(config).half(), IFNet(half_stride=True)
     assert fast.accelerate(half) is half
     assert fast.accelerate(two_r) is two_r
+    prelu = IFNet_v4(replace(config, act="prelu"))
+    assert isinstance(fast.accelerate(prelu), Fast)
+    assert fast.accelerate(prelu.bfloat16()) is prelu
     monkeypatch.setattr(kernels, "available", lambda: False)
     net = IFNet_v4(config)
     assert fast.accelerate(net) is net
