@@ -187,9 +187,12 @@ class _V4(nn.Module):
             flow = flow + change
             warped0, warped1 = _warp(img0, flow[:, :2], self.grids), _warp(img1, flow[:, 2:4], self.grids)
         if self.sharp:  # our own weights only
-            gate0, gate1 = (2 * torch.sigmoid(features[:, :2])).split(1, 1)
-            warped0 = warped0 + gate0 * (_warp(img0, flow[:, :2], self.grids, "bicubic") - warped0)
-            warped1 = warped1 + gate1 * (_warp(img1, flow[:, 2:4], self.grids, "bicubic") - warped1)
+            cubic0, cubic1, near0, near1 = torch.sigmoid(features[:, :4]).split(1, 1)
+            fraction = flow - flow.round()
+            cube = 4 * fraction**3 - fraction
+            flow0, flow1 = flow[:, :2] + near0 * cube[:, :2], flow[:, 2:4] + near1 * cube[:, 2:4]
+            warped0 = warped0 + 2 * cubic0 * (_warp(img0, flow0, self.grids, "bicubic") - warped0)
+            warped1 = warped1 + 2 * cubic1 * (_warp(img1, flow1, self.grids, "bicubic") - warped1)
         mask = torch.sigmoid(mask)
         return warped0 * mask + warped1 * (1 - mask)
 

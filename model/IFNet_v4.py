@@ -19,7 +19,7 @@ from model.warp import resize, warp
 
 AUTO_SCALE_FLOW = 32  # px; 4.0 and 4.1 start again at double scales if the largest flow to both images exceeds it
 FEATURES_AFTER = 5  # outputs of a tail that are flow and mask; a tail of 13 carries 8 features on to the next block
-GATES = 2  # of the last tail's features, which no block takes: how far each frame is sampled by cubics
+GATES = 4  # of the last tail's features, which no block takes: how far each frame is sampled by cubics, and how nearby
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class IFNetConfig:
     auto_scale: bool = False  # 4.0 and 4.1
     ensemble: bool = False  # whether running both directions is defined for it (not from 4.21 on)
     refine: bool = False  # Contextnet and Unet are there (3.9, full files of 4.0-4.4)
-    sharp: bool = False  # the last blend samples by cubics as far as the last tail says (our own weights)
+    sharp: bool = False  # the last blend samples by cubics and nearby as far as the last tail says (our own weights)
 
     @property
     def carried(self) -> int:
@@ -98,10 +98,22 @@ class _Side(NamedTuple):
         """Both moved by (B,2,H,W) px; apart, since no gradient is wanted of an image."""
         return _Side(warp(self.image, flow), warp(self.features, flow) if self.features.shape[1] else self.features)
 
-    def sharpened(self, source: Tensor, flow: Tensor, gate: Tensor) -> "_Side":
-        """A side warped from that image (B,3,H,W), its image sampled as the gate (B,1,H,W) says, a logit: from bilinear
-        over cubic, half open, to twice as far."""
-        return self._replace(image=torch.lerp(self.image, warp(source, flow, "bicubic"), 2 * torch.sigmoid(gate)))
+    def sharpened(self, source: Tensor, flow: Tensor, cubic: Tensor, nearby: Tensor) -> "_Side":
+        """A side warped from that image (B,3,H,W), its image sampled as two gates (B,1,H,W) say, both logits: from
+        bilinear over cubic, half open, to twice as far; and that from the flow's own place to one `nearer` to pixels.
+        """
+        place = nearer(flow, torch.sigmoid(nearby))
+        return self._replace(image=torch.lerp(self.image, warp(source, place, "bicubic"), 2 * torch.sigmoid(cubic)))
+
+
+def nearer(flow: Tensor, share: Tensor) -> Tensor:
+    """A flow (B,2,H,W) px whose fractions f, at most half a pixel, go to 4f^3 by that share (B,1,H,W) in 0..1.
+
+    A sample between pixels is mostly of the nearer ones. At the middle of a motion both frames are sampled at opposite
+    fractions: what is nearby in both is less blurred than what each makes of pixels farther off, and as well placed.
+    """
+    fraction = flow - flow.round()
+    return flow + share * fraction * (4 * fraction.square() - 1)
 
 
 class _State(NamedTuple):
@@ -168,7 +180,7 @@ class IFNet_v4(nn.Module):
             self.contextnet = Contextnet(config.act)
             self.unet = Unet(config.act)
         if config.sharp:  # the mark by which a file of weights says so
-            self.register_buffer("sharp", torch.ones(()))
+            self.register_buffer("sharp", torch.ones(GATES))
 
     @property
     def pad_multiple(self) -> int:
@@ -253,9 +265,9 @@ class IFNet_v4(nn.Module):
             mask = mask if self.config.replace_mask else state.mask + mask
         warped0, warped1 = (side.warped(half) for side, half in zip(sides, flow.split(2, 1), strict=True))
         if self.config.sharp and carried is not None and i + 1 == len(self.config.channels):
-            gate0, gate1 = resize(carried[:, :GATES], flow.shape[3] / carried.shape[3]).split(1, 1)
-            warped0 = warped0.sharpened(sides[0].image, flow[:, :2], gate0)
-            warped1 = warped1.sharpened(sides[1].image, flow[:, 2:4], gate1)
+            gates = resize(carried[:, :GATES], flow.shape[3] / carried.shape[3]).split(1, 1)
+            warped0 = warped0.sharpened(sides[0].image, flow[:, :2], *gates[0::2])
+            warped1 = warped1.sharpened(sides[1].image, flow[:, 2:4], *gates[1::2])
         return _State(flow, mask, carried, warped0, warped1, change)
 
     def _teachings(

@@ -168,6 +168,29 @@ struct Convolution {
 typedef Vector<4>::type V4;
 typedef Vector<8>::type V8;
 
+typedef int32_t I4 __attribute__((vector_size(16)));
+
+// The nearest whole numbers, halves to even, of values below 2^22
+inline V4 rounded(V4 v) {
+    constexpr float shift = 3 << 22;
+    return (v + shift) - shift;
+}
+
+// 1 / (1 + e^-v), within 2e-7: e^-v = 2^n e^r, |r| at most half of ln 2
+inline V4 sigmoid(V4 v) {
+    for (int64_t i = 0; i < 4; i++) v[i] = std::clamp(v[i], -80.0f, 80.0f);
+    const V4 n = rounded(v * -1.44269504f), r = -v - n * 0.693359375f + n * 2.12194440e-4f;
+    const V4 e = 1 + r * (1 + r * (1 / 2.0f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
+    const V4 power = reinterpret_cast<V4>((__builtin_convertvector(n, I4) + 127) << 23);
+    return 1 / (1 + power * e);
+}
+
+// IFNet_v4.py, nearer
+inline V4 nearer(V4 flow, V4 share) {
+    const V4 fraction = flow - rounded(flow);
+    return flow + share * fraction * (4 * fraction * fraction - 1);
+}
+
 // Where a row or column of the frame lies in a map `factor` times smaller (bilinear, align_corners=False).
 struct Place {
     int32_t first, second;
@@ -452,7 +475,7 @@ void block_inputs(float* out, const float* side0, const float* side1, const int6
 }
 
 // The whole estimate at the frame's size, planes: image (batch,3,H,W), flow (batch,4,H,W), mask (batch,1,H,W) in 0..1.
-// sharp: the last change brings after its mask how far each side is sampled by cubics.
+// sharp: the last change brings after its mask how far each side is sampled by cubics, then how far nearer to pixels.
 void finish(float* image, float* flow, float* mask, const float* side0, const float* side1,
             const int64_t* size, const Change* changes, int64_t count, int64_t sum, int64_t sharp, int64_t threads) {
     const Estimate all(side0, side1, size, changes, count);
@@ -475,13 +498,7 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
         }
         for (int64_t x = 0; x < all.width; x++) m[x] = 1 / (1 + std::exp(-m[x]));
         const Change& last = changes[count - 1];
-        if (sharp) last.row(b, Place(y, last.factor, last.height), 5, 2, 1, brought);
-        const auto sharpen = [&](const float* side, int64_t c, int64_t x, const float* f, V4& warped) {
-            const Place& place = all.columns[count - 1][x];
-            const float v = brought[2 * place.first + c], next = brought[2 * place.second + c];
-            const float share = 2 / (1 + std::exp(-(v + place.weight * (next - v))));
-            warped += share * (all.cubic(side, b, y, x, f[0], f[1]) - warped);
-        };
+        if (sharp) last.row(b, Place(y, last.factor, last.height), 5, 4, 1, brought);
         float* colour = image + 3 * b * plane + y * all.width;
         float* moved = flow + 4 * b * plane + y * all.width;
         for (int64_t x = 0; x < all.width; x++) {
@@ -490,8 +507,12 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
             all.add<V4, 1>(side0, b, y, x, f[0], f[1], 1, &warped0);
             all.add<V4, 1>(side1, b, y, x, f[2], f[3], 1, &warped1);
             if (sharp) {
-                sharpen(side0, 0, x, f, warped0);
-                sharpen(side1, 1, x, f + 2, warped1);
+                const Place& place = all.columns[count - 1][x];
+                const V4 v = load<V4>(brought + 4 * place.first), next = load<V4>(brought + 4 * place.second);
+                const V4 gates = sigmoid(v + place.weight * (next - v));
+                const V4 at = nearer(load<V4>(f), V4{gates[2], gates[2], gates[3], gates[3]});
+                warped0 += 2 * gates[0] * (all.cubic(side0, b, y, x, at[0], at[1]) - warped0);
+                warped1 += 2 * gates[1] * (all.cubic(side1, b, y, x, at[2], at[3]) - warped1);
             }
             const V4 blended = warped1 + m[x] * (warped0 - warped1);
             for (int64_t c = 0; c < 3; c++) colour[c * plane + x] = blended[c];

@@ -201,7 +201,7 @@ class Estimate:
     def finish(self, *, sharp: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """The blended image (B,3,H,W), the flow (B,4,H,W) px and the mask (B,1,H,W) in 0..1.
 
-        `sharp`: the last tail has two channels more, how far each side is sampled by cubics (IFNet_v4.py, sharpened).
+        `sharp`: the last tail has four channels more, how each side is sampled (IFNet_v4.py, sharpened).
         """
         b, _, height, width = self.sides[0].shape
         made = [self.sides[0].new_empty(b, channels, height, width) for channels in (3, 4, 1)]
