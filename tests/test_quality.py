@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import written
 
-from model import quality
+from model import load_model, quality
 from model.quality import convolution_dtype
 
 
@@ -36,6 +37,19 @@ def test_what_convolutions_compute_in(device: str, quality: str, fp16: bool, wan
 def test_fast_is_bfloat16_where_the_cpu_has_units_for_it(amx: bool) -> None:
     assert convolution_dtype(torch.device("cpu"), "fast") == (torch.bfloat16 if amx else torch.float32)
     assert convolution_dtype(torch.device("cpu"), "balanced") == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_holds_at_the_width_of_4k(dtype: torch.dtype) -> None:
+    """Half precision cannot name the pixels beyond 2048; convolutions alone are in it, and the right end is no worse."""
+    coarse = torch.rand(1, 3, 8, 485, generator=torch.Generator().manual_seed(0))
+    whole = F.interpolate(coarse, scale_factor=8, mode="bicubic").clamp(0, 1)
+    img0, img1 = whole[..., :3840], whole[..., 5:3845]
+    true, made = (load_model(dtype=kind).inference(img0, img1) for kind in (torch.float32, dtype))
+    error = (made - true).square()
+    assert (true - (img0 + img1) / 2).square().mean() > 1e-4
+    for part in (error, error[..., -512:]):
+        assert 1e-12 < part.mean() < 10 ** (-50 / 10)
 
 
 def test_the_command(amx: bool, run: Callable[..., tuple[int, str, str]], pair: tuple[np.ndarray, np.ndarray]) -> None:
