@@ -41,7 +41,7 @@ def test_fast_is_bfloat16_where_the_cpu_has_units_for_it(amx: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_holds_at_the_width_of_4k(dtype: torch.dtype) -> None:
-    """Half precision cannot name the pixels beyond 2048; convolutions alone are in it, and the right end is no worse."""
+    """Half precision cannot name pixels beyond 2048: convolutions alone are in it, so the right end is no worse."""
     coarse = torch.rand(1, 3, 8, 485, generator=torch.Generator().manual_seed(0))
     whole = F.interpolate(coarse, scale_factor=8, mode="bicubic").clamp(0, 1)
     img0, img1 = whole[..., :3840], whole[..., 5:3845]

@@ -1,6 +1,7 @@
 """The last blend sampled by cubics and nearby, where weights say so: exact where nothing moves, alike in kernels."""
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -64,8 +65,7 @@ def test_nearer_leaves_pixels_and_their_middles() -> None:
 
 def test_nearby_samples_of_two_frames_are_sharper() -> None:
     """A scene eight times as fine as the pixels of a camera that moves by fractions of them, flow and blend exact."""
-    fine = np.random.default_rng(2).random((512, 640, 3), np.float32)
-    fine = cv2.GaussianBlur(fine, (0, 0), 2)
+    fine: Any = cv2.GaussianBlur(np.random.default_rng(2).random((512, 640, 3), np.float32), (0, 0), 2)
     for steps in (1, 2, 3):  # eighths of a pixel from one frame to the next
         frames = [fine[:, 8 + k * steps :][:, :600].reshape(64, 8, 75, 8, 3).mean((1, 3)) for k in (-1, 0, 1)]
         img0, gt, img1 = (torch.from_numpy(f.transpose(2, 0, 1))[None] for f in frames)
