@@ -286,7 +286,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=(),
         help="v4: gt, a block more that sees the ground truth; confidence, learned weights of the blocks (4.15 on)",
     )
-    p.add_argument("--sharp", action="store_true", help="v4.22 on: learn where the last blend samples by cubics")
+    p.add_argument("--sharp", action="store_true", help="v4.22 on: learn how the last blend samples: by cubics, nearby")
     p.add_argument("--compile", action="store_true", help="torch.compile the network: slow start, other rounding")
     for field, kind in Recipe.__annotations__.items():
         p.add_argument(f"--{field}", type=kind, help="of the recipe, see Recipe in model/training.py")

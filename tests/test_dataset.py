@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from dataset import BatchSampler, Mixture, Sample, Samples, Scenes, Vimeo, augment, pack
 from model.errors import UserError
 from model.warp import warp
+from video import synthetic
 from video.footage import Clips, cached_clip, find_runs
 from video.synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility
 
@@ -107,6 +108,28 @@ def test_scene_is_a_triplet_with_flow(textures: list[np.ndarray]) -> None:
     assert np.asarray(made["flow"]).shape == (4, 64, 64)
     assert np.isfinite(np.asarray(made["flow"])).all()
     assert 0 <= float(made["timestep"]) <= 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_flow_is_in_pixels_of_the_scene(
+    textures: list[np.ndarray], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it was drawn at twice the size: the ends, moved by the flow, are the middle."""
+    monkeypatch.setattr(synthetic, "FINE_SHARE", share)
+    errors = []
+    for seed in range(12):
+        made = {key: np.asarray(value) for key, value in scene(np.random.default_rng(seed), 96, textures).items()}
+        for end, flow, visible in (
+            ("img0", made["flow"][:2], made["visible"][0]),
+            ("img1", made["flow"][2:], made["visible"][1]),
+        ):
+            known = visible & made["pure"]
+            assert known.shape == (96, 96)
+            image = torch.from_numpy(made[end]).permute(2, 0, 1)[None].float()
+            warped = (warp(image, k * torch.from_numpy(flow)[None])[0].permute(1, 2, 0).numpy() for k in (0.5, 1, 2))
+            errors.append([np.abs(one - made["gt"]).mean(2)[known].mean() for one in warped if known.any()])
+    half, exact, double = np.mean([e for e in errors if e], 0)
+    assert exact < 0.5 * min(half, double)
 
 
 def test_same_samples_from_any_number_of_workers(textures: list[np.ndarray]) -> None:

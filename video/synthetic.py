@@ -17,6 +17,7 @@ LARGE_SHARE = 0.2  # of scenes move by a twelfth to a third of their width from 
 TINY_SHARE = 0.1  # move by 1 px at most, as most of a compressed video at rest does
 STATIC_SHARE = 0.03  # do not move at all
 END_SHARE = 0.04  # ask for t = 0 or 1, so that the flow to an end that is reached is 0
+FINE_SHARE = 0.4  # are drawn at twice the size and reduced: a camera's pixels average, interpolation smooths all frames
 OWNED = 128  # of 255: a pixel belongs to the uppermost layer that covers it by at least this much
 PARTLY = 13, 242  # of 255: a layer this opaque and what is behind it are seen through each other
 REACH = 3  # px: how far beyond its border a texture shows, interpolated by cubics
@@ -186,8 +187,8 @@ def visibility(owner: np.ndarray, owner_end: np.ndarray, flow: np.ndarray) -> np
     x, y = (start + along for start, along in zip(grid((slice(0, size), slice(0, size))), flow, strict=True))
     inside = (x >= 0) & (y >= 0) & (x <= size - 1) & (y <= size - 1)
     x0, y0 = (np.clip(v, 0, size - 2).astype(np.intp) for v in (x, y))
-    fours = [owner_end[dy : size - 1 + dy, dx : size - 1 + dx] for dy in (0, 1) for dx in (0, 1)]
-    alike = np.where(np.logical_and.reduce([four == fours[0] for four in fours[1:]]), fours[0], -1)
+    around = [owner_end[dy : size - 1 + dy, dx : size - 1 + dx] for dy in (0, 1) for dx in (0, 1)]
+    alike = np.where(np.logical_and.reduce([one == around[0] for one in around[1:]]), around[0], -1)
     return np.asarray(inside & (alike[y0, x0] == owner))
 
 
@@ -196,13 +197,22 @@ def scene(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> d
 
     `pure` (H,W) bool is False where two layers are seen through each other: such a pixel has no single flow.
     """
-    layers = draw_layers(rng, size, textures)
+    fine = 2 if rng.random() < FINE_SHARE else 1
+    layers = draw_layers(rng, fine * size, textures)
     timestep = float(rng.choice([0.0, 1.0])) if rng.random() < END_SHARE else float(rng.choice([0.5, rng.uniform()]))
     times = (0.0, timestep, 1.0)
-    (img0, owner0, _), (gt, owner, pure), (img1, owner1, _) = (render(layers, time, size) for time in times)
+    rendered = [render(layers, time, fine * size) for time in times]
+    (_, owner0, _), (_, owner, pure), (_, owner1, _) = rendered
     flow = exact_flow(layers, owner, timestep, 0.0, 1.0)
     visible = np.stack((visibility(owner, owner0, flow[:2]), visibility(owner, owner1, flow[2:])))
-    frames = photograph(rng, (img0, gt, img1), times)
+    pictures = [picture for picture, _, _ in rendered]
+    if fine == 2:
+        pictures = [np.asarray(cv2.resize(p, (size, size), interpolation=cv2.INTER_AREA)) for p in pictures]
+        owners = fours(owner)
+        pure = np.all(fours(pure), 0) & np.all(owners == owners[0], 0)
+        visible = np.stack([np.all(fours(side), 0) for side in visible])
+        flow = np.stack([fours(plane).mean(0) / 2 for plane in flow])
+    frames = photograph(rng, pictures, times)
     return {
         **dict(zip(("img0", "gt", "img1"), frames, strict=True)),
         "timestep": timestep,
@@ -210,6 +220,11 @@ def scene(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> d
         "visible": visible,
         "pure": pure,
     }
+
+
+def fours(plane: np.ndarray) -> np.ndarray:
+    """(2H,2W) -> (4,H,W), the four that one pixel is made of."""
+    return np.stack([plane[dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)])
 
 
 def draw_layers(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> list[Layer]:
