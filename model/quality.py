@@ -1,13 +1,13 @@
 """--quality: what fast, balanced and best mean, each by a measured table (benchmark/tradeoff.py).
 
-PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, on two AVX-512 cores, by the default
+PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, on two cores with AMX, by the default
 weights:
 
-    scale 1       35.003   34.531    139    balanced
-    scale 0.5     34.062   34.273     73    no preset: 0.6 dB for half the time
-    tta           35.166   34.558    262    best: 0.1 dB more for twice the time
-    scale 2       34.919   34.512   1038    no preset: no better, in seven times the time
-    bf16          35.003   34.531    335    no preset on a CPU: the kernels of float32 are faster
+    scale 1       35.136   34.551    175    balanced
+    scale 0.5     34.125   34.313    113    no preset: 0.6 dB for a third of the time
+    tta           35.316   34.573    370    best: 0.1 dB more for twice the time
+    scale 2       35.030   34.546   1161    no preset: no better, in seven times the time
+    bf16          35.137   34.550    135    fast; without AMX it takes twice as long as float32
 
 The flow scale is a matter of size and motion, not of haste: --scale auto.
 """
