@@ -7,7 +7,7 @@ weights:
     scale 0.5     34.125   34.313    113    no preset: 0.6 dB for a third of the time
     tta           35.316   34.573    370    best: 0.1 dB more for twice the time
     scale 2       35.030   34.546   1161    no preset: no better, in seven times the time
-    bf16          35.137   34.550    135    fast; without AMX it takes twice as long as float32
+    bf16          35.137   34.550    135    fast, where there is AMX; elsewhere float32 was faster
 
 The flow scale is a matter of size and motion, not of haste: --scale auto.
 """
