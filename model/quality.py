@@ -1,7 +1,7 @@
 """--quality: what fast, balanced and best mean, each by a measured table (benchmark/tradeoff.py).
 
-PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, on two cores with AMX, by the default
-weights:
+PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, by the default weights on two cores
+with AMX:
 
     scale 1       35.136   34.551    175    balanced
     scale 0.5     34.125   34.313    113    no preset: 0.6 dB for a third of the time
