@@ -59,7 +59,7 @@ BEST_PSNR = 60.0  # dB, what a picture that was met exactly counts as
 SHOWN = 5  # validation samples whose pictures go to tensorboard, as many as upstream shows
 
 
-def open_data(args: argparse.Namespace, crop: int, *, guess_flow: bool = True) -> tuple[Samples, Samples]:
+def open_data(args: argparse.Namespace, crop: int, *, guess_flow: bool) -> tuple[Samples, Samples]:
     """What is trained on, and what validates: Vimeo's own split, else every tenth clip, else scenes of another seed.
 
     `guess_flow`: estimate the flow of clips, which takes nine tenths of their time and serves its loss alone.
