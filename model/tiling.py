@@ -7,11 +7,12 @@ What a tile cannot know is what moves in from beyond its overlap: tiles are for 
 import argparse
 import sys
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from model.errors import UserError
 from model.layers import Prediction
@@ -33,6 +34,9 @@ class Span(NamedTuple):
     start: int
     stop: int
     weights: Tensor  # (stop-start,) float32 in 0..1; those of all spans add up to 1 everywhere
+
+
+Grid = tuple[list[Span], list[Span]]  # rows and columns
 
 
 def spans(size: int, tile: int, overlap: int, multiple: int) -> list[Span]:
@@ -63,19 +67,59 @@ def spans(size: int, tile: int, overlap: int, multiple: int) -> list[Span]:
 
 
 class TileFeatures:
-    """What the network computes from one frame, tile by tile, when first asked for."""
+    """What the network computes from one frame: tile by tile when first asked for, put together for the whole frame,
+    since overlapping tiles would hold most of it several times.
+    """
 
     def __init__(self, image: Tensor) -> None:
         self.image = image  # (B,3,H,W), padded
-        self.found: dict[tuple[int, int, int, int], object] = {}
+        self.whole: Any = None  # tensors (B,C,H/k,W/k) in a container of the network's
 
-    def of(self, net: Any, rows: Span, columns: Span) -> tuple[Tensor, object]:
-        """The tile (B,3,h,w), and its features."""
-        image = self.image[..., rows.start : rows.stop, columns.start : columns.stop].contiguous()
-        key = (rows.start, rows.stop, columns.start, columns.stop)
-        if key not in self.found:
-            self.found[key] = net.frame_features(image)
-        return image, self.found[key]
+    def of(self, net: Any, grid: Grid, row: Span, column: Span) -> tuple[Tensor, Any]:
+        """The tile (B,3,h,w) at a row and column of the grid, and its features."""
+        if self.whole is None:
+            self.whole = self._compute(net, *grid)
+        features = tree_map_only(Tensor, lambda part: self._cut(part, row, column), self.whole)
+        return self._cut(self.image, row, column), features
+
+    def _compute(self, net: Any, rows: list[Span], columns: list[Span]) -> Any:
+        if len(rows) * len(columns) == 1:
+            return net.frame_features(self.image)
+        height = rows[0].stop - rows[0].start
+
+        def enlarged(part: Tensor) -> Tensor:
+            k = height // part.shape[2]
+            shape = *part.shape[:2], self.image.shape[2] // k, self.image.shape[3] // k
+            return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=_order(part))
+
+        whole: Any = None
+        for (row, top, bottom), (column, left, right) in product(_inner(rows), _inner(columns)):
+            tile = net.frame_features(self._cut(self.image, row, column))
+            if whole is None:
+                whole = tree_map_only(Tensor, enlarged, tile)
+            for to, part in zip(tree_leaves(whole), tree_leaves(tile), strict=True):
+                if isinstance(to, Tensor):
+                    k = self.image.shape[2] // to.shape[2]
+                    y, x = row.start, column.start
+                    inner = part[..., (top - y) // k : (bottom - y) // k, (left - x) // k : (right - x) // k]
+                    to[..., top // k : bottom // k, left // k : right // k] = inner
+        return whole
+
+    def _cut(self, whole: Tensor, row: Span, column: Span) -> Tensor:
+        k = self.image.shape[2] // whole.shape[2]
+        tile = whole[..., row.start // k : row.stop // k, column.start // k : column.stop // k]
+        return tile.contiguous(memory_format=_order(whole))
+
+
+def _order(tensor: Tensor) -> torch.memory_format:
+    last = torch.channels_last
+    return last if tensor.is_contiguous(memory_format=last) else torch.contiguous_format
+
+
+def _inner(line: list[Span]) -> list[tuple[Span, int, int]]:
+    """Each span and the part that is nearer to its middle than to that of any other."""
+    edges = [line[0].start, *((a.stop + b.start) // 2 for a, b in pairwise(line)), line[-1].stop]
+    return [(span, start, stop) for span, (start, stop) in zip(line, pairwise(edges), strict=True)]
 
 
 class TiledRIFE(RIFE):
@@ -92,7 +136,7 @@ class TiledRIFE(RIFE):
         self.tell = tell or _to_stderr
         self.told = False
 
-    def grid(self, height: int, width: int, scale: float = 1.0) -> tuple[list[Span], list[Span]]:
+    def grid(self, height: int, width: int, scale: float = 1.0) -> Grid:
         """Rows and columns of the tiles of a frame of any size."""
         multiple = self.multiple(scale)
         overlap = round(self.overlap / min(scale, 1))
@@ -122,7 +166,7 @@ class TiledRIFE(RIFE):
             # here, not above: while the error is handled, its traceback keeps the tensors of the attempt alive
             self._halve_tile(frame0, problem)
             for frame in (frame0, frame1):
-                frame.features.found.clear()  # type: ignore[attr-defined]
+                frame.features.whole = None  # type: ignore[attr-defined]
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -133,7 +177,7 @@ class TiledRIFE(RIFE):
         rows, columns = self.grid(height, width, frame0.scale)
         whole: Tensor | None = None
         for row, column in product(rows, columns):
-            out = self._tile(frame0, frame1, timestep, row, column, **options)
+            out = self._tile(frame0, frame1, timestep, (rows, columns), row, column, **options)
             if len(rows) * len(columns) == 1:
                 return out
             made = torch.cat((out.image, out.flow, out.mask), 1)  # (B,8,h,w)
@@ -149,16 +193,17 @@ class TiledRIFE(RIFE):
         frame0: PreparedFrame,
         frame1: PreparedFrame,
         timestep: float | Tensor,
-        rows: Span,
-        columns: Span,
+        grid: Grid,
+        row: Span,
+        column: Span,
         **options: bool,
     ) -> Prediction:
         (img0, features0), (img1, features1) = (
-            frame.features.of(self.fast, rows, columns)  # type: ignore[attr-defined]
+            frame.features.of(self.fast, grid, row, column)  # type: ignore[attr-defined]
             for frame in (frame0, frame1)
         )
         if isinstance(timestep, Tensor) and timestep.shape[-1] > 1:
-            timestep = timestep[..., rows.start : rows.stop, columns.start : columns.stop]
+            timestep = timestep[..., row.start : row.stop, column.start : column.stop]
         return self.fast(img0, img1, timestep, features0, features1, scale=frame0.scale, **options)
 
     def _halve_tile(self, frame: PreparedFrame, problem: str) -> None:

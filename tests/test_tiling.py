@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import Shift
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 import inference_img
 import inference_video
@@ -20,6 +21,7 @@ from model.IFNet_v4 import IFNet_v4
 from model.image import to_tensor
 from model.layers import Prediction
 from model.memory import available_bytes, bytes_per_pixel, peak_bytes
+from model.published import PUBLISHED
 from model.tiling import TiledRIFE, spans, tile_size
 from video.picture import read_picture
 
@@ -82,6 +84,23 @@ def test_features_are_computed_once_a_frame_and_tile() -> None:
     for first, second in pairwise(frames):
         list(tiles.between(first, second, [0.25, 0.5]))
     assert net.encoded == 3 * count > 3
+
+
+@pytest.mark.parametrize("kind", ["paper", "4.25"])
+def test_features_of_tiles_are_those_of_the_frame(kind: str) -> None:
+    torch.manual_seed(1)
+    net = IFNet() if kind == "paper" else IFNet_v4(PUBLISHED["4.25, 4.26"])
+    for called in (RIFE(net.eval(), name=kind).fast, net):
+        tiles = TiledRIFE(RIFE(net, name=kind), 256)
+        tiles.fast = called
+        frame0, frame1 = (tiles.prepare(image) for image in pair(300, 420))
+        tiles.inference(frame0, frame1)
+        for frame in (frame0, frame1):
+            features: Any = frame.features
+            made, known = (tree_leaves(f) for f in (features.whole, called.frame_features(frame.image)))
+            assert len(made) == len(known) > 0
+            for a, b in zip(made, known, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_one_tile_is_the_network_bit_for_bit(tiny_net: IFNet_v4) -> None:
