@@ -76,7 +76,7 @@ def open_data(args: argparse.Namespace, crop: int, *, guess_flow: bool) -> tuple
     if args.clips:
         files = sorted(p for p in args.clips.iterdir() if p.suffix in VIDEO_SUFFIXES)
         seen = [p for i, p in enumerate(files) if i % HELD_OUT]
-        sources.append(Clips(seen, args.cache, crop, weak=args.weak, guess_flow=guess_flow))
+        sources.append(Clips(seen, args.cache, crop, weak=args.weak, moved=args.moved, guess_flow=guess_flow))
         weights.append(args.mix[1])
         held = held or Clips(files[::HELD_OUT], args.cache, crop, weak=0.5, guess_flow=False)
     if args.photos:
@@ -260,6 +260,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--cache", type=Path, default=Path("runs/cache"), help="where decoded clips are kept, gigabytes")
     p.add_argument("--mix", type=float, nargs=3, default=(1, 1, 1), help="weights of vimeo, clips, scenes (1 1 1)")
     p.add_argument("--weak", type=float, default=0.0, help="share of clip samples re-coded at a low rate (0)")
+    p.add_argument("--moved", type=float, default=0.0, help="share of clip samples shown by a moving camera (0)")
+    p.add_argument("--exact", action="store_true", help="flow losses on scenes alone: clips' are not estimated")
     p.add_argument("--epoch_samples", type=int, help="samples of an epoch of a mixture (as many as there are)")
     p.add_argument("--output", type=Path, default=Path("train_log"))
     p.add_argument("--resume", action="store_true")
@@ -318,7 +320,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = {field: getattr(args, field) for field in Recipe.__annotations__ if getattr(args, field) is not None}
     if args.init:  # before the optimiser takes hold of the parameters, which are replaced
         state = read_weights(find_weights(args.init))
-        if isinstance(net, IFNet_v4) and args.sharp and "sharp" not in state:
+        if isinstance(net, IFNet_v4) and args.sharp:
             state = add_gates(state, len(net.config.channels))
         fill(net, state)
     for source, target in args.inherit:
@@ -332,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--crop {crop}: {args.arch} needs a multiple of {net.pad_multiple}")
     training.start()
     training.note(settings={k: str(v) for k, v in vars(args).items()}, recipe=asdict(training.recipe))
-    run(training, args, *open_data(args, crop, guess_flow=training.recipe.flow > 0))
+    run(training, args, *open_data(args, crop, guess_flow=training.recipe.flow > 0 and not args.exact))
     if rank == 0:
         print(f"{args.output / 'flownet.pkl'}: {training.step} steps, best validation {training.best:.3f} dB")
     leave_group()

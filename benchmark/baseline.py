@@ -8,7 +8,7 @@ to use. `load_baseline` takes the weights of a loaded RIFE; `cpu_seconds` compar
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -188,13 +188,35 @@ class _V4(nn.Module):
             warped0, warped1 = _warp(img0, flow[:, :2], self.grids), _warp(img1, flow[:, 2:4], self.grids)
         if self.sharp:  # our own weights only
             cubic0, cubic1, near0, near1 = torch.sigmoid(features[:, :4]).split(1, 1)
+            shares = torch.tanh(features[:, 4:] / 2).split(1, 1)
             fraction = flow - flow.round()
             cube = 4 * fraction**3 - fraction
             flow0, flow1 = flow[:, :2] + near0 * cube[:, :2], flow[:, 2:4] + near1 * cube[:, 2:4]
             warped0 = warped0 + 2 * cubic0 * (_warp(img0, flow0, self.grids, "bicubic") - warped0)
             warped1 = warped1 + 2 * cubic1 * (_warp(img1, flow1, self.grids, "bicubic") - warped1)
         mask = torch.sigmoid(mask)
-        return warped0 * mask + warped1 * (1 - mask)
+        blended = warped0 * mask + warped1 * (1 - mask)
+        return _smoothed(blended, shares) if self.sharp else blended
+
+
+def _smoothed(image: Tensor, shares: Sequence[Tensor]) -> Tensor:
+    """Detail along x, fine and coarse, then along y, weaker by those shares (B,1,H,W)."""
+    fine, coarse = ((1, 2, 1), 4), ((1, 2, 3, 4, 3, 2, 1), 16)
+    out = image
+    for turned in (False, True):
+        once, twice = (
+            _filtered(image, image.new_tensor(taps) / total, turned=turned) for taps, total in (fine, coarse)
+        )
+        out = out + shares[2 * turned] * (once - image) + shares[2 * turned + 1] * (twice - once)
+    return out
+
+
+def _filtered(image: Tensor, kernel: Tensor, *, turned: bool) -> Tensor:
+    """Along x, or along y if turned, the border repeated."""
+    reach = len(kernel) // 2
+    padded = F.pad(image, (0, 0, reach, reach) if turned else (reach, reach, 0, 0), "replicate")
+    weight = kernel.view(1, 1, -1, 1) if turned else kernel.view(1, 1, 1, -1)
+    return F.conv2d(padded, weight.expand(3, -1, -1, -1), groups=3)
 
 
 class Baseline:

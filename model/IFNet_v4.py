@@ -19,7 +19,10 @@ from model.warp import resize, warp
 
 AUTO_SCALE_FLOW = 32  # px; 4.0 and 4.1 start again at double scales if the largest flow to both images exceeds it
 FEATURES_AFTER = 5  # outputs of a tail that are flow and mask; a tail of 13 carries 8 features on to the next block
-GATES = 4  # of the last tail's features, which no block takes: how far each frame is sampled by cubics, and how nearby
+# Of the last tail's features, which no block takes: how far each frame is sampled by cubics, and how nearby; and how
+# far the blend is smoothed along x and y, in two bands each.
+SAMPLING, SMOOTHING = 4, 4
+GATES = SAMPLING + SMOOTHING
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,25 @@ def nearer(flow: Tensor, share: Tensor) -> Tensor:
     return flow + share * fraction * (4 * fraction.square() - 1)
 
 
+def smoothed(image: Tensor, gates: Tensor) -> Tensor:
+    """An image (B,C,H,W) with its bands of detail along x then y, fine then coarse, weaker as the gates (B,4,H,W) say:
+    from 1 (the band is gone) over 0 at a logit of 0 to -1 (it is twice as strong).
+
+    Bands of the undecimated wavelet transform by B-splines of order 1: what [1 2 1] takes away, then what it takes away
+    of the rest at every other pixel.
+    """
+    out = image
+    shares = torch.tanh(gates / 2).split(1, 1)
+    for axis, (fine, coarse) in zip((3, 2), (shares[:2], shares[2:]), strict=True):
+        size = image.shape[axis]
+        padded = nn.functional.pad(image, (3, 3, 0, 0) if axis == 3 else (0, 0, 3, 3), "replicate")
+        near, middle, far = (padded.narrow(axis, 3 - d, size) + padded.narrow(axis, 3 + d, size) for d in (1, 2, 3))
+        once = (near + 2 * image) / 4
+        twice = (far + 2 * middle + 3 * near + 4 * image) / 16
+        out = out + fine * (once - image) + coarse * (twice - once)
+    return out
+
+
 class _State(NamedTuple):
     """Where the estimate stands after a block."""
 
@@ -125,13 +147,15 @@ class _State(NamedTuple):
     warped0: _Side
     warped1: _Side
     change: Tensor  # (B,4,H,W) px, what this block said before any ensemble
+    smoothing: Tensor | None = None  # (B,4,H,W) logits, of the last block if it has gates
 
     def swapped(self) -> "_State":
         """The same estimate with the two images exchanged."""
         return self._replace(flow=_swap(self.flow), mask=-self.mask, warped0=self.warped1, warped1=self.warped0)
 
     def blend(self) -> Tensor:
-        return blend(self.warped0.image, self.warped1.image, torch.sigmoid(self.mask))
+        image = blend(self.warped0.image, self.warped1.image, torch.sigmoid(self.mask))
+        return image if self.smoothing is None else smoothed(image, self.smoothing)
 
 
 def _swap(flow: Tensor) -> Tensor:
@@ -264,11 +288,12 @@ class IFNet_v4(nn.Module):
             flow = state.flow + flow
             mask = mask if self.config.replace_mask else state.mask + mask
         warped0, warped1 = (side.warped(half) for side, half in zip(sides, flow.split(2, 1), strict=True))
+        smoothing = None
         if self.config.sharp and carried is not None and i + 1 == len(self.config.channels):
-            gates = resize(carried[:, :GATES], flow.shape[3] / carried.shape[3]).split(1, 1)
-            warped0 = warped0.sharpened(sides[0].image, flow[:, :2], *gates[0::2])
-            warped1 = warped1.sharpened(sides[1].image, flow[:, 2:4], *gates[1::2])
-        return _State(flow, mask, carried, warped0, warped1, change)
+            gates, smoothing = resize(carried, flow.shape[3] / carried.shape[3]).split((SAMPLING, SMOOTHING), 1)
+            warped0 = warped0.sharpened(sides[0].image, flow[:, :2], *gates[:, 0::2].split(1, 1))
+            warped1 = warped1.sharpened(sides[1].image, flow[:, 2:4], *gates[:, 1::2].split(1, 1))
+        return _State(flow, mask, carried, warped0, warped1, change, smoothing)
 
     def _teachings(
         self, sides: tuple[_Side, ...], t: Tensor, state: _State, scale: float, gt: Tensor, made: Prediction

@@ -521,6 +521,49 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
     }
 }
 
+// IFNet_v4.py, smoothed: out = image, planes (batch,3,H,W), by the last four channels of the last change
+void smooth(float* out, const float* image, const int64_t* size, const Change* changes, int64_t count,
+            int64_t threads) {
+    const Change& last = changes[count - 1];
+    const int64_t batch = size[0], height = size[1], width = size[2], plane = height * width;
+    std::vector<Place> places;
+    for (int64_t x = 0; x < width; x++) places.push_back(Place(x, last.factor, last.width));
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < batch * height; i++) {
+        const int64_t b = i / height, y = i % height;
+        float* shares = scratch(9 * width + 6);
+        float *brought = shares + 4 * width, *line = brought + 4 * width + 3;
+        last.row(b, Place(y, last.factor, last.height), last.channels - 4, 4, 1, brought);
+        for (int64_t x = 0; x < width; x++) {
+            const V4 v = load<V4>(brought + 4 * places[x].first), next = load<V4>(brought + 4 * places[x].second);
+            const V4 share = 2 * sigmoid(v + places[x].weight * (next - v)) - 1;
+            for (int64_t k = 0; k < 4; k++) shares[k * width + x] = share[k];
+        }
+        for (int64_t c = 0; c < 3; c++) {
+            const float* from = image + (3 * b + c) * plane;
+            const float* rows[7];
+            for (int64_t k = 0; k < 7; k++) rows[k] = from + std::clamp<int64_t>(y + k - 3, 0, height - 1) * width;
+            std::copy_n(rows[3], width, line);
+            std::fill_n(line - 3, 3, line[0]);
+            std::fill_n(line + width, 3, line[width - 1]);
+            float* to = out + (3 * b + c) * plane + y * width;
+            for (int64_t x = 0; x < width; x++) {
+                const float here = line[x];
+                float value = here;
+                for (int64_t k = 0; k < 2; k++) {  // across, down
+                    const float near = k ? rows[2][x] + rows[4][x] : line[x - 1] + line[x + 1];
+                    const float middle = k ? rows[1][x] + rows[5][x] : line[x - 2] + line[x + 2];
+                    const float far = k ? rows[0][x] + rows[6][x] : line[x - 3] + line[x + 3];
+                    const float once = (near + 2 * here) / 4, twice = (far + 2 * middle + 3 * near + 4 * here) / 16;
+                    const float *fine = shares + 2 * k * width, *coarse = fine + width;
+                    value += fine[x] * (once - here) + coarse[x] * (twice - once);
+                }
+                to[x] = value;
+            }
+        }
+    }
+}
+
 // out (batch,height,width,stride) = image (batch,3,height,width), then features, then zeros. Features of C channels are
 // packed: (batch,height/2,width/2,2,2,C).
 void make_side(float* out, const float* image, const float* features, const int64_t* size, int64_t channels,

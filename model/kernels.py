@@ -201,12 +201,16 @@ class Estimate:
     def finish(self, *, sharp: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """The blended image (B,3,H,W), the flow (B,4,H,W) px and the mask (B,1,H,W) in 0..1.
 
-        `sharp`: the last tail has four channels more, how each side is sampled (IFNet_v4.py, sharpened).
+        `sharp`: the last tail has eight channels more, how each side is sampled (IFNet_v4.py, sharpened) and how far
+        the blend is smoothed (`smoothed`).
         """
         b, _, height, width = self.sides[0].shape
-        made = [self.sides[0].new_empty(b, channels, height, width) for channels in (3, 4, 1)]
-        _call("finish", *made, *self._arguments(), int(self.sum_masks), int(sharp))
-        return made[0], made[1], made[2]
+        image, flow, mask = (self.sides[0].new_empty(b, channels, height, width) for channels in (3, 4, 1))
+        _call("finish", image, flow, mask, *self._arguments(), int(self.sum_masks), int(sharp))
+        if sharp:
+            blended, image = image, torch.empty_like(image)
+            _call("smooth", image, blended, *self._arguments()[2:])
+        return image, flow, mask
 
 
 def make_side(image: Tensor, features: Tensor | None) -> Tensor:

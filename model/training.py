@@ -109,9 +109,10 @@ def inherit(net: IFNet_v4, source: int, target: int) -> None:
 
 
 def add_gates(state: Sample, blocks: int) -> Sample:
-    """Weights of a network without gates -> with them, all half open: it samples by cubics everywhere."""
+    """Weights of a network without some gates -> with all, the new ones neutral: cubics everywhere, no smoothing."""
+    known = len(state["sharp"]) if "sharp" in state else 0
     state = {**state, "sharp": torch.ones(GATES)}
-    rows = slice(4 * FEATURES_AFTER, 4 * (FEATURES_AFTER + GATES))  # of the tail before its pixel shuffle
+    rows = slice(4 * (FEATURES_AFTER + known), 4 * (FEATURES_AFTER + GATES))  # of the tail before its pixel shuffle
     for key, index in (("weight", (slice(None), rows)), ("bias", (rows,))):
         name = f"block{blocks - 1}.lastconv.0.{key}"
         state[name] = state[name].clone()

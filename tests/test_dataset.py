@@ -15,7 +15,7 @@ from dataset import BatchSampler, Mixture, Sample, Samples, Scenes, Vimeo, augme
 from model.errors import UserError
 from model.warp import warp
 from video import synthetic
-from video.footage import Clips, cached_clip, find_runs
+from video.footage import Clips, cached_clip, find_runs, pan_over
 from video.synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility
 
 
@@ -255,6 +255,28 @@ def test_clips_leave_out_repeats_and_cuts(clip: Path, tmp_path: Path) -> None:
         assert 0 < float(sample["timestep"]) < 1
     believed = sample["visible"].bool()
     assert believed.float().mean() > 0.5
+
+
+def test_a_moving_camera_moves_all_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twelve_right(*_: object) -> Motion:
+        return Motion(np.zeros(2), np.zeros(2), np.array([12.0, 0.0]))
+
+    monkeypatch.setattr("video.footage.draw_motion", twelve_right)
+    still = [smooth_picture(3, 240, 300)] * 3
+    img0, gt, img1 = pan_over(np.random.default_rng(5), still, (0.0, 0.25, 1.0), 64, (2.0, 2.0))
+    for moved, by in ((gt, 3), (img1, 12)):
+        assert cv2.absdiff(np.ascontiguousarray(moved[:, by:]), np.ascontiguousarray(img0[:, :-by])).max() <= 1
+        assert not np.array_equal(moved, img0)
+
+
+def test_clips_seen_by_a_moving_camera(clip: Path, tmp_path: Path) -> None:
+    source = Clips([clip], tmp_path / "cache", 64, guess_flow=False, moved=1.0)
+    plain = Clips([clip], tmp_path / "cache", 64, guess_flow=False)
+    made, again, unmoved = (s.sample(np.random.default_rng(8), 8) for s in (source, source, plain))
+    assert made["gt"].shape == (3, 64, 64)
+    assert torch.equal(made["gt"], again["gt"])
+    assert not torch.equal(made["gt"], unmoved["gt"])
+    assert float(made["gt"].float().std()) > 5
 
 
 def test_guessed_flow_is_the_motion(clip: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from model import kernels
 from model.errors import UserError
 from model.fast import Fast
-from model.IFNet_v4 import IFNet_v4, nearer
+from model.IFNet_v4 import IFNet_v4, nearer, smoothed
 from model.loading import build as build_network
 from model.loading import detect_version
 from model.published import PUBLISHED
@@ -39,7 +39,34 @@ def test_bicubic_warp_is_opencv_s(shift: tuple[float, float]) -> None:
     assert np.abs(made[0].permute(1, 2, 0).numpy() - known).max() < 2e-5
 
 
-def test_half_open_gates_are_cubics_everywhere() -> None:
+def test_smoothed_takes_bands_away() -> None:
+    """All gates open along an axis leave its binomial of seven taps, the fine one alone that of three; OpenCV's."""
+    image = np.random.default_rng(4).random((30, 40, 3), np.float32)
+    tensor = torch.from_numpy(image.transpose(2, 0, 1))[None]
+    three, seven, one = np.array([1, 2, 1]) / 4, np.array([1, 2, 3, 4, 3, 2, 1]) / 16, np.ones(1)
+    for gates, across, down in (((1, 1, 0, 0), seven, one), ((0, 0, 1, 1), one, seven), ((0, 0, 1, 0), one, three)):
+        known = cv2.sepFilter2D(image, -1, across, down, borderType=cv2.BORDER_REPLICATE)
+        logits = 60 * torch.tensor(gates, dtype=torch.float32).view(1, 4, 1, 1).expand(1, 4, 30, 40)
+        assert np.abs(smoothed(tensor, logits)[0].permute(1, 2, 0).numpy() - known).max() < 1e-6
+        twice_as_strong = 2 * tensor - smoothed(tensor, logits)
+        assert torch.allclose(smoothed(tensor, -logits), twice_as_strong, atol=1e-6)
+    assert torch.equal(smoothed(tensor, torch.zeros(1, 4, 30, 40)), tensor)
+    assert torch.allclose(smoothed(torch.full_like(tensor, 0.3), logits), torch.tensor(0.3))
+
+
+def test_weights_with_fewer_gates_get_neutral_ones() -> None:
+    state = sharp_net().state_dict()
+    before = {**state, "sharp": torch.ones(4)}
+    grown = add_gates(before, 5)
+    rows = slice(4 * (5 + 4), 4 * (5 + 8))
+    weight, old = (s["block4.lastconv.0.weight"] for s in (grown, before))
+    assert len(grown["sharp"]) == 8
+    assert torch.equal(weight[:, : rows.start], old[:, : rows.start])
+    assert not weight[:, rows].any()
+    assert old[:, rows].any()
+
+
+def test_neutral_gates_are_cubics_everywhere() -> None:
     plain = IFNet_v4(replace(SHARP, sharp=False)).eval()
     state = add_gates(plain.state_dict(), 5)
     version = detect_version(state)

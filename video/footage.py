@@ -1,6 +1,8 @@
 """Clips as training samples: decoded once, repeats and cuts left out, flows estimated where that can be trusted."""
 
+import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from model.errors import UserError
 from model.metrics import ssim_map
 from video.sample import Sample, augment, pack
+from video.synthetic import Layer, draw_motion
 from video.textures import Picture, compress
 
 REPEAT_LEVELS = 0.25  # grey levels; frames that differ by less on average are one frame shown twice
@@ -20,7 +23,11 @@ CUT_SSIM = 0.2  # of 32x32 thumbnails; below it two frames are of different scen
 CACHE_SHORT_SIDE = 480  # px; clips are kept at this size at most
 WEAK_SHORT_SIDE = 240  # px, of the second copy, re-coded at a low rate as web and action-recognition videos are
 CACHE_FRAMES = 400  # of one clip at most
+QUANTISERS = 3, 4, 5, 6, 8  # of the re-coded copies, a new one for every RECODED frames
+RECODED = 50
 SPANS, SPAN_SHARES = (2, 3, 4, 6), (0.6, 0.15, 0.15, 0.1)  # frames from img0 to img1
+PAN_SPEEDS = 0.5, 40.0  # px from img0 to img1, of the camera that clips are shown by
+PAN_TURN = 0.5  # of a layer's angle
 SEEN_LEVELS = 10.0  # a flow estimate is believed where the warped end differs by fewer grey levels from the middle
 
 
@@ -28,13 +35,21 @@ class Clips:
     """Triplets at random gaps from a folder of video files, decoded once into `cache`; repeats and cuts are skipped.
 
     `guess_flow`: flows from the middle to both ends by DIS (arXiv 1603.03590), believed where the warped end looks like
-    the middle. `weak`: the share of samples from copies re-coded small and at a low rate.
+    the middle. `weak`: the share of samples from copies re-coded small and at a low rate. `moved`: the share that is
+    seen by a moving camera, so that the same few clips show ever other motions.
     """
 
     def __init__(
-        self, files: Sequence[Path], cache: Path, size: int, *, guess_flow: bool = True, weak: float = 0.0
+        self,
+        files: Sequence[Path],
+        cache: Path,
+        size: int,
+        *,
+        guess_flow: bool = True,
+        weak: float = 0.0,
+        moved: float = 0.0,
     ) -> None:
-        self.size, self.guess_flow, self.weak = size, guess_flow, weak
+        self.size, self.guess_flow, self.weak, self.moved = size, guess_flow, weak, moved
         self.clips = [cached_clip(file, cache) for file in files]
         self.small = [cached_clip(file, cache, weak=True) for file in files] if weak else []
         self.runs = [(k, a, b) for k, (_, runs) in enumerate(self.clips) for a, b in runs if b - a > 2]
@@ -53,10 +68,14 @@ class Clips:
         frames = (self.small if weak else self.clips)[clip][0]
         n2 = min(n0 + int(rng.choice(SPANS, p=SPAN_SHARES)), last - 1)
         n1 = (n0 + n2) // 2 if rng.random() < 0.5 else int(rng.integers(n0 + 1, n2))
-        pictures = cut_out(rng, [frames[n] for n in (n0, n1, n2)], self.size, (0.9, 1.2) if weak else (0.45, 1.2))
+        timestep = (n1 - n0) / (n2 - n0)
+        seen, zooms = [frames[n] for n in (n0, n1, n2)], (0.9, 1.2) if weak else (0.45, 1.2)
+        if self.moved and rng.random() < self.moved:
+            pictures = pan_over(rng, seen, (0.0, timestep, 1.0), self.size, zooms)
+        else:
+            pictures = cut_out(rng, seen, self.size, zooms)
         if rng.random() < 0.1:
             pictures = compress(rng, pictures)
-        timestep = (n1 - n0) / (n2 - n0)
         if not self.guess_flow:
             return augment(rng, pack(pictures, timestep))
         flow, visible = guess_flow(*pictures)
@@ -78,6 +97,29 @@ def cut_out(
         return pieces
     method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
     return [cv2.resize(piece, (size, size), interpolation=method) for piece in pieces]
+
+
+def pan_over(
+    rng: np.random.Generator, frames: Sequence[Picture], times: Sequence[float], size: int, zooms: tuple[float, float]
+) -> list[Picture]:
+    """The frames as a camera sees them that moves, turns and zooms at a random pace, mirrored where it leaves them."""
+    h, w = frames[0].shape[:2]
+    zoom = max(np.exp(rng.uniform(*np.log(zooms))), size / min(h, w))
+    rows, columns = (int(size * max(1, 1 / z)) for z in zoom * np.exp(rng.uniform(-0.15, 0.15, 2)))
+    speed = np.exp(rng.uniform(*np.log(PAN_SPEEDS))) / min(zoom, 1)
+    motion = draw_motion(rng, min(rows, columns), speed)
+    reach = np.minimum(np.array((columns, rows)) / 2 / max(zoom, 1), np.array((w, h)) / 2)
+    motion = replace(
+        motion,
+        pivot=rng.uniform(reach, np.array((w, h)) - reach),
+        place=np.array((columns, rows)) / 2,
+        zoom=max(zoom, 1.0),
+        angle=motion.angle * PAN_TURN,
+        bend=0.0,
+    )
+    canvas = slice(0, rows), slice(0, columns)
+    views = [Layer(np.asarray(f), motion, endless=True).draw(t, canvas) for f, t in zip(frames, times, strict=True)]
+    return [cv2.resize(view, (size, size), interpolation=cv2.INTER_AREA) for view in views]
 
 
 def guess_flow(img0: Picture, gt: Picture, img1: Picture) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +149,9 @@ def cached_clip(file: Path, cache: Path, *, weak: bool = False) -> tuple[np.ndar
         cache.mkdir(parents=True, exist_ok=True)
         frames = decode(file, WEAK_SHORT_SIDE if weak else CACHE_SHORT_SIDE)
         if weak:
-            frames = recode(frames)
+            rng = np.random.default_rng(zlib.crc32(file.stem.encode()))
+            pieces = [frames[n : n + RECODED] for n in range(0, len(frames), RECODED)]
+            frames = np.concatenate([recode(piece, int(rng.choice(QUANTISERS))) for piece in pieces])
         else:
             _save(runs, find_runs(frames))
         _save(kept, frames)
@@ -136,7 +180,7 @@ def decode(file: Path, short_side: int) -> np.ndarray:
     return np.stack(pictures)
 
 
-def recode(frames: np.ndarray, quantiser: int = 6) -> np.ndarray:
+def recode(frames: np.ndarray, quantiser: int) -> np.ndarray:
     """The frames after MPEG-4 part 2 at a fixed quantiser: blocks, and stillness where little moves."""
     codec: Any = av.CodecContext.create("mpeg4", "w")
     codec.height, codec.width = frames.shape[1:3]
