@@ -549,6 +549,7 @@ void smooth(float* out, const float* image, const int64_t* size, const Change* c
             std::fill_n(line - 3, 3, line[0]);
             std::fill_n(line + width, 3, line[width - 1]);
             float* to = out + (3 * b + c) * plane + y * width;
+#pragma omp simd
             for (int64_t x = 0; x < width; x++) {
                 const float here = line[x];
                 float value = here;

@@ -3,11 +3,11 @@
 PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, by the default weights on two cores
 with AMX:
 
-    scale 1       35.136   34.551    175    balanced
-    scale 0.5     34.125   34.313    113    no preset: 0.6 dB for a third of the time
-    tta           35.316   34.573    370    best: 0.1 dB more for twice the time
-    scale 2       35.030   34.546   1161    no preset: no better, in seven times the time
-    bf16          35.137   34.550    135    fast, where there is AMX; elsewhere float32 was faster
+    scale 1       35.337   34.586    201    balanced
+    scale 0.5     34.271   34.338    136    no preset: 0.6 dB for a third of the time
+    tta           35.438   34.608    414    best: 0.1 dB more for twice the time
+    scale 2       34.903   34.596   1247    no preset: no better, in seven times the time
+    bf16          35.338   34.586    158    fast, where there is AMX; elsewhere float32 was faster
 
 The flow scale is a matter of size and motion, not of haste: --scale auto.
 """
