@@ -498,7 +498,7 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
         }
         int64_t done = 0;
         for (; done + 4 <= all.width; done += 4) store<V4>(m + done, sigmoid(load<V4>(m + done)));
-        for (; done < all.width; done++) m[done] = 1 / (1 + std::exp(-m[done]));
+        for (; done < all.width; done++) m[done] = sigmoid(V4{m[done]})[0];
         const Change& last = changes[count - 1];
         if (sharp) last.row(b, Place(y, last.factor, last.height), 5, 4, 1, brought);
         float* colour = image + 3 * b * plane + y * all.width;

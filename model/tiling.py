@@ -165,8 +165,6 @@ class TiledRIFE(RIFE):
                 problem = str(e).partition(". ")[0]
             # here, not above: while the error is handled, its traceback keeps the tensors of the attempt alive
             self._halve_tile(frame0, problem)
-            for frame in (frame0, frame1):
-                frame.features.whole = None  # type: ignore[attr-defined]
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 

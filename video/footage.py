@@ -82,12 +82,17 @@ class Clips:
         return augment(rng, pack(pictures, timestep, flow=flow, visible=visible))
 
 
+def draw_zoom(rng: np.random.Generator, zooms: tuple[float, float], least: float) -> float:
+    """Between two zooms, small ones as likely as large ones; at least so much that the frame fills the crop."""
+    return float(max(np.exp(rng.uniform(*np.log(zooms))), least))
+
+
 def cut_out(
     rng: np.random.Generator, frames: Sequence[Picture], size: int, zooms: tuple[float, float]
 ) -> list[Picture]:
     """The same random square of each frame, shown at a random zoom, or at times at 1, where no resampling is needed."""
     h, w = frames[0].shape[:2]
-    zoom = max(np.exp(rng.uniform(*np.log(zooms))), size / min(h, w))
+    zoom = draw_zoom(rng, zooms, size / min(h, w))
     if rng.random() < 0.25 and min(h, w) >= size:
         zoom = 1.0
     side = min(round(size / zoom), h, w)
@@ -104,7 +109,7 @@ def pan_over(
 ) -> list[Picture]:
     """The frames as a camera sees them that moves, turns and zooms at a random pace, mirrored where it leaves them."""
     h, w = frames[0].shape[:2]
-    zoom = max(np.exp(rng.uniform(*np.log(zooms))), size / min(h, w))
+    zoom = draw_zoom(rng, zooms, size / min(h, w))
     rows, columns = (int(size * max(1, 1 / z)) for z in zoom * np.exp(rng.uniform(-0.15, 0.15, 2)))
     speed = np.exp(rng.uniform(*np.log(PAN_SPEEDS))) / min(zoom, 1)
     motion = draw_motion(rng, min(rows, columns), speed)
