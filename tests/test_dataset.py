@@ -16,6 +16,7 @@ from model.errors import UserError
 from model.warp import warp
 from video import synthetic
 from video.footage import Clips, cached_clip, find_runs, pan_over
+from video.recode import CODERS, QUANTISERS, recode
 from video.synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility
 
 
@@ -245,8 +246,6 @@ def test_clips_leave_out_repeats_and_cuts(clip: Path, tmp_path: Path) -> None:
     assert frames.shape == (20, 96, 128, 3)
     assert runs.tolist() == [[0, 4], [4, 10], [10, 20]]
     assert np.array_equal(find_runs(frames), runs)
-    weak, _ = cached_clip(clip, tmp_path / "cache", weak=True)
-    assert weak.shape == frames.shape
     source = Clips([clip], tmp_path / "cache", 64, weak=0.3)
     assert len(source) == 2 + 4 + 8
     for index in range(len(source)):
@@ -255,6 +254,32 @@ def test_clips_leave_out_repeats_and_cuts(clip: Path, tmp_path: Path) -> None:
         assert 0 < float(sample["timestep"]) < 1
     believed = sample["visible"].bool()
     assert believed.float().mean() > 0.5
+
+
+@pytest.mark.parametrize("name", CODERS)
+def test_coding_keeps_what_matters_and_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each frame comes back in its place, near what it was, and worse at a lower quality; so often that all happens."""
+    monkeypatch.setattr("video.recode.CODERS", (name,))
+    wide = smooth_picture(3, 96, 160)
+    frames = [np.ascontiguousarray(wide[:, 4 * n : 4 * n + 128]) for n in range(6)]
+    error = []
+    for quantiser in QUANTISERS:
+        monkeypatch.setattr("video.recode.QUANTISERS", (quantiser, quantiser))
+        for seed in range(8):
+            coded = recode(np.random.default_rng(seed), frames)
+            assert [picture.shape for picture in coded] == [(96, 128, 3)] * 6
+            differences = np.array([[cv2.absdiff(a, b).mean() for b in frames] for a in coded])
+            assert differences.argmin(1).tolist() == [0, 1, 2, 3, 4, 5]
+            error.append(differences.diagonal().mean())
+    assert 0 < max(error[:8]) < min(error[8:]) < max(error) < 12
+
+
+def test_weak_clips_are_coded_anew_every_time(clip: Path, tmp_path: Path) -> None:
+    sources = [Clips([clip], tmp_path / "cache", 64, guess_flow=False, weak=weak, moved=0.5) for weak in (0.0, 1.0)]
+    good, weak = (source.sample(np.random.default_rng(4), 8)["gt"] for source in sources)
+    assert torch.equal(weak, sources[1].sample(np.random.default_rng(4), 8)["gt"])
+    assert not torch.equal(weak, sources[1].sample(np.random.default_rng(5), 8)["gt"])
+    assert weak.shape == good.shape == (3, 64, 64)
 
 
 def test_a_moving_camera_moves_all_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:

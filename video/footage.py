@@ -1,9 +1,7 @@
 """Clips as training samples: decoded once, repeats and cuts left out, flows estimated where that can be trusted."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 
 from model.errors import UserError
 from model.metrics import ssim_map
+from video.recode import recode
 from video.sample import Sample, augment, pack
 from video.synthetic import Layer, draw_motion
 from video.textures import Picture, compress
@@ -21,11 +20,11 @@ from video.textures import Picture, compress
 REPEAT_LEVELS = 0.25  # grey levels; frames that differ by less on average are one frame shown twice
 CUT_SSIM = 0.2  # of 32x32 thumbnails; below it two frames are of different scenes (upstream's value for video)
 CACHE_SHORT_SIDE = 480  # px; clips are kept at this size at most
-WEAK_SHORT_SIDE = 240  # px, of the second copy, re-coded at a low rate as web and action-recognition videos are
 CACHE_FRAMES = 400  # of one clip at most
-QUANTISERS = 3, 4, 5, 6, 8  # of the re-coded copies, a new one for every RECODED frames
-RECODED = 50
 SPANS, SPAN_SHARES = (2, 3, 4, 6), (0.6, 0.15, 0.15, 0.1)  # frames from img0 to img1
+ZOOMS, WEAK_ZOOMS = (0.45, 1.2), (0.45, 0.75)  # of clips, and of those that look like a small web video
+CODED = 0.8, 1.3  # height and width that those are coded at, relative to the crop
+LEAD = 4  # frames before img0 that are coded with it, at most
 PAN_SPEEDS = 0.5, 40.0  # px from img0 to img1, of the camera that clips are shown by
 PAN_TURN = 0.5  # of a layer's angle
 SEEN_LEVELS = 10.0  # a flow estimate is believed where the warped end differs by fewer grey levels from the middle
@@ -35,8 +34,9 @@ class Clips:
     """Triplets at random gaps from a folder of video files, decoded once into `cache`; repeats and cuts are skipped.
 
     `guess_flow`: flows from the middle to both ends by DIS (arXiv 1603.03590), believed where the warped end looks like
-    the middle. `weak`: the share of samples from copies re-coded small and at a low rate. `moved`: the share that is
-    seen by a moving camera, so that the same few clips show ever other motions.
+    the middle. `weak`: the share of samples shown small and coded at a low rate, every time anew, as web and
+    action-recognition videos are. `moved`: the share that is seen by a moving camera, so that the same few clips show
+    ever other motions.
     """
 
     def __init__(
@@ -51,7 +51,6 @@ class Clips:
     ) -> None:
         self.size, self.guess_flow, self.weak, self.moved = size, guess_flow, weak, moved
         self.clips = [cached_clip(file, cache) for file in files]
-        self.small = [cached_clip(file, cache, weak=True) for file in files] if weak else []
         self.runs = [(k, a, b) for k, (_, runs) in enumerate(self.clips) for a, b in runs if b - a > 2]
         self.starts = np.cumsum([0] + [b - a - 2 for _, a, b in self.runs])
         if not self.runs:
@@ -65,15 +64,21 @@ class Clips:
         clip, first, last = self.runs[run]
         n0 = first + index - int(self.starts[run])
         weak = rng.random() < self.weak
-        frames = (self.small if weak else self.clips)[clip][0]
         n2 = min(n0 + int(rng.choice(SPANS, p=SPAN_SHARES)), last - 1)
         n1 = (n0 + n2) // 2 if rng.random() < 0.5 else int(rng.integers(n0 + 1, n2))
-        timestep = (n1 - n0) / (n2 - n0)
-        seen, zooms = [frames[n] for n in (n0, n1, n2)], (0.9, 1.2) if weak else (0.45, 1.2)
+        shown: Sequence[int] = range(max(first, n0 - int(rng.integers(LEAD + 1))), n2 + 1) if weak else (n0, n1, n2)
+        seen, times = [self.clips[clip][0][n] for n in shown], [(n - n0) / (n2 - n0) for n in shown]
+        rows, columns = coded_shape(rng, self.size) if weak else (self.size, self.size)
+        zooms = WEAK_ZOOMS if weak else ZOOMS
         if self.moved and rng.random() < self.moved:
-            pictures = pan_over(rng, seen, (0.0, timestep, 1.0), self.size, zooms)
+            pictures = pan_over(rng, seen, times, self.size, zooms)
         else:
             pictures = cut_out(rng, seen, self.size, zooms)
+        pictures = [fit(picture, rows, columns) for picture in pictures]
+        if weak:
+            coded = recode(rng, pictures)
+            pictures = [fit(coded[shown.index(n)], self.size, self.size) for n in (n0, n1, n2)]
+        timestep = times[shown.index(n1)]
         if rng.random() < 0.1:
             pictures = compress(rng, pictures)
         if not self.guess_flow:
@@ -90,18 +95,29 @@ def draw_zoom(rng: np.random.Generator, zooms: tuple[float, float], least: float
 def cut_out(
     rng: np.random.Generator, frames: Sequence[Picture], size: int, zooms: tuple[float, float]
 ) -> list[Picture]:
-    """The same random square of each frame, shown at a random zoom, or at times at 1, where no resampling is needed."""
+    """The same random square of each frame, as large as a random zoom asks for, or at times just `size`."""
     h, w = frames[0].shape[:2]
     zoom = draw_zoom(rng, zooms, size / min(h, w))
     if rng.random() < 0.25 and min(h, w) >= size:
         zoom = 1.0
     side = min(round(size / zoom), h, w)
     y, x = rng.integers(h - side + 1), rng.integers(w - side + 1)
-    pieces = [np.asarray(frame[y : y + side, x : x + side]) for frame in frames]
-    if side == size:
-        return pieces
-    method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    return [cv2.resize(piece, (size, size), interpolation=method) for piece in pieces]
+    return [np.asarray(frame[y : y + side, x : x + side]) for frame in frames]
+
+
+def coded_shape(rng: np.random.Generator, size: int) -> tuple[int, int]:
+    """Height and width that a crop of that size is coded at: even, and not in the same proportion."""
+    least, most = np.log(CODED)
+    rows, columns = (round(size / 2 * share) * 2 for share in np.exp(rng.uniform(least, most, 2)))
+    return rows, columns
+
+
+def fit(picture: Picture, rows: int, columns: int) -> Picture:
+    """The picture resized, by areas where it shrinks."""
+    if picture.shape[:2] == (rows, columns):
+        return picture
+    method = cv2.INTER_AREA if picture.shape[0] > rows else cv2.INTER_CUBIC
+    return cv2.resize(picture, (columns, rows), interpolation=method)
 
 
 def pan_over(
@@ -123,8 +139,7 @@ def pan_over(
         bend=0.0,
     )
     canvas = slice(0, rows), slice(0, columns)
-    views = [Layer(np.asarray(f), motion, endless=True).draw(t, canvas) for f, t in zip(frames, times, strict=True)]
-    return [cv2.resize(view, (size, size), interpolation=cv2.INTER_AREA) for view in views]
+    return [Layer(np.asarray(f), motion, endless=True).draw(t, canvas) for f, t in zip(frames, times, strict=True)]
 
 
 def guess_flow(img0: Picture, gt: Picture, img1: Picture) -> tuple[np.ndarray, np.ndarray]:
@@ -146,19 +161,13 @@ def guess_flow(img0: Picture, gt: Picture, img1: Picture) -> tuple[np.ndarray, n
     return np.concatenate(flows), np.stack(seen)
 
 
-def cached_clip(file: Path, cache: Path, *, weak: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def cached_clip(file: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
     """The frames of a clip (N,H,W,3) uint8, mapped from disk, and its runs (R,2): first frame, last + 1."""
-    kept = cache / f"{file.stem}{'.weak' if weak else ''}.npy"
-    runs = cache / f"{file.stem}.runs.npy"
+    kept, runs = cache / f"{file.stem}.npy", cache / f"{file.stem}.runs.npy"
     if not kept.is_file() or not runs.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        frames = decode(file, WEAK_SHORT_SIDE if weak else CACHE_SHORT_SIDE)
-        if weak:
-            rng = np.random.default_rng(zlib.crc32(file.stem.encode()))
-            pieces = [frames[n : n + RECODED] for n in range(0, len(frames), RECODED)]
-            frames = np.concatenate([recode(piece, int(rng.choice(QUANTISERS))) for piece in pieces])
-        else:
-            _save(runs, find_runs(frames))
+        frames = decode(file)
+        _save(runs, find_runs(frames))
         _save(kept, frames)
     return np.load(kept, mmap_mode="r"), np.load(runs)
 
@@ -170,33 +179,19 @@ def _save(path: Path, array: np.ndarray) -> None:
     part.replace(path)
 
 
-def decode(file: Path, short_side: int) -> np.ndarray:
-    """(N,H,W,3) uint8 RGB, at most CACHE_FRAMES frames, the short side reduced to `short_side` at most, sizes even."""
+def decode(file: Path) -> np.ndarray:
+    """(N,H,W,3) uint8 RGB, at most CACHE_FRAMES frames, reduced to CACHE_SHORT_SIDE if larger, sizes even."""
     pictures = []
     with av.open(str(file)) as container:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
-            scale = min(1.0, short_side / min(frame.width, frame.height))
+            scale = min(1.0, CACHE_SHORT_SIDE / min(frame.width, frame.height))
             w, h = (round(v * scale / 2) * 2 for v in (frame.width, frame.height))
             picture = frame.to_ndarray(format="rgb24")
             pictures.append(cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA))
             if len(pictures) == CACHE_FRAMES:
                 break
     return np.stack(pictures)
-
-
-def recode(frames: np.ndarray, quantiser: int) -> np.ndarray:
-    """The frames after MPEG-4 part 2 at a fixed quantiser: blocks, and stillness where little moves."""
-    codec: Any = av.CodecContext.create("mpeg4", "w")
-    codec.height, codec.width = frames.shape[1:3]
-    codec.pix_fmt, codec.time_base = "yuv420p", Fraction(1, 25)
-    codec.options = {"qmin": str(quantiser), "qmax": str(quantiser)}
-    packets = [p for frame in frames for p in codec.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame)))]
-    packets += codec.encode(None)
-    reader: Any = av.CodecContext.create("mpeg4", "r")
-    reader.extradata = codec.extradata
-    decoded = [frame for packet in [*packets, None] for frame in reader.decode(packet)]
-    return np.stack([frame.to_ndarray(format="rgb24") for frame in decoded])
 
 
 def find_runs(frames: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from video.recode import recode
 from video.textures import Picture, compress, draw_background, draw_texture
 
 LARGE_SHARE = 0.2  # of scenes move by a twelfth to a third of their width from img0 to img1
@@ -288,4 +289,5 @@ def photograph(rng: np.random.Generator, frames: Sequence[np.ndarray], times: Se
         if noise:
             picture = picture + rng.standard_normal(picture.shape, np.float32) * np.float32(noise)
         taken.append(np.clip(picture + 0.5, 0, 255).astype(np.uint8))
-    return compress(rng, taken) if rng.random() < 0.3 else taken
+    coder = rng.random()
+    return compress(rng, taken) if coder < 0.15 else recode(rng, taken) if coder < 0.35 else taken
