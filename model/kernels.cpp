@@ -167,28 +167,42 @@ struct Convolution {
 
 typedef Vector<4>::type V4;
 typedef Vector<8>::type V8;
+typedef Vector<16>::type V16;
 
-typedef int32_t I4 __attribute__((vector_size(16)));
+typedef int32_t I16 __attribute__((vector_size(64)));
 
 // The nearest whole numbers, halves to even, of values below 2^22
-inline V4 rounded(V4 v) {
+template <class T>
+inline T rounded(T v) {
     constexpr float shift = 3 << 22;
     return (v + shift) - shift;
 }
 
 // 1 / (1 + e^-v), within 2e-7: e^-v = 2^n e^r, |r| at most half of ln 2
-inline V4 sigmoid(V4 v) {
-    for (int64_t i = 0; i < 4; i++) v[i] = std::clamp(v[i], -80.0f, 80.0f);
-    const V4 n = rounded(v * -1.44269504f), r = -v - n * 0.693359375f + n * 2.12194440e-4f;
-    const V4 e = 1 + r * (1 + r * (1 / 2.0f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
-    const V4 power = reinterpret_cast<V4>((__builtin_convertvector(n, I4) + 127) << 23);
+inline V16 sigmoid(V16 v) {
+    const V16 limit = V16{} + 80;
+    v = v > limit ? limit : v < -limit ? -limit : v;
+    const V16 n = rounded(v * -1.44269504f), r = -v - n * 0.693359375f + n * 2.12194440e-4f;
+    const V16 e = 1 + r * (1 + r * (1 / 2.0f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
+    const V16 power = reinterpret_cast<V16>((__builtin_convertvector(n, I16) + 127) << 23);
     return 1 / (1 + power * e);
 }
 
 // IFNet_v4.py, nearer
-inline V4 nearer(V4 flow, V4 share) {
-    const V4 fraction = flow - rounded(flow);
+inline V16 nearer(V16 flow, V16 share) {
+    const V16 fraction = flow - rounded(flow);
     return flow + share * fraction * (4 * fraction * fraction - 1);
+}
+
+// Of a row of floats, in place
+inline void sigmoids(float* values, int64_t count) {
+    int64_t done = 0;
+    for (; done + 16 <= count; done += 16) store<V16>(values + done, sigmoid(load<V16>(values + done)));
+    if (done == count) return;
+    float rest[16] = {};
+    std::copy_n(values + done, count - done, rest);
+    store<V16>(rest, sigmoid(load<V16>(rest)));
+    std::copy_n(rest, count - done, values + done);
 }
 
 // Where a row or column of the frame lies in a map `factor` times smaller (bilinear, align_corners=False).
@@ -284,32 +298,45 @@ struct Estimate {
             out[c] += w00 * load<T>(p) + w01 * load<T>(p + right) + w10 * load<T>(p + down) + w11 * load<T>(p + right + down);
     }
 
-    // The first of four pixels along a coordinate, from -3 to size, and the weights of all (Keys, 1981, a = -0.75)
-    static int64_t cubics(int64_t at, float shift, int64_t size, V4& weights) {
-        const float v = at + shift, last = static_cast<float>(size + 1);
-        const float s = std::min(v > -2 ? v : -2.0f, last);  // farther out all four are the border
-        const float whole = std::floor(s), f = s - whole;
+    // Floats that a row of (width,4) takes, with what the last vector reaches beyond it
+    int64_t fours() const { return 4 * width + 16; }
+
+    // Row y sampled by cubics (Keys, 1981, a = -0.75): of shifts (width,4), x and y on either side, the first of four
+    // pixels along that axis, from -3 to its size, and the weights of the four, a row of (width,4) each. first may be
+    // shifts.
+    void cubics(const float* shifts, int64_t y, float* first, float* weights) const {
+        V16 here, end;
+        for (int64_t i = 0; i < 16; i++) {
+            here[i] = i % 2 ? y : i / 4;
+            end[i] = (i % 2 ? height : width) + 1;
+        }
+        const V16 least = V16{} - 2, next = {4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0};
         constexpr float a = -0.75f;
-        const V4 ones = {0, 1, 0, 0}, linear = {a, 0, -a, 0}, squares = {-2 * a, -a - 3, 2 * a + 3, a},
-                     cubes = {a, a + 2, -a - 2, -a};
-        weights = ones + f * (linear + f * (squares + f * cubes));
-        return static_cast<int64_t>(whole) - 1;
+        for (int64_t i = 0; i < 4 * width; i += 16, here += next) {
+            V16 v = here + load<V16>(shifts + i);
+            v = v > least ? v : least;  // farther out all four are the border
+            v = v < end ? v : end;
+            const V16 near = rounded(v), whole = near > v ? near - 1 : near, f = v - whole;
+            const V16 of_four[4] = {f * (a + f * (-2 * a + f * a)), 1 + f * f * (-a - 3 + f * (a + 2)),
+                                    f * (-a + f * (2 * a + 3 + f * (-a - 2))), f * f * (a - f * a)};
+            store<V16>(first + i, whole - 1);
+            for (int64_t k = 0; k < 4; k++) store<V16>(weights + k * fours() + i, of_four[k]);
+        }
     }
 
-    // The colours of side[y + flow_y, x + flow_x] by cubics, the border repeated
-    V4 cubic(const float* side, int64_t b, int64_t y, int64_t x, float flow_x, float flow_y) const {
-        V4 across, down, total = {};
-        const int64_t left = cubics(x, flow_x, width, across), top = cubics(y, flow_y, height, down);
+    // The colours of a place that `cubics` found, the border repeated; weights: of its first pixel across, and down
+    V4 cubic(const float* side, int64_t b, int64_t left, int64_t top, const float* across, const float* down) const {
         const bool inside = left >= 0 && left + 3 < width;
+        V4 total = {};
         for (int64_t j = 0; j < 4; j++) {
             const float* line = side + (b * height + std::clamp<int64_t>(top + j, 0, height - 1)) * width * stride;
             V4 row = {};
             if (inside)
-                for (int64_t i = 0; i < 4; i++) row += across[i] * load<V4>(line + (left + i) * stride);
+                for (int64_t i = 0; i < 4; i++) row += across[i * fours()] * load<V4>(line + (left + i) * stride);
             else
                 for (int64_t i = 0; i < 4; i++)
-                    row += across[i] * load<V4>(line + std::clamp<int64_t>(left + i, 0, width - 1) * stride);
-            total += down[j] * row;
+                    row += across[i * fours()] * load<V4>(line + std::clamp<int64_t>(left + i, 0, width - 1) * stride);
+            total += down[j * fours()] * row;
         }
         return total;
     }
@@ -483,8 +510,9 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < all.batch * all.height; i++) {
         const int64_t b = i / all.height, y = i % all.height;
-        float* flows = scratch(8 * all.width);
-        float* brought = flows + 4 * all.width;
+        float* flows = scratch(8 * all.fours());
+        float *brought = flows + all.fours(), *gates = brought + all.fours(), *places = gates + all.fours();
+        float* weights = places + all.fours();
         all.flow_row(b, y, flows, brought);
         float* m = mask + b * plane + y * all.width;
         for (int64_t k = sum ? 0 : count - 1; k < count; k++) {
@@ -496,25 +524,33 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
                 m[x] = k == (sum ? 0 : count - 1) ? v : m[x] + v;
             }
         }
-        int64_t done = 0;
-        for (; done + 4 <= all.width; done += 4) store<V4>(m + done, sigmoid(load<V4>(m + done)));
-        for (; done < all.width; done++) m[done] = sigmoid(V4{m[done]})[0];
+        sigmoids(m, all.width);
         const Change& last = changes[count - 1];
-        if (sharp) last.row(b, Place(y, last.factor, last.height), 5, 4, 1, brought);
+        if (sharp) {
+            last.row(b, Place(y, last.factor, last.height), 5, 4, 1, brought);
+            for (int64_t x = 0; x < all.width; x++) {
+                const Place& place = all.columns[count - 1][x];
+                const V4 v = load<V4>(brought + 4 * place.first), next = load<V4>(brought + 4 * place.second);
+                const V4 said = v + place.weight * (next - v);
+                store<V4>(gates + 4 * x, said);
+                store<V4>(places + 4 * x, V4{said[2], said[2], said[3], said[3]});
+            }
+            for (int64_t i = 0; i < 4 * all.width; i += 16) {
+                store<V16>(gates + i, sigmoid(load<V16>(gates + i)));
+                store<V16>(places + i, nearer(load<V16>(flows + i), sigmoid(load<V16>(places + i))));
+            }
+            all.cubics(places, y, places, weights);
+        }
         float* colour = image + 3 * b * plane + y * all.width;
         float* moved = flow + 4 * b * plane + y * all.width;
         for (int64_t x = 0; x < all.width; x++) {
-            const float* f = flows + 4 * x;
+            const float *f = flows + 4 * x, *g = gates + 4 * x, *at = places + 4 * x, *w = weights + 4 * x;
             V4 warped0 = {}, warped1 = {};
             all.add<V4, 1>(side0, b, y, x, f[0], f[1], 1, &warped0);
             all.add<V4, 1>(side1, b, y, x, f[2], f[3], 1, &warped1);
             if (sharp) {
-                const Place& place = all.columns[count - 1][x];
-                const V4 v = load<V4>(brought + 4 * place.first), next = load<V4>(brought + 4 * place.second);
-                const V4 gates = sigmoid(v + place.weight * (next - v));
-                const V4 at = nearer(load<V4>(f), V4{gates[2], gates[2], gates[3], gates[3]});
-                warped0 += 2 * gates[0] * (all.cubic(side0, b, y, x, at[0], at[1]) - warped0);
-                warped1 += 2 * gates[1] * (all.cubic(side1, b, y, x, at[2], at[3]) - warped1);
+                warped0 += 2 * g[0] * (all.cubic(side0, b, at[0], at[1], w, w + 1) - warped0);
+                warped1 += 2 * g[1] * (all.cubic(side1, b, at[2], at[3], w + 2, w + 3) - warped1);
             }
             const V4 blended = warped1 + m[x] * (warped0 - warped1);
             for (int64_t c = 0; c < 3; c++) colour[c * plane + x] = blended[c];
@@ -538,9 +574,11 @@ void smooth(float* out, const float* image, const int64_t* size, const Change* c
         last.row(b, Place(y, last.factor, last.height), last.channels - 4, 4, 1, brought);
         for (int64_t x = 0; x < width; x++) {
             const V4 v = load<V4>(brought + 4 * places[x].first), next = load<V4>(brought + 4 * places[x].second);
-            const V4 share = 2 * sigmoid(v + places[x].weight * (next - v)) - 1;
-            for (int64_t k = 0; k < 4; k++) shares[k * width + x] = share[k];
+            const V4 gate = v + places[x].weight * (next - v);
+            for (int64_t k = 0; k < 4; k++) shares[k * width + x] = gate[k];
         }
+        sigmoids(shares, 4 * width);
+        for (int64_t i = 0; i < 4 * width; i++) shares[i] = 2 * shares[i] - 1;
         for (int64_t c = 0; c < 3; c++) {
             const float* from = image + (3 * b + c) * plane;
             const float* rows[7];
