@@ -277,51 +277,59 @@ struct Estimate {
         }
     }
 
-    // One coordinate of a sample, within the frame.
-    static float coordinate(int64_t at, float shift, int64_t size) {
-        const float v = at + shift, last = static_cast<float>(size - 1);
-        return std::min(v > 0 ? v : 0.0f, last);  // not a number: 0
+    // Floats that a row of (width,4) takes, with what the last vector reaches beyond it
+    int64_t fours() const { return 4 * width + 16; }
+
+    // use(i, v): where shifts (width,4) px, x and y on either side, lead along their axes from row y, sixteen from the
+    // i-th on; at most so far beyond the border.
+    template <class F>
+    void follow(const float* shifts, int64_t y, float beyond, F use) const {
+        V16 here, end;
+        for (int64_t i = 0; i < 16; i++) {
+            here[i] = i % 2 ? y : i / 4;
+            end[i] = (i % 2 ? height : width) - 1 + beyond;
+        }
+        const V16 least = V16{} - beyond, next = {4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0};
+        for (int64_t i = 0; i < 4 * width; i += 16, here += next) {
+            V16 v = here + load<V16>(shifts + i);
+            v = v > least ? v : least;  // not a number: there
+            use(i, v < end ? v : end);
+        }
     }
 
-    // out[0..n) += weight * side[y + flow_y, x + flow_x], the border repeated
+    // Row y sampled bilinearly: the first of two pixels along each axis, and how much of the second, (width,4) each
+    void bilinears(const float* shifts, int64_t y, int32_t* first, float* share) const {
+        I16 most;  // the second is inside too
+        for (int64_t i = 0; i < 16; i++) most[i] = std::max<int64_t>((i % 2 ? height : width) - 2, 0);
+        follow(shifts, y, 0, [=](int64_t i, V16 v) {
+            const I16 whole = __builtin_convertvector(v, I16), at = whole < most ? whole : most;
+            __builtin_memcpy(first + i, &at, sizeof at);
+            store<V16>(share + i, v - __builtin_convertvector(at, V16));
+        });
+    }
+
+    // out[0..n) += weight * the side at a place that `bilinears` found
     template <class T, int64_t n>
-    void add(const float* side, int64_t b, int64_t y, int64_t x, float flow_x, float flow_y, float weight,
-             T* out) const {
-        const float sx = coordinate(x, flow_x, width), sy = coordinate(y, flow_y, height);
-        const int64_t left = static_cast<int64_t>(sx), top = static_cast<int64_t>(sy);
-        const int64_t right = left + 1 < width ? stride : 0, down = top + 1 < height ? width * stride : 0;
-        const float fx = sx - left, fy = sy - top;
-        const float* p = side + ((b * height + top) * width + left) * stride;
-        const float w11 = fx * fy * weight, w10 = fy * weight - w11, w01 = fx * weight - w11;
+    void add(const float* side, int64_t b, const int32_t* first, const float* share, float weight, T* out) const {
+        const int64_t right = width > 1 ? stride : 0, down = height > 1 ? width * stride : 0;
+        const float* p = side + ((b * height + first[1]) * width + first[0]) * stride;
+        const float w11 = share[0] * share[1] * weight, w10 = share[1] * weight - w11, w01 = share[0] * weight - w11;
         const float w00 = weight - w01 - w10 - w11;
         for (int64_t c = 0; c < n; c++, p += sizeof(T) / sizeof(float))
             out[c] += w00 * load<T>(p) + w01 * load<T>(p + right) + w10 * load<T>(p + down) + w11 * load<T>(p + right + down);
     }
 
-    // Floats that a row of (width,4) takes, with what the last vector reaches beyond it
-    int64_t fours() const { return 4 * width + 16; }
-
-    // Row y sampled by cubics (Keys, 1981, a = -0.75): of shifts (width,4), x and y on either side, the first of four
-    // pixels along that axis, from -3 to its size, and the weights of the four, a row of (width,4) each. first may be
-    // shifts.
+    // Row y sampled by cubics (Keys, 1981, a = -0.75): the first of four pixels along each axis, from -3 to its size, and
+    // the weights of the four, a row of (width,4) each. first may be shifts.
     void cubics(const float* shifts, int64_t y, float* first, float* weights) const {
-        V16 here, end;
-        for (int64_t i = 0; i < 16; i++) {
-            here[i] = i % 2 ? y : i / 4;
-            end[i] = (i % 2 ? height : width) + 1;
-        }
-        const V16 least = V16{} - 2, next = {4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0};
         constexpr float a = -0.75f;
-        for (int64_t i = 0; i < 4 * width; i += 16, here += next) {
-            V16 v = here + load<V16>(shifts + i);
-            v = v > least ? v : least;  // farther out all four are the border
-            v = v < end ? v : end;
+        follow(shifts, y, 2, [=](int64_t i, V16 v) {  // farther out all four are the border
             const V16 near = rounded(v), whole = near > v ? near - 1 : near, f = v - whole;
             const V16 of_four[4] = {f * (a + f * (-2 * a + f * a)), 1 + f * f * (-a - 3 + f * (a + 2)),
                                     f * (-a + f * (2 * a + 3 + f * (-a - 2))), f * f * (a - f * a)};
             store<V16>(first + i, whole - 1);
             for (int64_t k = 0; k < 4; k++) store<V16>(weights + k * fours() + i, of_four[k]);
-        }
+        });
     }
 
     // The colours of a place that `cubics` found, the border repeated; weights: of its first pixel across, and down
@@ -361,9 +369,13 @@ struct Inputs : Estimate {
     void row(int64_t b, int64_t y, float* out) const {
         const int64_t n = factor == 1 ? 1 : 2, low = factor == 1 ? 0 : factor / 2 - 1, wide = width / factor;
         const float weight = 1.0f / (n * n);
-        float* flows = scratch((n + 1) * width * 4 + (wide + 1) * rest);
-        float* brought = flows + n * width * 4;
-        for (int64_t j = 0; j < n; j++) flow_row(b, y * factor + low + j, flows + j * width * 4, brought);
+        float* flows = scratch(3 * n * fours() + std::max(4 * width, (wide + 1) * rest));
+        float *shares = flows + n * fours(), *brought = shares + 2 * n * fours();
+        int32_t* firsts = reinterpret_cast<int32_t*>(shares + n * fours());
+        for (int64_t j = 0; j < n; j++) {
+            flow_row(b, y * factor + low + j, flows + j * fours(), brought);
+            bilinears(flows + j * fours(), y * factor + low + j, firsts + j * fours(), shares + j * fours());
+        }
         const int64_t first = sum ? 0 : count - 1;
         for (int64_t x = 0; x < wide; x++) {
             T warped0[vectors] = {}, warped1[vectors] = {};
@@ -371,10 +383,10 @@ struct Inputs : Estimate {
             for (int64_t j = 0; j < n; j++)
                 for (int64_t i = 0; i < n; i++) {
                     const int64_t py = y * factor + low + j, px = x * factor + low + i;
-                    const float* f = flows + (j * width + px) * 4;
-                    total += load<V4>(f);
-                    add<T, vectors>(side0, b, py, px, f[0], f[1], weight, warped0);
-                    add<T, vectors>(side1, b, py, px, f[2], f[3], weight, warped1);
+                    const int64_t at = j * fours() + 4 * px;
+                    total += load<V4>(flows + at);
+                    add<T, vectors>(side0, b, firsts + at, shares + at, weight, warped0);
+                    add<T, vectors>(side1, b, firsts + at + 2, shares + at + 2, weight, warped1);
                     if (again) {
                         frame0 += weight * load<V4>(side0 + ((b * height + py) * width + px) * stride);
                         frame1 += weight * load<V4>(side1 + ((b * height + py) * width + px) * stride);
@@ -510,9 +522,11 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < all.batch * all.height; i++) {
         const int64_t b = i / all.height, y = i % all.height;
-        float* flows = scratch(8 * all.fours());
-        float *brought = flows + all.fours(), *gates = brought + all.fours(), *places = gates + all.fours();
-        float* weights = places + all.fours();
+        const int64_t row = all.fours();
+        float* flows = scratch(10 * row);
+        float *brought = flows + row, *gates = brought + row, *places = gates + row, *weights = places + row;
+        float* shares = weights + 4 * row;
+        int32_t* firsts = reinterpret_cast<int32_t*>(shares + row);
         all.flow_row(b, y, flows, brought);
         float* m = mask + b * plane + y * all.width;
         for (int64_t k = sum ? 0 : count - 1; k < count; k++) {
@@ -541,13 +555,14 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
             }
             all.cubics(places, y, places, weights);
         }
+        all.bilinears(flows, y, firsts, shares);
         float* colour = image + 3 * b * plane + y * all.width;
         float* moved = flow + 4 * b * plane + y * all.width;
         for (int64_t x = 0; x < all.width; x++) {
             const float *f = flows + 4 * x, *g = gates + 4 * x, *at = places + 4 * x, *w = weights + 4 * x;
             V4 warped0 = {}, warped1 = {};
-            all.add<V4, 1>(side0, b, y, x, f[0], f[1], 1, &warped0);
-            all.add<V4, 1>(side1, b, y, x, f[2], f[3], 1, &warped1);
+            all.add<V4, 1>(side0, b, firsts + 4 * x, shares + 4 * x, 1, &warped0);
+            all.add<V4, 1>(side1, b, firsts + 4 * x + 2, shares + 4 * x + 2, 1, &warped1);
             if (sharp) {
                 warped0 += 2 * g[0] * (all.cubic(side0, b, at[0], at[1], w, w + 1) - warped0);
                 warped1 += 2 * g[1] * (all.cubic(side1, b, at[2], at[3], w + 2, w + 3) - warped1);
@@ -632,14 +647,17 @@ void warp(float* out, const float* image, const float* flow, const int64_t* size
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < one.batch * one.height; i++) {
         const int64_t b = i / one.height, y = i % one.height;
-        for (int64_t x = 0; x < one.width; x++) {
-            const float* f = flow + b * step + y * one.width + x;
+        const float* f = flow + b * step + y * one.width;
+        float* shifts = scratch(2 * one.fours());
+        int32_t* firsts = reinterpret_cast<int32_t*>(shifts + one.fours());
+        for (int64_t x = 0; x < one.width; x++) store<V4>(shifts + 4 * x, V4{f[x], f[plane + x], 0, 0});
+        one.bilinears(shifts, y, firsts, shifts);
+        for (int64_t x = 0; x < one.width; x++)
             for (int64_t c = 0; c < one.stride; c += 16) {
                 V8 v[2] = {};
-                one.add<V8, 2>(image + c, b, y, x, f[0], f[plane], 1, v);
+                one.add<V8, 2>(image + c, b, firsts + 4 * x, shifts + 4 * x, 1, v);
                 std::copy_n(reinterpret_cast<const float*>(v), 16, out + (i * one.width + x) * pitch + c);
             }
-        }
     }
 }
 
