@@ -27,6 +27,7 @@ from tqdm import tqdm
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
 from model.loading import TRAIN_LOG
+from model.memory import keep_freed_memory
 from model.quality import QUALITIES, convolution_dtype
 from model.tiling import SMALLEST, parse_tile, tiled
 from model.wrapper import HALVING_TOLERANCE, parse_scale, pick_scale, reachable
@@ -272,6 +273,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     check(parser, args)
+    keep_freed_memory()
     try:
         run(args)
     except (UserError, OSError) as e:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from model import UserError, load_model, pick_device
 from model.loading import TRAIN_LOG
+from model.memory import keep_freed_memory
 from model.quality import QUALITIES, convolution_dtype
 from model.tiling import SMALLEST, TiledRIFE, parse_tile, tiled
 from model.wrapper import parse_scale, pick_scale
@@ -296,6 +297,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit status."""
+    keep_freed_memory()
     try:
         return run(parse_arguments(argv))
     except (UserError, OSError) as e:

@@ -37,6 +37,7 @@ from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
 from model.loading import fill
+from model.memory import keep_freed_memory
 from model.metrics import psnr
 from model.training import (
     Losses,
@@ -308,6 +309,7 @@ def leave_group() -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains as told; rank and device come from the launcher's environment."""
     args = parse(argv)
+    keep_freed_memory()
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", args.local_rank))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")

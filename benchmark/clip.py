@@ -44,6 +44,7 @@ from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, located, write_case
 from model import RIFE, UserError, load_model, pick_device
 from model.image import to_picture, to_tensor
 from model.loading import TRAIN_LOG
+from model.memory import keep_freed_memory
 from model.wrapper import HALVING_TOLERANCE, SCALES, PreparedFrame
 from video.footage import REPEAT_LEVELS
 from video.frame import Frame
@@ -287,6 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 3:
         parser.error("--limit is 3 or more: a frame and its two neighbours")
+    keep_freed_memory()
     try:
         run(args)
     except (UserError, OSError) as e:

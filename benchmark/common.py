@@ -28,6 +28,7 @@ from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, file_name, located,
 from model import RIFE, UserError, load_model, pick_device
 from model.image import levels, to_picture, to_tensor
 from model.loading import TRAIN_LOG
+from model.memory import keep_freed_memory
 from model.metrics import interpolation_error, load_lpips, psnr, psnr_y, ssim, ssim_uniform
 from model.wrapper import SCALES
 from video.picture import write_picture
@@ -242,6 +243,7 @@ def main(test_set: TestSet, doc: str | None, argv: list[str] | None = None) -> i
         parser.error("--batch is 1 or more")
     if args.baselines_only and args.save_frames:
         parser.error("--save-frames writes what a network made: leave out --baselines-only")
+    keep_freed_memory()
     try:
         run(test_set, args)
     except (UserError, OSError) as e:

@@ -27,6 +27,7 @@ from benchmark.memory import render
 from model import RIFE, UserError, load_model
 from model.IFNet_v4 import IFNet_v4
 from model.loading import TRAIN_LOG
+from model.memory import keep_freed_memory
 from model.tiling import TiledRIFE
 from model.wrapper import SCALES
 from video.reader import open_frames
@@ -174,13 +175,15 @@ def convolution_limit(device: torch.device, dtype: torch.dtype, clock: Callable[
 
 def peak_of(setting: Setting, size: Size, device: str) -> float:
     """MiB that a process which does nothing else takes at most: of tensors on CUDA, resident elsewhere."""
+    keep_freed_memory()  # as the commands do
     place = torch.device(device)
     model = setting.load(place)
     call = setting.call(model, *pair(size, place))
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
     with torch.no_grad():
-        call()
+        for _ in range(3):  # what is kept from one call may not fit the next
+            call()
     synchronise(place)
     return peak_memory(place)
 

@@ -29,6 +29,7 @@ from benchmark.device import synchronise
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
 from model.loading import TRAIN_LOG
+from model.memory import keep_freed_memory
 from model.wrapper import SCALES
 from video.frame import Frame
 from video.interpolate import Report, interpolate, prefetch
@@ -143,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.frames < 2:
         p.error("--frames is 2 or more")
+    keep_freed_memory()
     try:
         run(args)
     except (UserError, OSError) as e:

@@ -39,6 +39,7 @@ from benchmark.device import peak_memory
 from benchmark.plots import check, cost, save
 from model import RIFE, UserError, load_model, pick_device
 from model.loading import TRAIN_LOG
+from model.memory import keep_freed_memory
 from model.wrapper import SCALES
 
 SWEEP = ((256, 256), (448, 256), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
@@ -159,6 +160,7 @@ def main(argv: list[str] | None = None) -> int:
         p.error("--compare: one setting is there twice")
     if args.runs < 1:
         p.error("--runs is 1 or more")
+    keep_freed_memory()
     try:
         run_comparison(args) if args.compare else run(args)
     except (UserError, OSError) as e:

@@ -31,6 +31,7 @@ from benchmark.compare import Setting, interleaved, pair, parse_setting
 from benchmark.plots import check, new_figure, save
 from model import RIFE, UserError, pick_device
 from model.image import to_picture, to_tensor
+from model.memory import keep_freed_memory
 from model.metrics import psnr
 
 SIZE = (640, 480)  # of the pair that is timed
@@ -127,6 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     if not all(setting.ours for setting in args.settings):
         p.error("--settings: pictures of baseline and openvino are ours; compare times with testtime.py --compare")
+    keep_freed_memory()
     try:
         run(args)
     except (UserError, OSError) as e:
