@@ -218,6 +218,16 @@ struct Place {
     }
 };
 
+// out = scale * (a + weight * (b - a)), of `count` floats
+inline void mix(const float* a, const float* b, float weight, float scale, int64_t count, float* out) {
+    int64_t c = 0;
+    for (; c + 8 <= count; c += 8) {
+        const V8 v = load<V8>(a + c);
+        store<V8>(out + c, scale * (v + weight * (load<V8>(b + c) - v)));
+    }
+    for (; c < count; c++) out[c] = scale * (a[c] + weight * (b[c] - a[c]));
+}
+
 // What one block said: (batch,height,width,channels), 4 of flow, then the mask's logit, then features.
 struct Change {
     const float* data;
@@ -243,7 +253,7 @@ struct Change {
                 const V4 v = load<V4>(p);
                 store<V4>(out, scale * (v + place.weight * (load<V4>(q) - v)));
             } else {
-                for (int64_t c = 0; c < count; c++) out[c] = scale * (p[c] + place.weight * (q[c] - p[c]));
+                mix(p, q, place.weight, scale, count, out);
             }
         }
     }
@@ -359,8 +369,13 @@ struct Inputs : Estimate {
     bool sum;
     int64_t outputs;
 
-    static float* put(float* out, const void* values, int64_t count) {
-        std::copy_n(static_cast<const float*>(values), count, out);
+    // Values that count, and where there is room, quicker, what makes them whole vectors
+    template <class T, int64_t n>
+    static float* put(float* out, const T (&values)[n], int64_t count, bool room) {
+        if (room)
+            for (int64_t i = 0; i < n; i++) store<T>(out + i * sizeof(T) / sizeof(float), values[i]);
+        else
+            std::copy_n(reinterpret_cast<const float*>(values), count, out);
         return out + count;
     }
 
@@ -379,7 +394,7 @@ struct Inputs : Estimate {
         const int64_t first = sum ? 0 : count - 1;
         for (int64_t x = 0; x < wide; x++) {
             T warped0[vectors] = {}, warped1[vectors] = {};
-            V4 frame0 = {}, frame1 = {}, total = {};
+            V4 frame0[1] = {}, frame1[1] = {}, total = {};
             for (int64_t j = 0; j < n; j++)
                 for (int64_t i = 0; i < n; i++) {
                     const int64_t py = y * factor + low + j, px = x * factor + low + i;
@@ -388,13 +403,14 @@ struct Inputs : Estimate {
                     add<T, vectors>(side0, b, firsts + at, shares + at, weight, warped0);
                     add<T, vectors>(side1, b, firsts + at + 2, shares + at + 2, weight, warped1);
                     if (again) {
-                        frame0 += weight * load<V4>(side0 + ((b * height + py) * width + px) * stride);
-                        frame1 += weight * load<V4>(side1 + ((b * height + py) * width + px) * stride);
+                        frame0[0] += weight * load<V4>(side0 + ((b * height + py) * width + px) * stride);
+                        frame1[0] += weight * load<V4>(side1 + ((b * height + py) * width + px) * stride);
                     }
                 }
             float* p = out + x * outputs;
-            p = put(put(p, warped0, colours), warped1, colours);
-            if (again) p = put(put(p, &frame0, 3), &frame1, 3);
+            const bool room = x + 1 < wide;  // for up to a pixel more, which what follows overwrites
+            p = put(put(p, warped0, colours, room), warped1, colours, room);
+            if (again) p = put(put(p, frame0, 3, room), frame1, 3, room);
             if (time >= 0) *p = time;
             if (count) store<V4>(out + (x + 1) * outputs - 4, total * (weight / factor));
         }
@@ -406,10 +422,10 @@ struct Inputs : Estimate {
                 const Place place(x, ratio, change.width);
                 const float *left = brought + place.first * rest, *right = brought + place.second * rest;
                 float* p = out + (x + 1) * outputs - 4 - rest;
-                for (int64_t c = 0; c < rest; c++) {
-                    const float v = left[c] + place.weight * (right[c] - left[c]);
-                    p[c] = i == first ? v : p[c] + v;
-                }
+                if (i == first)
+                    mix(left, right, place.weight, 1, rest, p);
+                else
+                    for (int64_t c = 0; c < rest; c++) p[c] += left[c] + place.weight * (right[c] - left[c]);
             }
         }
     }
