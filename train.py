@@ -55,13 +55,12 @@ from video.footage import Clips
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 PHOTO_SUFFIXES = (".jpg", ".png")
-HELD_OUT = 10  # every tenth clip validates and is not trained on
 BEST_PSNR = 60.0  # dB, what a picture that was met exactly counts as
 SHOWN = 5  # validation samples whose pictures go to tensorboard, as many as upstream shows
 
 
 def open_data(args: argparse.Namespace, crop: int, *, guess_flow: bool) -> tuple[Samples, Samples]:
-    """What is trained on, and what validates: Vimeo's own split, else every tenth clip, else scenes of another seed.
+    """What is trained on, and what validates: Vimeo's own split, else clips held out, else scenes of another seed.
 
     `guess_flow`: estimate the flow of clips, which takes nine tenths of their time and serves its loss alone.
     """
@@ -76,17 +75,22 @@ def open_data(args: argparse.Namespace, crop: int, *, guess_flow: bool) -> tuple
         held = Vimeo(root, "validation")
     if args.clips:
         files = sorted(p for p in args.clips.iterdir() if p.suffix in VIDEO_SUFFIXES)
-        seen = [p for i, p in enumerate(files) if i % HELD_OUT]
+        unseen = files[:: args.held_out] if args.held_out else []
+        seen = [p for p in files if p not in unseen]
+        if unseen and not seen:
+            raise UserError(f"{args.clips}: its only clip would validate; add clips, or give --held_out 0")
         sources.append(Clips(seen, args.cache, crop, weak=args.weak, moved=args.moved, guess_flow=guess_flow))
         weights.append(args.mix[1])
-        held = held or Clips(files[::HELD_OUT], args.cache, crop, weak=0.5, guess_flow=False)
+        if unseen:
+            held = held or Clips(unseen, args.cache, crop, weak=0.5, guess_flow=False)
     if args.photos:
         textures = [read_rgb(p) for p in sorted(args.photos.iterdir()) if p.suffix in PHOTO_SUFFIXES]
         sources.append(Scenes(textures, crop))
         weights.append(args.mix[2])
         held = held or Scenes(textures, crop)
     length = args.epoch_samples or sum(len(s) for s in sources)
-    assert held is not None
+    if held is None:
+        raise UserError("nothing validates: --held_out 0 needs --photos or --vimeo")
     mixed = sources[0] if len(sources) == 1 else Mixture(sources, weights, length)
     return Samples(mixed, args.seed), Samples(held, args.seed + 1)
 
@@ -260,6 +264,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--crop", type=int, help="px (224; v4: 256); a multiple of the coarsest scale times 4")
     p.add_argument("--cache", type=Path, default=Path("runs/cache"), help="where decoded clips are kept, gigabytes")
     p.add_argument("--mix", type=float, nargs=3, default=(1, 1, 1), help="weights of vimeo, clips, scenes (1 1 1)")
+    p.add_argument("--held_out", type=int, default=10, help="every N-th clip validates, unseen (10); 0: none")
     p.add_argument("--weak", type=float, default=0.0, help="share of clip samples re-coded at a low rate (0)")
     p.add_argument("--moved", type=float, default=0.0, help="share of clip samples shown by a moving camera (0)")
     p.add_argument("--exact", action="store_true", help="flow losses on scenes alone: clips' are not estimated")

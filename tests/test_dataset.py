@@ -256,6 +256,23 @@ def test_clips_leave_out_repeats_and_cuts(clip: Path, tmp_path: Path) -> None:
     assert believed.float().mean() > 0.5
 
 
+def test_processes_may_fill_one_cache_at_once(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one process writes what it decoded, another does so from start to end."""
+    save = np.save
+    others: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def slowly(file: Any, array: np.ndarray) -> None:
+        monkeypatch.setattr("numpy.save", save)
+        others.append(cached_clip(clip, tmp_path / "cache"))
+        save(file, array)
+
+    monkeypatch.setattr("numpy.save", slowly)
+    frames, runs = cached_clip(clip, tmp_path / "cache")
+    for made, other in zip((frames, runs), others[0], strict=True):
+        assert np.array_equal(made, other)
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == ["clip.npy", "clip.runs.npy"]
+
+
 @pytest.mark.parametrize("name", CODERS)
 def test_coding_keeps_what_matters_and_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each frame comes back in its place, near what it was, and worse at a lower quality; so often that all happens."""

@@ -222,6 +222,32 @@ def start(folder: Path, resume: bool = False, seed: int = 0, optimizer: str = "a
     return made
 
 
+def test_held_out_clips_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[str]] = []
+
+    def clips(files: Sequence[Path], *args: Any, **options: Any) -> Any:
+        made.append([p.stem for p in files])
+        return scenes().source
+
+    monkeypatch.setattr("train.Clips", clips)
+    for name in "abcde":
+        (tmp_path / f"{name}.mp4").touch()
+    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((64, 64, 3), np.uint8))
+    folder = ["--clips", str(tmp_path)]
+    train.open_data(parse([*folder, "--held_out", "2"]), 64, guess_flow=False)
+    assert made == [["b", "d"], ["a", "c", "e"]]
+    made.clear()
+    _, held = train.open_data(parse([*folder, "--held_out", "0", "--photos", str(tmp_path)]), 64, guess_flow=False)
+    assert made == [["a", "b", "c", "d", "e"]]
+    assert isinstance(held.source, Scenes)
+    with pytest.raises(UserError, match="--held_out 0 needs"):
+        train.open_data(parse([*folder, "--held_out", "0"]), 64, guess_flow=False)
+    for name in "bcde":
+        (tmp_path / f"{name}.mp4").unlink()
+    with pytest.raises(UserError, match="only clip"):
+        train.open_data(parse(folder), 64, guess_flow=False)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_killed_and_resumed_is_as_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import av
@@ -173,10 +174,10 @@ def cached_clip(file: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    part = path.with_suffix(".part")
-    with part.open("wb") as f:
+    """Several processes may fill one cache at once: each writes a file of its own."""
+    with NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".part", delete=False) as f:
         np.save(f, array)
-    part.replace(path)
+    Path(f.name).replace(path)
 
 
 def decode(file: Path) -> np.ndarray:
