@@ -167,9 +167,7 @@ struct Convolution {
 
 typedef Vector<4>::type V4;
 typedef Vector<8>::type V8;
-typedef Vector<16>::type V16;
-
-typedef int32_t I16 __attribute__((vector_size(64)));
+typedef int32_t I __attribute__((vector_size(N * sizeof(int32_t))));
 
 // The nearest whole numbers, halves to even, of values below 2^22
 template <class T>
@@ -179,29 +177,29 @@ inline T rounded(T v) {
 }
 
 // 1 / (1 + e^-v), within 2e-7: e^-v = 2^n e^r, |r| at most half of ln 2
-inline V16 sigmoid(V16 v) {
-    const V16 limit = V16{} + 80;
+inline V sigmoid(V v) {
+    const V limit = V{} + 80;
     v = v > limit ? limit : v < -limit ? -limit : v;
-    const V16 n = rounded(v * -1.44269504f), r = -v - n * 0.693359375f + n * 2.12194440e-4f;
-    const V16 e = 1 + r * (1 + r * (1 / 2.0f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
-    const V16 power = reinterpret_cast<V16>((__builtin_convertvector(n, I16) + 127) << 23);
+    const V n = rounded(v * -1.44269504f), r = -v - n * 0.693359375f + n * 2.12194440e-4f;
+    const V e = 1 + r * (1 + r * (1 / 2.0f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
+    const V power = reinterpret_cast<V>((__builtin_convertvector(n, I) + 127) << 23);
     return 1 / (1 + power * e);
 }
 
 // IFNet_v4.py, nearer
-inline V16 nearer(V16 flow, V16 share) {
-    const V16 fraction = flow - rounded(flow);
+inline V nearer(V flow, V share) {
+    const V fraction = flow - rounded(flow);
     return flow + share * fraction * (4 * fraction * fraction - 1);
 }
 
 // Of a row of floats, in place
 inline void sigmoids(float* values, int64_t count) {
     int64_t done = 0;
-    for (; done + 16 <= count; done += 16) store<V16>(values + done, sigmoid(load<V16>(values + done)));
+    for (; done + N <= count; done += N) store<V>(values + done, sigmoid(load<V>(values + done)));
     if (done == count) return;
-    float rest[16] = {};
+    float rest[N] = {};
     std::copy_n(values + done, count - done, rest);
-    store<V16>(rest, sigmoid(load<V16>(rest)));
+    store<V>(rest, sigmoid(load<V>(rest)));
     std::copy_n(rest, count - done, values + done);
 }
 
@@ -290,18 +288,19 @@ struct Estimate {
     // Floats that a row of (width,4) takes, with what the last vector reaches beyond it
     int64_t fours() const { return 4 * width + 16; }
 
-    // use(i, v): where shifts (width,4) px, x and y on either side, lead along their axes from row y, sixteen from the
+    // use(i, v): where shifts (width,4) px, x and y on either side, lead along their axes from row y, a vector from the
     // i-th on; at most so far beyond the border.
     template <class F>
     void follow(const float* shifts, int64_t y, float beyond, F use) const {
-        V16 here, end;
-        for (int64_t i = 0; i < 16; i++) {
+        V here, end, next;
+        for (int64_t i = 0; i < N; i++) {
             here[i] = i % 2 ? y : i / 4;
             end[i] = (i % 2 ? height : width) - 1 + beyond;
+            next[i] = i % 2 ? 0 : N / 4;
         }
-        const V16 least = V16{} - beyond, next = {4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0};
-        for (int64_t i = 0; i < 4 * width; i += 16, here += next) {
-            V16 v = here + load<V16>(shifts + i);
+        const V least = V{} - beyond;
+        for (int64_t i = 0; i < 4 * width; i += N, here += next) {
+            V v = here + load<V>(shifts + i);
             v = v > least ? v : least;  // not a number: there
             use(i, v < end ? v : end);
         }
@@ -309,12 +308,12 @@ struct Estimate {
 
     // Row y sampled bilinearly: the first of two pixels along each axis, and how much of the second, (width,4) each
     void bilinears(const float* shifts, int64_t y, int32_t* first, float* share) const {
-        I16 most;  // the second is inside too
-        for (int64_t i = 0; i < 16; i++) most[i] = std::max<int64_t>((i % 2 ? height : width) - 2, 0);
-        follow(shifts, y, 0, [=](int64_t i, V16 v) {
-            const I16 whole = __builtin_convertvector(v, I16), at = whole < most ? whole : most;
+        I most;  // the second is inside too
+        for (int64_t i = 0; i < N; i++) most[i] = std::max<int64_t>((i % 2 ? height : width) - 2, 0);
+        follow(shifts, y, 0, [=](int64_t i, V v) {
+            const I whole = __builtin_convertvector(v, I), at = whole < most ? whole : most;
             __builtin_memcpy(first + i, &at, sizeof at);
-            store<V16>(share + i, v - __builtin_convertvector(at, V16));
+            store<V>(share + i, v - __builtin_convertvector(at, V));
         });
     }
 
@@ -333,12 +332,12 @@ struct Estimate {
     // the weights of the four, a row of (width,4) each. first may be shifts.
     void cubics(const float* shifts, int64_t y, float* first, float* weights) const {
         constexpr float a = -0.75f;
-        follow(shifts, y, 2, [=](int64_t i, V16 v) {  // farther out all four are the border
-            const V16 near = rounded(v), whole = near > v ? near - 1 : near, f = v - whole;
-            const V16 of_four[4] = {f * (a + f * (-2 * a + f * a)), 1 + f * f * (-a - 3 + f * (a + 2)),
+        follow(shifts, y, 2, [=](int64_t i, V v) {  // farther out all four are the border
+            const V near = rounded(v), whole = near > v ? near - 1 : near, f = v - whole;
+            const V of_four[4] = {f * (a + f * (-2 * a + f * a)), 1 + f * f * (-a - 3 + f * (a + 2)),
                                     f * (-a + f * (2 * a + 3 + f * (-a - 2))), f * f * (a - f * a)};
-            store<V16>(first + i, whole - 1);
-            for (int64_t k = 0; k < 4; k++) store<V16>(weights + k * fours() + i, of_four[k]);
+            store<V>(first + i, whole - 1);
+            for (int64_t k = 0; k < 4; k++) store<V>(weights + k * fours() + i, of_four[k]);
         });
     }
 
@@ -565,9 +564,9 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
                 store<V4>(gates + 4 * x, said);
                 store<V4>(places + 4 * x, V4{said[2], said[2], said[3], said[3]});
             }
-            for (int64_t i = 0; i < 4 * all.width; i += 16) {
-                store<V16>(gates + i, sigmoid(load<V16>(gates + i)));
-                store<V16>(places + i, nearer(load<V16>(flows + i), sigmoid(load<V16>(places + i))));
+            for (int64_t i = 0; i < 4 * all.width; i += N) {
+                store<V>(gates + i, sigmoid(load<V>(gates + i)));
+                store<V>(places + i, nearer(load<V>(flows + i), sigmoid(load<V>(places + i))));
             }
             all.cubics(places, y, places, weights);
         }
