@@ -499,7 +499,9 @@ void winograd(const float* x, const float* u, const float* bias, const float* sl
     const Convolution work{x, u, bias, slope, residual, y, batch, height, width, inputs, outputs, pitch, after != 0};
     const int64_t tiles = batch * ((height + 3) / 4) * ((width + 3) / 4);
     const int64_t cache = 180000 / (36 * (inputs + outputs)) / TILES * TILES;  // floats: most of a core's 1 MB
-    const int64_t room = std::clamp<int64_t>(cache, 16, 48);
+    const int64_t most = std::clamp<int64_t>(cache, 16, 48), rounds = (tiles + most * threads - 1) / (most * threads);
+    const int64_t share = (tiles + rounds * threads - 1) / (rounds * threads);  // threads have as much to do
+    const int64_t room = (share + TILES - 1) / TILES * TILES;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t first = 0; first < tiles; first += room)
         work.tiles(first, std::min(room, tiles - first), room);
