@@ -1,13 +1,17 @@
 """--quality: what fast, balanced and best mean, each by a measured table (benchmark/tradeoff.py).
 
-PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, by the default weights on two cores
-with AMX:
+PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, by the default weights on two AVX2
+cores:
 
-    scale 1       35.337   34.586    201    balanced
-    scale 0.5     34.271   34.338    136    no preset: 0.6 dB for a third of the time
-    tta           35.438   34.608    414    best: 0.1 dB more for twice the time
-    scale 2       34.903   34.596   1247    no preset: no better, in seven times the time
-    bf16          35.338   34.586    158    fast, where there is AMX; elsewhere float32 was faster
+    scale 1       35.341   34.605    271    balanced
+    scale 0.5     34.262   34.339    152    no preset: 0.7 dB for two fifths of the time
+    tta           35.445   34.622    593    best: 0.1 dB more for twice the time
+    scale 2       34.866   34.616   1669    no preset: no better, in six times the time
+
+and by the weights before these on two cores with AMX:
+
+    scale 1       35.332   34.596    198
+    bf16          35.331   34.597    141    fast, where there is AMX; elsewhere float32 was faster
 
 The flow scale is a matter of size and motion, not of haste: --scale auto.
 """
