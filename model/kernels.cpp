@@ -35,12 +35,15 @@ void store(float* p, T v) {
     __builtin_memcpy(p, &v, sizeof(T));
 }
 
+// How many pieces of that size hold as many
+constexpr int64_t pieces(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
 // Memory that a thread keeps from call to call; it grows to the largest size asked for.
 float* scratch(int64_t floats) {
     thread_local std::unique_ptr<float, decltype(&std::free)> kept(nullptr, &std::free);
     thread_local int64_t size = 0;
     if (floats > size) {
-        size = (floats + 15) / 16 * 16;
+        size = pieces(floats, 16) * 16;
         kept.reset(static_cast<float*>(std::aligned_alloc(64, size * sizeof(float))));
     }
     return kept.get();
@@ -98,7 +101,7 @@ struct Convolution {
 
     // Tiles [first, first + count), count at most `room`, a multiple of TILES.
     void tiles(int64_t first, int64_t count, int64_t room) const {
-        const int64_t panels = (outputs + N - 1) / N, wide = (width + 3) / 4, high = (height + 3) / 4;
+        const int64_t panels = pieces(outputs, N), wide = pieces(width, 4), high = pieces(height, 4);
         const int64_t row_in = inputs, row_out = panels * N;
         const int64_t plane_in = room * row_in + N, plane_out = room * row_out + N;  // odd lines: no cache conflicts
         float* transformed = scratch(36 * (plane_in + plane_out));
@@ -335,7 +338,7 @@ struct Estimate {
         follow(shifts, y, 2, [=](int64_t i, V v) {  // farther out all four are the border
             const V near = rounded(v), whole = near > v ? near - 1 : near, f = v - whole;
             const V of_four[4] = {f * (a + f * (-2 * a + f * a)), 1 + f * f * (-a - 3 + f * (a + 2)),
-                                    f * (-a + f * (2 * a + 3 + f * (-a - 2))), f * f * (a - f * a)};
+                                  f * (-a + f * (2 * a + 3 + f * (-a - 2))), f * f * (a - f * a)};
             store<V>(first + i, whole - 1);
             for (int64_t k = 0; k < 4; k++) store<V>(weights + k * fours() + i, of_four[k]);
         });
@@ -497,11 +500,11 @@ void winograd(const float* x, const float* u, const float* bias, const float* sl
               int64_t batch, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t pitch,
               int64_t after, int64_t threads) {
     const Convolution work{x, u, bias, slope, residual, y, batch, height, width, inputs, outputs, pitch, after != 0};
-    const int64_t tiles = batch * ((height + 3) / 4) * ((width + 3) / 4);
+    const int64_t tiles = batch * pieces(height, 4) * pieces(width, 4);
     const int64_t cache = 180000 / (36 * (inputs + outputs)) / TILES * TILES;  // floats: most of a core's 1 MB
-    const int64_t most = std::clamp<int64_t>(cache, 16, 48), rounds = (tiles + most * threads - 1) / (most * threads);
-    const int64_t share = (tiles + rounds * threads - 1) / (rounds * threads);  // threads have as much to do
-    const int64_t room = (share + TILES - 1) / TILES * TILES;
+    const int64_t most = std::clamp<int64_t>(cache, 16, 48);
+    const int64_t runs = pieces(tiles, most * threads) * threads;  // as many for each thread
+    const int64_t room = pieces(pieces(tiles, runs), TILES) * TILES;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t first = 0; first < tiles; first += room)
         work.tiles(first, std::min(room, tiles - first), room);
@@ -562,14 +565,13 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
             for (int64_t x = 0; x < all.width; x++) {
                 const Place& place = all.columns[count - 1][x];
                 const V4 v = load<V4>(brought + 4 * place.first), next = load<V4>(brought + 4 * place.second);
-                const V4 said = v + place.weight * (next - v);
-                store<V4>(gates + 4 * x, said);
-                store<V4>(places + 4 * x, V4{said[2], said[2], said[3], said[3]});
+                store<V4>(gates + 4 * x, v + place.weight * (next - v));
             }
-            for (int64_t i = 0; i < 4 * all.width; i += N) {
-                store<V>(gates + i, sigmoid(load<V>(gates + i)));
-                store<V>(places + i, nearer(load<V>(flows + i), sigmoid(load<V>(places + i))));
-            }
+            sigmoids(gates, 4 * all.width);
+            for (int64_t x = 0; x < 4 * all.width; x += 4)
+                store<V4>(places + x, V4{gates[x + 2], gates[x + 2], gates[x + 3], gates[x + 3]});
+            for (int64_t i = 0; i < 4 * all.width; i += N)
+                store<V>(places + i, nearer(load<V>(flows + i), load<V>(places + i)));
             all.cubics(places, y, places, weights);
         }
         all.bilinears(flows, y, firsts, shares);

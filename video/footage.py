@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
@@ -174,10 +174,11 @@ def cached_clip(file: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """Several processes may fill one cache at once: each writes a file of its own."""
-    with NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".part", delete=False) as f:
-        np.save(f, array)
-    Path(f.name).replace(path)
+    """Whole or not at all; several processes may fill one cache at once, each in a folder of its own."""
+    with TemporaryDirectory(dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        np.save(part, array)
+        part.replace(path)
 
 
 def decode(file: Path) -> np.ndarray:
