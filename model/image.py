@@ -1,5 +1,6 @@
 """Pictures (H,W,C) as numpy arrays <-> images (B,C,H,W) as float tensors in 0..1; padding to a multiple and back."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ def to_tensor(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor
         limit = 65535.0
     else:
         limit = 255.0 if picture.dtype == np.uint8 else 1.0
-    image = torch.from_numpy(np.ascontiguousarray(picture)).to(device)
+    image = torch.from_numpy(np.ascontiguousarray(picture))
+    cuda = torch.device(device).type == "cuda"
+    image = (image.pin_memory() if cuda else image).to(device, non_blocking=cuda)  # nothing waits for pinned memory
     return image.permute(2, 0, 1)[None].float() / limit
 
 
@@ -28,11 +31,29 @@ def to_picture(image: Tensor, dtype: type[Any] = np.uint8) -> np.ndarray:
     upstream: video frames are truncated, half a level darker than the frames around them; here every frame that went
     through the network is rounded, in this one place.
     """
+    return send_picture(image, dtype)()
+
+
+def send_picture(image: Tensor, dtype: type[Any] = np.uint8) -> Callable[[], np.ndarray]:
+    """What waits for the picture of `to_picture` and gives it: a CUDA device goes on with its next work meanwhile."""
     image = image[0].float()
     if not np.issubdtype(dtype, np.floating):
         image = levels(image, np.iinfo(dtype).max)
         image = image.byte() if dtype == np.uint8 else image  # before it leaves the device: a quarter of the bytes
-    return torch.stack(image.cpu().unbind(0), 2).numpy().astype(dtype, copy=False)  # faster than a permuted copy
+    if image.device.type != "cuda":
+        picture = torch.stack(image.cpu().unbind(0), 2)  # faster than a permuted copy
+        return lambda: picture.numpy().astype(dtype, copy=False)
+    image = image.permute(1, 2, 0).contiguous()
+    pinned = torch.empty(image.shape, dtype=image.dtype, pin_memory=True)
+    pinned.copy_(image, non_blocking=True)
+    arrived = torch.cuda.Event(blocking=True)
+    arrived.record(torch.cuda.current_stream(image.device))
+
+    def wait() -> np.ndarray:
+        arrived.synchronize()
+        return pinned.numpy().astype(dtype, copy=False)
+
+    return wait
 
 
 def levels(image: Tensor, limit: int = 255) -> Tensor:
@@ -64,6 +85,11 @@ def to_layers(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor
 
 def from_layers(image: Tensor, channels: int, dtype: type[Any]) -> np.ndarray:
     """An image made from two of `to_layers` -> the picture (H,W,channels) of dtype, in the same convention."""
+    return send_layers(image, channels, dtype)()
+
+
+def send_layers(image: Tensor, channels: int, dtype: type[Any]) -> Callable[[], np.ndarray]:
+    """What waits for the picture of `from_layers`, as `send_picture`."""
     seen, follows = image[:, :3], image[:, 3:]
     if np.issubdtype(dtype, np.floating):
         limit = float(np.finfo(dtype).max)  # light too strong for half float stays the strongest there is
@@ -72,7 +98,7 @@ def from_layers(image: Tensor, channels: int, dtype: type[Any]) -> np.ndarray:
         alpha = follows[:, 3:]
         colour = torch.where(alpha > OPAQUE, seen, follows[:, :3] / alpha.clamp(min=1 - OPAQUE))
         seen = torch.cat((colour, alpha), 1)
-    return to_picture(seen.mean(1, True) if channels == 1 else seen, dtype)
+    return send_picture(seen.mean(1, True) if channels == 1 else seen, dtype)
 
 
 class Padder:

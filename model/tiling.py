@@ -125,7 +125,8 @@ def _inner(line: list[Span]) -> list[tuple[Span, int, int]]:
 class TiledRIFE(RIFE):
     """A RIFE whose network sees tiles of at most `tile` px a side; 0: whole frames.
 
-    Where a device runs out of memory the tiles are halved, the frame is made again, and `tell` hears of it, once.
+    Where a device runs out of memory there are half as many timesteps at once, and when it is one the tiles are halved;
+    what failed is made again, and `tell` hears of tiles, once.
     """
 
     def __init__(
@@ -164,9 +165,16 @@ class TiledRIFE(RIFE):
             except torch.OutOfMemoryError as e:
                 problem = str(e).partition(". ")[0]
             # here, not above: while the error is handled, its traceback keeps the tensors of the attempt alive
-            self._halve_tile(frame0, problem)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+            batch, _, height, width = frame0.image.shape
+            if isinstance(timestep, Tensor) and timestep.shape[0] > batch:
+                half = (timestep.shape[0] + 1) // 2
+                self.batch_pixels = half * height * width
+                parts = [self._estimate(frame0, frame1, some, **options) for some in timestep.split(half)]
+                image, flow, mask = (torch.cat(part) for part in zip(*(made[:3] for made in parts), strict=True))
+                return Prediction(image, flow, mask)
+            self._halve_tile(frame0, problem)
 
     def _from_tiles(
         self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
@@ -202,7 +210,7 @@ class TiledRIFE(RIFE):
         )
         if isinstance(timestep, Tensor) and timestep.shape[-1] > 1:
             timestep = timestep[..., row.start : row.stop, column.start : column.stop]
-        return self.fast(img0, img1, timestep, features0, features1, scale=frame0.scale, **options)
+        return self._call((img0, img1), (features0, features1), timestep, scale=frame0.scale, **options)
 
     def _halve_tile(self, frame: PreparedFrame, problem: str) -> None:
         """A quarter of the pixels; UserError if the tiles are as small as they can be."""

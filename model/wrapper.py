@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from model.errors import UserError
 from model.fast import accelerate
@@ -21,6 +22,7 @@ from model.loading import TRAIN_LOG, load_network
 from model.warp import warp
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the flow estimate, relative to the frame
+BATCH_PIXELS = 2**20  # of the frames that a GPU makes at once where one is too small to fill it; not measured yet
 HALVING_TOLERANCE = Fraction(1, 100)  # half of upstream's --rthreshold: how near a halving network comes to a timestep
 
 
@@ -48,6 +50,7 @@ class RIFE:
         self.source = source
         weight = next(net.parameters())
         self.device, self.dtype = weight.device, weight.dtype
+        self.batch_pixels = 0 if self.device.type == "cpu" else BATCH_PIXELS  # the kernels of a CPU take one
 
     def __str__(self) -> str:
         millions = sum(p.numel() for p in self.net.parameters()) / 1e6
@@ -121,7 +124,8 @@ class RIFE:
     ) -> Iterator[Tensor]:
         """The images at rising `timesteps`, one after the other; as `inference`.
 
-        Networks that take any time run once a timestep. Midpoint networks halve: exact for k/2^n, within `tolerance`
+        Networks that take any time run once a timestep, or, on a GPU and for small frames, once for several. Midpoint
+        networks halve: exact for k/2^n, within `tolerance`
         otherwise (ValueError if that cannot be, as with tolerance 0 and 1/3).
         """
         if not all(0 < t < 1 for t in timesteps) or list(timesteps) != sorted(timesteps):
@@ -129,8 +133,11 @@ class RIFE:
         options = self._options(ensemble=ensemble, refine=refine)
         frame0, frame1 = self._pair(img0, img1, scale)
         if self.arbitrary_time:
-            for t in timesteps:
-                yield self._finish(self._predict(frame0, frame1, float(t), tta=tta, **options), frame0)
+            count = self._at_once(frame0)
+            for some in (timesteps[i : i + count] for i in range(0, len(timesteps), count)):
+                time = self._stack_times(some)
+                made = self._finish(self._predict(frame0, frame1, time, tta=tta, **options), frame0)
+                yield from made.chunk(len(some))
             return
         targets = [reachable(t, tolerance) for t in timesteps]
         for image in self._halve(frame0, frame1, Fraction(0), Fraction(1), targets, tta=tta, **options):
@@ -157,6 +164,20 @@ class RIFE:
         frame0, frame1 = self._pair(img0, img1, scale)
         time = self._pad_time(timestep if isinstance(timestep, Tensor) else float(timestep), frame0)
         return frame0.padder.unpad(self._estimate(frame0, frame1, time).flow)
+
+    def _at_once(self, frame: PreparedFrame) -> int:
+        """How many timesteps of a pair go into one call."""
+        b, _, h, w = frame.image.shape
+        together = (
+            isinstance(self.net, IFNet_v4) and self.net.config.auto_scale
+        )  # 4.0, 4.1: by the batch's largest flow
+        return 1 if b > 1 or together else max(self.batch_pixels // (h * w), 1)
+
+    def _stack_times(self, timesteps: Sequence[float | Fraction]) -> float | Tensor:
+        """A number, or (N,1,1,1) on the device."""
+        if len(timesteps) == 1:
+            return float(timesteps[0])
+        return torch.tensor([float(t) for t in timesteps], device=self.device)[:, None, None, None]
 
     def _options(self, *, ensemble: bool, refine: bool) -> dict[str, bool]:
         """What to give the network beyond images and time; only what is on, since most networks know none of it."""
@@ -235,9 +256,23 @@ class RIFE:
     def _estimate(
         self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
     ) -> Prediction:
-        return self.fast(
-            frame0.image, frame1.image, timestep, frame0.features, frame1.features, scale=frame0.scale, **options
-        )
+        images, features = (frame0.image, frame1.image), (frame0.features, frame1.features)
+        return self._call(images, features, timestep, scale=frame0.scale, **options)
+
+    def _call(
+        self,
+        images: tuple[Tensor, Tensor],
+        features: tuple[Any, Any],
+        timestep: float | Tensor,
+        *,
+        scale: float,
+        **options: bool,
+    ) -> Prediction:
+        """The network on images (B,3,H,W) and their features; on one pair at N timesteps (N,1,1,1) N times."""
+        if isinstance(timestep, Tensor) and timestep.shape[0] > images[0].shape[0]:
+            count = timestep.shape[0]
+            images, features = tree_map_only(Tensor, lambda x: x.expand(count, *x.shape[1:]), (images, features))
+        return self.fast(*images, timestep, *features, scale=scale, **options)
 
     def _run(
         self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
@@ -245,8 +280,8 @@ class RIFE:
         out = self._estimate(frame0, frame1, timestep, **options)
         if frame0.extra is None or frame1.extra is None:
             return out.image, None
-        follow0, follow1 = warp(frame0.extra, out.flow[:, :2]), warp(frame1.extra, out.flow[:, 2:4])
-        return out.image, blend(follow0, follow1, out.mask)
+        extra0, extra1 = (extra.expand(len(out.flow), -1, -1, -1) for extra in (frame0.extra, frame1.extra))
+        return out.image, blend(warp(extra0, out.flow[:, :2]), warp(extra1, out.flow[:, 2:4]), out.mask)
 
     def _finish(self, made: tuple[Tensor, Tensor | None], frame: PreparedFrame) -> Tensor:
         image, extra = made

@@ -1,7 +1,8 @@
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction as F
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from conftest import Shift
 
 from model import RIFE
 from model.IFNet_v4 import IFNet_v4
-from model.image import Padder, to_tensor
+from model.image import Padder, send_layers, to_tensor
+from video import interpolate as interpolation
 from video.frame import Frame
 from video.interpolate import SEGMENT, Report, Thresholds, interpolate, prefetch
 from video.scene import Change, compare, thumbnail
@@ -45,6 +47,26 @@ def test_counts_times_and_originals(count: int, multi: int) -> None:
     assert [f.time for f in out] == [F(k, 24 * multi) for k in range(len(out))]
     for i, frame in enumerate(source):
         assert out[i * multi].picture is frame.picture
+
+
+def test_a_frame_in_flight_is_waited_for_when_the_next_has_been_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a GPU, which has no work while the loop waits for its last frame, unless it was given more before."""
+    events: list[str] = []
+
+    def send(*given: Any) -> Callable[[], np.ndarray]:
+        events.append("asked")
+        return lambda: events.append("waited") or send_layers(*given)()  # type: ignore[func-returns-value]
+
+    clip = [*moving(4), *(noise(seed) for seed in range(9))]  # and then nothing but cuts
+    wanted = list(interpolate(frames(clip), model(), multiply(3)))
+    monkeypatch.setattr(interpolation, "send_layers", send)
+    monkeypatch.setattr(interpolation, "_in_flight", lambda models: 1)
+    loop = interpolate(frames(clip), model(), multiply(3))
+    got = [next(loop) for _ in range(9)]
+    assert events == ["asked", *["asked", "waited"] * 5, "waited"]
+    got += loop
+    assert [f.time for f in got] == [f.time for f in wanted]
+    assert all(np.array_equal(a.rgb(), b.rgb()) for a, b in zip(got, wanted, strict=True))
 
 
 def test_a_frame_between_shows_the_square_between() -> None:

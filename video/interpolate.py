@@ -3,11 +3,12 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
@@ -16,16 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.image import from_layers, to_layers
+from model.image import send_layers, to_layers
 from model.wrapper import RIFE, PreparedFrame
-from video.frame import Frame, Picture
+from video.frame import Colour, Frame, Picture
 from video.scene import CUT_SSIM, REPEAT_SSIM, Change, compare, thumbnail
 from video.timing import Timing
 
 T = TypeVar("T")
 Settings = dict[str, Any]  # keywords of RIFE.between
+Sending = Callable[[], Picture]  # waits for a picture that a device may still be making, and gives it
 HALF = Fraction(1, 2)
 AHEAD = 2  # frames that are decoded and converted before the network asks for them
+HELD_BACK = 4  # frames at most that are held back behind one in flight
 SEGMENT = 4  # pairs in a row on one device: only the frame where two segments meet is prepared twice
 
 
@@ -81,6 +84,18 @@ class _Pair(NamedTuple):
         return [step for _, step in self.steps if step]
 
 
+class _Sent(NamedTuple):
+    """A frame whose picture may still be on its way from a device."""
+
+    picture: Sending
+    time: Fraction
+    colour: Colour | None
+    made: bool = False  # by a network
+
+    def arrived(self) -> Frame:
+        return Frame(self.picture(), self.time, self.colour)
+
+
 def interpolate(
     frames: Iterable[Frame],
     model: RIFE,
@@ -99,36 +114,71 @@ def interpolate(
     refine. `others` are the same network on other devices, which take turns of SEGMENT pairs; what comes out and its
     order stay the same.
     """
-    thresholds, report = thresholds or Thresholds(), report or Report()
     settings = {"scale": scale, **(options or {})}
+    models = [model, *others]
+    most = _in_flight(models)
+    sent: deque[_Sent] = deque()
+    with closing(_send(frames, models, timing, settings, thresholds or Thresholds(), report or Report())) as sending:
+        for frame in sending:
+            sent.append(frame)
+            while sent and (not sent[0].made or sum(f.made for f in sent) > most or len(sent) > HELD_BACK):
+                yield sent.popleft().arrived()
+        for frame in sent:
+            yield frame.arrived()
+
+
+def _in_flight(models: Sequence[RIFE]) -> int:
+    """How many frames are made and not waited for: with one a GPU has its next work before it is done with the last."""
+    return 0 if all(model.device.type == "cpu" for model in models) else 1
+
+
+def _send(
+    frames: Iterable[Frame],
+    models: Sequence[RIFE],
+    timing: Timing,
+    settings: Settings,
+    thresholds: Thresholds,
+    report: Report,
+) -> Generator[_Sent, None, None]:
+    """What `interpolate` yields, as soon as the devices have been told to make it."""
+    model = models[0]
     last = None
     with closing(prefetch(((frame, frame.rgb()) for frame in frames), AHEAD)) as ready:
-        seen = (_look(frame, rgb, model, scale) for frame, rgb in _waiting(ready, report))
+        seen = (_look(frame, rgb, model, settings["scale"]) for frame, rgb in _waiting(ready, report))
         mended = pairwise(_mend_repeats(seen, model, settings, thresholds, report))
         pairs = (_Pair(a, b, timing(a.frame.time, b.frame.time)) for a, b in mended)
-        with closing(_spread(pairs, [model, *others], settings)) as made:
-            for pair, pictures in made:
+        with closing(_spread(pairs, models, settings)) as spread:
+            for pair, pictures in spread:
                 cut = bool(pair.timesteps) and pair.second.change is Change.CUT
                 report.cuts += cut
                 source = pair.first.frame
                 for time, step in pair.steps:
-                    yield Frame(next(pictures) if step else source.picture, time, source.colour)
-                    report.made += bool(step) and not cut
+                    made = bool(step) and not cut
+                    picture = next(pictures) if step else partial(_keep, source.picture)
+                    yield _Sent(picture, time, source.colour, made)
+                    report.made += made
                 last = pair.second.frame
     if last is not None:
-        yield from _closing(last, timing)
+        just_after = last.time + Fraction(1, 10**9)
+        for time, step in timing(last.time, just_after):
+            if not step:
+                yield _Sent(partial(_keep, last.picture), time, last.colour)
+
+
+def _keep(picture: Picture) -> Picture:
+    return picture
 
 
 def _spread(
     pairs: Iterable[_Pair], models: Sequence[RIFE], settings: Settings
-) -> Generator[tuple[_Pair, Iterator[Picture]], None, None]:
+) -> Generator[tuple[_Pair, Iterator[Sending]], None, None]:
     """Each pair with the pictures between it, in order: of one model as they are asked for, of several ahead."""
     if len(models) == 1:
         for pair in pairs:
             yield pair, _between(models[0], pair, settings)
         return
     workers = [ThreadPoolExecutor(1) for _ in models]  # a thread a device, which keeps its pairs in order
-    pending: deque[tuple[_Pair, Future[list[Picture]]]] = deque()
+    pending: deque[tuple[_Pair, Future[list[Sending]]]] = deque()
     try:
         for i, pair in enumerate(pairs):
             turn = i // SEGMENT % len(models)
@@ -144,14 +194,14 @@ def _spread(
             worker.shutdown(cancel_futures=True)
 
 
-def _between(model: RIFE, pair: _Pair, settings: Settings) -> Iterator[Picture]:
+def _between(model: RIFE, pair: _Pair, settings: Settings) -> Iterator[Sending]:
     """The earlier frame again over a cut, else what the network makes."""
     if pair.second.change is Change.CUT:
-        return (pair.first.frame.picture for _ in pair.timesteps)
+        return (partial(_keep, pair.first.frame.picture) for _ in pair.timesteps)
     return _make(model, pair.first, pair.second, pair.timesteps, settings)
 
 
-def _all_between(model: RIFE, pair: _Pair, settings: Settings) -> list[Picture]:
+def _all_between(model: RIFE, pair: _Pair, settings: Settings) -> list[Sending]:
     return list(_between(model, pair, settings))
 
 
@@ -167,14 +217,6 @@ def _waiting(items: Iterator[T], report: Report) -> Iterator[T]:
         yield item
 
 
-def _closing(last: Frame, timing: Timing) -> Iterator[Frame]:
-    """The last frame, if an output time falls on it."""
-    just_after = last.time + Fraction(1, 10**9)
-    for time, step in timing(last.time, just_after):
-        if not step:
-            yield Frame(last.picture, time, last.colour)
-
-
 def _look(frame: Frame, rgb: np.ndarray, model: RIFE, scale: float) -> _Seen:
     multiple = model.multiple(scale)
     padded = (-(-rgb.shape[0] // multiple) * multiple, -(-rgb.shape[1] // multiple) * multiple)
@@ -183,11 +225,11 @@ def _look(frame: Frame, rgb: np.ndarray, model: RIFE, scale: float) -> _Seen:
 
 def _make(
     model: RIFE, first: _Seen, second: _Seen, timesteps: Sequence[Fraction], settings: Settings
-) -> Iterator[np.ndarray]:
+) -> Iterator[Sending]:
     if timesteps:
         frame0, frame1 = (seen.prepare(model, settings["scale"]) for seen in (first, second))
         for image in model.between(frame0, frame1, timesteps, **settings):
-            yield from_layers(image, first.rgb.shape[2], first.rgb.dtype.type)
+            yield send_layers(image, first.rgb.shape[2], first.rgb.dtype.type)
 
 
 def _mend_repeats(
@@ -206,10 +248,10 @@ def _mend_repeats(
         third = next(source, None)
         second.change = thresholds.compare(first, second)
         if third is not None and second.change is Change.REPEAT and thresholds.compare(first, third) is not Change.CUT:
-            (picture,) = _make(model, first, third, [HALF], settings)
+            (made,) = _make(model, first, third, [HALF], settings)
             report.repeats += 1
-            mended = Frame(picture, second.frame.time, first.frame.colour)
-            second = _look(mended, picture, model, settings["scale"])
+            mended = Frame(made(), second.frame.time, first.frame.colour)
+            second = _look(mended, mended.rgb(), model, settings["scale"])
             second.change = thresholds.compare(first, second)
         yield second
         first, second = second, third

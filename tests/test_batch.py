@@ -1,0 +1,98 @@
+"""Several timesteps in one call, as on a GPU: the pictures of one call each, fewer at once when memory runs out."""
+
+import copy
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from conftest import Shift
+from torch import Tensor
+
+from benchmark.compare import pair
+from model import RIFE, load_model
+from model.IFNet import IFNet
+from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.layers import Prediction
+from model.tiling import TiledRIFE
+
+STEPS = [Fraction(k, 6) for k in range(1, 6)]
+SIZE = (100, 70)
+M = TypeVar("M", bound=RIFE)
+
+
+def together(model: M, count: int) -> M:
+    """The model, made to take that many timesteps at once."""
+    height, width = (-(-side // model.multiple()) * model.multiple() for side in SIZE[::-1])
+    model.batch_pixels = count * height * width
+    return model
+
+
+class Counted(Shift):
+    """Moves as Shift does, and tells how many pictures each call made."""
+
+    def __init__(self, limit: int = 100) -> None:
+        super().__init__(2)
+        self.limit = limit
+        self.made: list[tuple[int, int]] = []  # pictures, pixels of each
+
+    def forward(self, img0: Tensor, *rest: Any, scale: float = 1.0) -> Prediction:
+        if img0.shape[0] > self.limit:
+            raise torch.OutOfMemoryError("Out of memory. Tried to allocate 4 GiB")
+        self.made.append((img0.shape[0], img0.shape[2] * img0.shape[3]))
+        return super().forward(img0, *rest, scale=scale)
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+@pytest.mark.parametrize("kind", ["v4", "paper"])
+@pytest.mark.parametrize("channels", [3, 7])
+def test_the_pictures_are_those_of_one_call_each(tiny_net: IFNet_v4, kind: str, count: int, channels: int) -> None:
+    torch.manual_seed(0)
+    net = tiny_net if kind == "v4" else IFNet(timed=True).eval()
+    img0, img1 = (torch.cat((image, image, image), 1)[:, :channels] for image in pair(SIZE, "cpu"))
+    one = TiledRIFE(RIFE(net, name=kind))
+    many = together(TiledRIFE(RIFE(net, name=kind)), count)
+    many.fast = one.fast = net  # the same arithmetic on both sides
+    for tta in (False, True) if channels == 3 else (False,):
+        wanted, got = ([*m.between(img0, img1, STEPS, tta=tta)] for m in (one, many))
+        assert len(got) == len(STEPS)
+        for a, b in zip(wanted, got, strict=True):
+            assert a.shape == b.shape == (1, channels, SIZE[1], SIZE[0])
+            torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+    assert (wanted[0] - wanted[-1]).abs().max() > 1e-3  # or the order would not show
+
+
+def test_as_many_as_asked_for_go_into_a_call() -> None:
+    net = Counted()
+    list(together(RIFE(net, name="counted"), 3).between(*pair(SIZE, "cpu"), [k / 9 for k in range(1, 9)]))
+    assert [count for count, _ in net.made] == [3, 3, 2]
+    net.made.clear()
+    img0, img1 = (torch.cat((image, image)) for image in pair(SIZE, "cpu"))  # images that are a batch already
+    assert [len(made) for made in together(RIFE(net, name="counted"), 3).between(img0, img1, STEPS)] == [2] * 5
+    assert [count for count, _ in net.made] == [2] * 5
+
+
+def test_on_a_cpu_one_at_a_time(tiny_net: IFNet_v4) -> None:
+    model = load_model()
+    assert model.batch_pixels == 0
+    assert RIFE(copy.deepcopy(tiny_net).to("meta"), name="elsewhere").batch_pixels > 0
+
+
+def test_networks_that_choose_scales_by_the_largest_flow_take_one() -> None:
+    """4.0 and 4.1: the large motion of one timestep would change the scales of another."""
+    model = together(RIFE(IFNet_v4(IFNetConfig((8, 8, 8), (4, 2, 1), auto_scale=True)), name="4.0"), 4)
+    assert model._at_once(model.prepare(pair(SIZE, "cpu")[0])) == 1
+
+
+def test_out_of_memory_halves_the_batch_before_the_tiles() -> None:
+    net = Counted(limit=2)
+    told: list[str] = []
+    model = together(TiledRIFE(RIFE(net, name="counted"), tell=told.append), 5)
+    images = pair(SIZE, "cpu")
+    for _ in range(2):
+        got = list(model.between(*images, STEPS))
+        for a, b in zip(RIFE(Shift(2), name="shift").between(*images, STEPS), got, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    assert [count for count, _ in net.made] == [2, 1, 2, 2, 2, 1]
+    assert told == []
+    assert model.tile == 0
