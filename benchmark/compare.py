@@ -51,6 +51,7 @@ class Setting:
     tile: int = 0  # px, 0: whole frames
     tta: bool = False
     stream: bool = False  # each frame prepared once, as in a video; otherwise both of a pair
+    graphs: bool = False  # a CUDA device is given each call as one graph
     baseline: bool = False  # upstream's own path instead of ours
     openvino: bool = False  # the network's plain forward by OpenVINO instead of ours
 
@@ -61,7 +62,7 @@ class Setting:
 
     def load(self, device: torch.device) -> RIFE:
         """Our model of this setting."""
-        model = load_model(self.model, arch=self.arch, device=device, dtype=DTYPES[self.dtype])
+        model = load_model(self.model, arch=self.arch, device=device, dtype=DTYPES[self.dtype], graphs=self.graphs)
         return TiledRIFE(model, self.tile) if self.tile else model
 
     def call(self, model: RIFE, img0: Tensor, img1: Tensor) -> Callable[[], Tensor]:
@@ -83,7 +84,7 @@ def parse_setting(text: str) -> Setting:
     for part in text.split(","):
         name, _, value = part.partition("=")
         try:
-            if part in ("baseline", "openvino", "stream", "tta"):
+            if part in ("baseline", "openvino", "stream", "tta", "graphs"):
                 found[part] = True
             elif part in DTYPES:
                 found["dtype"] = part
@@ -98,10 +99,11 @@ def parse_setting(text: str) -> Setting:
         except ValueError as e:
             raise argparse.ArgumentTypeError(
                 f"{part!r} in {text!r} is none of model=DIR, arch=NAME, scale=0.5, tile=PX, {', '.join(DTYPES)}, "
-                "tta, stream, baseline, openvino"
+                "tta, stream, graphs, baseline, openvino"
             ) from e
     setting = Setting(text, **found)
-    if not setting.ours and (setting.stream or setting.tta or setting.tile or setting.dtype != "fp32"):
+    whole = replace(setting, text="", model=TRAIN_LOG, arch=None, scale=1.0, baseline=False, openvino=False)
+    if not setting.ours and whole != Setting(""):
         raise argparse.ArgumentTypeError(f"{text!r}: baseline and openvino run whole frames, pair by pair in fp32")
     if setting.baseline and setting.openvino:
         raise argparse.ArgumentTypeError(f"{text!r}: baseline and openvino are two settings")

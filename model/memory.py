@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from model.fast import Fast
+from model.graphs import Graphed
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
 
@@ -52,13 +53,15 @@ class LiveBytes(TorchDispatchMode):
 
 
 @torch.no_grad()
-def peak_bytes(network: nn.Module | Fast, height: int, width: int, scale: float = 1.0, *, mapped: bool = False) -> int:
+def peak_bytes(
+    network: nn.Module | Fast | Graphed, height: int, width: int, scale: float = 1.0, *, mapped: bool = False
+) -> int:
     """Weights, two frames and the most that is alive at once between them, in the dtype of the weights.
 
     Of a Fast also what it keeps beside the weights. `mapped`: at a timestep for every pixel. Not counted: what
     convolutions borrow while they run and what an allocator keeps, which depend on the machine.
     """
-    net: Any = copy.deepcopy(network.net if isinstance(network, Fast) else network).to("meta")
+    net: Any = copy.deepcopy(network if isinstance(network, nn.Module) else network.net).to("meta")
     multiple = max(net.pad_multiple, int(net.pad_multiple / scale))
     if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
         net.config = replace(net.config, auto_scale=False)
@@ -73,7 +76,7 @@ def peak_bytes(network: nn.Module | Fast, height: int, width: int, scale: float 
     return weights + live.peak
 
 
-def bytes_per_pixel(network: nn.Module | Fast, scale: float = 1.0, *, mapped: bool = False) -> float:
+def bytes_per_pixel(network: nn.Module | Fast | Graphed, scale: float = 1.0, *, mapped: bool = False) -> float:
     """What each pixel of a large frame adds to the peak, with what libraries take on top; `mapped` as in peak_bytes."""
     one, two = (peak_bytes(network, PROBE, n * PROBE, scale, mapped=mapped) for n in (1, 2))
     return LIBRARIES * (two - one) / PROBE**2

@@ -132,7 +132,7 @@ class TiledRIFE(RIFE):
     def __init__(
         self, model: RIFE, tile: int = 0, *, overlap: int = OVERLAP, tell: Callable[[str], None] | None = None
     ) -> None:
-        super().__init__(model.net, name=model.name, source=model.source)
+        super().__init__(model.net, name=model.name, source=model.source, fast=model.fast)
         self.tile, self.overlap = tile, overlap
         self.tell = tell or _to_stderr
         self.told = False

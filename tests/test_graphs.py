@@ -1,0 +1,176 @@
+"""What CUDA graphs ask of a network, without a GPU: the steps of a call depend on no value, and none touches the host.
+
+Here a call is recorded by torch.fx, as the operators it consists of, and what is replayed are those.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from clips import make_clip
+from conftest import TINY
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import inference_video
+from benchmark.compare import parse_setting
+from model import RIFE, UserError
+from model.graphs import KEPT, Graphed, Outputs
+from model.IFNet import IFNet
+from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
+from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.memory import peak_bytes
+from model.tiling import TiledRIFE
+
+V3_9 = IFNetConfig(
+    (16, 16, 8), (4, 2, 1), outputs=5, shuffle=False, act="prelu", residual=False, skip=True,
+    images_again=True, replace_mask=False, ensemble=True, refine=True,
+)  # fmt: skip
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "default": lambda: IFNet_v4(replace(TINY, sharp=True)),
+    "3.9": lambda: IFNet_v4(V3_9),
+    "paper": IFNet,
+    "RIFE_m": lambda: IFNet(timed=True),
+    "2R": lambda: IFNet(half_stride=True),
+    "HD 1": IFNet_HD,
+    "HD 2": IFNet_HDv2,
+    "HD 3": lambda: IFNet_HDv2(paired=True),
+    "HD 3.8": IFNet_HDv3,
+}
+
+
+def build(name: str) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return NETWORKS[name]().eval()
+
+
+def record_operators(run: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Outputs, Callable[[], None]]:
+    """As model.graphs.record, by torch.fx: python runs once, its operators as often as wanted."""
+    graph = make_fx(run)(*inputs)
+    outputs: Outputs = graph(*inputs)
+
+    def replay() -> None:
+        for place, value in zip(outputs, graph(*inputs), strict=True):
+            place.copy_(value)
+
+    return outputs, replay
+
+
+def images(seed: int, size: tuple[int, int] = (70, 50)) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    img0, img1 = torch.rand(2, 1, 3, size[1], size[0], generator=generator)
+    return img0, img1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_was_recorded_is_the_network_at_other_values(name: str) -> None:
+    net = build(name)
+    plain = RIFE(net, name=name, fast=net)
+    graphed = TiledRIFE(RIFE(net, name=name, fast=Graphed(net, record_operators)))
+    times = (0.5, 0.2) if plain.arbitrary_time else (0.5,)
+    options: list[dict[str, bool]] = [{}, {"ensemble": True, "refine": True}] if name == "3.9" else [{}]
+    for more in options:
+        made = []
+        for seed in range(3):
+            for t in times:
+                img0, img1 = images(seed)
+                wanted = plain.inference(img0, img1, timestep=t, **more)
+                made.append(graphed.inference(img0, img1, timestep=t, **more))
+                torch.testing.assert_close(made[-1], wanted, rtol=0, atol=1e-5)
+        assert all((a - b).abs().max() > 1e-3 for a, b in pairwise(made))  # none is another's memory
+    assert len(graphed.fast.calls) == len(options)
+
+
+def test_several_timesteps_and_maps_are_recorded_too(tiny_net: IFNet_v4) -> None:
+    graphed = RIFE(tiny_net, name="tiny", fast=Graphed(tiny_net, record_operators))
+    plain = RIFE(tiny_net, name="tiny", fast=tiny_net)
+    graphed.batch_pixels = 2 * 128 * 64
+    for seed in (0, 1):
+        got, wanted = (list(m.between(*images(seed), [0.2, 0.5, 0.9])) for m in (graphed, plain))
+        for a, b in zip(got, wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    ramp = torch.linspace(0, 1, 70).expand(1, 1, 50, 70)
+    for time in (ramp, 1 - ramp):
+        a, b = (m.inference(*images(0), timestep=time) for m in (graphed, plain))
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    assert len(graphed.fast.calls) == 3
+
+
+def test_a_few_recordings_are_kept(tiny_net: IFNet_v4) -> None:
+    recorded: list[tuple[int, ...]] = []
+
+    def recorder(run: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Outputs, Callable[[], None]]:
+        recorded.append(inputs[0].shape[2:])
+        return run(*inputs), lambda: None
+
+    model = RIFE(tiny_net, name="tiny", fast=Graphed(tiny_net, recorder))
+    sizes = [(64, 64 * k) for k in range(1, KEPT + 2)]
+    for size in [*sizes, sizes[-1], sizes[0]]:
+        model.inference(*images(0, size[::-1]))
+    assert recorded == [*sizes, sizes[0]]
+    assert len(model.fast.calls) == KEPT
+
+
+def test_running_out_of_memory_drops_the_recordings(tiny_net: IFNet_v4) -> None:
+    def recorder(run: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Outputs, Callable[[], None]]:
+        if inputs[0].shape[3] > 256:
+            raise torch.OutOfMemoryError("Out of memory")
+        return record_operators(run, inputs)
+
+    graphed = Graphed(tiny_net, recorder)
+    tiles = TiledRIFE(RIFE(tiny_net, name="tiny", fast=graphed), tell=lambda line: None)
+    tiles.inference(*images(0))
+    assert len(graphed.calls) == 1
+    wide = images(0, (500, 60))
+    made = tiles.inference(*wide)
+    assert len(graphed.calls) == 1  # of the tiles, which have one size
+    plain = TiledRIFE(RIFE(tiny_net, name="tiny", fast=tiny_net), tiles.tile)
+    torch.testing.assert_close(made, plain.inference(*wide), rtol=0, atol=1e-5)
+
+
+class OnDevice(TorchDispatchMode):
+    """No operator within takes or gives a tensor on the host."""
+
+    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, out)):
+            assert not isinstance(value, Tensor) or value.device.type == "meta", f"{func} touches the host"
+        return out
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_step_touches_the_host(name: str) -> None:
+    """The meta device stands for any: what is computed on it can neither be read nor mixed with the host's."""
+    net = build(name).to("meta")
+    graphed = Graphed(net, lambda run, inputs: (run(*inputs), lambda: None))
+    image = torch.empty(1, 3, 64, 64, device="meta")
+    with torch.no_grad(), OnDevice():
+        features = graphed.frame_features(image)
+        made = graphed(image, image, 0.5, features, features)
+    assert made.image.shape == (1, 3, 64, 64)
+    batch = RIFE(net, name=name, fast=graphed)
+    assert len(list(batch.between(image, image, [0.25, 0.5, 0.75]))) == 3
+
+
+def test_what_depends_on_values_cannot_be_recorded() -> None:
+    with pytest.raises(UserError, match=r"^4\.0 and 4\.1 choose their scales by the flow they find: leave out --cuda-"):
+        Graphed(IFNet_v4(replace(V3_9, auto_scale=True)))
+
+
+def test_memory_is_told_of_the_network_itself(tiny_net: IFNet_v4) -> None:
+    assert peak_bytes(Graphed(tiny_net), 64, 64) == peak_bytes(tiny_net, 64, 64)
+
+
+def test_on_a_cpu_the_flag_is_refused(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--video", str(make_clip(tmp_path / "a.mp4")), "--model", str(tiny_weights), "--device", "cpu"]
+    assert inference_video.main([*arguments, "--cuda-graphs"]) == 1
+    assert capsys.readouterr().err == "inference_video.py: --cuda-graphs is for CUDA devices: leave it out on cpu\n"
+    with pytest.raises(UserError, match=r"^--cuda-graphs is for CUDA devices"):
+        parse_setting(f"model={tiny_weights},graphs").load(torch.device("cpu"))
