@@ -78,7 +78,9 @@ def open_data(args: argparse.Namespace, crop: int, *, guess_flow: bool) -> tuple
         unseen = files[:: args.held_out] if args.held_out else []
         seen = [p for p in files if p not in unseen]
         if unseen and not seen:
-            raise UserError(f"{args.clips}: its only clip would validate; add clips, or give --held_out 0")
+            raise UserError(
+                f"{args.clips}: every clip would validate, none is left to learn from; add clips, or give --held_out 0"
+            )
         sources.append(Clips(seen, args.cache, crop, weak=args.weak, moved=args.moved, guess_flow=guess_flow))
         weights.append(args.mix[1])
         if unseen:

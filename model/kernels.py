@@ -44,7 +44,9 @@ def _library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as e:
         why = " ".join(str(e).split())[:80]
         remedy = "g++ on the PATH builds it"
-        warnings.warn(f"{SOURCE.name} was not built, plain PyTorch takes twice as long ({remedy}): {why}", stacklevel=2)
+        warnings.warn(
+            f"{SOURCE.name} was not built, plain PyTorch takes 2 to 3 times as long ({remedy}): {why}", stacklevel=2
+        )
         return None
 
 

@@ -242,9 +242,11 @@ def test_held_out_clips_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.M
     assert isinstance(held.source, Scenes)
     with pytest.raises(UserError, match="--held_out 0 needs"):
         train.open_data(parse([*folder, "--held_out", "0"]), 64, guess_flow=False)
+    with pytest.raises(UserError, match="every clip would validate"):
+        train.open_data(parse([*folder, "--held_out", "1"]), 64, guess_flow=False)
     for name in "bcde":
         (tmp_path / f"{name}.mp4").unlink()
-    with pytest.raises(UserError, match="only clip"):
+    with pytest.raises(UserError, match="every clip would validate"):
         train.open_data(parse(folder), 64, guess_flow=False)
 
 
