@@ -84,7 +84,11 @@ inline void multiply(const float* a, int64_t sa, const float* u, int64_t k, floa
     V sum[TILES][vectors] = {};
     for (int64_t i = 0; i < k; i++) {
         V w[vectors];
-        for (int64_t v = 0; v < vectors; v++) w[v] = load<V>(u + (v * k + i) * N);
+        for (int64_t v = 0; v < vectors; v++) {
+            V kept = load<V>(u + (v * k + i) * N);
+            asm("" : "+v"(kept));  // in a register: GCC would load it anew for every tile
+            w[v] = kept;
+        }
         for (int64_t t = 0; t < TILES; t++)
             for (int64_t v = 0; v < vectors; v++) sum[t][v] += a[t * sa + i] * w[v];
     }
@@ -119,11 +123,16 @@ struct Convolution {
             }
             for (int64_t c = 0; c < inputs; c += N) {
                 const int64_t at = std::min(c, inputs - N);
-                V d[36], e[36], f[36];
-                for (int64_t i = 0; i < 36; i++) d[i] = load<V>(from[i] + at);
-                for (int64_t j = 0; j < 6; j++) input_transform(d + j, 6, e + j, 6);
-                for (int64_t i = 0; i < 6; i++) input_transform(e + 6 * i, 1, f + 6 * i, 1);
-                for (int64_t i = 0; i < 36; i++) store<V>(transformed + i * plane_in + t * row_in + at, f[i]);
+                V e[36], line[6];
+                for (int64_t j = 0; j < 6; j++) {
+                    for (int64_t i = 0; i < 6; i++) line[i] = load<V>(from[6 * i + j] + at);
+                    input_transform(line, 1, e + j, 6);
+                }
+                for (int64_t i = 0; i < 6; i++) {
+                    input_transform(e + 6 * i, 1, line, 1);
+                    float* to = transformed + 6 * i * plane_in + t * row_in + at;
+                    for (int64_t j = 0; j < 6; j++) store<V>(to + j * plane_in, line[j]);
+                }
             }
         }
         for (int64_t i = 0; i < 36; i++) {
@@ -147,20 +156,24 @@ struct Convolution {
             const int64_t rows = std::min<int64_t>(4, height - top), columns = std::min<int64_t>(4, width - left);
             for (int64_t c = 0; c < outputs; c += N) {
                 const int64_t at = std::min(c, outputs - N);
-                V m[36], e[24], f[16];
-                for (int64_t i = 0; i < 36; i++) m[i] = load<V>(products + i * plane_out + t * row_out + at);
-                for (int64_t j = 0; j < 6; j++) output_transform(m + j, 6, e + j, 6);
-                for (int64_t i = 0; i < 4; i++) output_transform(e + 6 * i, 1, f + 4 * i, 1);
+                V e[24], line[6];
+                for (int64_t j = 0; j < 6; j++) {
+                    const float* m = products + j * plane_out + t * row_out + at;
+                    for (int64_t i = 0; i < 6; i++) line[i] = load<V>(m + 6 * i * plane_out);
+                    output_transform(line, 1, e + j, 6);
+                }
                 const V b = load<V>(bias + at), s = load<V>(slope + at);
-                for (int64_t i = 0; i < rows; i++)
+                for (int64_t i = 0; i < rows; i++) {
+                    output_transform(e + 6 * i, 1, line, 1);
                     for (int64_t j = 0; j < columns; j++) {
                         const int64_t pixel = corner + i * width + j;
-                        V v = f[4 * i + j] + b;
+                        V v = line[j] + b;
                         if (residual && !after) v += load<V>(residual + pixel * outputs + at);
                         v = v > 0 ? v : v * s;
                         if (residual && after) v += load<V>(residual + pixel * outputs + at);
                         store<V>(y + pixel * pitch + at, v);
                     }
+                }
             }
         }
     }
@@ -754,10 +767,15 @@ void warp_planes_backward(float* of_flow, float* of_planes, const float* of_out,
 void activate(float* out, const float* x, const float* slope, int64_t pixels, int64_t channels, int64_t pitch,
               int64_t threads) {
 #pragma omp parallel for num_threads(threads)
-    for (int64_t i = 0; i < pixels; i++)
-        for (int64_t c = 0; c < channels; c++) {
-            const float v = x[i * channels + c];
-            out[i * pitch + c] = v > 0 ? v : v * slope[c];
+    for (int64_t i = 0; i < pixels; i++) {
+        const float* from = x + i * channels;
+        float* to = out + i * pitch;
+        int64_t c = 0;
+        for (; c + N <= channels; c += N) {
+            const V v = load<V>(from + c);
+            store<V>(to + c, v > 0 ? v : v * load<V>(slope + c));
         }
+        for (; c < channels; c++) to[c] = std::max(from[c], 0.0f) + slope[c] * std::min(from[c], 0.0f);  // no branch
+    }
 }
 }
