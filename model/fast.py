@@ -23,7 +23,7 @@ from model.refine import Pair, Unet
 from model.warp import resize_flow
 
 STRIP = 2**20  # floats of a block's input made at once: 4 MB stay in the cache
-WINOGRAD_CHANNELS = 32  # with 16, transforms cost more than they save: 8.1 ms against 6.0 at 384x640
+WINOGRAD_VECTORS = 2  # of channels; with one, transforms cost more than they save: 16 channels on AVX-512, not on AVX2
 HALF = torch.bfloat16
 NHWC = torch.channels_last
 
@@ -101,7 +101,7 @@ def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) ->
     weight, bias = conv.weight.detach(), conv.bias.detach()
     if beta is not None:
         weight, bias = weight * beta.view(-1, 1, 1, 1), bias * beta
-    winograd = min(weight.shape[:2]) >= WINOGRAD_CHANNELS and weight.dtype != HALF
+    winograd = min(weight.shape[:2]) >= WINOGRAD_VECTORS * kernels.lanes() and weight.dtype != HALF
     return (Winograd if winograd else _Direct)(weight, bias, _slope(activation, weight))
 
 

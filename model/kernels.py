@@ -82,6 +82,13 @@ def _load() -> ctypes.CDLL:
     return library
 
 
+def lanes() -> int:
+    """How many floats a vector of this CPU has: 8 or 16."""
+    library = _library()
+    assert library is not None
+    return int(library.vector_width())
+
+
 def _longs(*values: int) -> ctypes.Array[ctypes.c_int64]:
     return (ctypes.c_int64 * len(values))(*values)
 
@@ -114,13 +121,10 @@ class Winograd:
 
     def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
         """weight (O,C,3,3), bias (O), slope (O); both C and O from 16 to 4096."""
-        library = _library()
-        assert library is not None
-        lanes = library.vector_width()
         outputs, inputs = weight.shape[:2]
         transform = _weight_transform().to(weight.device)
         panels = torch.einsum("ij,ocjl,kl->ikco", transform, weight.double(), transform).reshape(36, inputs, outputs)
-        panels = F.pad(panels, (0, -outputs % lanes)).reshape(36, inputs, -1, lanes).transpose(1, 2)
+        panels = F.pad(panels, (0, -outputs % lanes())).reshape(36, inputs, -1, lanes()).transpose(1, 2)
         self.weight = panels.float().contiguous()  # (36,panels,C,lanes)
         self.bias, self.slope, self.outputs = bias.float().contiguous(), slope.float().contiguous(), outputs
 
