@@ -1,12 +1,12 @@
 """--quality: what fast, balanced and best mean, each by a measured table (benchmark/tradeoff.py).
 
 PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, by the default weights on two AVX2
-cores:
+cores (at two thirds of their speed, neighbours took the rest):
 
-    scale 1       35.341   34.605    271    balanced
-    scale 0.5     34.262   34.339    152    no preset: 0.7 dB for two fifths of the time
-    tta           35.445   34.622    593    best: 0.1 dB more for twice the time
-    scale 2       34.866   34.616   1669    no preset: no better, in six times the time
+    scale 1       35.341   34.603    321    balanced
+    scale 0.5     34.288   34.345    183    no preset: 0.7 dB for two fifths of the time
+    tta           35.449   34.622    656    best: 0.1 dB more for twice the time
+    scale 2       34.914   34.611   2090    no preset: no better, in six times the time
 
 and by the weights before these on two cores with AMX:
 
