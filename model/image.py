@@ -22,7 +22,7 @@ def to_tensor(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor
     image = torch.from_numpy(np.ascontiguousarray(picture))
     cuda = torch.device(device).type == "cuda"
     image = (image.pin_memory() if cuda else image).to(device, non_blocking=cuda)  # nothing waits for pinned memory
-    return image.permute(2, 0, 1)[None].float() / limit
+    return image.permute(2, 0, 1)[None].div(limit).float()  # bytes in one pass
 
 
 def to_picture(image: Tensor, dtype: type[Any] = np.uint8) -> np.ndarray:
