@@ -329,3 +329,8 @@ class IFNet_v4(nn.Module):
         context1 = self.contextnet(img1, state.flow[:, 2:4])
         warped = state.warped0.image, state.warped1.image
         return self.unet(img0, img1, *warped, state.mask, state.flow, context0, context1) * 2 - 1
+
+
+def chooses_scales(net: nn.Module) -> bool:
+    """Whether a network's scales, and so its steps, depend on the largest flow that it finds in a batch (4.0, 4.1)."""
+    return isinstance(net, IFNet_v4) and net.config.auto_scale

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from model.errors import UserError
-from model.IFNet_v4 import IFNet_v4
+from model.IFNet_v4 import chooses_scales
 from model.layers import Prediction
 
 WARM_UP = 3  # calls before one is recorded: libraries choose algorithms and take their memory
@@ -56,7 +56,7 @@ class Graphed:
     """
 
     def __init__(self, net: nn.Module, recorder: Recorder = record) -> None:
-        if isinstance(net, IFNet_v4) and net.config.auto_scale:
+        if chooses_scales(net):
             raise UserError("4.0 and 4.1 choose their scales by the flow they find: leave out --cuda-graphs")
         self.net: Any = net
         self.recorder = recorder

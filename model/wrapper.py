@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 from model.errors import UserError
 from model.fast import accelerate
 from model.graphs import Graphed
-from model.IFNet_v4 import IFNet_v4
+from model.IFNet_v4 import IFNet_v4, chooses_scales
 from model.image import Padder
 from model.layers import Prediction, blend
 from model.loading import TRAIN_LOG, load_network
@@ -169,10 +169,7 @@ class RIFE:
     def _at_once(self, frame: PreparedFrame) -> int:
         """How many timesteps of a pair go into one call."""
         b, _, h, w = frame.image.shape
-        together = (
-            isinstance(self.net, IFNet_v4) and self.net.config.auto_scale
-        )  # 4.0, 4.1: by the batch's largest flow
-        return 1 if b > 1 or together else max(self.batch_pixels // (h * w), 1)
+        return 1 if b > 1 or chooses_scales(self.net) else max(self.batch_pixels // (h * w), 1)
 
     def _stack_times(self, timesteps: Sequence[float | Fraction]) -> float | Tensor:
         """A number, or (N,1,1,1) on the device."""

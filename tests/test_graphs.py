@@ -24,14 +24,12 @@ from model import RIFE, UserError
 from model.graphs import KEPT, Graphed, Outputs
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
-from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.IFNet_v4 import IFNet_v4
 from model.memory import peak_bytes
+from model.published import PUBLISHED
 from model.tiling import TiledRIFE
 
-V3_9 = IFNetConfig(
-    (16, 16, 8), (4, 2, 1), outputs=5, shuffle=False, act="prelu", residual=False, skip=True,
-    images_again=True, replace_mask=False, ensemble=True, refine=True,
-)  # fmt: skip
+V3_9 = replace(PUBLISHED["3.9"], channels=(16, 16, 8, 8), refine=True)
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "default": lambda: IFNet_v4(replace(TINY, sharp=True)),
     "3.9": lambda: IFNet_v4(V3_9),
