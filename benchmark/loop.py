@@ -11,7 +11,6 @@ The last line is JSON.
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
 from model.loading import TRAIN_LOG
 from model.memory import keep_freed_memory
+from model.metrics import surroundings
 from model.wrapper import SCALES
 from video.frame import Frame
 from video.interpolate import Report, interpolate, prefetch
@@ -39,7 +39,7 @@ from video.timing import multiply
 from video.writer import VideoWriter
 
 T = TypeVar("T")
-RUNS = 7  # of each step
+SECONDS = 1.0  # that each step is repeated
 AROUND = ("to RGB", "to the device", "padding", "thumbnail", "comparison", "to 8 bits")
 
 
@@ -72,15 +72,17 @@ def clock(device: torch.device) -> float:
     return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
-def milliseconds(device: torch.device, step: Callable[[], T], runs: int = RUNS) -> tuple[float, T]:
-    """The median of `runs` calls, and what the last gave."""
+def milliseconds(device: torch.device, step: Callable[[], T]) -> tuple[float, T]:
+    """The mean over calls for SECONDS, and what the last gave.
+
+    The processor time of other threads is known in steps of some milliseconds: it takes many calls to tell.
+    """
     result = step()
-    times = []
-    for _ in range(runs):
-        start = clock(device)
+    runs, start, end = 0, clock(device), time.perf_counter() + SECONDS
+    while time.perf_counter() < end:
         result = step()
-        times.append(1000 * (clock(device) - start))
-    return statistics.median(times), result
+        runs += 1
+    return 1000 * (clock(device) - start) / runs, result
 
 
 @torch.no_grad()
@@ -93,12 +95,12 @@ def measure_steps(source: Source, model: RIFE, scale: float) -> dict[str, float]
     prepared = model.prepare(image, scale=scale)
     steps["padding"], padded = milliseconds(device, lambda: prepared.padder.pad(image[:, :3]))
     size = (padded.shape[2], padded.shape[3])
-    steps["thumbnail"], small = milliseconds(device, lambda: thumbnail(rgb, size))
+    steps["thumbnail"], small = milliseconds(device, lambda: surroundings(thumbnail(rgb, size)))
     other = model.prepare(to_layers(second.rgb(), device), scale=scale)
-    small2 = thumbnail(second.rgb(), size)
+    small2 = surroundings(thumbnail(second.rgb(), size))
     steps["comparison"], _ = milliseconds(device, lambda: compare(small, small2))
-    features, _ = milliseconds(device, lambda: model.net.frame_features(prepared.image))
-    between, made = milliseconds(device, lambda: model.inference(prepared, other, scale=scale), runs=3)
+    features, _ = milliseconds(device, lambda: model.fast.frame_features(prepared.image))
+    between, made = milliseconds(device, lambda: model.inference(prepared, other, scale=scale))
     steps["network"] = features + between
     steps["to 8 bits"], picture = milliseconds(device, lambda: from_layers(made, rgb.shape[2], rgb.dtype.type))
     if first.colour is not None:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model import kernels
+
 BACKDROP = 0.5  # what lies behind a transparent picture for the network: black and white shapes both stand out
 OPAQUE = 1 - 1e-5  # alpha above this is full: less than one 16-bit step below 1
 
@@ -38,6 +40,9 @@ def send_picture(image: Tensor, dtype: type[Any] = np.uint8) -> Callable[[], np.
     """What waits for the picture of `to_picture` and gives it: a CUDA device goes on with its next work meanwhile."""
     image = image[0].float()
     if not np.issubdtype(dtype, np.floating):
+        if dtype == np.uint8 and image.device.type == "cpu" and kernels.available():
+            made = kernels.to_bytes(image)
+            return lambda: made.numpy()
         image = levels(image, np.iinfo(dtype).max)
         image = image.byte() if dtype == np.uint8 else image  # before it leaves the device: a quarter of the bytes
     if image.device.type != "cuda":
@@ -115,7 +120,12 @@ class Padder:
 
     def pad(self, image: Tensor, mode: str | None = None) -> Tensor:
         """(B,C,H,W) -> (B,C,H',W'), multiples of what was asked for."""
-        return F.pad(image, self.padding, mode or self.mode) if any(self.padding) else image
+        mode = mode or self.mode
+        if not any(self.padding):
+            return image
+        if mode == "constant" and image.is_contiguous(memory_format=torch.channels_last):  # F.pad is slow at these
+            return F.pad(image.permute(0, 2, 3, 1), (0, 0, *self.padding)).permute(0, 3, 1, 2)
+        return F.pad(image, self.padding, mode)
 
     def unpad(self, image: Tensor) -> Tensor:
         """(B,C,H',W') -> (B,C,H,W)"""

@@ -652,22 +652,38 @@ void smooth(float* out, const float* image, const int64_t* size, const Change* c
     }
 }
 
-// out (batch,height,width,stride) = image (batch,3,height,width), then features, then zeros. Features of C channels are
+// out (batch,height,width,stride) = image (batch,height,width,3), then features, then zeros. Features of C channels are
 // packed: (batch,height/2,width/2,2,2,C).
 void make_side(float* out, const float* image, const float* features, const int64_t* size, int64_t channels,
                int64_t threads) {
-    const int64_t batch = size[0], height = size[1], width = size[2], stride = size[3], plane = height * width;
+    const int64_t batch = size[0], height = size[1], width = size[2], stride = size[3];
     const Change packed{features, channels, 1, 1, 2, height, width};
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < batch * height; i++) {
         const int64_t b = i / height, y = i % height;
         for (int64_t x = 0; x < width; x++) {
             float* p = out + (i * width + x) * stride;
-            for (int64_t c = 0; c < 3; c++) p[c] = image[(b * 3 + c) * plane + y * width + x];
+            std::copy_n(image + 3 * (i * width + x), 3, p);
             if (channels) std::copy_n(packed.start(b, y) + packed.column(x), channels, p + 3);
             for (int64_t c = 3 + channels; c < stride; c++) p[c] = 0;
         }
     }
+}
+
+// out (height,width,channels) = 255 * image (channels,height,width; `plane` floats from channel to channel, `line` from
+// row to row), clamped to 0..255, rounded to nearest
+void to_bytes(uint8_t* out, const float* image, const int64_t* size, int64_t plane, int64_t line, int64_t threads) {
+    const int64_t channels = size[0], height = size[1], width = size[2];
+#pragma omp parallel for num_threads(threads)
+    for (int64_t y = 0; y < height; y++)
+        for (int64_t c = 0; c < channels; c++) {
+            const float* from = image + c * plane + y * line;
+            uint8_t* to = out + y * width * channels + c;
+            for (int64_t x = 0; x < width; x++) {
+                const float v = from[x] > 0 ? from[x] : 0;  // not a number: 0
+                to[x * channels] = static_cast<uint8_t>(std::nearbyint((v < 1 ? v : 1) * 255));
+            }
+        }
 }
 
 // out (batch,height,width,C; `pitch` floats from pixel to pixel) = image (..,C) warped by two planes of flow

@@ -224,10 +224,19 @@ def make_side(image: Tensor, features: Tensor | None) -> Tensor:
     b, _, height, width = image.shape
     channels = 0 if features is None else features.shape[1] // 4
     side = empty(image, 4 if not channels else next(n for n in (8, 16, 32) if n >= 3 + channels), height, width)
-    image = image.contiguous()
+    image = image.contiguous(memory_format=torch.channels_last)
     size = _longs(b, height, width, side.shape[1])
     _call("make_side", side, image, features, size, channels)
     return side
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """(C,H,W) in 0..1 -> (H,W,C) uint8: clamped, rounded to nearest, in one pass; what is not a number becomes 0."""
+    channels, height, width = image.shape
+    image = image if image.stride(2) == 1 else image.contiguous()
+    out = image.new_empty(height, width, channels, dtype=torch.uint8)
+    _call("to_bytes", out, image, _longs(channels, height, width), image.stride(0), image.stride(1))
+    return out
 
 
 def warp(image: Tensor, flow: Tensor, out: Tensor) -> None:

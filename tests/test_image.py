@@ -50,6 +50,15 @@ def test_padding_is_undone(centred: bool, padding: tuple[int, ...], corner: tupl
     assert torch.equal(padder.unpad(padded), image)
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_pixels_in_memory_order_are_padded_as_they_lie(centred: bool) -> None:
+    image = torch.rand(2, 3, 10, 13)
+    padder = Padder(10, 13, 16, centred=centred)
+    made = padder.pad(image.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(made, padder.pad(image))
+    assert made.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_replicate_repeats_the_border_and_multiples_stay() -> None:
     image = torch.rand(1, 3, 5, 5)
     padded = Padder(5, 5, 8, "replicate").pad(image)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,18 @@ def test_warp_is_the_plain_one() -> None:
     torch.testing.assert_close(wider[:, 4:36], warp(image, flow), rtol=0, atol=1e-4)
     assert (wider[:, :4] == 7).all()
     assert (wider[:, 36:] == 7).all()
+
+
+@needs_kernels
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_bytes_are_rounded_as_numpy_rounds(channels: int) -> None:
+    values = torch.cat(((torch.arange(512) / 2) / 255, torch.tensor([-1.0, -0.0, 1.001, 9e9, float("inf")])))
+    image = values[torch.arange(channels * 22 * 37).reshape(channels, 22, 37) * 29 % len(values)]
+    exact = np.rint(image.clamp(0, 1).numpy() * np.float32(255)).astype(np.uint8).transpose(1, 2, 0)
+    np.testing.assert_array_equal(kernels.to_bytes(image).numpy(), exact)
+    np.testing.assert_array_equal(kernels.to_bytes(image[:, :21, :33]).numpy(), exact[:21, :33])
+    np.testing.assert_array_equal(kernels.to_bytes(image.permute(1, 2, 0).contiguous().permute(2, 0, 1)).numpy(), exact)
+    assert kernels.to_bytes(torch.full((channels, 1, 1), float("nan"))).sum() == 0
 
 
 @needs_kernels

@@ -17,7 +17,10 @@ from video.interpolate import Report, interpolate
 from video.timing import multiply
 
 
-def test_table_and_json(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_json(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "SECONDS", 0.02)
     clip = make_clip(tmp_path / "a.mp4", 5)
     options = ["--video", str(clip), "--model", str(tiny_weights), "--device", "cpu", "--frames", "4"]
     assert loop.main(options) == 0

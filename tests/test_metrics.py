@@ -7,7 +7,7 @@ from scored import ssim_volume
 from skimage.color import rgb2yuv
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from model.metrics import interpolation_error, psnr, psnr_y, ssim, ssim_map, ssim_uniform
+from model.metrics import interpolation_error, psnr, psnr_y, ssim, ssim_map, ssim_uniform, surroundings
 
 
 @pytest.fixture
@@ -64,6 +64,12 @@ def test_ssim_as_a_volume_agrees_with_scipy(pair: tuple[torch.Tensor, torch.Tens
     for i in range(2):
         expected = ssim_volume(picture(pair[0][i]), picture(pair[1][i]))
         assert values[i].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_image_may_be_given_by_its_surroundings(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    first, second = (surroundings(image, volume=False) for image in pair)
+    assert torch.equal(ssim_map(first, second), ssim_map(*pair, volume=False))
+    assert torch.equal(ssim_map(first, pair[1], volume=False), ssim_map(*pair, volume=False))
 
 
 def test_ssim_of_flat_images_in_closed_form() -> None:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from model.image import send_layers, to_layers
+from model.metrics import Surroundings, surroundings
 from model.wrapper import RIFE, PreparedFrame
 from video.frame import Colour, Frame, Picture
 from video.scene import CUT_SSIM, REPEAT_SSIM, Change, compare, thumbnail
@@ -60,7 +60,7 @@ class _Seen:
 
     frame: Frame
     rgb: np.ndarray
-    thumbnail: Tensor
+    thumbnail: Surroundings  # a frame is compared with the one before and the one after
     change: Change = Change.MOTION  # from the frame before it
     prepared: dict[RIFE, PreparedFrame] = field(default_factory=dict)
 
@@ -220,7 +220,7 @@ def _waiting(items: Iterator[T], report: Report) -> Iterator[T]:
 def _look(frame: Frame, rgb: np.ndarray, model: RIFE, scale: float) -> _Seen:
     multiple = model.multiple(scale)
     padded = (-(-rgb.shape[0] // multiple) * multiple, -(-rgb.shape[1] // multiple) * multiple)
-    return _Seen(frame, rgb, thumbnail(rgb, padded))
+    return _Seen(frame, rgb, surroundings(thumbnail(rgb, padded)))
 
 
 def _make(

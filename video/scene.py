@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model.image import to_layers
-from model.metrics import ssim
+from model.metrics import Surroundings, ssim
 
 SIZE = 32  # both frames are compared at SIZE x SIZE, as upstream does
 CUT_SSIM = 0.2  # below: a cut, the earlier frame is held; above: motion, frames are made
@@ -45,9 +45,12 @@ def _taps(size: int) -> tuple[np.ndarray, Tensor]:
 
 
 def compare(
-    earlier: Tensor, later: Tensor, scene_threshold: float = CUT_SSIM, static_threshold: float = REPEAT_SSIM
+    earlier: Tensor | Surroundings,
+    later: Tensor | Surroundings,
+    scene_threshold: float = CUT_SSIM,
+    static_threshold: float = REPEAT_SSIM,
 ) -> Change:
-    """Two thumbnails -> what changed; a threshold of 0 finds no cuts, one of 1 no repeats."""
+    """Two thumbnails, or their `surroundings` -> what changed; a threshold of 0 finds no cuts, one of 1 no repeats."""
     similarity = float(ssim(earlier, later))
     if scene_threshold > 0 and similarity < scene_threshold:  # inverted pictures are below 0
         return Change.CUT
