@@ -4,7 +4,8 @@ Which published release has which numbers is in versions.py; nothing here depend
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -14,15 +15,12 @@ from model.errors import UserError
 from model.layers import LEAKY_SLOPE, IFBlock, Prediction, Teaching, blend, deconv, entering, timestep_plane
 from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
+from model.sharp import GATES, SAMPLING, SMOOTHING, sharpened, smoothed
 from model.teacher import Confidence
 from model.warp import resize, warp
 
 AUTO_SCALE_FLOW = 32  # px; 4.0 and 4.1 start again at double scales if the largest flow to both images exceeds it
 FEATURES_AFTER = 5  # outputs of a tail that are flow and mask; a tail of 13 carries 8 features on to the next block
-# Of the last tail's features, which no block takes: how far each frame is sampled by cubics, and how nearby; and how
-# far the blend is smoothed along x and y, in two bands each.
-SAMPLING, SMOOTHING = 4, 4
-GATES = SAMPLING + SMOOTHING
 
 
 @dataclass(frozen=True)
@@ -92,70 +90,59 @@ class Head(nn.Module):
 
 
 class _Side(NamedTuple):
-    """A frame and its features, as they are or warped."""
+    """A frame and its features."""
 
     image: Tensor  # (B,3,H,W)
     features: Tensor  # (B,E,H,W), E may be 0
 
-    def warped(self, flow: Tensor) -> "_Side":
-        """Both moved by (B,2,H,W) px; apart, since no gradient is wanted of an image."""
-        return _Side(warp(self.image, flow), warp(self.features, flow) if self.features.shape[1] else self.features)
 
-    def sharpened(self, source: Tensor, flow: Tensor, cubic: Tensor, nearby: Tensor) -> "_Side":
-        """A side warped from that image (B,3,H,W), its image sampled as two gates (B,1,H,W) say, both logits: from
-        bilinear over cubic, half open, to twice as far; and that from the flow's own place to one `nearer` to pixels.
-        """
-        place = nearer(flow, torch.sigmoid(nearby))
-        return self._replace(image=torch.lerp(self.image, warp(source, place, "bicubic"), 2 * torch.sigmoid(cubic)))
-
-
-def nearer(flow: Tensor, share: Tensor) -> Tensor:
-    """A flow (B,2,H,W) px whose fractions f, at most half a pixel, go to 4f^3 by that share (B,1,H,W) in 0..1.
-
-    A sample between pixels is mostly of the nearer ones. At the middle of a motion both frames are sampled at opposite
-    fractions: what is nearby in both is less blurred than what each makes of pixels farther off, and as well placed.
-    """
-    fraction = flow - flow.round()
-    return flow + share * fraction * (4 * fraction.square() - 1)
-
-
-def smoothed(image: Tensor, gates: Tensor) -> Tensor:
-    """An image (B,C,H,W) with its bands of detail along x then y, fine then coarse, weaker as the gates (B,4,H,W) say:
-    from 1 (the band is gone) over 0 at a logit of 0 to -1 (it is twice as strong).
-
-    Bands of the undecimated wavelet transform by B-splines of order 1: what [1 2 1] takes away, then what it takes away
-    of the rest at every other pixel.
-    """
-    out = image
-    shares = torch.tanh(gates / 2).split(1, 1)
-    for axis, (fine, coarse) in zip((3, 2), (shares[:2], shares[2:]), strict=True):
-        size = image.shape[axis]
-        padded = nn.functional.pad(image, (3, 3, 0, 0) if axis == 3 else (0, 0, 3, 3), "replicate")
-        near, middle, far = (padded.narrow(axis, 3 - d, size) + padded.narrow(axis, 3 + d, size) for d in (1, 2, 3))
-        once = (near + 2 * image) / 4
-        twice = (far + 2 * middle + 3 * near + 4 * image) / 16
-        out = out + fine * (once - image) + coarse * (twice - once)
-    return out
-
-
-class _State(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _State:
     """Where the estimate stands after a block."""
 
+    sides: tuple[_Side, _Side]
     flow: Tensor  # (B,4,H,W) px
     mask: Tensor  # (B,1,H,W) logits
     carried: Tensor | None  # (B,8,h,w) features for the next block, at the size of their own, not warped
-    warped0: _Side
-    warped1: _Side
     change: Tensor  # (B,4,H,W) px, what this block said before any ensemble
-    smoothing: Tensor | None = None  # (B,4,H,W) logits, of the last block if it has gates
+    whole: bool  # whether the warped images are wanted at their full size, whatever the next block sees
 
     def swapped(self) -> "_State":
         """The same estimate with the two images exchanged."""
-        return self._replace(flow=_swap(self.flow), mask=-self.mask, warped0=self.warped1, warped1=self.warped0)
+        return replace(self, sides=self.sides[::-1], flow=_swap(self.flow), mask=-self.mask)
 
-    def blend(self) -> Tensor:
-        image = blend(self.warped0.image, self.warped1.image, torch.sigmoid(self.mask))
-        return image if self.smoothing is None else smoothed(image, self.smoothing)
+    @cached_property
+    def warped(self) -> tuple[Tensor, Tensor]:
+        """Both images moved by the flow, (B,3,H,W) each."""
+        (side0, side1), (flow0, flow1) = self.sides, self.flow.split(2, 1)
+        return warp(side0.image, flow0), warp(side1.image, flow1)
+
+    def seen(self, scale: float) -> list[Tensor]:
+        """Both images, then both sides' features, moved by the flow, for a block that looks at them at 1/scale of their
+        size: at that size if not all of their pixels go into it, else at their own.
+        """
+        factor = int(scale) if scale >= 4 and scale % 2 == 0 else 1
+        (side0, side1), (flow0, flow1) = self.sides, self.flow.split(2, 1)
+        if factor == 1 or self.whole:
+            images = self.warped
+        else:
+            images = warp(side0.image, flow0, factor=factor), warp(side1.image, flow1, factor=factor)
+        if not side0.features.shape[1]:
+            return [*images]
+        # apart from the images, since no gradient is wanted of those
+        return [*images, warp(side0.features, flow0, factor=factor), warp(side1.features, flow1, factor=factor)]
+
+    def blend(self, gates: Tensor | None = None) -> Tensor:
+        """The image (B,3,H,W); `gates`: those of a sharp blend, (B,8,h,w) logits."""
+        mask = torch.sigmoid(self.mask)
+        if gates is None:
+            return blend(*self.warped, mask)
+        sampling, smoothing = resize(gates, mask.shape[3] / gates.shape[3]).split((SAMPLING, SMOOTHING), 1)
+        warped0, warped1 = (
+            sharpened(image, side.image, flow, sampling[:, i::2])
+            for i, (image, side, flow) in enumerate(zip(self.warped, self.sides, self.flow.split(2, 1), strict=True))
+        )
+        return smoothed(blend(warped0, warped1, mask), smoothing)
 
 
 def _swap(flow: Tensor) -> Tensor:
@@ -242,61 +229,68 @@ class IFNet_v4(nn.Module):
         if self.config.encoder:
             features0 = self.encode(img0) if features0 is None else features0
             features1 = self.encode(img1) if features1 is None else features1
-        sides = tuple(
-            _Side(img, img[:, :0] if features is None else features)
-            for img, features in ((img0, features0), (img1, features1))
+        sides = (
+            _Side(img0, img0[:, :0] if features0 is None else features0),
+            _Side(img1, img1[:, :0] if features1 is None else features1),
         )
         plane = timestep_plane(timestep, img0)
         scales = [s / scale for s in self.config.scales]
         state: _State | None = None
+        every_block = every_block or gt is not None
+        options = {"ensemble": ensemble, "whole": every_block}
         flows, merged, masks = [], [], []
         for i in range(len(scales)):
-            state = self._step(i, sides, plane, state, scales[i], ensemble)
+            state = self._step(i, sides, plane, state, scales[i], **options)
             if i == 1 and self.config.auto_scale and _is_large(state.change):
                 scales = [2 * s for s in scales]
-                before = self._step(0, sides, plane, None, scales[0], False)
+                before = self._step(0, sides, plane, None, scales[0], ensemble=False, whole=every_block)
                 flows, merged, masks = [before.flow], [before.blend()], [before.mask]
-                state = self._step(1, sides, plane, before, scales[1], ensemble)
-            if every_block or gt is not None:
+                state = self._step(1, sides, plane, before, scales[1], **options)
+            last = i + 1 == len(scales)
+            if every_block or last:
                 flows.append(state.flow)
-                merged.append(state.blend())
+                merged.append(state.blend(state.carried if last and self.config.sharp else None))
                 masks.append(state.mask)
         assert state is not None
-        image = state.blend()
+        image = merged[-1]
         if refine:
             image = (image + self._residual(img0, img1, state)).clamp(0, 1)
-        made = Prediction(image, state.flow, torch.sigmoid(state.mask), flows, merged, masks)
+        made = Prediction(image, state.flow, torch.sigmoid(state.mask))
+        if every_block:
+            made = made._replace(flows=flows, merged=merged, masks=masks)
         if gt is None:
             return made
         return made._replace(teachings=[*self._teachings(sides, plane, state, scales[-1], gt, made)])
 
     def _step(
-        self, i: int, sides: tuple[_Side, ...], t: Tensor, state: _State | None, scale: float, ensemble: bool
+        self,
+        i: int,
+        sides: tuple[_Side, _Side],
+        t: Tensor,
+        state: _State | None,
+        scale: float,
+        *,
+        ensemble: bool,
+        whole: bool,
     ) -> _State:
-        """Runs block i and warps both sides, image and features in one pass, by the flow that results."""
+        """Runs block i on what it sees of both sides, moved by the flow so far."""
         block = self.get_submodule(f"block{i}")
-        flow, mask, carried = block(self._inputs(sides, t, state), state and state.flow, scale)
+        flow, mask, carried = block(self._inputs(sides, t, state, scale), state and state.flow, scale)
         change = flow
         if ensemble:
             # 3.9 alone gives later blocks the frames themselves, and its published graph does not exchange those
             # (found with fixture v3_9 at timestep 0.5, which cannot tell whether it gives t or 1-t with them)
             turned = sides[::-1] if state is None else sides
             other = state and state.swapped()
-            flow1, mask1, _ = block(self._inputs(turned, 1 - t, other), other and other.flow, scale)
+            flow1, mask1, _ = block(self._inputs(turned, 1 - t, other, scale), other and other.flow, scale)
             flow, mask = (flow + _swap(flow1)) / 2, (mask - mask1) / 2
         if state is not None:
             flow = state.flow + flow
             mask = mask if self.config.replace_mask else state.mask + mask
-        warped0, warped1 = (side.warped(half) for side, half in zip(sides, flow.split(2, 1), strict=True))
-        smoothing = None
-        if self.config.sharp and carried is not None and i + 1 == len(self.config.channels):
-            gates, smoothing = resize(carried, flow.shape[3] / carried.shape[3]).split((SAMPLING, SMOOTHING), 1)
-            warped0 = warped0.sharpened(sides[0].image, flow[:, :2], *gates[:, 0::2].split(1, 1))
-            warped1 = warped1.sharpened(sides[1].image, flow[:, 2:4], *gates[:, 1::2].split(1, 1))
-        return _State(flow, mask, carried, warped0, warped1, change, smoothing)
+        return _State(sides, flow, mask, carried, change, whole)
 
     def _teachings(
-        self, sides: tuple[_Side, ...], t: Tensor, state: _State, scale: float, gt: Tensor, made: Prediction
+        self, sides: tuple[_Side, _Side], t: Tensor, state: _State, scale: float, gt: Tensor, made: Prediction
     ) -> Iterator[Teaching]:
         """What one block more makes of it that sees the ground truth, and what trust in the right blocks would make.
 
@@ -304,7 +298,7 @@ class IFNet_v4(nn.Module):
         """
         img0, img1 = (side.image for side in sides)
         if hasattr(self, "block_tea"):
-            change, mask, _ = self.block_tea((*self._inputs(sides, t, state), gt), state.flow, scale)
+            change, mask, _ = self.block_tea((*self._inputs(sides, t, state, scale), gt), state.flow, scale)
             flow = state.flow + change
             mask = torch.sigmoid(mask if self.config.replace_mask else state.mask + mask)
             taught = blend(warp(img0, flow[:, :2]), warp(img1, flow[:, 2:4]), mask)
@@ -312,23 +306,21 @@ class IFNet_v4(nn.Module):
         if hasattr(self, "teacher"):
             yield self.teacher(img0, img1, gt, made.flows, made.masks, made.merged)
 
-    def _inputs(self, sides: tuple[_Side, ...], t: Tensor, state: _State | None) -> list[Tensor]:
-        """What a block sees besides the flow: (B,7+2E,H,W) at first, then (B,8+2E,H,W) and what was carried on."""
-        side0, side1 = sides if state is None else (state.warped0, state.warped1)
-        if state is not None and self.config.images_again:
-            return [sides[0].image, sides[1].image, t, side0.image, side1.image, state.mask]
-        parts = [side0.image, side1.image, side0.features, side1.features, t]
-        if state is not None:
-            parts.append(state.mask)
-            if state.carried is not None:
-                parts.append(state.carried)
-        return [part for part in parts if part.shape[1]]
+    def _inputs(self, sides: tuple[_Side, _Side], t: Tensor, state: _State | None, scale: float) -> list[Tensor]:
+        """What a block sees besides the flow: 7+2E channels at first, then 8+2E and what was carried on."""
+        if state is None:
+            (image0, features0), (image1, features1) = sides
+            parts = [image0, image1, features0, features1, t]
+            return [part for part in parts if part.shape[1]]
+        if self.config.images_again:
+            return [sides[0].image, sides[1].image, t, *state.seen(scale), state.mask]
+        carried = [] if state.carried is None else [state.carried]
+        return [*state.seen(scale), t, state.mask, *carried]
 
     def _residual(self, img0: Tensor, img1: Tensor, state: _State) -> Tensor:
         context0 = self.contextnet(img0, state.flow[:, :2])
         context1 = self.contextnet(img1, state.flow[:, 2:4])
-        warped = state.warped0.image, state.warped1.image
-        return self.unet(img0, img1, *warped, state.mask, state.flow, context0, context1) * 2 - 1
+        return self.unet(img0, img1, *state.warped, state.mask, state.flow, context0, context1) * 2 - 1
 
 
 def chooses_scales(net: nn.Module) -> bool:

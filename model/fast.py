@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from model import kernels
 from model.IFNet import SCALES, IFNet
-from model.IFNet_v4 import FEATURES_AFTER, GATES, Head, IFNet_v4
+from model.IFNet_v4 import FEATURES_AFTER, Head, IFNet_v4
 from model.kernels import Estimate, Winograd
 from model.layers import LEAKY_SLOPE, IFBlock, Prediction, ResConv
 from model.refine import Pair, Unet
+from model.sharp import GATES
 from model.warp import resize_flow
 
 STRIP = 2**20  # floats of a block's input made at once: 4 MB stay in the cache

@@ -202,7 +202,7 @@ inline V sigmoid(V v) {
     return 1 / (1 + power * e);
 }
 
-// IFNet_v4.py, nearer
+// sharp.py, nearer
 inline V nearer(V flow, V share) {
     const V fraction = flow - rounded(flow);
     return flow + share * fraction * (4 * fraction * fraction - 1);
@@ -606,7 +606,7 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
     }
 }
 
-// IFNet_v4.py, smoothed: out = image, planes (batch,3,H,W), by the last four channels of the last change
+// sharp.py, smoothed: out = image, planes (batch,3,H,W), by the last four channels of the last change
 void smooth(float* out, const float* image, const int64_t* size, const Change* changes, int64_t count,
             int64_t threads) {
     const Change& last = changes[count - 1];

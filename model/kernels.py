@@ -207,7 +207,7 @@ class Estimate:
     def finish(self, *, sharp: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """The blended image (B,3,H,W), the flow (B,4,H,W) px and the mask (B,1,H,W) in 0..1.
 
-        `sharp`: the last tail has eight channels more, how each side is sampled (IFNet_v4.py, sharpened) and how far
+        `sharp`: the last tail has eight channels more, how each side is sampled (sharp.py, sharpened) and how far
         the blend is smoothed (`smoothed`).
         """
         b, _, height, width = self.sides[0].shape

@@ -111,13 +111,13 @@ class IFBlock(nn.Module):
     def forward(
         self, parts: Sequence[Tensor], flow: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Parts (B,C,h,w), the first of them (B,C,H,W), and flow (B,4,H,W) px
+        """Parts (B,C,h,w) of any size, the first of them (B,C,H,W) unless there is a flow (B,4,H,W) px
         -> change of flow (B,4,H,W) px, mask logits (B,1,H,W), features for the next block, (B,C,H,W)/scale, or None.
 
-        A part may have any size. That of the features is the coarser block's own: resized from there at once they are
-        the same as by way of the frame's size, unless the block's is larger than that.
+        Features have the coarser block's own size: resized from there at once they are the same as by way of the
+        frame's, unless the block's is larger than that.
         """
-        frame = parts[0].shape[3]
+        frame = (parts[0] if flow is None else flow).shape[3]
         if scale < 1:
             parts = [resize(part, frame / part.shape[3]) for part in parts]
         inputs = [resize(part, frame / scale / part.shape[3]) for part in parts]

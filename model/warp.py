@@ -7,28 +7,37 @@ from torch import Tensor
 from model import kernels
 
 
-def warp(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+def warp(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1) -> Tensor:
     """out[y, x] = image[y + flow_y, x + flow_x], the border repeated (upstream model/warplayer.py).
 
     image (B,C,H,W), flow (B,2,H,W) in pixels, x right, y down -> (B,C,H,W). Coordinates are float32 whatever the
     dtype of the image: half precision cannot name the pixels of a frame wider than 2048. `mode` may be "bicubic" (Keys,
-    1981, with a = -0.75), which keeps detail that bilinear samples between pixels lose.
+    1981, with a = -0.75), which keeps detail that bilinear samples between pixels lose. With an even `factor`, of which
+    H and W are multiples, it is then resized by 1/factor: only pixels that go into that are sampled.
     """
     h, w = flow.shape[2:]
-    if mode == "bilinear" and _trains(image, flow) and min(h, w) > 1 and kernels.available():
+    if mode == "bilinear" and factor == 1 and _trains(image, flow) and min(h, w) > 1 and kernels.available():
         return kernels.warp_planes(image, flow)
-    xs = torch.arange(w, dtype=torch.float32, device=flow.device)
-    ys = torch.arange(h, dtype=torch.float32, device=flow.device)
+    xs, ys = (torch.arange(size, device=flow.device) for size in (w, h))
+    if factor > 1:
+        xs, ys = _middles(xs, factor), _middles(ys, factor)
+        flow = _middles(_middles(flow, factor).transpose(2, 3), factor).transpose(2, 3)
     flow = flow.float()
     # align_corners=True: -1 and 1 are the centres of the first and the last pixel
-    x = (xs.view(1, 1, w) + flow[:, 0]) * (2 / max(w - 1, 1)) - 1
-    y = (ys.view(1, h, 1) + flow[:, 1]) * (2 / max(h - 1, 1)) - 1
+    x = (xs + flow[:, 0]) * (2 / max(w - 1, 1)) - 1
+    y = (ys[:, None] + flow[:, 1]) * (2 / max(h - 1, 1)) - 1
     grid = torch.stack((x, y), 3)  # (B,H,W,2)
     border = "border"
     if grid.device.type == "mps":  # has no border mode; a grid clamped to the centres of the edge is the same
         grid, border = grid.clamp(-1, 1), "zeros"
     out = F.grid_sample(image.float(), grid, mode, border, align_corners=True)
+    out = F.avg_pool2d(out, 2) if factor > 1 else out
     return out.to(image.dtype)
+
+
+def _middles(x: Tensor, factor: int) -> Tensor:
+    """(..,N) -> (..,2 * N / factor): of each `factor` the two in the middle."""
+    return x.unflatten(-1, (-1, factor))[..., factor // 2 - 1 : factor // 2 + 1].flatten(-2)
 
 
 def _trains(image: Tensor, flow: Tensor) -> bool:

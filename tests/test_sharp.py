@@ -11,10 +11,11 @@ import torch
 from model import kernels
 from model.errors import UserError
 from model.fast import Fast
-from model.IFNet_v4 import IFNet_v4, nearer, smoothed
+from model.IFNet_v4 import IFNet_v4
 from model.loading import build as build_network
 from model.loading import detect_version
 from model.published import PUBLISHED
+from model.sharp import nearer, smoothed
 from model.training import add_gates, build
 from model.warp import warp
 

@@ -68,3 +68,17 @@ def test_a_resized_flow_is_measured_in_its_own_pixels() -> None:
 
 def test_one_pixel_images_do_not_divide_by_zero() -> None:
     assert warp(torch.full((1, 1, 1, 1), 3.0), constant(5, 5, 1, 1)).item() == 3
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_factor_samples_only_what_the_resize_needs(factor: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 3, 32, 48, generator=generator)
+    flow = 5 * torch.randn(2, 2, 32, 48, generator=generator)
+    made = warp(image, flow, factor=factor)
+    torch.testing.assert_close(made, resize(warp(image, flow), 1 / factor), rtol=0, atol=2e-5)
+    steep = numbered(32, 48)  # a pixel to the left or right is one more or less
+    moved = warp(steep, constant(0.25, 0, 32, 48), factor=factor)
+    middles = (torch.arange(48 // factor) + 0.5) * factor - 0.5 + 0.25
+    first = middles + 48 * (factor / 2 - 0.5)
+    torch.testing.assert_close(moved[0, 0, 0, :-1], first[:-1], rtol=0, atol=1e-3)  # the last may reach the border
