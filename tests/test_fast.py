@@ -1,6 +1,7 @@
 """model/fast.py: a network as the CPU runs it fastest gives upstream's frames, and those of benchmark/baseline.py."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,27 @@ def test_as_near_to_the_baseline_as_float32_allows(name: str, height: int, width
         made = model.inference(img0, img1, scale=scale)
         assert made.std() > 0.1
         torch.testing.assert_close(made, baseline.inference(img0, img1, scale=scale), rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("name", ["rife_m", "v4_25"])
+@pytest.mark.parametrize("sharp", [False, True])
+def test_nearer_to_float64_than_upstreams_float32(name: str, sharp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the two differ by more than the limits above, along edges of full contrast, it is upstream's rounding."""
+    model = load(read_fixture(SMALL / f"{name}.json"))
+    img0, img1 = pictures(256, 384)
+    if sharp:
+        img0, img1 = (F.interpolate(image, scale_factor=1 / 8).gt(0.5).float() for image in (img0, img1))
+        img0, img1 = (F.interpolate(image, scale_factor=8.0) for image in (img0, img1))
+    baseline = load_baseline(model)
+    theirs = baseline.inference(img0, img1)
+    ours = model.inference(img0, img1)
+    baseline = load_baseline(model)  # that one keeps a grid in float32
+    baseline.net.double()
+    monkeypatch.setattr(torch, "linspace", partial(torch.linspace, dtype=torch.float64))
+    exact = baseline.inference(img0.double(), img1.double())
+    assert exact.dtype == torch.float64
+    error, theirs_error = ((made - exact).square().mean().sqrt() for made in (ours, theirs))
+    assert 1e-9 < error < theirs_error < 1e-4
 
 
 def test_bfloat16_is_near_float32() -> None:
