@@ -3,7 +3,7 @@
 What is different: memory order (B,H,W,C); 3x3 convolutions by Winograd, with bias, activation, residual and the weight
 of a ResConv in one pass; warps and resizes only where the next block looks, straight from what the blocks said, at the
 size they said it; a block's input only a strip at a time. Everything else, and what no kernel knows, is the network's
-own forward. Weights in bfloat16 make convolutions torch's, between the same float32 warps: for CPUs with AMX.
+own forward. Weights in bfloat16 make convolutions torch's, between the same float32 warps: for CPUs with units for it.
 """
 
 from collections.abc import Callable, Sequence

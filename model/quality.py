@@ -1,17 +1,14 @@
 """--quality: what fast, balanced and best mean, each by a measured table (benchmark/tradeoff.py).
 
-PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, by the default weights on two AVX2
-cores (at two thirds of their speed, neighbours took the rest):
+PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, by the default weights on two cores
+with AVX512-BF16 (AMD, Zen 4):
 
-    scale 1       35.341   34.603    321    balanced
-    scale 0.5     34.288   34.345    183    no preset: 0.7 dB for two fifths of the time
-    tta           35.449   34.622    656    best: 0.1 dB more for twice the time
-    scale 2       34.914   34.611   2090    no preset: no better, in six times the time
+    scale 1       35.341   34.603    208    balanced
+    bf16          35.337   34.603    173    fast, where a CPU multiplies bfloat16 (there, and with AMX: 198 to 141)
+    scale 0.5     34.288   34.345    115    no preset: 0.7 dB for two fifths of the time
+    tta           35.449   34.622    434    best: 0.1 dB more for twice the time
 
-and by the weights before these on two cores with AMX:
-
-    scale 1       35.332   34.596    198
-    bf16          35.331   34.597    141    fast, where there is AMX; elsewhere float32 was faster
+Scale 2 (34.914, 34.611) is no better, in six times the time.
 
 The flow scale is a matter of size and motion, not of haste: --scale auto.
 """
@@ -31,8 +28,9 @@ class Quality(NamedTuple):
     reason: str
 
 
+BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # what Linux calls units that multiply it
 QUALITIES = {
-    "fast": Quality(True, False, "convolutions in half precision on CUDA and on CPUs with AMX, elsewhere as balanced"),
+    "fast": Quality(True, False, "half precision on CUDA and on CPUs with units for bfloat16, elsewhere as balanced"),
     "balanced": Quality(False, False, "the network as it was trained"),
     "best": Quality(False, True, "averaged with the turned frames, 0.1 dB better in twice the time"),
 }
@@ -44,6 +42,6 @@ def convolution_dtype(device: torch.device, quality: str, fp16: bool = False) ->
         return torch.float16
     if QUALITIES[quality].half and device.type == "cuda":
         return torch.float16  # not measured yet
-    if QUALITIES[quality].half and device.type == "cpu" and "amx_bf16" in cpu_flags():
+    if QUALITIES[quality].half and device.type == "cpu" and not BFLOAT16.isdisjoint(cpu_flags()):
         return torch.bfloat16
     return torch.float32  # as fast or faster elsewhere
