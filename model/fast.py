@@ -3,7 +3,8 @@
 What is different: memory order (B,H,W,C); 3x3 convolutions by Winograd, with bias, activation, residual and the weight
 of a ResConv in one pass; warps and resizes only where the next block looks, straight from what the blocks said, at the
 size they said it; a block's input only a strip at a time. Everything else, and what no kernel knows, is the network's
-own forward. Weights in bfloat16 make convolutions torch's, between the same float32 warps: for CPUs with units for it.
+own forward. With weights in bfloat16 torch's convolutions are in that, and all between them as before: for CPUs with
+units for it.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from model.warp import resize_flow
 STRIP = 2**20  # floats of a block's input made at once: 4 MB stay in the cache
 WINOGRAD_VECTORS = 2  # of channels; with one, transforms cost more than they save: 16 channels on AVX-512, not on AVX2
 HALF = torch.bfloat16
+AMX = "amx_bf16"  # with it a convolution in bfloat16 is faster than Winograd in float32, with AVX512-BF16 it is not
 NHWC = torch.channels_last
 
 
@@ -40,15 +42,15 @@ Strips = Callable[[tuple[int, int]], Tensor]
 
 
 def _slope(activation: nn.Module, like: Tensor) -> Tensor:
-    """(O), the slope of each output of a weight (O,...)."""
+    """(O), the slope of each output of a weight (O,...): float32 of a PReLU, the weight's dtype of a LeakyReLU."""
     if isinstance(activation, nn.PReLU):
-        return activation.weight.detach().contiguous()
+        return activation.weight.detach().float().contiguous()
     return like.new_full(like.shape[:1], LEAKY_SLOPE)
 
 
 def _activate(x: Tensor, slope: Tensor) -> Tensor:
-    """In place; in bfloat16 by torch, all slopes being LEAKY_SLOPE."""
-    return F.leaky_relu_(x, LEAKY_SLOPE) if x.dtype == HALF else kernels.activate(x, slope)
+    """In place; but in bfloat16 a LeakyReLU by torch, and a PReLU, at which torch is slow, in float32."""
+    return F.leaky_relu_(x, LEAKY_SLOPE) if slope.dtype == HALF else kernels.activate(x.float(), slope)
 
 
 class _Conv:
@@ -88,11 +90,16 @@ class _Direct:
         self.weight, self.bias, self.slope = weight.contiguous(memory_format=NHWC), bias, slope
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, *, after: bool = False) -> Tensor:
-        y = F.conv2d(x, self.weight, self.bias, 1, 1).contiguous(memory_format=NHWC)
+        y = F.conv2d(x.to(self.weight.dtype), self.weight, self.bias, 1, 1).contiguous(memory_format=NHWC)
         if residual is not None and not after:
             y += residual
         y = _activate(y, self.slope)
         return y + residual if residual is not None and after else y
+
+
+def _pays(dtype: torch.dtype) -> bool:
+    """Whether Winograd in float32 is faster than a convolution in that dtype."""
+    return dtype == torch.float32 or AMX not in kernels.cpu_flags()
 
 
 def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) -> Any:
@@ -102,7 +109,7 @@ def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) ->
     weight, bias = conv.weight.detach(), conv.bias.detach()
     if beta is not None:
         weight, bias = weight * beta.view(-1, 1, 1, 1), bias * beta
-    winograd = min(weight.shape[:2]) >= WINOGRAD_VECTORS * kernels.lanes() and weight.dtype != HALF
+    winograd = min(weight.shape[:2]) >= WINOGRAD_VECTORS * kernels.lanes() and _pays(weight.dtype)
     return (Winograd if winograd else _Direct)(weight, bias, _slope(activation, weight))
 
 
@@ -135,7 +142,7 @@ class _Block:
             x = unit(x, x if self.residual else None)
         skipped = before if self.skip else None
         x = self.units[-1](x, x if self.residual else skipped, after=not self.residual)
-        return F.conv_transpose2d(x, self.tail_weight, self.tail_bias, 2, 1).float()
+        return F.conv_transpose2d(x.to(self.tail_weight.dtype), self.tail_weight, self.tail_bias, 2, 1).float()
 
 
 class _Pair:
@@ -175,7 +182,7 @@ class _Encoder:
         x = self.first(image.contiguous(memory_format=NHWC))
         for unit in self.middle:
             x = unit(x)
-        return F.conv2d(x, self.weight, self.bias, 1, 1).float().contiguous(memory_format=NHWC)
+        return F.conv2d(x.to(self.weight.dtype), self.weight, self.bias, 1, 1).float().contiguous(memory_format=NHWC)
 
 
 class _Unet:
@@ -207,7 +214,7 @@ class _Unet:
                 x = pair.first(joined[-1])
             own, height, width = x.shape[1:]
             context = levels[i][0].shape[1]
-            level = kernels.empty(x, own + 2 * context, height, width)
+            level = kernels.empty(flow, own + 2 * context, height, width)
             pair.second(x, out=level[:, :own])
             flow = resize_flow(flow, 0.5)
             kernels.warp(levels[i][0], flow[:, :2], level[:, own : own + context])
@@ -215,14 +222,14 @@ class _Unet:
             joined.append(level)
         x = joined.pop()
         for weight, bias, slope in self.up:
-            x = F.conv_transpose2d(x, weight, bias, 2, 1)
+            x = F.conv_transpose2d(x.to(weight.dtype), weight, bias, 2, 1).float()
             if joined:
                 level = joined.pop()
                 kernels.activate(x.contiguous(memory_format=NHWC), slope, level[:, x.shape[1] :])
                 x = level
             else:
                 x = kernels.activate(x.contiguous(memory_format=NHWC), slope)
-        return torch.sigmoid(self.last(x))
+        return torch.sigmoid(self.last(x).float())
 
 
 def _order(channels: int, features: int, *, timed: bool, again: bool) -> list[int]:
@@ -281,7 +288,7 @@ class Fast:
                 self.seen = self._version()
         levels: list[Tensor] = []
         for stage in self.stages:
-            levels.append(stage(levels[-1] if levels else image.contiguous(memory_format=NHWC)))
+            levels.append(stage(levels[-1] if levels else image.contiguous(memory_format=NHWC)).float())
         return Prepared(kernels.make_side(image, self.encoder(image) if self.encoder else None), tuple(levels))
 
     def __call__(
@@ -343,10 +350,11 @@ def accelerate(net: nn.Module) -> Any:
 
 
 def _known(net: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether Fast has all it needs; a side has at most 32 channels, PReLU and Unet are for float32 alone."""
+    """Whether Fast has all it needs; a side has at most 32 channels, and the Unet has no other way than Winograd."""
+    if dtype not in (torch.float32, HALF):
+        return False
     if isinstance(net, IFNet):
-        return dtype == torch.float32 and net.contextnet.first_factor == 0.5
+        return net.contextnet.first_factor == 0.5 and _pays(dtype)
     if not isinstance(net, IFNet_v4) or net.config.auto_scale or net.config.groups > 1:
         return False
-    known = dtype == torch.float32 or (dtype == HALF and net.config.act == "leaky")
-    return known and net.config.encoder_channels <= 29
+    return net.config.encoder_channels <= 29

@@ -50,13 +50,14 @@ def _library() -> ctypes.CDLL | None:
         return None
 
 
-def cpu_flags() -> list[str]:
+@lru_cache(1)
+def cpu_flags() -> tuple[str, ...]:
     """What this CPU can do, in Linux's names; nothing where those cannot be read."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return []
-    return next((line for line in lines if line.startswith("flags")), "").split()
+        return ()
+    return tuple(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 def _load() -> ctypes.CDLL:
@@ -133,7 +134,8 @@ class Winograd:
     ) -> Tensor:
         """x (B,C,H,W) -> (B,O,H,W), or into `out`; the residual is added before the activation, or `after` it."""
         b, c, h, w = x.shape
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.float().contiguous(memory_format=torch.channels_last)
+        residual = None if residual is None else residual.float()
         y = empty(x, self.outputs, h, w) if out is None else out
         pitch = self.outputs if out is None else out.stride(3)
         tensors = (x, self.weight, self.bias, self.slope, residual, y)

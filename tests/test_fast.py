@@ -100,9 +100,11 @@ def test_nearer_to_float64_than_upstreams_float32(name: str, sharp: bool, monkey
     assert 1e-9 < error < theirs_error < 1e-4
 
 
-def test_bfloat16_is_near_float32() -> None:
+@pytest.mark.parametrize(("name", "amx"), [("v4_25", False), ("v4_25", True), ("rife_m", False)])
+def test_bfloat16_is_near_float32(name: str, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions alone are in bfloat16; its own forward in that precision is as near."""
-    net = load(read_fixture(SMALL / "v4_25.json")).net
+    monkeypatch.setattr(kernels, "cpu_flags", lambda: (fast.AMX,) * amx)
+    net = load(read_fixture(SMALL / f"{name}.json")).net
     img0, img1 = pictures(128, 256)
     true = RIFE(net, name="float32").inference(img0, img1, timestep=0.3)
     half = RIFE(net.to(torch.bfloat16), name="half")
@@ -157,15 +159,16 @@ def test_weights_that_change_are_noticed() -> None:
     torch.testing.assert_close(after, load_baseline(model).inference(img0, img1), rtol=0, atol=2e-5)
 
 
-def test_only_float32_on_a_cpu_where_the_kernels_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_kernels_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
     config = IFNetConfig((32, 16), (2, 1), encoder="H3", encoder_width=8, encoder_channels=4)
     assert isinstance(fast.accelerate(IFNet_v4(config)), Fast)
     half, two_r = IFNet_v4(config).half(), IFNet(half_stride=True)
     assert fast.accelerate(half) is half
     assert fast.accelerate(two_r) is two_r
-    prelu = IFNet_v4(replace(config, act="prelu"))
-    assert isinstance(fast.accelerate(prelu), Fast)
-    assert fast.accelerate(prelu.bfloat16()) is prelu
+    monkeypatch.setattr(kernels, "cpu_flags", lambda: (fast.AMX,))
+    for dtype in (torch.float32, torch.bfloat16):
+        assert isinstance(fast.accelerate(IFNet_v4(replace(config, act="prelu")).to(dtype)), Fast)
+        assert isinstance(fast.accelerate(IFNet().to(dtype)), Fast) == (dtype == torch.float32)
     monkeypatch.setattr(kernels, "available", lambda: False)
     net = IFNet_v4(config)
     assert fast.accelerate(net) is net
