@@ -4,8 +4,7 @@ Which published release has which numbers is in versions.py; nothing here depend
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -96,8 +95,7 @@ class _Side(NamedTuple):
     features: Tensor  # (B,E,H,W), E may be 0
 
 
-@dataclass(frozen=True, eq=False)
-class _State:
+class _State(NamedTuple):
     """Where the estimate stands after a block."""
 
     sides: tuple[_Side, _Side]
@@ -105,17 +103,12 @@ class _State:
     mask: Tensor  # (B,1,H,W) logits
     carried: Tensor | None  # (B,8,h,w) features for the next block, at the size of their own, not warped
     change: Tensor  # (B,4,H,W) px, what this block said before any ensemble
-    whole: bool  # whether the warped images are wanted at their full size, whatever the next block sees
+    warped: tuple[Tensor, Tensor] | None  # both images moved by the flow, if they are wanted at their full size anyway
 
     def swapped(self) -> "_State":
         """The same estimate with the two images exchanged."""
-        return replace(self, sides=self.sides[::-1], flow=_swap(self.flow), mask=-self.mask)
-
-    @cached_property
-    def warped(self) -> tuple[Tensor, Tensor]:
-        """Both images moved by the flow, (B,3,H,W) each."""
-        (side0, side1), (flow0, flow1) = self.sides, self.flow.split(2, 1)
-        return warp(side0.image, flow0), warp(side1.image, flow1)
+        warped = self.warped and self.warped[::-1]
+        return self._replace(sides=self.sides[::-1], flow=_swap(self.flow), mask=-self.mask, warped=warped)
 
     def seen(self, scale: float) -> list[Tensor]:
         """Both images, then both sides' features, moved by the flow, for a block that looks at them at 1/scale of their
@@ -123,10 +116,7 @@ class _State:
         """
         factor = int(scale) if scale >= 4 and scale % 2 == 0 else 1
         (side0, side1), (flow0, flow1) = self.sides, self.flow.split(2, 1)
-        if factor == 1 or self.whole:
-            images = self.warped
-        else:
-            images = warp(side0.image, flow0, factor=factor), warp(side1.image, flow1, factor=factor)
+        images = self.warped or _warped(self.sides, self.flow, factor)
         if not side0.features.shape[1]:
             return [*images]
         # apart from the images, since no gradient is wanted of those
@@ -135,14 +125,21 @@ class _State:
     def blend(self, gates: Tensor | None = None) -> Tensor:
         """The image (B,3,H,W); `gates`: those of a sharp blend, (B,8,h,w) logits."""
         mask = torch.sigmoid(self.mask)
+        warped = self.warped or _warped(self.sides, self.flow)
         if gates is None:
-            return blend(*self.warped, mask)
+            return blend(*warped, mask)
         sampling, smoothing = resize(gates, mask.shape[3] / gates.shape[3]).split((SAMPLING, SMOOTHING), 1)
         warped0, warped1 = (
             sharpened(image, side.image, flow, sampling[:, i::2])
-            for i, (image, side, flow) in enumerate(zip(self.warped, self.sides, self.flow.split(2, 1), strict=True))
+            for i, (image, side, flow) in enumerate(zip(warped, self.sides, self.flow.split(2, 1), strict=True))
         )
         return smoothed(blend(warped0, warped1, mask), smoothing)
+
+
+def _warped(sides: tuple[_Side, _Side], flow: Tensor, factor: int = 1) -> tuple[Tensor, Tensor]:
+    """Both images moved by the flow, (B,3,H,W)/factor each."""
+    (side0, side1), (flow0, flow1) = sides, flow.split(2, 1)
+    return warp(side0.image, flow0, factor=factor), warp(side1.image, flow1, factor=factor)
 
 
 def _swap(flow: Tensor) -> Tensor:
@@ -237,13 +234,13 @@ class IFNet_v4(nn.Module):
         scales = [s / scale for s in self.config.scales]
         state: _State | None = None
         every_block = every_block or gt is not None
-        options = {"ensemble": ensemble, "whole": every_block}
+        options = {"ensemble": ensemble, "whole": every_block or refine}
         flows, merged, masks = [], [], []
         for i in range(len(scales)):
             state = self._step(i, sides, plane, state, scales[i], **options)
             if i == 1 and self.config.auto_scale and _is_large(state.change):
                 scales = [2 * s for s in scales]
-                before = self._step(0, sides, plane, None, scales[0], ensemble=False, whole=every_block)
+                before = self._step(0, sides, plane, None, scales[0], ensemble=False, whole=options["whole"])
                 flows, merged, masks = [before.flow], [before.blend()], [before.mask]
                 state = self._step(1, sides, plane, before, scales[1], **options)
             last = i + 1 == len(scales)
@@ -287,7 +284,7 @@ class IFNet_v4(nn.Module):
         if state is not None:
             flow = state.flow + flow
             mask = mask if self.config.replace_mask else state.mask + mask
-        return _State(sides, flow, mask, carried, change, whole)
+        return _State(sides, flow, mask, carried, change, _warped(sides, flow) if whole else None)
 
     def _teachings(
         self, sides: tuple[_Side, _Side], t: Tensor, state: _State, scale: float, gt: Tensor, made: Prediction
@@ -320,6 +317,7 @@ class IFNet_v4(nn.Module):
     def _residual(self, img0: Tensor, img1: Tensor, state: _State) -> Tensor:
         context0 = self.contextnet(img0, state.flow[:, :2])
         context1 = self.contextnet(img1, state.flow[:, 2:4])
+        assert state.warped is not None
         return self.unet(img0, img1, *state.warped, state.mask, state.flow, context0, context1) * 2 - 1
 
 
