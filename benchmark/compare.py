@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.baseline import Baseline, load_baseline
 from benchmark.device import peak_memory, synchronise
-from benchmark.engines import check_agreement, openvino_inference
+from benchmark.engines import Compiled, check_agreement, openvino_inference
 from benchmark.loop import measure_loop
 from benchmark.memory import render
 from model import RIFE, UserError, load_model
@@ -52,6 +52,7 @@ class Setting:
     tta: bool = False
     stream: bool = False  # each frame prepared once, as in a video; otherwise both of a pair
     graphs: bool = False  # a CUDA device is given each call as one graph
+    compile: bool = False  # the network's plain forward by torch.compile
     baseline: bool = False  # upstream's own path instead of ours
     openvino: bool = False  # the network's plain forward by OpenVINO instead of ours
 
@@ -63,6 +64,8 @@ class Setting:
     def load(self, device: torch.device) -> RIFE:
         """Our model of this setting."""
         model = load_model(self.model, arch=self.arch, device=device, dtype=DTYPES[self.dtype], graphs=self.graphs)
+        if self.compile:
+            model = RIFE(model.net, name=model.name, source=model.source, fast=Compiled(model.net))
         return TiledRIFE(model, self.tile) if self.tile else model
 
     def call(self, model: RIFE, img0: Tensor, img1: Tensor) -> Callable[[], Tensor]:
@@ -84,7 +87,7 @@ def parse_setting(text: str) -> Setting:
     for part in text.split(","):
         name, _, value = part.partition("=")
         try:
-            if part in ("baseline", "openvino", "stream", "tta", "graphs"):
+            if part in ("baseline", "openvino", "stream", "tta", "graphs", "compile"):
                 found[part] = True
             elif part in DTYPES:
                 found["dtype"] = part
@@ -99,7 +102,7 @@ def parse_setting(text: str) -> Setting:
         except ValueError as e:
             raise argparse.ArgumentTypeError(
                 f"{part!r} in {text!r} is none of model=DIR, arch=NAME, scale=0.5, tile=PX, {', '.join(DTYPES)}, "
-                "tta, stream, graphs, baseline, openvino"
+                "tta, stream, graphs, compile, baseline, openvino"
             ) from e
     setting = Setting(text, **found)
     whole = replace(setting, text="", model=TRAIN_LOG, arch=None, scale=1.0, baseline=False, openvino=False)
