@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from model import UserError, load_model, pick_device
+from model.engines import ENGINES
 from model.loading import TRAIN_LOG
 from model.memory import keep_freed_memory
 from model.quality import QUALITIES, convolution_dtype
@@ -69,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of the network; fast: half precision; best: --tta (balanced). --preset is the encoder's",
     )
     add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")
-    add("--cuda-graphs", action="store_true", help="give a GPU each frame's steps as one: for small frames")
+    add("--engine", choices=ENGINES, help="run the network by CUDA graphs (small frames), torch.compile or TensorRT")
     add("--UHD", action="store_true", help="same as --scale 0.5")
     add(
         "--scale",
@@ -259,7 +260,7 @@ def load_models(args: argparse.Namespace, source: Source) -> list[TiledRIFE]:
     for name in args.devices.split(",") if args.devices else [args.device]:
         device = pick_device(name)
         dtype = convolution_dtype(device, args.quality, args.fp16)
-        model = load_model(args.modelDir, arch=args.arch, device=device, dtype=dtype, graphs=args.cuda_graphs)
+        model = load_model(args.modelDir, arch=args.arch, device=device, dtype=dtype, engine=args.engine)
         model = tiled(model, height, width, tile=args.tile, scale=args.scale, mapped=mapped, tell=tqdm.write)
         models.append(model)
     return models

@@ -21,10 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.baseline import Baseline, load_baseline
 from benchmark.device import peak_memory, synchronise
-from benchmark.engines import Compiled, check_agreement, openvino_inference
+from benchmark.engines import check_agreement, openvino_inference
 from benchmark.loop import measure_loop
 from benchmark.memory import render
 from model import RIFE, UserError, load_model
+from model.engines import ENGINES
 from model.IFNet_v4 import IFNet_v4
 from model.loading import TRAIN_LOG
 from model.memory import keep_freed_memory
@@ -51,8 +52,7 @@ class Setting:
     tile: int = 0  # px, 0: whole frames
     tta: bool = False
     stream: bool = False  # each frame prepared once, as in a video; otherwise both of a pair
-    graphs: bool = False  # a CUDA device is given each call as one graph
-    compile: bool = False  # the network's plain forward by torch.compile
+    engine: str | None = None  # model/engines.py
     baseline: bool = False  # upstream's own path instead of ours
     openvino: bool = False  # the network's plain forward by OpenVINO instead of ours
 
@@ -63,9 +63,7 @@ class Setting:
 
     def load(self, device: torch.device) -> RIFE:
         """Our model of this setting."""
-        model = load_model(self.model, arch=self.arch, device=device, dtype=DTYPES[self.dtype], graphs=self.graphs)
-        if self.compile:
-            model = RIFE(model.net, name=model.name, source=model.source, fast=Compiled(model.net))
+        model = load_model(self.model, arch=self.arch, device=device, dtype=DTYPES[self.dtype], engine=self.engine)
         return TiledRIFE(model, self.tile) if self.tile else model
 
     def call(self, model: RIFE, img0: Tensor, img1: Tensor) -> Callable[[], Tensor]:
@@ -87,8 +85,10 @@ def parse_setting(text: str) -> Setting:
     for part in text.split(","):
         name, _, value = part.partition("=")
         try:
-            if part in ("baseline", "openvino", "stream", "tta", "graphs", "compile"):
+            if part in ("baseline", "openvino", "stream", "tta"):
                 found[part] = True
+            elif part in ENGINES:
+                found["engine"] = part
             elif part in DTYPES:
                 found["dtype"] = part
             elif name in ("model", "arch") and value:
@@ -102,7 +102,7 @@ def parse_setting(text: str) -> Setting:
         except ValueError as e:
             raise argparse.ArgumentTypeError(
                 f"{part!r} in {text!r} is none of model=DIR, arch=NAME, scale=0.5, tile=PX, {', '.join(DTYPES)}, "
-                "tta, stream, graphs, compile, baseline, openvino"
+                f"tta, stream, {', '.join(ENGINES)}, baseline, openvino"
             ) from e
     setting = Setting(text, **found)
     whole = replace(setting, text="", model=TRAIN_LOG, arch=None, scale=1.0, baseline=False, openvino=False)

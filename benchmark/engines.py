@@ -1,4 +1,4 @@
-"""Other engines that run the same network, to be compared with ours: OpenVINO on a CPU, torch.compile anywhere."""
+"""Other engines that run the same network, to be compared with ours: OpenVINO on a CPU."""
 
 import warnings
 from collections.abc import Callable
@@ -11,24 +11,6 @@ from model import RIFE, UserError
 from model.image import Padder
 
 TOLERANCE = 1e-4  # of a picture in 0..1, between an engine and ours, on smooth images
-
-
-class Compiled:
-    """A network by torch.compile, to be called in its place; anew for every size, which takes a minute or two."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.net: Any = net
-        self.compiled: Any = torch.compile(net, fullgraph=True, dynamic=False)
-
-    def frame_features(self, image: Tensor) -> Any:
-        """As the network's."""
-        return self.net.frame_features(image)
-
-    def __call__(self, img0: Tensor, img1: Tensor, timestep: float | Tensor, *features: Any, **options: Any) -> Any:
-        """As the network's forward."""
-        if not isinstance(timestep, Tensor):  # a value to be filled in, not a part of the program
-            timestep = torch.full((1, 1, 1, 1), timestep, device=img0.device)
-        return self.compiled(img0, img1, timestep, *features, **options)
 
 
 class _Middle(nn.Module):

@@ -14,11 +14,11 @@ memory is the allocator's on CUDA, of the whole process elsewhere (there it only
 line is JSON.
 
 --compare takes two or more settings, each what differs from the defaults, joined by commas: model=DIR, arch=NAME,
-scale=S, tile=PX, fp32, fp16, bf16, tta, stream (each frame prepared once, as in a video), graphs (--cuda-graphs),
-compile (the same network by torch.compile, a minute or two before anything is timed), baseline (upstream's path),
-openvino (the same network by that engine where it is installed, float32, once its picture is known to be ours). They
-are timed in turn; ratios are to the first. FLOPs are those of the convolutions, and their share is of what one large
-3x3 convolution reaches here in the same dtype. Peak memory is then of a process of its own a setting.
+scale=S, tile=PX, fp32, fp16, bf16, tta, stream (each frame prepared once, as in a video), graphs, compile, tensorrt
+(--engine; the last two take a minute or two before anything is timed), baseline (upstream's path), openvino (the same
+network by that where it is installed, float32, once its picture is known to be ours). They are timed in turn; ratios
+are to the first. FLOPs are those of the convolutions, and their share is of what one large 3x3 convolution reaches here
+in the same dtype. Peak memory is then of a process of its own a setting.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """A network on a CUDA device whose calls are recorded as graphs: its few hundred short steps are given as one.
 
-For frames so small that a GPU is done with a step before it has been given the next. Not run on a GPU yet: what can be
-known without one is tested, that every call of a shape takes the same steps whatever the values.
+For frames so small that a GPU is done with a step before it has been given the next.
 """
 
 from collections.abc import Callable
@@ -12,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from model.errors import UserError
-from model.IFNet_v4 import chooses_scales
 from model.layers import Prediction
 
 WARM_UP = 3  # calls before one is recorded: libraries choose algorithms and take their memory
@@ -52,12 +49,10 @@ class _Call(NamedTuple):
 class Graphed:
     """A network whose calls are recorded, one for each shape, scale and set of options, and replayed on new values.
 
-    It takes what the network takes and gives its image, flow and mask. UserError where steps depend on values.
+    It takes what the network takes and gives its image, flow and mask.
     """
 
     def __init__(self, net: nn.Module, recorder: Recorder = record) -> None:
-        if chooses_scales(net):
-            raise UserError("4.0 and 4.1 choose their scales by the flow they find: leave out --cuda-graphs")
         self.net: Any = net
         self.recorder = recorder
         self.calls: dict[object, _Call] = {}

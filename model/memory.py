@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from model.engines import Compiled
 from model.fast import Fast
 from model.graphs import Graphed
 from model.IFNet_v4 import IFNet_v4
@@ -24,6 +25,7 @@ from model.image import Padder
 LIBRARIES = 1.5
 PROBE = 1024  # px, the side of the frame from which, and from two side by side, the need of a pixel is told
 ROOT = Path("/")
+Called = nn.Module | Fast | Graphed | Compiled  # a network, or what is called in its place
 # Of glibc's mallopt: how many blocks are got from the system one by one, and how much is free before some goes back
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 NEVER = 2**31 - 1
@@ -53,9 +55,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 @torch.no_grad()
-def peak_bytes(
-    network: nn.Module | Fast | Graphed, height: int, width: int, scale: float = 1.0, *, mapped: bool = False
-) -> int:
+def peak_bytes(network: Called, height: int, width: int, scale: float = 1.0, *, mapped: bool = False) -> int:
     """Weights, two frames and the most that is alive at once between them, in the dtype of the weights.
 
     Of a Fast also what it keeps beside the weights. `mapped`: at a timestep for every pixel. Not counted: what
@@ -76,7 +76,7 @@ def peak_bytes(
     return weights + live.peak
 
 
-def bytes_per_pixel(network: nn.Module | Fast | Graphed, scale: float = 1.0, *, mapped: bool = False) -> float:
+def bytes_per_pixel(network: Called, scale: float = 1.0, *, mapped: bool = False) -> float:
     """What each pixel of a large frame adds to the peak, with what libraries take on top; `mapped` as in peak_bytes."""
     one, two = (peak_bytes(network, PROBE, n * PROBE, scale, mapped=mapped) for n in (1, 2))
     return LIBRARIES * (two - one) / PROBE**2

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from model.engines import with_engine
 from model.errors import UserError
 from model.fast import accelerate
-from model.graphs import Graphed
 from model.IFNet_v4 import IFNet_v4, chooses_scales
 from model.image import Padder
 from model.layers import Prediction, blend
@@ -46,7 +46,7 @@ class RIFE:
 
     def __init__(self, net: nn.Module, *, name: str, source: str = "memory", fast: Any = None) -> None:
         self.net: Any = net  # arbitrary_time, pad_multiple, frame_features(image) and forward, see IFNet.py
-        self.fast = fast or accelerate(net)  # what is called: the network, or the same by kernels or as CUDA graphs
+        self.fast = fast or accelerate(net)  # what is called: the network, or the same by kernels or another engine
         self.name = name
         self.source = source
         weight = next(net.parameters())
@@ -307,19 +307,17 @@ def load_model(
     arch: str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    graphs: bool = False,
+    engine: str | None = None,
 ) -> RIFE:
     """The network whose weights are in `path`, a folder or a file, ready to interpolate on `device`.
 
     The architecture follows from keys and shapes; `arch` is needed for "rife_2r" alone. `dtype` is that of the
-    convolutions; flows and images stay float32. `graphs` gives a CUDA device each call as one graph. Raises
-    WeightsError naming the file, the cause and the remedy. str() of the result says in one line what was loaded.
+    convolutions; flows and images stay float32. `engine`, one of engines.ENGINES, runs the network in another way.
+    Raises WeightsError naming the file, the cause and the remedy. str() of the result says in one line what was loaded.
     """
-    if graphs and torch.device(device).type != "cuda":
-        raise UserError(f"--cuda-graphs is for CUDA devices: leave it out on {device}")
     net, name, file = load_network(path, arch)
     net = net.to(device, dtype).eval()
-    return RIFE(net, name=name, source=str(file), fast=Graphed(net) if graphs else None)
+    return RIFE(net, name=name, source=str(file), fast=with_engine(net, engine) if engine else None)
 
 
 def pick_scale(height: int, width: int) -> float:

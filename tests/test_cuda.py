@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from benchmark.compare import pair
 from model import load_model
+from model.engines import ENGINES
 from model.image import from_layers, to_layers
 from model.tiling import TiledRIFE
 from video.frame import Frame
@@ -43,25 +45,25 @@ def test_half_precision_holds_at_4k() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_graphs_and_batches_change_nothing(dtype: torch.dtype) -> None:
-    models = {graphs: load_model(device="cuda", dtype=dtype, graphs=graphs) for graphs in (False, True)}
+    models = {engine: load_model(device="cuda", dtype=dtype, engine=engine) for engine in (None, "graphs")}
     for size in ((448, 256), (320, 192), (448, 256)):
         images = pair(size, "cuda")
         made: dict[object, Sequence[Tensor]] = {}
-        for graphs, model in models.items():
+        for engine, model in models.items():
             for pixels in (0, 2**20):
                 model.batch_pixels = pixels
-                made[graphs, pixels] = list(model.between(*images, STEPS))
-        first = made[False, 0]
+                made[engine, pixels] = list(model.between(*images, STEPS))
+        first = made[None, 0]
         assert decibels(first[0], first[-1]) < 60  # or their order would not show
         for several in made.values():
             assert all(decibels(a, b) > 60 for a, b in zip(several, first, strict=True))
 
 
-@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("engine", [None, *(e for e in ENGINES if e != "tensorrt" or find_spec("torch_tensorrt"))])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_what_comes_out_of_the_loop_is_what_was_made(graphs: bool, dtype: type[np.integer]) -> None:
+def test_what_comes_out_of_the_loop_is_what_was_made(engine: str | None, dtype: type[np.integer]) -> None:
     """Pictures that cross the bus while others are made: none is read too early, none is another's memory."""
-    model = TiledRIFE(load_model(device="cuda", graphs=graphs))
+    model = TiledRIFE(load_model(device="cuda", engine=engine))
     noise = torch.rand(1, 3, 9, 16, generator=torch.Generator().manual_seed(1))
     big = torch.nn.functional.interpolate(noise, (256, 480), mode="bilinear")[0].permute(1, 2, 0).numpy()
     clip = [(big[:, 2 * i : 448 + 2 * i] * np.iinfo(dtype).max).astype(dtype) for i in range(12)]

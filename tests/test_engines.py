@@ -1,7 +1,6 @@
 """benchmark/engines.py: another engine makes the picture that the network makes, and says when it cannot."""
 
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,15 +46,6 @@ def test_without_openvino_the_error_says_what_to_install(
     assert testtime.main(options) == 1
     remedy = "the setting openvino needs OpenVINO: python3 -m pip install openvino packaging"
     assert capsys.readouterr().err == f"testtime.py: {remedy}\n"
-
-
-def test_torch_compile_is_one_of_the_settings(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced only: that is what may fail
-    made = []
-    for more in ("", ",compile"):
-        setting = parse_setting(f"model={tiny_weights}{more},stream")
-        made.append(setting.call(setting.load(torch.device("cpu")), *pair((70, 50), "cpu"))())
-    torch.testing.assert_close(*made, rtol=0, atol=1e-5)
 
 
 def test_pictures_that_differ_are_told() -> None:

@@ -4,49 +4,22 @@ Here a call is recorded by torch.fx, as the operators it consists of, and what i
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from clips import make_clip
-from conftest import TINY
-from torch import Tensor, nn
+from networks import NETWORKS, build
+from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import inference_video
-from benchmark.compare import parse_setting
-from model import RIFE, UserError
+from model import RIFE
 from model.graphs import KEPT, Graphed, Outputs
-from model.IFNet import IFNet
-from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
 from model.memory import peak_bytes
-from model.published import PUBLISHED
 from model.tiling import TiledRIFE
-
-V3_9 = replace(PUBLISHED["3.9"], channels=(16, 16, 8, 8), refine=True)
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "default": lambda: IFNet_v4(replace(TINY, sharp=True)),
-    "3.9": lambda: IFNet_v4(V3_9),
-    "paper": IFNet,
-    "RIFE_m": lambda: IFNet(timed=True),
-    "2R": lambda: IFNet(half_stride=True),
-    "HD 1": IFNet_HD,
-    "HD 2": IFNet_HDv2,
-    "HD 3": lambda: IFNet_HDv2(paired=True),
-    "HD 3.8": IFNet_HDv3,
-}
-
-
-def build(name: str) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        return NETWORKS[name]().eval()
 
 
 def record_operators(run: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Outputs, Callable[[], None]]:
@@ -157,18 +130,5 @@ def test_no_step_touches_the_host(name: str) -> None:
     assert len(list(batch.between(image, image, [0.25, 0.5, 0.75]))) == 3
 
 
-def test_what_depends_on_values_cannot_be_recorded() -> None:
-    with pytest.raises(UserError, match=r"^4\.0 and 4\.1 choose their scales by the flow they find: leave out --cuda-"):
-        Graphed(IFNet_v4(replace(V3_9, auto_scale=True)))
-
-
 def test_memory_is_told_of_the_network_itself(tiny_net: IFNet_v4) -> None:
     assert peak_bytes(Graphed(tiny_net), 64, 64) == peak_bytes(tiny_net, 64, 64)
-
-
-def test_on_a_cpu_the_flag_is_refused(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--video", str(make_clip(tmp_path / "a.mp4")), "--model", str(tiny_weights), "--device", "cpu"]
-    assert inference_video.main([*arguments, "--cuda-graphs"]) == 1
-    assert capsys.readouterr().err == "inference_video.py: --cuda-graphs is for CUDA devices: leave it out on cpu\n"
-    with pytest.raises(UserError, match=r"^--cuda-graphs is for CUDA devices"):
-        parse_setting(f"model={tiny_weights},graphs").load(torch.device("cpu"))

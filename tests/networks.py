@@ -1,0 +1,32 @@
+"""One network of every kind, narrow, with weights of no meaning."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from conftest import TINY
+from torch import nn
+
+from model.IFNet import IFNet
+from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
+from model.IFNet_v4 import IFNet_v4
+from model.published import PUBLISHED
+
+V3_9 = replace(PUBLISHED["3.9"], channels=(16, 16, 8, 8), refine=True)
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "default": lambda: IFNet_v4(replace(TINY, sharp=True)),
+    "3.9": lambda: IFNet_v4(V3_9),
+    "paper": IFNet,
+    "RIFE_m": lambda: IFNet(timed=True),
+    "2R": lambda: IFNet(half_stride=True),
+    "HD 1": IFNet_HD,
+    "HD 2": IFNet_HDv2,
+    "HD 3": lambda: IFNet_HDv2(paired=True),
+    "HD 3.8": IFNet_HDv3,
+}
+
+
+def build(name: str) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return NETWORKS[name]().eval()

@@ -1,0 +1,117 @@
+"""model/engines.py: every network traces whole and gives its own picture; what an engine cannot do is one line."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from clips import make_clip
+from networks import NETWORKS, V3_9, build
+from torch import nn
+
+import inference_video
+from benchmark.compare import parse_setting
+from model import RIFE, UserError
+from model.engines import Compiled, with_engine
+from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.memory import peak_bytes
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch.compile without its minutes of compiling: the program that it finds is run as it is."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_traces_whole(name: str, traced: None) -> None:
+    net = build(name)
+    images = torch.rand(2, 1, 3, 60, 70, generator=torch.Generator().manual_seed(1))
+    made, wanted = (RIFE(net, name=name, fast=fast).inference(*images) for fast in (with_engine(net, "compile"), net))
+    assert wanted.std() > 0.01
+    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-5)
+
+
+def test_timesteps_are_filled_in(traced: None) -> None:
+    net = build("default")
+    programs = 0
+
+    def count(graph: Any, inputs: Any) -> Any:
+        nonlocal programs
+        programs += 1
+        return graph
+
+    compiled = Compiled(net)
+    compiled.compiled = torch.compile(net, backend=count, fullgraph=True, dynamic=False)
+    model, plain = RIFE(net, name="default", fast=compiled), RIFE(net, name="default", fast=net)
+    images = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    for step in (0.25, 0.5, 0.75):
+        made = model.inference(*images, timestep=step)
+        torch.testing.assert_close(made, plain.inference(*images, timestep=step), rtol=0, atol=1e-5)
+    assert programs == 1
+
+
+def test_memory_is_told_of_the_network_itself(traced: None) -> None:
+    net = build("default")
+    assert peak_bytes(with_engine(net, "compile"), 64, 64) == peak_bytes(net, 64, 64)
+
+
+def test_what_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no such\n  instruction")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    net = build("default")
+    image = torch.rand(1, 3, 64, 64)
+    with pytest.raises(UserError, match=r"^the network cannot be compiled here, leave out --engine: .*no such instr"):
+        RIFE(net, name="default", fast=with_engine(net, "compile")).inference(image, image)
+    torch.compiler.reset()
+
+
+def test_tensorrt_is_the_back_end_of_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", ModuleType("torch_tensorrt"))
+    monkeypatch.setattr(torch, "compile", lambda net, **how: asked.update(how) or net)
+    Compiled(IFNet_v4(IFNetConfig((8,), (1,))), tensorrt=True)
+    assert asked["backend"] == "torch_tensorrt"
+    assert asked["options"] == {"use_explicit_typing": True}
+    assert asked["dynamic"] is False
+
+
+def test_what_depends_on_values_is_refused() -> None:
+    net = IFNet_v4(replace(V3_9, auto_scale=True))
+    with pytest.raises(
+        UserError, match=r"^4\.0 and 4\.1 choose their scales by the flow they find: leave out --engine"
+    ):
+        with_engine(net, "compile")
+    with pytest.raises(ValueError, match="engine 'vulkan' is none of graphs, compile, tensorrt"):
+        with_engine(net, "vulkan")
+
+
+@pytest.mark.parametrize("engine", ["graphs", "tensorrt"])
+def test_on_a_cpu_it_is_refused(
+    engine: str, tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--video", str(make_clip(tmp_path / "a.mp4")), "--model", str(tiny_weights), "--device", "cpu"]
+    assert inference_video.main([*arguments, "--engine", engine]) == 1
+    error = f"--engine {engine} is for CUDA devices: leave it out on cpu"
+    assert capsys.readouterr().err == f"inference_video.py: {error}\n"
+    with pytest.raises(UserError, match=f"^{error}"):
+        parse_setting(f"model={tiny_weights},{engine}").load(torch.device("cpu"))
+
+
+def test_without_tensorrt_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnGpu(nn.Module):
+        def parameters(self, recurse: bool = True) -> Iterator[Any]:
+            yield SimpleNamespace(device=torch.device("cuda"))
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^--engine tensorrt needs Torch-TensorRT: python3 -m pip install torch-tenso"):
+        with_engine(OnGpu(), "tensorrt")
