@@ -359,16 +359,21 @@ struct Estimate {
 
     // The colours of a place that `cubics` found, the border repeated; weights: of its first pixel across, and down
     V4 cubic(const float* side, int64_t b, int64_t left, int64_t top, const float* across, const float* down) const {
-        const bool inside = left >= 0 && left + 3 < width;
         V4 total = {};
+        if (left >= 0 && left + 3 < width && top >= 0 && top + 3 < height) {
+            const float* line = side + ((b * height + top) * width + left) * stride;
+            for (int64_t j = 0; j < 4; j++, line += width * stride) {
+                V4 row = {};
+                for (int64_t i = 0; i < 4; i++) row += across[i * fours()] * load<V4>(line + i * stride);
+                total += down[j * fours()] * row;
+            }
+            return total;
+        }
         for (int64_t j = 0; j < 4; j++) {
             const float* line = side + (b * height + std::clamp<int64_t>(top + j, 0, height - 1)) * width * stride;
             V4 row = {};
-            if (inside)
-                for (int64_t i = 0; i < 4; i++) row += across[i * fours()] * load<V4>(line + (left + i) * stride);
-            else
-                for (int64_t i = 0; i < 4; i++)
-                    row += across[i * fours()] * load<V4>(line + std::clamp<int64_t>(left + i, 0, width - 1) * stride);
+            for (int64_t i = 0; i < 4; i++)
+                row += across[i * fours()] * load<V4>(line + std::clamp<int64_t>(left + i, 0, width - 1) * stride);
             total += down[j * fours()] * row;
         }
         return total;
