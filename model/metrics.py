@@ -4,6 +4,7 @@ One value an image, on the device that the images are on.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from model.errors import UserError
 
 SSIM_TAPS = 11
 SSIM_SIGMA = 1.5
+PLACES = 4  # side by side for which SSIM's convolutions look at once
 UNIFORM_TAPS = 7  # of scikit-image's structural_similarity
 LUMA = (0.299, 0.587, 0.114)
 
@@ -31,7 +33,7 @@ def interpolation_error(pred: Tensor, gt: Tensor) -> Tensor:
 class Surroundings(NamedTuple):
     """What SSIM needs of one image: how bright each place's surroundings are."""
 
-    windows: Tensor  # (C,1,C',11,11), how much each of them counts for a channel
+    windows: Tensor  # of _windows
     image: Tensor  # (B,1,C',H',W'), the border repeated
     mean: Tensor  # (B,C,H,W)
     square: Tensor  # (B,C,H,W), the mean of squares
@@ -39,28 +41,38 @@ class Surroundings(NamedTuple):
 
 def surroundings(image: Tensor, *, volume: bool = True) -> Surroundings:
     """Of (B,C,H,W), as `ssim_map` looks at it."""
-    offsets = torch.arange(SSIM_TAPS, dtype=torch.float32, device=image.device) - SSIM_TAPS // 2
-    row = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
-    row = row / row.sum()
-    # Dense and in float32, as upstream: variances are small differences, so the rounding of these very weights (their
-    # sum misses 1 by 1e-7) moves the result by up to 5e-5.
-    window = torch.outer(row, row)
-    window = window[:, :, None] * row if volume else window[None]
     half = SSIM_TAPS // 2
-    padded = F.pad(image.float()[:, None], [half] * 4 + [half if volume else 0] * 2, "replicate")
-    # One kernel a channel, zero where its window does not reach, adds up in the same order as one that moves along the
-    # channels, in half the time.
-    channels = image.shape[1]
-    windows = window.new_zeros(channels, 1, *padded.shape[2:3], *window.shape[1:])
-    for c in range(channels):
-        windows[c, 0, c : c + len(window)] = window
-    mean, square = _blur(torch.cat((padded, padded * padded)), windows).chunk(2)
+    depth, right = half if volume else 0, half + -image.shape[3] % PLACES
+    padded = F.pad(image.float()[:, None], (half, right, half, half, depth, depth), "replicate")
+    windows = _windows(image.shape[1], volume, image.device)
+    mean, square = _blur(torch.cat((padded, padded * padded)), windows, image.shape[3]).chunk(2)
     return Surroundings(windows, padded, mean, square)
 
 
-def _blur(images: Tensor, windows: Tensor) -> Tensor:
+@lru_cache(4)
+def _windows(channels: int, volume: bool, device: torch.device) -> Tensor:
+    """(C,PLACES,1,C',11,11+PLACES-1): how much of C' channels counts for each of C, at places side by side.
+
+    One kernel for each, zero where its window does not reach, adds up in the same order as a single one that moves
+    along all axes, in a quarter of the time. Dense and in float32, as upstream: variances are small differences, so the
+    rounding of these very weights (their sum misses 1 by 1e-7) moves the result by up to 5e-5.
+    """
+    offsets = torch.arange(SSIM_TAPS, dtype=torch.float32, device=device) - SSIM_TAPS // 2
+    row = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
+    row = row / row.sum()
+    window = torch.outer(row, row)
+    window = window[:, :, None] * row if volume else window[None]  # (depth,11,11)
+    windows = window.new_zeros(channels, PLACES, 1, channels + len(window) - 1, SSIM_TAPS, SSIM_TAPS + PLACES - 1)
+    for c in range(channels):
+        for x in range(PLACES):
+            windows[c, x, 0, c : c + len(window), :, x : x + SSIM_TAPS] = window
+    return windows
+
+
+def _blur(images: Tensor, windows: Tensor, width: int) -> Tensor:
     """(B,1,C',H',W') -> (B,C,H,W)"""
-    return F.conv3d(images, windows)[:, :, 0]
+    made = F.conv3d(images, windows.flatten(0, 1), stride=(1, 1, PLACES))[:, :, 0]  # (B,C*PLACES,H,W/PLACES)
+    return made.unflatten(1, windows.shape[:2]).permute(0, 1, 3, 4, 2).flatten(3)[..., :width]
 
 
 def ssim_map(img1: Tensor | Surroundings, img2: Tensor | Surroundings, *, volume: bool = True) -> Tensor:
@@ -78,7 +90,7 @@ def ssim_map(img1: Tensor | Surroundings, img2: Tensor | Surroundings, *, volume
         limit += 1.0
     c1, c2 = (0.01 * limit) ** 2, (0.03 * limit) ** 2
     variance = x.square - x.mean.square() + y.square - y.mean.square()
-    covariance = _blur(x.image * y.image, x.windows) - x.mean * y.mean
+    covariance = _blur(x.image * y.image, x.windows, x.mean.shape[3]) - x.mean * y.mean
     numerator = (2 * x.mean * y.mean + c1) * (2 * covariance + c2)
     return numerator / ((x.mean.square() + y.mean.square() + c1) * (variance + c2))
 
