@@ -1,6 +1,6 @@
 """How a picture is scored: PSNR, the paper's SSIM and scikit-image's, interpolation error, LPIPS.
 
-One value an image, on the device that the images are on.
+One value an image, on the device that the images are on, unless that has no float64 (MPS).
 """
 
 from collections.abc import Callable
@@ -22,12 +22,17 @@ LUMA = (0.299, 0.587, 0.114)
 
 def psnr(pred: Tensor, gt: Tensor) -> Tensor:
     """(B,C,H,W) in 0..1 -> (B,) dB over all pixels and channels."""
-    return -10 * torch.log10((pred.double() - gt.double()).square().mean((1, 2, 3)))
+    return -10 * torch.log10((_exact(pred) - _exact(gt)).square().mean((1, 2, 3)))
 
 
 def interpolation_error(pred: Tensor, gt: Tensor) -> Tensor:
     """(B,C,H,W) in 0..1 -> (B,), the mean absolute difference in 8-bit levels (IE as upstream computes it)."""
-    return (pred.double() - gt.double()).abs().mean((1, 2, 3)) * 255
+    return (_exact(pred) - _exact(gt)).abs().mean((1, 2, 3)) * 255
+
+
+def _exact(image: Tensor) -> Tensor:
+    """In float64; on the CPU if the device has none (MPS)."""
+    return (image.cpu() if image.device.type == "mps" else image).double()
 
 
 class Surroundings(NamedTuple):
@@ -102,8 +107,8 @@ def ssim(img1: Tensor | Surroundings, img2: Tensor | Surroundings) -> Tensor:
 
 def psnr_y(pred: Tensor, gt: Tensor) -> Tensor:
     """(B,3,H,W) RGB in 0..1 -> (B,) dB of the luma, BT.601 full range (scikit-image's rgb2yuv)."""
-    weights = pred.new_tensor(LUMA, dtype=torch.float64).view(1, 3, 1, 1)
-    difference = ((pred.double() - gt.double()) * weights).sum(1)
+    difference = _exact(pred) - _exact(gt)
+    difference = (difference * difference.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1)
     return -10 * torch.log10(difference.square().mean((1, 2)))
 
 
@@ -116,7 +121,7 @@ def ssim_uniform(pred: Tensor, gt: Tensor) -> Tensor:
     def mean(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, UNIFORM_TAPS, stride=1)
 
-    x, y = pred.double(), gt.double()
+    x, y = _exact(pred), _exact(gt)
     mean_x, mean_y = mean(x), mean(y)
     unbiased = UNIFORM_TAPS**2 / (UNIFORM_TAPS**2 - 1)
     variance = unbiased * (mean(x * x) - mean_x.square() + mean(y * y) - mean_y.square())

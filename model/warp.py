@@ -18,21 +18,49 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1
     h, w = flow.shape[2:]
     if mode == "bilinear" and factor == 1 and _trains(image, flow) and min(h, w) > 1 and kernels.available():
         return kernels.warp_planes(image, flow)
-    xs, ys = (torch.arange(size, device=flow.device) for size in (w, h))
+    xs, ys = (torch.arange(size, dtype=torch.float32, device=flow.device) for size in (w, h))
     if factor > 1:
         xs, ys = _middles(xs, factor), _middles(ys, factor)
         flow = _middles(_middles(flow, factor).transpose(2, 3), factor).transpose(2, 3)
     flow = flow.float()
-    # align_corners=True: -1 and 1 are the centres of the first and the last pixel
-    x = (xs + flow[:, 0]) * (2 / max(w - 1, 1)) - 1
-    y = (ys[:, None] + flow[:, 1]) * (2 / max(h - 1, 1)) - 1
-    grid = torch.stack((x, y), 3)  # (B,H,W,2)
-    border = "border"
-    if grid.device.type == "mps":  # has no border mode; a grid clamped to the centres of the edge is the same
-        grid, border = grid.clamp(-1, 1), "zeros"
-    out = F.grid_sample(image.float(), grid, mode, border, align_corners=True)
+    x, y = xs + flow[:, 0], ys[:, None] + flow[:, 1]  # (B,H,W) px
+    if mode == "bicubic" and image.device.type == "mps":  # knows no cubics
+        out = sample_cubic(image.float(), x, y)
+    else:
+        # align_corners=True: -1 and 1 are the centres of the first and the last pixel
+        grid = torch.stack((x * (2 / max(w - 1, 1)) - 1, y * (2 / max(h - 1, 1)) - 1), 3)  # (B,H,W,2)
+        border = "border"
+        if grid.device.type == "mps":  # has no border mode; a grid clamped to the centres of the edge is the same
+            grid, border = grid.clamp(-1, 1), "zeros"
+        out = F.grid_sample(image.float(), grid, mode, border, align_corners=True)
     out = F.avg_pool2d(out, 2) if factor > 1 else out
     return out.to(image.dtype)
+
+
+def sample_cubic(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """What grid_sample's "bicubic" gives of an image (B,C,H,W) at places (B,h,w) px, the border repeated: (B,C,h,w)."""
+    batch, channels, height, width = image.shape
+    pixels = image.flatten(2)
+    out = image.new_zeros(batch, channels, *x.shape[1:])
+    for row, down in _cubic_taps(y, height):
+        for column, across in _cubic_taps(x, width):
+            place = (row * width + column).flatten(1)[:, None].expand(-1, channels, -1)
+            out = out.addcmul((down * across)[:, None], pixels.gather(2, place).view_as(out))
+    return out
+
+
+def _cubic_taps(at: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    """Of each place (B,h,w) along an axis the four pixels around it and what each weighs (Keys, 1981, a = -0.75)."""
+    a = -0.75
+    first = at.floor()
+    f = at - first
+    weights = (
+        f * (a + f * (-2 * a + f * a)),
+        1 + f * f * (-a - 3 + f * (a + 2)),
+        f * (-a + f * (2 * a + 3 + f * (-a - 2))),
+        f * f * (a - f * a),
+    )
+    return [((first + i - 1).clamp(0, size - 1).long(), weight) for i, weight in enumerate(weights)]
 
 
 def _middles(x: Tensor, factor: int) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.warp import resize, resize_flow, warp
+from model.warp import resize, resize_flow, sample_cubic, warp
 
 
 def constant(x: float, y: float, height: int, width: int, batch: int = 1) -> torch.Tensor:
@@ -82,3 +82,15 @@ def test_a_factor_samples_only_what_the_resize_needs(factor: int) -> None:
     middles = (torch.arange(48 // factor) + 0.5) * factor - 0.5 + 0.25
     first = middles + 48 * (factor / 2 - 0.5)
     torch.testing.assert_close(moved[0, 0, 0, :-1], first[:-1], rtol=0, atol=1e-3)  # the last may reach the border
+
+
+@pytest.mark.parametrize("reach", [2.0, 90.0])
+def test_cubics_by_gathering_are_those_of_grid_sample(reach: float) -> None:
+    """What MPS is given in place of a mode that it does not have; places far beyond the border too."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 3, 20, 31, generator=generator)
+    flow = reach * torch.randn(2, 2, 20, 31, generator=generator)
+    x, y = torch.arange(31) + flow[:, 0], torch.arange(20)[:, None] + flow[:, 1]
+    torch.testing.assert_close(sample_cubic(image, x, y), warp(image, flow, "bicubic"), rtol=0, atol=1e-4)
+    nowhere = torch.full_like(x, float("nan"))
+    assert sample_cubic(image, nowhere, nowhere).shape == image.shape  # no pixel outside is read
