@@ -113,6 +113,46 @@ def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) ->
     return (Winograd if winograd else _Direct)(weight, bias, _slope(activation, weight))
 
 
+def _of_sub_pixels(weight: Tensor) -> Tensor:
+    """A transposed convolution of stride 2, (C,O,4,4), as one of 3x3 that makes the four sub-pixels of every pixel,
+    (2,2,O,C,3,3)."""
+    weight = weight.transpose(0, 1)
+    kernel = weight.new_zeros(2, 2, *weight.shape[:2], 3, 3)
+    taps = (((1, 1), (0, 3)), ((1, 2), (2, 0)))  # of each sub-pixel: place in the 3x3 kernel, in the 4x4 one
+    for dy in (0, 1):
+        for dx in (0, 1):
+            for y, j in taps[dy]:
+                for x, i in taps[dx]:
+                    kernel[dy, dx, :, :, y, x] = weight[:, :, j, i]
+    return kernel
+
+
+class _Tail:
+    """The transposed convolution at a block's end: by Winograd, or by torch where channels are few, and in bfloat16.
+
+    What it makes, (B,packed**2*outputs,h,w), is not shuffled: sub-pixels, row by row, come before the channels.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, outputs: int, *, shuffle: bool) -> None:
+        """weight (C,O,4,4); `outputs`: how many channels of what it says, shuffled if it is, are used."""
+        inner = 2 if shuffle else 1  # sub-pixels along an axis that a shuffle makes of its outputs
+        used = torch.arange(weight.shape[1]).view(-1, inner, inner)[:outputs].permute(1, 2, 0).flatten()
+        weight, bias = weight[:, used], bias[used]
+        self.weight, self.bias, self.packed = weight.contiguous(memory_format=NHWC), bias, inner
+        self.winograd: Winograd | None = None
+        if weight.shape[0] >= WINOGRAD_VECTORS * kernels.lanes() and weight.dtype == torch.float32:
+            self.packed = 2 * inner
+            shape = 2, 2, inner, inner, outputs
+            kernel = _of_sub_pixels(weight).unflatten(2, shape[2:]).transpose(1, 2).flatten(0, 4)
+            bias = bias.view(1, 1, *shape[2:]).expand(shape).transpose(1, 2).flatten()
+            self.winograd = Winograd(kernel, bias, torch.ones_like(bias))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.winograd is not None:
+            return self.winograd(x)
+        return F.conv_transpose2d(x.to(self.weight.dtype), self.weight, self.bias, 2, 1).float()
+
+
 class _Block:
     """An IFBlock whose input comes in the order of Estimate.inputs."""
 
@@ -129,20 +169,16 @@ class _Block:
         self.skip = block.skip
         self.shuffle = isinstance(block.lastconv, nn.Sequential)
         tail: Any = block.lastconv[0] if isinstance(block.lastconv, nn.Sequential) else block.lastconv
-        weight, bias = tail.weight.detach(), tail.bias.detach()
-        if self.shuffle:  # sub-pixels before channels, and only the channels that are used
-            index = torch.arange(weight.shape[1]).view(-1, 4)[:outputs].t().flatten()
-            weight, bias = weight[:, index], bias[index]
-        self.tail_weight, self.tail_bias = weight.contiguous(memory_format=NHWC), bias
+        self.tail = _Tail(tail.weight.detach(), tail.bias.detach(), outputs, shuffle=self.shuffle)
 
     def __call__(self, source: Strips, height: int, width: int) -> Tensor:
-        """-> (B,outputs,h/2,w/2), of a shuffling tail (B,4*outputs,h/2,w/2)"""
+        """-> what its tail makes."""
         x = before = self.second(self.first.strips(source, height, width))
         for unit in self.units[:-1]:
             x = unit(x, x if self.residual else None)
         skipped = before if self.skip else None
         x = self.units[-1](x, x if self.residual else skipped, after=not self.residual)
-        return F.conv_transpose2d(x.to(self.tail_weight.dtype), self.tail_weight, self.tail_bias, 2, 1).float()
+        return self.tail(x)
 
 
 class _Pair:
@@ -166,16 +202,7 @@ class _Encoder:
         self.middle = [_unit(conv, leaky) for conv in middle]
         assert isinstance(last, nn.ConvTranspose2d)
         assert last.bias is not None
-        # A transposed convolution of stride 2 is one of 3x3 that makes the four sub-pixels of every pixel.
-        weight = last.weight.detach().transpose(0, 1)
-        kernel = weight.new_zeros(2, 2, weight.shape[0], weight.shape[1], 3, 3)
-        taps = (((1, 1), (0, 3)), ((1, 2), (2, 0)))  # of each sub-pixel: place in the 3x3 kernel, in the 4x4 one
-        for dy in (0, 1):
-            for dx in (0, 1):
-                for y, j in taps[dy]:
-                    for x, i in taps[dx]:
-                        kernel[dy, dx, :, :, y, x] = weight[:, :, j, i]
-        self.weight = kernel.flatten(0, 2).contiguous(memory_format=NHWC)
+        self.weight = _of_sub_pixels(last.weight.detach()).flatten(0, 2).contiguous(memory_format=NHWC)
         self.bias = last.bias.detach().repeat(4)
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -201,8 +228,8 @@ class _Unet:
             weight = layer.weight.detach()
             if i:  # upstream: what comes from below, then the level's own; here: the other way round
                 weight = weight.roll(weight.shape[0] // 2, 0)
-            slope = _slope(activation, layer.bias)
-            self.up.append((weight.contiguous(memory_format=NHWC), layer.bias.detach(), slope))
+            bias, slope = layer.bias.detach().repeat(4), _slope(activation, layer.bias).repeat(4)
+            self.up.append(Winograd(_of_sub_pixels(weight).flatten(0, 2), bias, slope, step=2))
         self.last = _Conv(unet.conv, None)
 
     def __call__(self, source: Strips, flow: Tensor, levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -221,14 +248,13 @@ class _Unet:
             kernels.warp(levels[i][1], flow[:, 2:4], level[:, own + context :])
             joined.append(level)
         x = joined.pop()
-        for weight, bias, slope in self.up:
-            x = F.conv_transpose2d(x.to(weight.dtype), weight, bias, 2, 1).float()
+        for up in self.up:
             if joined:
                 level = joined.pop()
-                kernels.activate(x.contiguous(memory_format=NHWC), slope, level[:, x.shape[1] :])
+                up(x, out=level[:, up.outputs // 4 :])
                 x = level
             else:
-                x = kernels.activate(x.contiguous(memory_format=NHWC), slope)
+                x = up(x)
         return torch.sigmoid(self.last(x).float())
 
 
@@ -326,7 +352,7 @@ class Fast:
                 )
 
             tail = block(source, height // factor, width // factor)
-            estimate.add(tail, factor if block.shuffle else 2 * factor, 2 if block.shuffle else 1)
+            estimate.add(tail, factor if block.shuffle else 2 * factor, block.tail.packed)
         image, flow, mask = estimate.finish(sharp=self.sharp)
         if self.unet is not None:
             image = (image + self._residual(estimate, features0, features1, flow)).clamp_(0, 1)

@@ -100,6 +100,7 @@ struct Convolution {
     const float *x, *u, *bias, *slope, *residual;
     float* y;
     int64_t batch, height, width, inputs, outputs;
+    int64_t step;   // 2: outputs are those of the four sub-pixels of a y that is twice as large along both axes
     int64_t pitch;  // floats from pixel to pixel of y
     bool after;  // the residual is added after the activation
 
@@ -152,10 +153,12 @@ struct Convolution {
         }
         for (int64_t t = 0; t < count; t++) {
             const int64_t tile = first + t, left = tile % wide * 4, top = tile / wide % high * 4;
-            const int64_t corner = (tile / (wide * high) * height + top) * width + left;
+            const int64_t image = tile / (wide * high) * height, corner = (image + top) * width + left;
             const int64_t rows = std::min<int64_t>(4, height - top), columns = std::min<int64_t>(4, width - left);
             for (int64_t c = 0; c < outputs; c += N) {
-                const int64_t at = std::min(c, outputs - N);
+                const int64_t at = std::min(c, outputs - N), each = outputs / (step * step), sub_pixel = at / each;
+                const int64_t row = (image + top) * step + sub_pixel / step, column = left * step + sub_pixel % step;
+                float* to = y + (row * step * width + column) * pitch + at % each;
                 V e[24], line[6];
                 for (int64_t j = 0; j < 6; j++) {
                     const float* m = products + j * plane_out + t * row_out + at;
@@ -171,7 +174,7 @@ struct Convolution {
                         if (residual && !after) v += load<V>(residual + pixel * outputs + at);
                         v = v > 0 ? v : v * s;
                         if (residual && after) v += load<V>(residual + pixel * outputs + at);
-                        store<V>(y + pixel * pitch + at, v);
+                        store<V>(to + (i * step * width + j) * step * pitch, v);
                     }
                 }
             }
@@ -247,7 +250,7 @@ struct Change {
     const float* data;
     int64_t channels, factor;  // how many times larger the frame is
     float gain;                // its flow in pixels of the frame is gain * flow
-    int64_t packed;            // 2: (batch,height/2,width/2,2,2,channels), a pixel shuffle not done yet; else 1
+    int64_t packed;            // 2, 4: (batch,height/packed,width/packed,packed,packed,channels), to be shuffled; else 1
     int64_t height, width;
 
     // The first channel of row y; that of column x is `column(x)` floats on.
@@ -256,7 +259,10 @@ struct Change {
         return data + (b * height + y) / packed * line + y % packed * packed * channels;
     }
 
-    int64_t column(int64_t x) const { return (packed == 2 ? x / 2 * 4 + x % 2 : x) * channels; }
+    int64_t column(int64_t x) const {
+        const int64_t bits = packed / 2;  // of a place among sub-pixels
+        return ((x >> bits << 2 * bits) + (x & (packed - 1))) * channels;
+    }
 
     // One row of channels [from, from + count), between the rows of `place`: out (width,count)
     void row(int64_t b, const Place& place, int64_t from, int64_t count, float scale, float* out) const {
@@ -513,11 +519,13 @@ int64_t vector_width() { return N; }
 
 // y = act(conv3x3(x) + bias [+ residual]) [+ residual]; act(v) = v > 0 ? v : slope * v; a slope per channel.
 // x (batch,height,width,inputs), y (..,outputs; `pitch` floats from pixel to pixel), residual (..,outputs), both counts
-// from N to 4096; u: transformed weights (36,panels,inputs,N).
+// from N to 4096; u: transformed weights (36,panels,inputs,N). step 2: the outputs are (2,2,C), C a multiple of N, and y
+// is (batch,2*height,2*width,C); without a residual.
 void winograd(const float* x, const float* u, const float* bias, const float* slope, const float* residual, float* y,
-              int64_t batch, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t pitch,
-              int64_t after, int64_t threads) {
-    const Convolution work{x, u, bias, slope, residual, y, batch, height, width, inputs, outputs, pitch, after != 0};
+              int64_t batch, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t step,
+              int64_t pitch, int64_t after, int64_t threads) {
+    const Convolution work{x,     u,      bias,    slope, residual, y,         batch, height,
+                           width, inputs, outputs, step,  pitch,    after != 0};
     const int64_t tiles = batch * pieces(height, 4) * pieces(width, 4);
     const int64_t cache = 180000 / (36 * (inputs + outputs)) / TILES * TILES;  // floats: most of a core's 1 MB
     const int64_t most = std::clamp<int64_t>(cache, 16, 48);

@@ -120,26 +120,35 @@ def empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
 class Winograd:
     """A 3x3 convolution of stride 1 and its activation, v > 0 ? v : slope * v, in a quarter of the multiplications."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
-        """weight (O,C,3,3), bias (O), slope (O); both C and O from 16 to 4096."""
-        outputs, inputs = weight.shape[:2]
+    def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor, *, step: int = 1) -> None:
+        """weight (O,C,3,3), bias (O), slope (O); both C and O from 16 to 4096.
+
+        step 2: the outputs are those of four sub-pixels, (2,2,O/4), O/4 a multiple of `lanes()`, and come shuffled.
+        """
         transform = _weight_transform().to(weight.device)
-        panels = torch.einsum("ij,ocjl,kl->ikco", transform, weight.double(), transform).reshape(36, inputs, outputs)
-        panels = F.pad(panels, (0, -outputs % lanes())).reshape(36, inputs, -1, lanes()).transpose(1, 2)
-        self.weight = panels.float().contiguous()  # (36,panels,C,lanes)
-        self.bias, self.slope, self.outputs = bias.float().contiguous(), slope.float().contiguous(), outputs
+        panels = [
+            torch.einsum("ij,ocjl,kl->ikco", transform, part.double(), transform).flatten(0, 1).float()
+            for part in F.pad(weight, (0, 0) * 3 + (0, -len(weight) % lanes())).split(lanes())
+        ]
+        self.weight = torch.stack(panels, 1)  # (36,panels,C,lanes)
+        self.bias, self.slope, self.outputs = bias.float().contiguous(), slope.float().contiguous(), len(weight)
+        self.step = step
 
     def __call__(
         self, x: Tensor, residual: Tensor | None = None, *, after: bool = False, out: Tensor | None = None
     ) -> Tensor:
-        """x (B,C,H,W) -> (B,O,H,W), or into `out`; the residual is added before the activation, or `after` it."""
+        """x (B,C,H,W) -> (B,O,H,W), or into `out`; the residual is added before the activation, or `after` it.
+
+        step 2: -> (B,O/4,2*H,2*W), without a residual.
+        """
         b, c, h, w = x.shape
         x = x.float().contiguous(memory_format=torch.channels_last)
         residual = None if residual is None else residual.float()
-        y = empty(x, self.outputs, h, w) if out is None else out
-        pitch = self.outputs if out is None else out.stride(3)
+        channels = self.outputs // self.step**2
+        y = empty(x, channels, self.step * h, self.step * w) if out is None else out
+        pitch = channels if out is None else out.stride(3)
         tensors = (x, self.weight, self.bias, self.slope, residual, y)
-        _call("winograd", *tensors, b, h, w, c, self.outputs, pitch, int(after))
+        _call("winograd", *tensors, b, h, w, c, self.outputs, self.step, pitch, int(after))
         return y
 
 
@@ -178,7 +187,8 @@ class Estimate:
     def add(self, tail: Tensor, factor: int, packed: int) -> None:
         """A block's output; the frame is `factor` times larger, which is also what its flow is multiplied by.
 
-        packed 2: (B,4*C,h,w) with the sub-pixels of a pixel shuffle before the channels; 1: (B,C,h,w).
+        packed 2 or 4: (B,packed**2*C,h,w), still to be shuffled, with the sub-pixels, row by row, before the channels;
+        1: (B,C,h,w).
         """
         self.said.append((tail, factor, packed))
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model import kernels
+from model.fast import _of_sub_pixels, _Tail
 from model.warp import warp
 
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="no compiler here, or a CPU the kernels are not for")
@@ -43,6 +44,39 @@ def test_winograd_is_the_convolution(size: tuple[int, ...], residual: str) -> No
     unit(x, None if residual == "none" else other, after=residual == "after", out=wider[:, :outputs])
     assert torch.equal(wider[:, :outputs], made)
     assert (wider[:, outputs:] == 7).all()
+
+
+@needs_kernels
+@pytest.mark.parametrize("size", [(1, 32, 16, 13, 19), (2, 40, 32, 5, 4), (1, 512, 128, 3, 1)])
+def test_winograd_of_sub_pixels_is_the_transposed_convolution(size: tuple[int, ...]) -> None:
+    batch, inputs, outputs, height, width = size
+    x, weight = noise(batch, inputs, height, width), noise(inputs, outputs, 4, 4, seed=1) / (4 * inputs) ** 0.5
+    bias, slope = noise(outputs, seed=2), noise(outputs, seed=3)
+    exact = F.prelu(F.conv_transpose2d(x.double(), weight.double(), bias.double(), 2, 1), slope.double())
+    unit = kernels.Winograd(_of_sub_pixels(weight).flatten(0, 2), bias.repeat(4), slope.repeat(4), step=2)
+    made = unit(x)
+    torch.testing.assert_close(made.double(), exact, rtol=0, atol=3e-5)
+    wider = kernels.empty(torch.empty(batch), outputs + 5, 2 * height, 2 * width).fill_(7)
+    unit(x, out=wider[:, 3 : 3 + outputs])
+    assert torch.equal(wider[:, 3 : 3 + outputs], made)
+    assert (wider[:, :3] == 7).all()
+    assert (wider[:, 3 + outputs :] == 7).all()
+
+
+@needs_kernels
+@pytest.mark.parametrize(("shuffle", "outputs", "used"), [(False, 5, 5), (True, 13, 13), (True, 13, 5)])
+@pytest.mark.parametrize("inputs", [16, 40])  # by torch, at least with AVX-512, and by Winograd
+def test_a_tail_is_shuffled_by_who_reads_it(shuffle: bool, outputs: int, used: int, inputs: int) -> None:
+    inner = 2 if shuffle else 1
+    x, weight = noise(2, inputs, 6, 7), noise(inputs, outputs * inner**2, 4, 4, seed=1) / (4 * inputs) ** 0.5
+    bias = noise(outputs * inner**2, seed=2)
+    exact = F.pixel_shuffle(F.conv_transpose2d(x.double(), weight.double(), bias.double(), 2, 1), inner)[:, :used]
+    tail = _Tail(weight, bias, used, shuffle=shuffle)
+    made = tail(x)
+    size = made.shape[2:]
+    pixels = made.permute(0, 2, 3, 1).reshape(2, *size, tail.packed, tail.packed, used)
+    whole = pixels.permute(0, 5, 1, 3, 2, 4).reshape(2, used, *(tail.packed * n for n in size))
+    torch.testing.assert_close(whole.double(), exact, rtol=0, atol=3e-5)
 
 
 @needs_kernels
