@@ -12,7 +12,7 @@ from model.errors import UserError
 from model.layers import IFBlock, Prediction, Teaching, blend, timestep_plane
 from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
-from model.warp import warp
+from model.warp import warp_both
 
 CHANNELS = (240, 150, 90)  # width of each block, coarse to fine
 SCALES = (4, 2, 1)
@@ -81,7 +81,7 @@ class IFNet(nn.Module):
             change, mask_change, _ = block([torch.cat(tuple(inputs), 1)], flow, factor / scale)
             flow = change if flow is None else flow + change
             mask = mask_change if mask is None else mask + mask_change
-            warped0, warped1 = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:4])
+            warped0, warped1 = warp_both(img0, img1, flow)
             flows.append(flow)
             masks.append(mask)
             merged.append(blend(warped0, warped1, torch.sigmoid(mask)))
@@ -108,7 +108,7 @@ class IFNet(nn.Module):
     ) -> Teaching:
         change, mask_change, _ = self.block_tea([torch.cat((*inputs, gt), 1)], flows[-1], 1)
         flow = flows[-1] + change
-        warped0, warped1 = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:4])
+        warped0, warped1 = warp_both(img0, img1, flow)
         mask = torch.sigmoid(mask + mask_change)
         taught = blend(warped0, warped1, mask)
         distillation = distillation_loss(flow, taught, flows, merged, gt)

@@ -12,7 +12,7 @@ from model.errors import UserError
 from model.layers import Prediction, blend, conv, deconv, dtype_of
 from model.refine import Pair
 from model.refine_HD import ContextnetHD, FusionNet, Levels, ResBlock, normed_conv
-from model.warp import resize, resize_flow, warp
+from model.warp import resize, resize_flow, warp, warp_both
 
 CHANNELS_V1 = CHANNELS_V2 = (192, 128, 96, 48)  # width of each block, coarse to fine; v2 doubles it inside
 CHANNELS_V3_1 = (80, 80, 80)
@@ -63,7 +63,7 @@ class _Fused(nn.Module):
         context0 = self.contextnet.warped(features0 or self.frame_features(img0), half[:, :2])
         context1 = self.contextnet.warped(features1 or self.frame_features(img1), half[:, 2:])
         flow = resize_flow(half, 2)  # (B,4,H,W)
-        warped0, warped1 = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:])
+        warped0, warped1 = warp_both(img0, img1, flow)
         out = self.unet(torch.cat((warped0, warped1, flow[:, : self.flow_channels]), 1), context0, context1)
         mask = out[:, 3:]
         merged = blend(warped0, warped1, mask)
@@ -164,7 +164,7 @@ class IFNet_HDv2(_Fused):
         half = self.get_submodule("block0")(torch.cat((img0, img1), 1), None, self.scales[0] * factor)
         for i in range(1, len(self.scales)):
             flow = resize_flow(half, 2)
-            pair = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:])
+            pair = warp_both(img0, img1, flow)
             half = half + self.get_submodule(f"block{i}")(torch.cat(pair, 1), flow, self.scales[i] * factor)
         return resize_flow(half, 1 / shrink)
 
@@ -230,6 +230,6 @@ class IFNet_HDv3(nn.Module):
             other, logit1 = block(torch.cat((warped1, warped0, -mask), 1), swapped, factor / scale)
             flow = flow + (change + torch.cat((other[:, 2:], other[:, :2]), 1)) / 2
             mask = mask + (logit - logit1) / 2
-            warped0, warped1 = warp(img0, flow[:, :2]), warp(img1, flow[:, 2:])
+            warped0, warped1 = warp_both(img0, img1, flow)
         weight = torch.sigmoid(mask)
         return Prediction(blend(warped0, warped1, weight), flow, weight)

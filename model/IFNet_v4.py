@@ -16,7 +16,7 @@ from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
 from model.sharp import GATES, SAMPLING, SMOOTHING, sharpened, smoothed
 from model.teacher import Confidence
-from model.warp import resize, warp
+from model.warp import resize, warp_both
 
 AUTO_SCALE_FLOW = 32  # px; 4.0 and 4.1 start again at double scales if the largest flow to both images exceeds it
 FEATURES_AFTER = 5  # outputs of a tail that are flow and mask; a tail of 13 carries 8 features on to the next block
@@ -115,17 +115,17 @@ class _State(NamedTuple):
         size: at that size if not all of their pixels go into it, else at their own.
         """
         factor = int(scale) if scale >= 4 and scale % 2 == 0 else 1
-        (side0, side1), (flow0, flow1) = self.sides, self.flow.split(2, 1)
-        images = self.warped or _warped(self.sides, self.flow, factor)
-        if not side0.features.shape[1]:
+        (image0, features0), (image1, features1) = self.sides
+        images = self.warped or warp_both(image0, image1, self.flow, factor=factor)
+        if not features0.shape[1]:
             return [*images]
         # apart from the images, since no gradient is wanted of those
-        return [*images, warp(side0.features, flow0, factor=factor), warp(side1.features, flow1, factor=factor)]
+        return [*images, *warp_both(features0, features1, self.flow, factor=factor)]
 
     def blend(self, gates: Tensor | None = None) -> Tensor:
         """The image (B,3,H,W); `gates`: those of a sharp blend, (B,8,h,w) logits."""
         mask = torch.sigmoid(self.mask)
-        warped = self.warped or _warped(self.sides, self.flow)
+        warped = self.warped or warp_both(self.sides[0].image, self.sides[1].image, self.flow)
         if gates is None:
             return blend(*warped, mask)
         sampling, smoothing = resize(gates, mask.shape[3] / gates.shape[3]).split((SAMPLING, SMOOTHING), 1)
@@ -134,12 +134,6 @@ class _State(NamedTuple):
             for i, (image, side, flow) in enumerate(zip(warped, self.sides, self.flow.split(2, 1), strict=True))
         )
         return smoothed(blend(warped0, warped1, mask), smoothing)
-
-
-def _warped(sides: tuple[_Side, _Side], flow: Tensor, factor: int = 1) -> tuple[Tensor, Tensor]:
-    """Both images moved by the flow, (B,3,H,W)/factor each."""
-    (side0, side1), (flow0, flow1) = sides, flow.split(2, 1)
-    return warp(side0.image, flow0, factor=factor), warp(side1.image, flow1, factor=factor)
 
 
 def _swap(flow: Tensor) -> Tensor:
@@ -234,15 +228,15 @@ class IFNet_v4(nn.Module):
         scales = [s / scale for s in self.config.scales]
         state: _State | None = None
         every_block = every_block or gt is not None
-        options = {"ensemble": ensemble, "whole": every_block or refine}
+        whole = every_block or refine
         flows, merged, masks = [], [], []
         for i in range(len(scales)):
-            state = self._step(i, sides, plane, state, scales[i], **options)
+            state = self._step(i, sides, plane, state, scales[i], ensemble=ensemble, whole=whole)
             if i == 1 and self.config.auto_scale and _is_large(state.change):
                 scales = [2 * s for s in scales]
-                before = self._step(0, sides, plane, None, scales[0], ensemble=False, whole=options["whole"])
+                before = self._step(0, sides, plane, None, scales[0], ensemble=False, whole=whole)
                 flows, merged, masks = [before.flow], [before.blend()], [before.mask]
-                state = self._step(1, sides, plane, before, scales[1], **options)
+                state = self._step(1, sides, plane, before, scales[1], ensemble=ensemble, whole=whole)
             last = i + 1 == len(scales)
             if every_block or last:
                 flows.append(state.flow)
@@ -284,7 +278,8 @@ class IFNet_v4(nn.Module):
         if state is not None:
             flow = state.flow + flow
             mask = mask if self.config.replace_mask else state.mask + mask
-        return _State(sides, flow, mask, carried, change, _warped(sides, flow) if whole else None)
+        warped = warp_both(sides[0].image, sides[1].image, flow) if whole else None
+        return _State(sides, flow, mask, carried, change, warped)
 
     def _teachings(
         self, sides: tuple[_Side, _Side], t: Tensor, state: _State, scale: float, gt: Tensor, made: Prediction
@@ -298,7 +293,7 @@ class IFNet_v4(nn.Module):
             change, mask, _ = self.block_tea((*self._inputs(sides, t, state, scale), gt), state.flow, scale)
             flow = state.flow + change
             mask = torch.sigmoid(mask if self.config.replace_mask else state.mask + mask)
-            taught = blend(warp(img0, flow[:, :2]), warp(img1, flow[:, 2:4]), mask)
+            taught = blend(*warp_both(img0, img1, flow), mask)
             yield Teaching(flow, mask, taught, distillation_loss(flow, taught, made.flows, made.merged, gt))
         if hasattr(self, "teacher"):
             yield self.teacher(img0, img1, gt, made.flows, made.masks, made.merged)

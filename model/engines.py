@@ -22,10 +22,7 @@ class Compiled:
     """A network by torch.compile, anew for every size, which takes a minute or two; by TensorRT if that is wanted."""
 
     def __init__(self, net: nn.Module, *, tensorrt: bool = False) -> None:
-        from torch._dynamo.exc import TorchDynamoException  # takes a second to import
-
         self.net: Any = net
-        self.failure = TorchDynamoException
         how: dict[str, Any] = {"fullgraph": True, "dynamic": False}
         if tensorrt:
             import torch_tensorrt  # registers itself  # noqa: F401
@@ -33,6 +30,7 @@ class Compiled:
             # each step in the type that the network has it in: convolutions alone may be in half precision
             how |= {"fullgraph": False, "backend": "torch_tensorrt", "options": {"use_explicit_typing": True}}
         self.compiled: Any = torch.compile(net, **how)
+        self.failure = torch._dynamo.exc.TorchDynamoException  # torch imports that when it is first asked for
 
     def frame_features(self, image: Tensor) -> Any:
         """As the network's."""

@@ -127,6 +127,16 @@ def _of_sub_pixels(weight: Tensor) -> Tensor:
     return kernel
 
 
+class _Transposed:
+    """A transposed convolution of stride 2 by torch."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = weight.contiguous(memory_format=NHWC), bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x.to(self.weight.dtype), self.weight, self.bias, 2, 1).float()
+
+
 class _Tail:
     """The transposed convolution at a block's end: by Winograd, or by torch where channels are few, and in bfloat16.
 
@@ -138,19 +148,17 @@ class _Tail:
         inner = 2 if shuffle else 1  # sub-pixels along an axis that a shuffle makes of its outputs
         used = torch.arange(weight.shape[1]).view(-1, inner, inner)[:outputs].permute(1, 2, 0).flatten()
         weight, bias = weight[:, used], bias[used]
-        self.weight, self.bias, self.packed = weight.contiguous(memory_format=NHWC), bias, inner
-        self.winograd: Winograd | None = None
+        self.packed = inner
+        self.convolution: Winograd | _Transposed = _Transposed(weight, bias)
         if weight.shape[0] >= WINOGRAD_VECTORS * kernels.lanes() and weight.dtype == torch.float32:
             self.packed = 2 * inner
             shape = 2, 2, inner, inner, outputs
             kernel = _of_sub_pixels(weight).unflatten(2, shape[2:]).transpose(1, 2).flatten(0, 4)
             bias = bias.view(1, 1, *shape[2:]).expand(shape).transpose(1, 2).flatten()
-            self.winograd = Winograd(kernel, bias, torch.ones_like(bias))
+            self.convolution = Winograd(kernel, bias, torch.ones_like(bias))
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.winograd is not None:
-            return self.winograd(x)
-        return F.conv_transpose2d(x.to(self.weight.dtype), self.weight, self.bias, 2, 1).float()
+        return self.convolution(x)
 
 
 class _Block:

@@ -792,19 +792,17 @@ void warp_planes_backward(float* of_flow, float* of_planes, const float* of_out,
     }
 }
 
-// out (pixels,channels; `pitch` floats from pixel to pixel) = x > 0 ? x : slope * x; out may be x
-void activate(float* out, const float* x, const float* slope, int64_t pixels, int64_t channels, int64_t pitch,
-              int64_t threads) {
+// x (pixels,channels) = x > 0 ? x : slope * x
+void activate(float* x, const float* slope, int64_t pixels, int64_t channels, int64_t threads) {
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < pixels; i++) {
-        const float* from = x + i * channels;
-        float* to = out + i * pitch;
+        float* p = x + i * channels;
         int64_t c = 0;
         for (; c + N <= channels; c += N) {
-            const V v = load<V>(from + c);
-            store<V>(to + c, v > 0 ? v : v * load<V>(slope + c));
+            const V v = load<V>(p + c);
+            store<V>(p + c, v > 0 ? v : v * load<V>(slope + c));
         }
-        for (; c < channels; c++) to[c] = std::max(from[c], 0.0f) + slope[c] * std::min(from[c], 0.0f);  // no branch
+        for (; c < channels; c++) p[c] = std::max(p[c], 0.0f) + slope[c] * std::min(p[c], 0.0f);  // no branch
     }
 }
 }

@@ -283,10 +283,8 @@ class _Warp(torch.autograd.Function):
         return of_planes, of_flow
 
 
-def activate(x: Tensor, slope: Tensor, out: Tensor | None = None) -> Tensor:
-    """x > 0 ? x : slope * x, a slope a channel: in place, or into `out`, which may be channels of a wider tensor."""
+def activate(x: Tensor, slope: Tensor) -> Tensor:
+    """x > 0 ? x : slope * x, a slope a channel, in place."""
     b, channels, height, width = x.shape
-    pitch = channels if out is None else out.stride(3)
-    out = x if out is None else out
-    _call("activate", out, x, slope, b * height * width, channels, pitch)
-    return out
+    _call("activate", x, slope, b * height * width, channels)
+    return x

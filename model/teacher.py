@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from model.layers import Teaching, blend, conv
 from model.loss import distillation_loss
-from model.warp import warp
+from model.warp import warp_both
 
 WIDTH = 32
 OF_A_BLOCK = 8  # channels: flow 4, mask 1, blend 3
@@ -38,5 +38,5 @@ class Confidence(nn.Module):
         weights = self.weigh(torch.cat(said, 1)).softmax(1).unsqueeze(2)  # (B,blocks,1,H,W)
         flow = (weights * torch.stack(list(flows), 1)).sum(1)
         mask = torch.sigmoid((weights * torch.stack(list(masks), 1)).sum(1))
-        taught = blend(warp(img0, flow[:, :2]), warp(img1, flow[:, 2:4]), mask)
+        taught = blend(*warp_both(img0, img1, flow), mask)
         return Teaching(flow, mask, taught, distillation_loss(flow, taught, flows, merged, gt))

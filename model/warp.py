@@ -37,6 +37,11 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1
     return out.to(image.dtype)
 
 
+def warp_both(first: Tensor, second: Tensor, flow: Tensor, *, factor: int = 1) -> tuple[Tensor, Tensor]:
+    """Two images (B,C,H,W), each by its half of a flow (B,4,H,W) px; `factor` as in `warp`."""
+    return warp(first, flow[:, :2], factor=factor), warp(second, flow[:, 2:4], factor=factor)
+
+
 def sample_cubic(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """What grid_sample's "bicubic" gives of an image (B,C,H,W) at places (B,h,w) px, the border repeated: (B,C,h,w)."""
     batch, channels, height, width = image.shape

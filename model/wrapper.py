@@ -20,7 +20,7 @@ from model.IFNet_v4 import IFNet_v4, chooses_scales
 from model.image import Padder
 from model.layers import Prediction, blend
 from model.loading import TRAIN_LOG, load_network
-from model.warp import warp
+from model.warp import warp_both
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the flow estimate, relative to the frame
 BATCH_PIXELS = 2**20  # of the frames that a GPU makes at once where one is too small to fill it; not measured yet
@@ -279,7 +279,7 @@ class RIFE:
         if frame0.extra is None or frame1.extra is None:
             return out.image, None
         extra0, extra1 = (extra.expand(len(out.flow), -1, -1, -1) for extra in (frame0.extra, frame1.extra))
-        return out.image, blend(warp(extra0, out.flow[:, :2]), warp(extra1, out.flow[:, 2:4]), out.mask)
+        return out.image, blend(*warp_both(extra0, extra1, out.flow), out.mask)
 
     def _finish(self, made: tuple[Tensor, Tensor | None], frame: PreparedFrame) -> Tensor:
         image, extra = made

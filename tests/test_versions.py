@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from model import kernels
 from model.errors import WeightsError
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
@@ -232,6 +233,7 @@ def test_command_line_says_what_a_file_is(tmp_path: Path) -> None:
     assert lines["timestep"] == "any between 0 and 1"
     assert lines["padding"] == "to multiples of 64 (divided by the scale if that is below 1)"
     assert " MB at 1920x1080 in float32, computed; libraries take more" in lines["memory"]
+    assert done.stderr == "" or (not kernels.available() and "kernels.cpp was not built" in done.stderr)
 
 
 ROOT = Path(__file__).parents[1]
