@@ -311,20 +311,26 @@ struct Estimate {
     int64_t fours() const { return 4 * width + 16; }
 
     // use(i, v): where shifts (width,4) px, x and y on either side, lead along their axes from row y, a vector from the
-    // i-th on; at most so far beyond the border.
+    // i-th on; at most so far beyond the border. No shifts: the pixels themselves. Rounded as linspace and grid_sample
+    // round, to which -1 and 1 are the first and the last pixel: by 1e-4 px beyond the 1024th, more than all else.
     template <class F>
     void follow(const float* shifts, int64_t y, float beyond, F use) const {
-        V here, end, next;
+        V here, next, last;
         for (int64_t i = 0; i < N; i++) {
             here[i] = i % 2 ? y : i / 4;
-            end[i] = (i % 2 ? height : width) - 1 + beyond;
             next[i] = i % 2 ? 0 : N / 4;
+            last[i] = (i % 2 ? height : width) - 1;
         }
-        const V least = V{} - beyond;
+        const V some = last > 1 ? last : V{} + 1, step = 2 / some, half = last / 2, half_some = some / 2;
+        const V least = V{} - beyond, most = last + beyond;
         for (int64_t i = 0; i < 4 * width; i += N, here += next) {
-            V v = here + load<V>(shifts + i);
+            V v = here;
+            if (shifts) {
+                const V grid = here < half ? step * here - 1 : 1 - step * (last - here);
+                v = (grid + load<V>(shifts + i) / half_some + 1) * half;
+            }
             v = v > least ? v : least;  // not a number: there
-            use(i, v < end ? v : end);
+            use(i, v < most ? v : most);
         }
     }
 
@@ -415,7 +421,8 @@ struct Inputs : Estimate {
         int32_t* firsts = reinterpret_cast<int32_t*>(shares + n * fours());
         for (int64_t j = 0; j < n; j++) {
             flow_row(b, y * factor + low + j, flows + j * fours(), brought);
-            bilinears(flows + j * fours(), y * factor + low + j, firsts + j * fours(), shares + j * fours());
+            const float* shifts = count ? flows + j * fours() : nullptr;
+            bilinears(shifts, y * factor + low + j, firsts + j * fours(), shares + j * fours());
         }
         const int64_t first = sum ? 0 : count - 1;
         for (int64_t x = 0; x < wide; x++) {

@@ -18,18 +18,18 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1
     h, w = flow.shape[2:]
     if mode == "bilinear" and factor == 1 and _trains(image, flow) and min(h, w) > 1 and kernels.available():
         return kernels.warp_planes(image, flow)
-    xs, ys = (torch.arange(size, dtype=torch.float32, device=flow.device) for size in (w, h))
+    # -1 and 1 are the centres of the first and the last pixel
+    xs, ys = (torch.linspace(-1, 1, size, device=flow.device) for size in (w, h))
+    half_w, half_h = (max(size - 1, 1) / 2 for size in (w, h))
     if factor > 1:
         xs, ys = _middles(xs, factor), _middles(ys, factor)
         flow = _middles(_middles(flow, factor).transpose(2, 3), factor).transpose(2, 3)
     flow = flow.float()
-    x, y = xs + flow[:, 0], ys[:, None] + flow[:, 1]  # (B,H,W) px
+    x, y = xs + flow[:, 0] / half_w, ys[:, None] + flow[:, 1] / half_h  # (B,H,W)
     if mode == "bicubic" and image.device.type == "mps":  # knows no cubics
-        out = sample_cubic(image.float(), x, y)
+        out = sample_cubic(image.float(), (x + 1) * half_w, (y + 1) * half_h)
     else:
-        # align_corners=True: -1 and 1 are the centres of the first and the last pixel
-        grid = torch.stack((x * (2 / max(w - 1, 1)) - 1, y * (2 / max(h - 1, 1)) - 1), 3)  # (B,H,W,2)
-        border = "border"
+        grid, border = torch.stack((x, y), 3), "border"
         if grid.device.type == "mps":  # has no border mode; a grid clamped to the centres of the edge is the same
             grid, border = grid.clamp(-1, 1), "zeros"
         out = F.grid_sample(image.float(), grid, mode, border, align_corners=True)
