@@ -11,6 +11,7 @@ from conftest import Shift
 from model import RIFE, UserError, load_model, pick_device
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
+from model.metrics import psnr
 from model.RIFE import Model
 from model.wrapper import reachable
 
@@ -215,6 +216,16 @@ def test_half_precision_is_close(tiny: RIFE, tiny_weights: Path, dtype: torch.dt
     assert out.dtype == torch.float32
     difference = (out - expected).abs().max().item()
     assert 0 < difference < limit
+
+
+def test_half_precision_holds_at_the_width_of_4k() -> None:
+    """float16 names every second pixel beyond the 2048th: coordinates must not be in it."""
+    whole = torch.nn.functional.interpolate(noise(1, 3, 16, 482, seed=0), size=(128, 3856), mode="bilinear")
+    images = whole[..., 12:-4], whole[..., 4:-12]
+    full, half = (load_model(dtype=dtype).inference(*images) for dtype in (torch.float32, torch.float16))
+    for part in (slice(0, 1024), slice(-1024, None)):
+        assert psnr(full[..., part], whole[..., 8:-8][..., part]) > 50
+        assert psnr(half[..., part], full[..., part]) > 50
 
 
 def test_what_was_loaded_is_said(tiny_weights: Path) -> None:
