@@ -24,6 +24,7 @@ from benchmark.device import peak_memory, synchronise
 from benchmark.engines import check_agreement, openvino_inference
 from benchmark.loop import measure_loop
 from benchmark.memory import render
+from benchmark.operators import operators
 from model import RIFE, UserError, load_model
 from model.engines import ENGINES
 from model.IFNet_v4 import IFNet_v4
@@ -36,6 +37,7 @@ from video.reader import open_frames
 LEAST = 2  # timed calls of each setting, however long they take
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SMOOTH = 16  # px between the points of the noise that is shown
+MOTION = (5, 3)  # px, right and down
 LIMIT_CHANNELS, LIMIT_SIDE = 128, 256  # of the convolution whose speed is the limit
 Size = tuple[int, int]  # width, height
 
@@ -114,11 +116,14 @@ def parse_setting(text: str) -> Setting:
 
 
 def pair(size: Size, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Two images of smooth noise, (1,3,H,W) in 0..1; the time of no operation depends on what is shown."""
+    """Smooth noise and the same moved by MOTION, (1,3,H,W) in 0..1: flow as in a video, so that warps read memory as
+    they do there (between two pictures that have nothing in common a frame takes a tenth longer).
+    """
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(2, 3, -(-size[1] // SMOOTH), -(-size[0] // SMOOTH), generator=generator)
-    images = F.interpolate(noise, (size[1], size[0]), mode="bilinear", align_corners=False).to(device)
-    return images[:1], images[1:]
+    (right, down), (width, height) = MOTION, size
+    noise = torch.rand(1, 3, -(-(height + down) // SMOOTH), -(-(width + right) // SMOOTH), generator=generator)
+    whole = F.interpolate(noise, (height + down, width + right), mode="bilinear", align_corners=False).to(device)
+    return whole[:, :, down:, right:].contiguous(), whole[:, :, :height, :width].contiguous()
 
 
 def interleaved(
@@ -216,8 +221,12 @@ def compare(
     seconds: float = math.inf,
     loop: int = 0,
     cpu_time: bool = False,
+    profile: bool = False,
 ) -> list[dict[str, Any]]:
-    """One record a setting; "ratio" is the time of the first over its own, so above 1 is faster than the first."""
+    """One record a setting; "ratio" is the time of the first over its own, so above 1 is faster than the first.
+
+    `loop`: frames of a clip through the whole loop; `profile`: also which operators take how much of a call.
+    """
     clock = time.process_time if cpu_time else time.perf_counter
     if cpu_time and device.type != "cpu":
         raise UserError("--cpu-time measures the processor; leave it out on other devices")
@@ -230,6 +239,7 @@ def compare(
                 ours = models[setting.text].inference(*images, scale=setting.scale)
                 check_agreement(setting.text, calls[setting.text](), ours)
         times = interleaved(calls, device, runs, clock, seconds)
+        parts = {text: operators(call, device) for text, call in calls.items()} if profile else {}
     limits = {dtype: convolution_limit(device, DTYPES[dtype], clock) for dtype in {s.dtype for s in settings}}
     first = times[settings[0].text]
     records = []
@@ -253,5 +263,6 @@ def compare(
             "share_of_limit": gflop / median * 1000 / limits[setting.dtype],
             "peak_memory_mib": fresh_peak(setting, size, device),
             "loop_fps": loop_rate(model, size, loop, setting.scale) if loop > 1 and setting.ours else None,
+            "operators": [part._asdict() for part in parts.get(setting.text, [])],
         })  # fmt: skip
     return records

@@ -18,7 +18,8 @@ scale=S, tile=PX, fp32, fp16, bf16, tta, stream (each frame prepared once, as in
 (--engine; the last two take a minute or two before anything is timed), baseline (upstream's path), openvino (the same
 network by that where it is installed, float32, once its picture is known to be ours). They are timed in turn; ratios
 are to the first. FLOPs are those of the convolutions, and their share is of what one large 3x3 convolution reaches here
-in the same dtype. Peak memory is then of a process of its own a setting.
+in the same dtype. Peak memory is then of a process of its own a setting. --profile adds the operators that take a
+hundredth of a call or more, by PyTorch's profiler, with how often they are called.
 """
 
 import argparse
@@ -45,6 +46,7 @@ from model.wrapper import SCALES
 
 SWEEP = ((256, 256), (448, 256), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
 SECONDS = 20  # a size: a sweep of ours against upstream's way then takes four minutes on two cores
+PART_SHOWN = 0.01  # of a call's time, by --profile
 SIZES = ((448, 256), (640, 480), (1280, 720))
 
 
@@ -116,6 +118,7 @@ def run_comparison(args: argparse.Namespace) -> None:
             seconds=args.seconds,
             loop=args.loop,
             cpu_time=args.cpu_time,
+            profile=args.profile,
         )
         records += found
         for r in found:
@@ -126,6 +129,9 @@ def run_comparison(args: argparse.Namespace) -> None:
                 f"  {r['parameters'] / 1e6:8.2f} M  {r['peak_memory_mib']:7.0f} MiB  {loop}".rstrip(),
                 flush=True,
             )
+            for part in r["operators"]:
+                if part["ms"] >= PART_SHOWN * r["median_ms"]:
+                    print(f"{part['ms']:{25 + width}.1f}  {part['calls']:4.0f}  {part['name']}")
     if args.plot:
         save(cost(records), args.plot)
         print(f"Wrote {args.plot}")
@@ -151,12 +157,13 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--sweep", action="store_true", help="sizes from 256x256 to 3840x2160 instead of --size")
     p.add_argument("--plot", type=Path, metavar="FILE", help="with --compare: draw cost against size (matplotlib)")
     p.add_argument("--loop", type=int, default=0, metavar="N", help="with --compare: also the whole loop on N frames")
+    p.add_argument("--profile", action="store_true", help="with --compare: also the operators that take the time")
     p.add_argument("--cpu-time", action="store_true", help="with --compare: processor time, for a machine under load")
     args = p.parse_args(argv)
     if args.sweep:
         args.size = SWEEP
-    if not args.compare and (args.plot or args.loop or args.cpu_time):
-        p.error("--plot, --loop and --cpu-time go with --compare")
+    if not args.compare and (args.plot or args.loop or args.cpu_time or args.profile):
+        p.error("--plot, --loop, --profile and --cpu-time go with --compare")
     if args.compare and len({setting.text for setting in args.compare}) < len(args.compare):
         p.error("--compare: one setting is there twice")
     if args.runs < 1:

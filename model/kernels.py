@@ -14,7 +14,7 @@ import sys
 import tempfile
 import warnings
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.profiler import record_function
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-std=c++17", "-shared", "-fPIC"]
@@ -108,7 +109,12 @@ def _call(name: str, *args: object) -> None:
         return  # tensors without data: what counts is how many there are and how large (memory.py)
     library = _library()
     assert library is not None
-    getattr(library, name)(*map(_plain, args), ctypes.c_int64(torch.get_num_threads()))
+    run = partial(getattr(library, name), *map(_plain, args), ctypes.c_int64(torch.get_num_threads()))
+    if torch.autograd._profiler_enabled():
+        with record_function(f"kernels::{name}"):
+            run()
+    else:
+        run()
 
 
 def empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:

@@ -13,7 +13,7 @@ from conftest import Shift
 
 from benchmark import compare, plots, testtime
 from benchmark.compare import parse_setting
-from model import RIFE
+from model import RIFE, kernels
 from model.layers import Prediction
 
 
@@ -65,6 +65,24 @@ def test_a_comparison_counts_what_a_convolution_costs(tiny_weights: Path, capsys
         assert (r["loop_fps"] is None) == (r is upstream)
 
 
+@pytest.mark.parametrize("way", ["stream", "baseline"])
+def test_a_profile_names_what_takes_the_time(tiny_weights: Path, capsys: pytest.CaptureFixture[str], way: str) -> None:
+    settings = [f"model={tiny_weights},{way}", f"model={tiny_weights}"]
+    options = ["--compare", *settings, "--size", "128x64", "--runs", "2", "--device", "cpu", "--profile"]
+    assert testtime.main(options) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    first, second = json.loads(last)["results"]
+    assert all(part["ms"] >= 0 for r in (first, second) for part in r["operators"])
+    calls = {part["name"]: part["calls"] for part in first["operators"]}
+    if way == "baseline":
+        assert calls["aten::convolution"] == 4 * 2 + 5 * 11  # two encoders and five blocks
+        assert not [name for name in calls if name.startswith("kernels::")]
+    elif kernels.available():
+        assert calls["kernels::make_side"] == calls["kernels::finish"] == 1
+    longest = first["operators"][0]
+    assert f"{longest['ms']:.1f}  {longest['calls']:4.0f}  {longest['name']}" in "\n".join(lines)
+
+
 def test_flops_are_those_of_the_convolutions() -> None:
     class Two(Shift):
         pad_multiple = 1
@@ -99,7 +117,7 @@ def test_settings_as_written(capsys: pytest.CaptureFixture[str]) -> None:
         (["--compare", "openvino,tta"], "baseline and openvino run whole frames, pair by pair in fp32"),
         (["--compare", "openvino,baseline"], "baseline and openvino are two settings"),
         (["--compare", "tta", "tta"], "one setting is there twice"),
-        (["--plot", "a.png"], "--plot, --loop and --cpu-time go with --compare"),
+        (["--plot", "a.png"], "--plot, --loop, --profile and --cpu-time go with --compare"),
     ):
         with pytest.raises(SystemExit):
             testtime.main(options)
