@@ -104,8 +104,8 @@ struct Convolution {
     int64_t pitch;  // floats from pixel to pixel of y
     bool after;  // the residual is added after the activation
 
-    // Tiles [first, first + count), count at most `room`, a multiple of TILES.
-    void tiles(int64_t first, int64_t count, int64_t room) const {
+    // Tiles [first, first + count), count at most `room`, a multiple of TILES; of the outputs the panels [begin, end).
+    void tiles(int64_t first, int64_t count, int64_t room, int64_t begin, int64_t end) const {
         const int64_t panels = pieces(outputs, N), wide = pieces(width, 4), high = pieces(height, 4);
         const int64_t row_in = inputs, row_out = panels * N;
         const int64_t plane_in = room * row_in + N, plane_out = room * row_out + N;  // odd lines: no cache conflicts
@@ -137,9 +137,9 @@ struct Convolution {
             }
         }
         for (int64_t i = 0; i < 36; i++) {
-            const float* panel = u + i * inputs * row_out;
-            for (int64_t p = 0; p < panels;) {
-                const int64_t left = panels - p, n = left == 4 || left == 2 ? 2 : std::min<int64_t>(left, 3);
+            const float* panel = u + (i * row_out + begin * N) * inputs;
+            for (int64_t p = begin; p < end;) {
+                const int64_t left = end - p, n = left == 4 || left == 2 ? 2 : std::min<int64_t>(left, 3);
                 for (int64_t t = 0; t < count; t += TILES) {
                     const float* a = transformed + i * plane_in + t * row_in;
                     float* c = products + i * plane_out + t * row_out + p * N;
@@ -155,7 +155,7 @@ struct Convolution {
             const int64_t tile = first + t, left = tile % wide * 4, top = tile / wide % high * 4;
             const int64_t image = tile / (wide * high) * height, corner = (image + top) * width + left;
             const int64_t rows = std::min<int64_t>(4, height - top), columns = std::min<int64_t>(4, width - left);
-            for (int64_t c = 0; c < outputs; c += N) {
+            for (int64_t c = begin * N; c < std::min(end * N, outputs); c += N) {
                 const int64_t at = std::min(c, outputs - N), each = outputs / (step * step), sub_pixel = at / each;
                 const int64_t row = (image + top) * step + sub_pixel / step, column = left * step + sub_pixel % step;
                 float* to = y + (row * step * width + column) * pitch + at % each;
@@ -533,14 +533,18 @@ void winograd(const float* x, const float* u, const float* bias, const float* sl
               int64_t pitch, int64_t after, int64_t threads) {
     const Convolution work{x,     u,      bias,    slope, residual, y,         batch, height,
                            width, inputs, outputs, step,  pitch,    after != 0};
-    const int64_t tiles = batch * pieces(height, 4) * pieces(width, 4);
+    const int64_t tiles = batch * pieces(height, 4) * pieces(width, 4), panels = pieces(outputs, N);
     const int64_t cache = 180000 / (36 * (inputs + outputs)) / TILES * TILES;  // floats: most of a core's 1 MB
     const int64_t most = std::clamp<int64_t>(cache, 16, 48);
-    const int64_t runs = pieces(tiles, most * threads) * threads;  // as many for each thread
-    const int64_t room = pieces(pieces(tiles, runs), TILES) * TILES;
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int64_t first = 0; first < tiles; first += room)
-        work.tiles(first, std::min(room, tiles - first), room);
+    // of few tiles each thread takes all, and some of the outputs
+    const bool few = 2 * tiles <= TILES * threads && outputs % N == 0;
+    const int64_t parts = few ? std::min(threads, panels) : 1;
+    const int64_t runs = few ? pieces(tiles, most) : pieces(tiles, most * threads) * threads;  // as many for each thread
+    const int64_t room = pieces(pieces(tiles, runs), TILES) * TILES, each = pieces(panels, parts);
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(threads)
+    for (int64_t begin = 0; begin < panels; begin += each)
+        for (int64_t first = 0; first < tiles; first += room)
+            work.tiles(first, std::min(room, tiles - first), room, begin, std::min(begin + each, panels));
 }
 
 // Rows [from, to) of what a block sees, (batch,to-from,width/factor,outputs); rows outside are zeros.

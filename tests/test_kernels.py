@@ -47,6 +47,22 @@ def test_winograd_is_the_convolution(size: tuple[int, ...], residual: str) -> No
 
 
 @needs_kernels
+@pytest.mark.parametrize("size", [(1, 240, 240, 8, 9), (1, 37, 50, 8, 9), (1, 32, 64, 40, 60)])
+def test_threads_share_tiles_or_outputs_and_change_nothing(size: tuple[int, ...]) -> None:
+    batch, inputs, outputs, height, width = size
+    x, weight = noise(batch, inputs, height, width), noise(outputs, inputs, 3, 3, seed=1)
+    unit = kernels.Winograd(weight, noise(outputs, seed=2), noise(outputs, seed=3))
+    made, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 7):
+            torch.set_num_threads(threads)
+            made.append(unit(x))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, made[0]) for one in made)
+
+
+@needs_kernels
 @pytest.mark.parametrize("size", [(1, 32, 16, 13, 19), (2, 40, 32, 5, 4), (1, 512, 128, 3, 1)])
 def test_winograd_of_sub_pixels_is_the_transposed_convolution(size: tuple[int, ...]) -> None:
     batch, inputs, outputs, height, width = size
