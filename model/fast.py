@@ -3,32 +3,22 @@
 What is different: memory order (B,H,W,C); 3x3 convolutions by Winograd, with bias, activation, residual and the weight
 of a ResConv in one pass; warps and resizes only where the next block looks, straight from what the blocks said, at the
 size they said it; a block's input only a strip at a time. Everything else, and what no kernel knows, is the network's
-own forward. With weights in bfloat16 torch's convolutions are in that, and all between them as before: for CPUs with
-units for it.
+own forward.
 """
 
-from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import kernels
 from model.IFNet import SCALES, IFNet
-from model.IFNet_v4 import FEATURES_AFTER, Head, IFNet_v4
-from model.kernels import Estimate, Winograd
-from model.layers import LEAKY_SLOPE, IFBlock, Prediction, ResConv
-from model.refine import Pair, Unet
+from model.IFNet_v4 import FEATURES_AFTER, IFNet_v4
+from model.kernels import Estimate
+from model.layers import Prediction
+from model.packed import HALF, NHWC, PackedBlock, PackedEncoder, PackedPair, PackedUnet, winograd_pays
 from model.sharp import GATES
-from model.warp import resize_flow
-
-STRIP = 2**20  # floats of a block's input made at once: 4 MB stay in the cache
-WINOGRAD_VECTORS = 2  # of channels; with one, transforms cost more than they save: 16 channels on AVX-512, not on AVX2
-HALF = torch.bfloat16
-AMX = "amx_bf16"  # with it a convolution in bfloat16 is faster than Winograd in float32, with AVX512-BF16 it is not
-NHWC = torch.channels_last
 
 
 class Prepared(NamedTuple):
@@ -36,234 +26,6 @@ class Prepared(NamedTuple):
 
     side: Tensor  # (B,C,H,W): colour and features, as the kernels sample them
     levels: tuple[Tensor, ...]  # of Contextnet
-
-
-Strips = Callable[[tuple[int, int]], Tensor]
-
-
-def _slope(activation: nn.Module, like: Tensor) -> Tensor:
-    """(O), the slope of each output of a weight (O,...): float32 of a PReLU, the weight's dtype of a LeakyReLU."""
-    if isinstance(activation, nn.PReLU):
-        return activation.weight.detach().float().contiguous()
-    return like.new_full(like.shape[:1], LEAKY_SLOPE)
-
-
-def _activate(x: Tensor, slope: Tensor) -> Tensor:
-    """In place; but in bfloat16 a LeakyReLU by torch, and a PReLU, at which torch is slow, in float32."""
-    return F.leaky_relu_(x, LEAKY_SLOPE) if slope.dtype == HALF else kernels.activate(x.float(), slope)
-
-
-class _Conv:
-    """A convolution by torch, and its activation if it has one."""
-
-    def __init__(self, conv: nn.Module, activation: nn.Module | None, order: list[int] | None = None) -> None:
-        assert isinstance(conv, nn.Conv2d)
-        weight = conv.weight.detach()
-        self.weight = (weight if order is None else weight[:, order]).contiguous(memory_format=NHWC)
-        self.bias, self.stride = conv.bias, conv.stride[0]
-        self.slope = None if activation is None else _slope(activation, weight)
-
-    def __call__(self, x: Tensor, padding: tuple[int, int] = (1, 1)) -> Tensor:
-        x = F.conv2d(x.to(self.weight.dtype), self.weight, self.bias, self.stride, padding)
-        return x if self.slope is None else _activate(x.contiguous(memory_format=NHWC), self.slope)
-
-    def strips(self, source: Strips, height: int, width: int) -> Tensor:
-        """With stride 2, of an input of that size that `source` makes rows of, zeros outside, a strip at a time."""
-        step = 2 * max(1, STRIP // (2 * width * self.weight.shape[1]))
-        out: Tensor | None = None
-        for top in range(0, height, step):
-            bottom = min(top + step, height)
-            part = self(source((top - 1, bottom)), (0, 1))
-            if out is None:
-                if bottom == height:
-                    return part
-                out = kernels.empty(part, part.shape[1], height // 2, part.shape[3])
-            out[:, :, top // 2 : bottom // 2] = part
-        assert out is not None
-        return out
-
-
-class _Direct:
-    """The same as a Winograd, by torch: faster where channels are few, and in bfloat16."""
-
-    def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
-        self.weight, self.bias, self.slope = weight.contiguous(memory_format=NHWC), bias, slope
-
-    def __call__(self, x: Tensor, residual: Tensor | None = None, *, after: bool = False) -> Tensor:
-        y = F.conv2d(x.to(self.weight.dtype), self.weight, self.bias, 1, 1).contiguous(memory_format=NHWC)
-        if residual is not None and not after:
-            y += residual
-        y = _activate(y, self.slope)
-        return y + residual if residual is not None and after else y
-
-
-def _pays(dtype: torch.dtype) -> bool:
-    """Whether Winograd in float32 is faster than a convolution in that dtype."""
-    return dtype == torch.float32 or AMX not in kernels.cpu_flags()
-
-
-def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) -> Any:
-    """A 3x3 convolution of stride 1 with its activation; `beta` (O) weighs what comes before the residual."""
-    assert isinstance(conv, nn.Conv2d)
-    assert conv.bias is not None
-    weight, bias = conv.weight.detach(), conv.bias.detach()
-    if beta is not None:
-        weight, bias = weight * beta.view(-1, 1, 1, 1), bias * beta
-    winograd = min(weight.shape[:2]) >= WINOGRAD_VECTORS * kernels.lanes() and _pays(weight.dtype)
-    return (Winograd if winograd else _Direct)(weight, bias, _slope(activation, weight))
-
-
-def _of_sub_pixels(weight: Tensor) -> Tensor:
-    """A transposed convolution of stride 2, (C,O,4,4), as one of 3x3 that makes the four sub-pixels of every pixel,
-    (2,2,O,C,3,3)."""
-    weight = weight.transpose(0, 1)
-    kernel = weight.new_zeros(2, 2, *weight.shape[:2], 3, 3)
-    taps = (((1, 1), (0, 3)), ((1, 2), (2, 0)))  # of each sub-pixel: place in the 3x3 kernel, in the 4x4 one
-    for dy in (0, 1):
-        for dx in (0, 1):
-            for y, j in taps[dy]:
-                for x, i in taps[dx]:
-                    kernel[dy, dx, :, :, y, x] = weight[:, :, j, i]
-    return kernel
-
-
-class _Transposed:
-    """A transposed convolution of stride 2 by torch."""
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight, self.bias = weight.contiguous(memory_format=NHWC), bias
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.conv_transpose2d(x.to(self.weight.dtype), self.weight, self.bias, 2, 1).float()
-
-
-class _Tail:
-    """The transposed convolution at a block's end: by Winograd, or by torch where channels are few, and in bfloat16.
-
-    What it makes, (B,packed**2*outputs,h,w), is not shuffled: sub-pixels, row by row, come before the channels.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, outputs: int, *, shuffle: bool) -> None:
-        """weight (C,O,4,4); `outputs`: how many channels of what it says, shuffled if it is, are used."""
-        inner = 2 if shuffle else 1  # sub-pixels along an axis that a shuffle makes of its outputs
-        used = torch.arange(weight.shape[1]).view(-1, inner, inner)[:outputs].permute(1, 2, 0).flatten()
-        weight, bias = weight[:, used], bias[used]
-        self.packed = inner
-        self.convolution: Winograd | _Transposed = _Transposed(weight, bias)
-        if weight.shape[0] >= WINOGRAD_VECTORS * kernels.lanes() and weight.dtype == torch.float32:
-            self.packed = 2 * inner
-            shape = 2, 2, inner, inner, outputs
-            kernel = _of_sub_pixels(weight).unflatten(2, shape[2:]).transpose(1, 2).flatten(0, 4)
-            bias = bias.view(1, 1, *shape[2:]).expand(shape).transpose(1, 2).flatten()
-            self.convolution = Winograd(kernel, bias, torch.ones_like(bias))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.convolution(x)
-
-
-class _Block:
-    """An IFBlock whose input comes in the order of Estimate.inputs."""
-
-    def __init__(self, block: IFBlock, order: list[int], outputs: int) -> None:
-        first: Any = block.conv0[0]
-        second: Any = block.conv0[1]
-        self.first, self.second = _Conv(first[0], first[1], order), _Conv(second[0], second[1])
-        units: list[Any] = list(block.convblock)
-        self.residual = isinstance(units[0], ResConv)
-        if self.residual:
-            self.units = [_unit(unit.conv, unit.relu, unit.beta.detach().flatten()) for unit in units]
-        else:
-            self.units = [_unit(conv, activation) for conv, activation in units]
-        self.skip = block.skip
-        self.shuffle = isinstance(block.lastconv, nn.Sequential)
-        tail: Any = block.lastconv[0] if isinstance(block.lastconv, nn.Sequential) else block.lastconv
-        self.tail = _Tail(tail.weight.detach(), tail.bias.detach(), outputs, shuffle=self.shuffle)
-
-    def __call__(self, source: Strips, height: int, width: int) -> Tensor:
-        """-> what its tail makes."""
-        x = before = self.second(self.first.strips(source, height, width))
-        for unit in self.units[:-1]:
-            x = unit(x, x if self.residual else None)
-        skipped = before if self.skip else None
-        x = self.units[-1](x, x if self.residual else skipped, after=not self.residual)
-        return self.tail(x)
-
-
-class _Pair:
-    """refine.Pair."""
-
-    def __init__(self, pair: Pair, order: list[int] | None = None) -> None:
-        (conv1, act1), (conv2, act2) = pair.conv1, pair.conv2
-        self.first, self.second = _Conv(conv1, act1, order), _unit(conv2, act2)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x))
-
-
-class _Encoder:
-    """A Head."""
-
-    def __init__(self, head: Head) -> None:
-        first, *middle, last = head.children()
-        leaky = nn.LeakyReLU(LEAKY_SLOPE)
-        self.first = _Conv(first, leaky if head.leaky else None)
-        self.middle = [_unit(conv, leaky) for conv in middle]
-        assert isinstance(last, nn.ConvTranspose2d)
-        assert last.bias is not None
-        self.weight = _of_sub_pixels(last.weight.detach()).flatten(0, 2).contiguous(memory_format=NHWC)
-        self.bias = last.bias.detach().repeat(4)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        x = self.first(image.contiguous(memory_format=NHWC))
-        for unit in self.middle:
-            x = unit(x)
-        return F.conv2d(x.to(self.weight.dtype), self.weight, self.bias, 1, 1).float().contiguous(memory_format=NHWC)
-
-
-class _Unet:
-    """refine.Unet, its first input in the order of Estimate.inputs.
-
-    What a level hands down and up shares one tensor with what joins it, so that nothing has to be put together: first
-    the level's own channels, then the warped context of both frames, and on the way up, in their place, what comes.
-    """
-
-    def __init__(self, unet: Unet) -> None:
-        first = [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 12, 13, 14, 15, 16]
-        self.down = [_Pair(unet.down0, first), _Pair(unet.down1), _Pair(unet.down2), _Pair(unet.down3)]
-        self.up = []
-        ups: list[Any] = [unet.up0, unet.up1, unet.up2, unet.up3]
-        for i, (layer, activation) in enumerate(ups):
-            weight = layer.weight.detach()
-            if i:  # upstream: what comes from below, then the level's own; here: the other way round
-                weight = weight.roll(weight.shape[0] // 2, 0)
-            bias, slope = layer.bias.detach().repeat(4), _slope(activation, layer.bias).repeat(4)
-            self.up.append(Winograd(_of_sub_pixels(weight).flatten(0, 2), bias, slope, step=2))
-        self.last = _Conv(unet.conv, None)
-
-    def __call__(self, source: Strips, flow: Tensor, levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Context levels of both frames, not warped, and the flow (B,4,H,W) px -> the residual in 0..1 around 0.5."""
-        joined: list[Tensor] = []
-        x = self.down[0].first.strips(source, *flow.shape[2:])
-        for i, pair in enumerate(self.down):
-            if i:
-                x = pair.first(joined[-1])
-            own, height, width = x.shape[1:]
-            context = levels[i][0].shape[1]
-            level = kernels.empty(flow, own + 2 * context, height, width)
-            pair.second(x, out=level[:, :own])
-            flow = resize_flow(flow, 0.5)
-            kernels.warp(levels[i][0], flow[:, :2], level[:, own : own + context])
-            kernels.warp(levels[i][1], flow[:, 2:4], level[:, own + context :])
-            joined.append(level)
-        x = joined.pop()
-        for up in self.up:
-            if joined:
-                level = joined.pop()
-                up(x, out=level[:, up.outputs // 4 :])
-                x = level
-            else:
-                x = up(x)
-        return torch.sigmoid(self.last(x).float())
 
 
 def _order(channels: int, features: int, *, timed: bool, again: bool) -> list[int]:
@@ -305,14 +67,14 @@ class Fast:
             channels = block.conv0[0][0].in_channels
             order = _order(channels, self.features, timed=self.timed, again=self.again and i > 0)
             outputs = FEATURES_AFTER + (self.carried if i + 1 < len(self.scales) else GATES * self.sharp)
-            self.blocks.append(_Block(block, order, outputs))
+            self.blocks.append(PackedBlock(block, order, outputs))
         encode: Any = self.net.encode if self.features else None
-        self.encoder = None if encode is None else _Encoder(encode)
+        self.encoder = None if encode is None else PackedEncoder(encode)
         self.stages, self.unet = [], None
         if isinstance(self.net, IFNet):
             context = self.net.contextnet
-            self.stages = [_Pair(stage) for stage in (context.conv1, context.conv2, context.conv3, context.conv4)]
-            self.unet = _Unet(self.net.unet)
+            self.stages = [PackedPair(stage) for stage in (context.conv1, context.conv2, context.conv3, context.conv4)]
+            self.unet = PackedUnet(self.net.unet)
 
     def frame_features(self, image: Tensor) -> Prepared:
         """image (B,3,H,W) -> all that does not depend on the other frame."""
@@ -388,7 +150,7 @@ def _known(net: nn.Module, dtype: torch.dtype) -> bool:
     if dtype not in (torch.float32, HALF):
         return False
     if isinstance(net, IFNet):
-        return net.contextnet.first_factor == 0.5 and _pays(dtype)
+        return net.contextnet.first_factor == 0.5 and winograd_pays(dtype)
     if not isinstance(net, IFNet_v4) or net.config.auto_scale or net.config.groups > 1:
         return False
     return net.config.encoder_channels <= 29

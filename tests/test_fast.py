@@ -12,8 +12,8 @@ from fixtures import ALL, SMALL, Fixture, fixture_paths, read_fixture
 from torch import Tensor
 
 from benchmark.baseline import load_baseline
-from model import RIFE, fast, kernels, memory
-from model.fast import Fast
+from model import RIFE, kernels, memory, packed
+from model.fast import Fast, accelerate
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4, IFNetConfig
 from model.image import Padder, to_tensor
@@ -117,7 +117,7 @@ def test_real_frames_are_the_baselines(clip: str, limit: float) -> None:
 @pytest.mark.parametrize(("name", "amx"), [("v4_25", False), ("v4_25", True), ("rife_m", False)])
 def test_bfloat16_is_near_float32(name: str, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions alone are in bfloat16; its own forward in that precision is as near."""
-    monkeypatch.setattr(kernels, "cpu_flags", lambda: (fast.AMX,) * amx)
+    monkeypatch.setattr(kernels, "cpu_flags", lambda: (packed.AMX,) * amx)
     net = load(read_fixture(SMALL / f"{name}.json")).net
     img0, img1 = pictures(128, 256)
     true = RIFE(net, name="float32").inference(img0, img1, timestep=0.3)
@@ -136,7 +136,7 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("rife_m", "v4_25"):
         model = load(read_fixture(SMALL / f"{name}.json"))
         whole = model.inference(img0, img1, timestep=0.3)
-        monkeypatch.setattr(fast, "STRIP", 1)
+        monkeypatch.setattr(packed, "STRIP", 1)
         strips = model.inference(img0, img1, timestep=0.3)
         monkeypatch.undo()
         torch.testing.assert_close(strips, whole, rtol=0, atol=2e-5)
@@ -175,17 +175,17 @@ def test_weights_that_change_are_noticed() -> None:
 
 def test_where_the_kernels_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
     config = IFNetConfig((32, 16), (2, 1), encoder="H3", encoder_width=8, encoder_channels=4)
-    assert isinstance(fast.accelerate(IFNet_v4(config)), Fast)
+    assert isinstance(accelerate(IFNet_v4(config)), Fast)
     half, two_r = IFNet_v4(config).half(), IFNet(half_stride=True)
-    assert fast.accelerate(half) is half
-    assert fast.accelerate(two_r) is two_r
-    monkeypatch.setattr(kernels, "cpu_flags", lambda: (fast.AMX,))
+    assert accelerate(half) is half
+    assert accelerate(two_r) is two_r
+    monkeypatch.setattr(kernels, "cpu_flags", lambda: (packed.AMX,))
     for dtype in (torch.float32, torch.bfloat16):
-        assert isinstance(fast.accelerate(IFNet_v4(replace(config, act="prelu")).to(dtype)), Fast)
-        assert isinstance(fast.accelerate(IFNet().to(dtype)), Fast) == (dtype == torch.float32)
+        assert isinstance(accelerate(IFNet_v4(replace(config, act="prelu")).to(dtype)), Fast)
+        assert isinstance(accelerate(IFNet().to(dtype)), Fast) == (dtype == torch.float32)
     monkeypatch.setattr(kernels, "available", lambda: False)
     net = IFNet_v4(config)
-    assert fast.accelerate(net) is net
+    assert accelerate(net) is net
 
 
 @pytest.mark.parametrize(("name", "mapped"), [("rife", False), ("v4_25", False), ("v4_25", True)])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model import kernels
-from model.fast import _of_sub_pixels, _Tail
+from model.packed import Tail, of_sub_pixels
 from model.warp import warp
 
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="no compiler here, or a CPU the kernels are not for")
@@ -69,7 +69,7 @@ def test_winograd_of_sub_pixels_is_the_transposed_convolution(size: tuple[int, .
     x, weight = noise(batch, inputs, height, width), noise(inputs, outputs, 4, 4, seed=1) / (4 * inputs) ** 0.5
     bias, slope = noise(outputs, seed=2), noise(outputs, seed=3)
     exact = F.prelu(F.conv_transpose2d(x.double(), weight.double(), bias.double(), 2, 1), slope.double())
-    unit = kernels.Winograd(_of_sub_pixels(weight).flatten(0, 2), bias.repeat(4), slope.repeat(4), step=2)
+    unit = kernels.Winograd(of_sub_pixels(weight).flatten(0, 2), bias.repeat(4), slope.repeat(4), step=2)
     made = unit(x)
     torch.testing.assert_close(made.double(), exact, rtol=0, atol=3e-5)
     wider = kernels.empty(torch.empty(batch), outputs + 5, 2 * height, 2 * width).fill_(7)
@@ -87,7 +87,7 @@ def test_a_tail_is_shuffled_by_who_reads_it(shuffle: bool, outputs: int, used: i
     x, weight = noise(2, inputs, 6, 7), noise(inputs, outputs * inner**2, 4, 4, seed=1) / (4 * inputs) ** 0.5
     bias = noise(outputs * inner**2, seed=2)
     exact = F.pixel_shuffle(F.conv_transpose2d(x.double(), weight.double(), bias.double(), 2, 1), inner)[:, :used]
-    tail = _Tail(weight, bias, used, shuffle=shuffle)
+    tail = Tail(weight, bias, used, shuffle=shuffle)
     made = tail(x)
     size = made.shape[2:]
     pixels = made.permute(0, 2, 3, 1).reshape(2, *size, tail.packed, tail.packed, used)
