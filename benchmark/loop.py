@@ -5,8 +5,8 @@ python3 benchmark/loop.py --video video.mp4 --frames 48 --model DIR --device cud
 
 Two measurements. The loop as inference_video.py runs it, encoder included: frames a second, and the share of the time
 that the network's thread waits for a decoded frame or for room in front of the encoder (wall clock). And each step
-around the network alone, as a share of the network's time for a frame: processor time on a CPU, wall clock elsewhere.
-The last line is JSON.
+alone, decoder and encoder (H.264, as by default) among them, a frame, as a share of the network's time: processor time
+on a CPU, wall clock elsewhere. The last line is JSON.
 """
 
 import argparse
@@ -40,6 +40,7 @@ from video.writer import VideoWriter
 
 T = TypeVar("T")
 SECONDS = 1.0  # that each step is repeated
+DECODING, ENCODING = "decoding", "encoding"
 AROUND = ("to RGB", "to the device", "padding", "thumbnail", "comparison", "to 8 bits")
 
 
@@ -85,6 +86,21 @@ def milliseconds(device: torch.device, step: Callable[[], T]) -> tuple[float, T]
     return 1000 * (clock(device) - start) / runs, result
 
 
+def measure_ends(source: Source, frames: int, device: torch.device) -> dict[str, float]:
+    """Milliseconds a frame of decoding the first frames, and of encoding them as they were decoded."""
+    start = clock(device)
+    decoded = list(islice(source, frames))
+    middle = clock(device)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        VideoWriter(Path(folder) / "out.mp4", source, source.rate, 1 / source.rate, tracks=False) as writer,
+    ):
+        for frame in decoded:
+            writer.write(frame)
+    times = {DECODING: middle - start, ENCODING: clock(device) - middle}
+    return {name: 1000 * seconds / len(decoded) for name, seconds in times.items()}
+
+
 @torch.no_grad()
 def measure_steps(source: Source, model: RIFE, scale: float) -> dict[str, float]:
     """Milliseconds of every step between a decoded frame and a picture for the encoder; "network" among them."""
@@ -114,14 +130,14 @@ def run(args: argparse.Namespace) -> None:
     dtype = torch.float16 if args.fp16 else torch.float32
     model = load_model(args.model, arch=args.arch, device=pick_device(args.device), dtype=dtype)
     source = open_frames(args.video)
-    steps = measure_steps(source, model, args.scale)
+    steps = measure_steps(source, model, args.scale) | measure_ends(source, args.frames, model.device)
     around = sum(steps[name] for name in AROUND) / steps["network"]
     loop = measure_loop(source, model, args.frames, args.scale)
     width, height = source.size
     setting = f"{width}x{height}, flow at scale {args.scale:g}, {torch.get_num_threads()} threads"
     print(f"{model}\n{args.video.name}, {setting}\n")
     for name, value in steps.items():
-        mark = "" if name in (*AROUND, "network") else "  on the encoder's thread"
+        mark = "" if name in (*AROUND, "network") else f"  on the {'de' if name == DECODING else 'en'}coder's thread"
         print(f"{name:24} {value:9.2f} ms {value / steps['network']:8.2%}{mark}")
     print(f"{'gate, conversion, padding':24} {around:20.2%}")
     print(

@@ -27,6 +27,13 @@ def test_table_and_json(
     lines = capsys.readouterr().out.splitlines()
     report = json.loads(lines[-1])
     steps, waits = report["steps_ms"], report["loop"]
+    assert min(steps.values()) > 0
+    assert [name for name in steps if name not in loop.AROUND] == [
+        "network",
+        "to the encoder's format",
+        "decoding",
+        "encoding",
+    ]
     assert report["around_share"] == pytest.approx(sum(steps[name] for name in loop.AROUND) / steps["network"])
     assert waits["idle"] == pytest.approx(waits["waits_for_frames"] + waits["waits_for_encoder"])
     assert 0 <= waits["idle"] <= 1
