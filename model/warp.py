@@ -18,7 +18,7 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1
     h, w = flow.shape[2:]
     if mode == "bilinear" and factor == 1 and _trains(image, flow) and min(h, w) > 1 and kernels.available():
         return kernels.warp_planes(image, flow)
-    # -1 and 1 are the centres of the first and the last pixel
+    # -1 and 1 are the centres of the first and the last pixel; rounded as upstream rounds them, which frames follow
     xs, ys = (torch.linspace(-1, 1, size, device=flow.device) for size in (w, h))
     half_w, half_h = (max(size - 1, 1) / 2 for size in (w, h))
     if factor > 1:
