@@ -172,7 +172,8 @@ class Training:
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for i in range(self.rank, min(count, len(data)), self.world):
             one = on_device({key: value[None] for key, value in data[(0, i)].items()}, self.device)
-            padder = Padder(one["gt"].shape[2], one["gt"].shape[3], self.average.pad_multiple)
+            size = one["gt"].shape[2:]
+            padder = Padder(size[0], size[1], self.average.pad_multiple, self.average.pad_mode)
             out = self.average(padder.pad(one["img0"]), padder.pad(one["img1"]), one["timestep"])
             image = padder.unpad(out.image.clamp(0, 1))
             sums += torch.stack((psnr(image, one["gt"])[0].clamp(max=BEST_PSNR), sums.new_ones(())))

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from model.errors import UserError
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
-from model.image import Padder
 from model.layers import timestep_plane
 from model.wrapper import RIFE
 
@@ -222,13 +221,13 @@ def _filtered(image: Tensor, kernel: Tensor, *, turned: bool) -> Tensor:
 class Baseline:
     """Upstream's way from two images and a timestep to the image between them."""
 
-    def __init__(self, net: nn.Module, pad_multiple: int, device: torch.device) -> None:
-        self.net, self.pad_multiple, self.device = net, pad_multiple, device
+    def __init__(self, net: nn.Module, model: RIFE) -> None:
+        self.net, self.padder, self.device = net, model.padder, model.device
 
     @torch.no_grad()
     def inference(self, img0: Tensor, img1: Tensor, timestep: float = 0.5, scale: float = 1.0) -> Tensor:
         """(B,3,H,W) in 0..1 each -> (B,3,H,W) float32, as RIFE.inference."""
-        padder = Padder(img0.shape[2], img0.shape[3], max(self.pad_multiple, int(self.pad_multiple / scale)))
+        padder = self.padder(img0.shape[2], img0.shape[3], scale)
         img0, img1 = padder.pad(img0.to(self.device)), padder.pad(img1.to(self.device))
         out: Tensor = self.net(img0, img1, timestep_plane(timestep, img0), scale)
         return padder.unpad(out)
@@ -245,7 +244,7 @@ def load_baseline(model: RIFE) -> Baseline:
     wanted = net.state_dict()
     weights: Mapping[str, Tensor] = model.net.state_dict()
     net.load_state_dict({key: weights[key].float().clone() for key in wanted}, assign=True)
-    return Baseline(net.eval(), model.net.pad_multiple, model.device)
+    return Baseline(net.eval(), model)
 
 
 def _plain_net(net: nn.Module) -> nn.Module | None:

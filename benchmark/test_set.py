@@ -37,7 +37,7 @@ class Sample:
 class Padding:
     """How a script pads before the network: to `at_least`, then to a multiple; right and bottom unless centred.
 
-    The network pads on with zeros where it needs more, as it does everywhere else.
+    The network pads on where it needs more, as it does everywhere else: with zeros, our own weights by the edge.
     """
 
     multiple: int = 1

@@ -50,6 +50,8 @@ class IFNet(nn.Module):
         """Height and width must be multiples of this (32: Unet's five halvings)."""
         return 32
 
+    pad_mode = "constant"  # what is beyond the edge up to those: upstream's zeros
+
     def frame_features(self, image: Tensor) -> Levels:
         """(B,3,H,W) -> the context levels of one frame, to be reused by every pair and timestep it takes part in."""
         return self.contextnet.features(image)

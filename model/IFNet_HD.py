@@ -31,6 +31,7 @@ class _Fused(nn.Module):
 
     arbitrary_time = False
     pad_multiple = 32  # five halvings in context and fusion
+    pad_mode = "constant"
     flow_channels: int  # of the flow that fusion sees: 2 if it is symmetric, else 4
     contextnet: ContextnetHD
     unet: FusionNet
@@ -198,6 +199,7 @@ class IFNet_HDv3(nn.Module):
 
     arbitrary_time = False
     pad_multiple = 32  # 16 would do; upstream pads to 32, and padding shows in the result
+    pad_mode = "constant"
 
     def __init__(self) -> None:
         super().__init__()

@@ -189,6 +189,13 @@ class IFNet_v4(nn.Module):
         """Height and width must be multiples of this at scale 1."""
         return self.config.pad_multiple
 
+    @property
+    def pad_mode(self) -> str:
+        """What is beyond the edge up to those, for torch.nn.functional.pad: upstream's zeros, for our own weights the
+        edge repeated. What moves in from there is made of it: a dark rim in every other frame if it is zeros.
+        """
+        return "replicate" if self.config.sharp else "constant"
+
     def frame_features(self, image: Tensor) -> Tensor | None:
         """(B,3,H,W) -> (B,E,H,W), to be reused by every pair and timestep the frame takes part in; None if E is 0."""
         return self.encode(image) if self.config.encoder else None

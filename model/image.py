@@ -123,10 +123,23 @@ class Padder:
         mode = mode or self.mode
         if not any(self.padding):
             return image
-        if mode == "constant" and image.is_contiguous(memory_format=torch.channels_last):  # F.pad is slow at these
+        if not image.is_contiguous(memory_format=torch.channels_last):
+            return F.pad(image, self.padding, mode)
+        # F.pad is slow at these
+        if mode == "constant":
             return F.pad(image.permute(0, 2, 3, 1), (0, 0, *self.padding)).permute(0, 3, 1, 2)
-        return F.pad(image, self.padding, mode)
+        left, right, top, bottom = self.padding
+        return _extend(_extend(image.permute(0, 2, 3, 1), 2, left, right), 1, top, bottom).permute(0, 3, 1, 2)
 
     def unpad(self, image: Tensor) -> Tensor:
         """(B,C,H',W') -> (B,C,H,W)"""
         return image[..., self.window[0], self.window[1]]
+
+
+def _extend(x: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """Its first and last slices along an axis repeated that often."""
+    if not before + after:
+        return x
+    parts = ((0, before), (x.shape[axis] - 1, after))
+    first, last = (x.narrow(axis, at, 1).repeat_interleave(n, axis) for at, n in parts)
+    return torch.cat((first, x, last), axis)

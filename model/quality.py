@@ -3,11 +3,11 @@
 PSNR on Middlebury OTHER and on 76 triplets of UCF101, ms of processors at 640x480, by the default weights on two cores
 with AVX512-BF16 (AMD, Zen 4):
 
-    scale 1       35.341   34.603    158    balanced
-    bf16          35.337   34.603    141    fast, where a CPU multiplies bfloat16 (with AMX: seven tenths of the time)
-    scale 0.5     34.288   34.345     94    no preset: 0.7 dB for two fifths of the time
-    tta           35.449   34.622    328    best: 0.1 dB more for twice the time
-    scale 2       34.914   34.611   1045    no preset: no better, in six to seven times the time
+    scale 1       35.395   34.603    158    balanced
+    bf16          35.390   34.603    137    fast, where a CPU multiplies bfloat16 (with AMX: seven tenths of the time)
+    scale 0.5     34.394   34.345     90    no preset: 0.6 dB for two fifths of the time
+    tta           35.497   34.622    312    best: 0.1 dB more for twice the time
+    scale 2       34.931   34.611   1026    no preset: no better, in six to seven times the time
 
 The flow scale is a matter of size and motion, not of haste: --scale auto.
 """

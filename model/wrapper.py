@@ -45,7 +45,7 @@ class RIFE:
     """
 
     def __init__(self, net: nn.Module, *, name: str, source: str = "memory", fast: Any = None) -> None:
-        self.net: Any = net  # arbitrary_time, pad_multiple, frame_features(image) and forward, see IFNet.py
+        self.net: Any = net  # arbitrary_time, pad_multiple, pad_mode, frame_features(image) and forward, see IFNet.py
         self.fast = fast or accelerate(net)  # what is called: the network, or the same by kernels or another engine
         self.name = name
         self.source = source
@@ -69,6 +69,10 @@ class RIFE:
         """What height and width are padded to multiples of."""
         return max(self.net.pad_multiple, int(self.net.pad_multiple / scale))
 
+    def padder(self, height: int, width: int, scale: float = 1.0) -> Padder:
+        """For images of that size, as the network wants them padded."""
+        return Padder(height, width, self.multiple(scale), self.net.pad_mode)
+
     @torch.no_grad()
     def prepare(self, image: Tensor, *, scale: float = 1.0) -> PreparedFrame:
         """(B,C,H,W) in 0..1, C of at least 3 -> the frame padded on the device, with its features."""
@@ -76,8 +80,7 @@ class RIFE:
             raise ValueError(f"scale {scale} is not one of {', '.join(f'{s:g}' for s in SCALES)}")
         if image.dim() != 4 or image.shape[1] < 3:
             raise ValueError(f"an image has shape (B,C,H,W) with 3 channels or more, got {tuple(image.shape)}")
-        multiple = self.multiple(scale)
-        padder = Padder(image.shape[2], image.shape[3], multiple)
+        padder = self.padder(image.shape[2], image.shape[3], scale)
         image = image.to(self.device, torch.float32)
         rgb = padder.pad(image[:, :3])
         # No network sees these, so nothing asks for upstream's zeros, which would make an opaque edge transparent.

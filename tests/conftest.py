@@ -35,6 +35,7 @@ class Shift(nn.Module):
     """A network whose answer is known: everything moves by `motion` pixels to the right from img0 to img1."""
 
     pad_multiple = 8
+    pad_mode = "constant"
 
     def __init__(self, motion: float = 0, *, arbitrary_time: bool = True) -> None:
         super().__init__()

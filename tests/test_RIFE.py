@@ -1,5 +1,6 @@
 """The wrapper around every network, and upstream's Model interface."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -226,6 +227,20 @@ def test_half_precision_holds_at_the_width_of_4k() -> None:
     for part in (slice(0, 1024), slice(-1024, None)):
         assert psnr(full[..., part], whole[..., 8:-8][..., part]) > 50
         assert psnr(half[..., part], full[..., part]) > 50
+
+
+def test_nothing_dark_comes_in_from_beyond_the_edge() -> None:
+    """The default weights see the edge repeated beyond it, published ones zeros, as upstream shows them."""
+    bright = 0.4 + 0.6 * torch.nn.functional.interpolate(noise(1, 3, 10, 14), size=(108, 158), mode="bilinear")
+    img0, between, img1 = (bright[..., i : i + 100, i : i + 150] for i in (0, 4, 8))
+    ours, as_upstream = load_model(), load_model()
+    as_upstream.net.config = replace(as_upstream.net.config, sharp=False)
+    assert (ours.net.pad_mode, as_upstream.net.pad_mode) == ("replicate", "constant")
+    for edge in ((..., -1, slice(None)), (..., slice(None), -1)):
+        darker, upstreams = (
+            (between - model.inference(img0, img1))[edge].mean().item() for model in (ours, as_upstream)
+        )
+        assert abs(darker) < 0.005 < 0.02 < upstreams
 
 
 def test_what_was_loaded_is_said(tiny_weights: Path) -> None:

@@ -50,10 +50,13 @@ def test_padding_is_undone(centred: bool, padding: tuple[int, ...], corner: tupl
     assert torch.equal(padder.unpad(padded), image)
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_pixels_in_memory_order_are_padded_as_they_lie(centred: bool) -> None:
-    image = torch.rand(2, 3, 10, 13)
-    padder = Padder(10, 13, 16, centred=centred)
+@pytest.mark.parametrize("mode", ["constant", "replicate"])
+@pytest.mark.parametrize(
+    ("size", "centred"), [((10, 13), False), ((10, 13), True), ((10, 16), False), ((16, 13), False)]
+)
+def test_pixels_in_memory_order_are_padded_as_they_lie(size: tuple[int, int], centred: bool, mode: str) -> None:
+    image = torch.rand(2, 3, *size)
+    padder = Padder(*size, 16, mode, centred=centred)
     made = padder.pad(image.contiguous(memory_format=torch.channels_last))
     assert torch.equal(made, padder.pad(image))
     assert made.is_contiguous(memory_format=torch.channels_last)

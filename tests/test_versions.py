@@ -231,7 +231,7 @@ def test_command_line_says_what_a_file_is(tmp_path: Path) -> None:
     assert lines["parameters"] == "0.04 M"
     assert lines["blocks"] == "5: 8, 8, 4, 4, 4 channels wide"
     assert lines["timestep"] == "any between 0 and 1"
-    assert lines["padding"] == "to multiples of 64 (divided by the scale if that is below 1)"
+    assert lines["padding"] == "to multiples of 64 (divided by the scale if that is below 1), zeros"
     assert " MB at 1920x1080 in float32, computed; libraries take more" in lines["memory"]
     assert done.stderr == "" or (not kernels.available() and "kernels.cpp was not built" in done.stderr)
 
