@@ -35,7 +35,7 @@ from dataset import BatchSampler, Mixture, Samples, Scenes, Source, Vimeo, open_
 from model.checkpoint import DDP_PREFIX, find_weights, read_weights
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
-from model.image import Padder
+from model.image import padder_for
 from model.loading import fill
 from model.memory import keep_freed_memory
 from model.metrics import psnr
@@ -172,8 +172,7 @@ class Training:
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for i in range(self.rank, min(count, len(data)), self.world):
             one = on_device({key: value[None] for key, value in data[(0, i)].items()}, self.device)
-            size = one["gt"].shape[2:]
-            padder = Padder(size[0], size[1], self.average.pad_multiple, self.average.pad_mode)
+            padder = padder_for(self.average, *one["gt"].shape[2:])
             out = self.average(padder.pad(one["img0"]), padder.pad(one["img1"]), one["timestep"])
             image = padder.unpad(out.image.clamp(0, 1))
             sums += torch.stack((psnr(image, one["gt"])[0].clamp(max=BEST_PSNR), sums.new_ones(())))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from model.errors import UserError
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
+from model.image import padder_for
 from model.layers import timestep_plane
 from model.wrapper import RIFE
 
@@ -222,13 +223,13 @@ class Baseline:
     """Upstream's way from two images and a timestep to the image between them."""
 
     def __init__(self, net: nn.Module, model: RIFE) -> None:
-        self.net, self.padder, self.device = net, model.padder, model.device
+        self.net, self.model = net, model
 
     @torch.no_grad()
     def inference(self, img0: Tensor, img1: Tensor, timestep: float = 0.5, scale: float = 1.0) -> Tensor:
         """(B,3,H,W) in 0..1 each -> (B,3,H,W) float32, as RIFE.inference."""
-        padder = self.padder(img0.shape[2], img0.shape[3], scale)
-        img0, img1 = padder.pad(img0.to(self.device)), padder.pad(img1.to(self.device))
+        padder = padder_for(self.model.net, img0.shape[2], img0.shape[3], scale)
+        img0, img1 = (padder.pad(image.to(self.model.device)) for image in (img0, img1))
         out: Tensor = self.net(img0, img1, timestep_plane(timestep, img0), scale)
         return padder.unpad(out)
 

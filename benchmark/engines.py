@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model import RIFE, UserError
+from model.image import padder_for
 
 TOLERANCE = 1e-4  # of a picture in 0..1, between an engine and ours
 
@@ -36,7 +37,7 @@ def openvino_inference(model: RIFE, height: int, width: int, scale: float) -> Ca
         raise UserError("the setting openvino needs OpenVINO: python3 -m pip install openvino packaging") from e
     if model.device.type != "cpu":
         raise UserError(f"the setting openvino runs on the processor: give --device cpu, not {model.device}")
-    padder = model.padder(height, width, scale)
+    padder = padder_for(model.net, height, width, scale)
     example = tuple(padder.pad(torch.zeros(1, 3, height, width)) for _ in range(2))  # one tensor twice is one input
     try:
         with warnings.catch_warnings():

@@ -14,7 +14,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -40,7 +41,7 @@ from video.writer import VideoWriter
 
 T = TypeVar("T")
 SECONDS = 1.0  # that each step is repeated
-DECODING, ENCODING = "decoding", "encoding"
+BESIDE = {"to the encoder's format": "encoder", "decoding": "decoder", "encoding": "encoder"}  # on whose thread
 AROUND = ("to RGB", "to the device", "padding", "thumbnail", "comparison", "to 8 bits")
 
 
@@ -56,15 +57,22 @@ def measure_loop(source: Source, model: RIFE, frames: int, scale: float) -> dict
             yield frame
             blocked += time.perf_counter() - start
 
-    with tempfile.TemporaryDirectory() as folder:
-        rate = source.rate * 2
-        start = time.perf_counter()
-        with VideoWriter(Path(folder) / "out.mp4", source, rate, 1 / rate, tracks=False) as writer:
-            for frame in prefetch(made()):
-                writer.write(frame)
-        seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    written = encode(prefetch(made()), source, source.rate * 2)
+    seconds = time.perf_counter() - start
     waits = {"waits_for_frames": report.waited / seconds, "waits_for_encoder": blocked / seconds}
-    return {"frames_per_second": writer.frames / seconds, **waits, "idle": sum(waits.values())}
+    return {"frames_per_second": written / seconds, **waits, "idle": sum(waits.values())}
+
+
+def encode(frames: Iterable[Frame], source: Source, rate: Fraction) -> int:
+    """Writes them to an H.264 file that is not kept; how many there were."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        VideoWriter(Path(folder) / "out.mp4", source, rate, 1 / rate, tracks=False) as writer,
+    ):
+        for frame in frames:
+            writer.write(frame)
+    return writer.frames
 
 
 def clock(device: torch.device) -> float:
@@ -91,13 +99,8 @@ def measure_ends(source: Source, frames: int, device: torch.device) -> dict[str,
     start = clock(device)
     decoded = list(islice(source, frames))
     middle = clock(device)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        VideoWriter(Path(folder) / "out.mp4", source, source.rate, 1 / source.rate, tracks=False) as writer,
-    ):
-        for frame in decoded:
-            writer.write(frame)
-    times = {DECODING: middle - start, ENCODING: clock(device) - middle}
+    encode(decoded, source, source.rate)
+    times = {"decoding": middle - start, "encoding": clock(device) - middle}
     return {name: 1000 * seconds / len(decoded) for name, seconds in times.items()}
 
 
@@ -137,7 +140,7 @@ def run(args: argparse.Namespace) -> None:
     setting = f"{width}x{height}, flow at scale {args.scale:g}, {torch.get_num_threads()} threads"
     print(f"{model}\n{args.video.name}, {setting}\n")
     for name, value in steps.items():
-        mark = "" if name in (*AROUND, "network") else f"  on the {'de' if name == DECODING else 'en'}coder's thread"
+        mark = f"  on the {BESIDE[name]}'s thread" if name in BESIDE else ""
         print(f"{name:24} {value:9.2f} ms {value / steps['network']:8.2%}{mark}")
     print(f"{'gate, conversion, padding':24} {around:20.2%}")
     print(

@@ -42,7 +42,6 @@ class Fast:
 
     def __init__(self, net: IFNet | IFNet_v4) -> None:
         self.net = net
-        self.arbitrary_time, self.pad_multiple = net.arbitrary_time, net.pad_multiple
         if isinstance(net, IFNet):
             self.scales, self.features, self.carried = tuple(SCALES), 0, 0
             self.timed, self.again, self.sum_masks, self.sharp = net.timed, True, True, False

@@ -136,6 +136,16 @@ class Padder:
         return image[..., self.window[0], self.window[1]]
 
 
+def pad_multiple(net: Any, scale: float = 1.0) -> int:
+    """What height and width are padded to multiples of, for a network at a scale of its flow."""
+    return max(net.pad_multiple, int(net.pad_multiple / scale))
+
+
+def padder_for(net: Any, height: int, width: int, scale: float = 1.0) -> Padder:
+    """For images of that size, as a network wants them padded: by its pad_mode, to `pad_multiple`."""
+    return Padder(height, width, pad_multiple(net, scale), net.pad_mode)
+
+
 def _extend(x: Tensor, axis: int, before: int, after: int) -> Tensor:
     """Its first and last slices along an axis repeated that often."""
     if not before + after:

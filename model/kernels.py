@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from contextlib import suppress
-from functools import lru_cache, partial
+from contextlib import nullcontext, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +109,8 @@ def _call(name: str, *args: object) -> None:
         return  # tensors without data: what counts is how many there are and how large (memory.py)
     library = _library()
     assert library is not None
-    run = partial(getattr(library, name), *map(_plain, args), ctypes.c_int64(torch.get_num_threads()))
-    if torch.autograd._profiler_enabled():
-        with record_function(f"kernels::{name}"):
-            run()
-    else:
-        run()
+    with record_function(f"kernels::{name}") if torch.autograd._profiler_enabled() else nullcontext():
+        getattr(library, name)(*map(_plain, args), ctypes.c_int64(torch.get_num_threads()))
 
 
 def empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:

@@ -18,7 +18,7 @@ from model.engines import Compiled
 from model.fast import Fast
 from model.graphs import Graphed
 from model.IFNet_v4 import IFNet_v4
-from model.image import Padder
+from model.image import padder_for
 
 # Resident memory to computed memory, on a CPU: 1.48 of 4.25's own forward at 720p (733 MB to 495), 1.43 of the paper's;
 # by the kernels 1.31 at 720p, 1.12 at 1080p, 1.03 at 4K (1295 MB to 1252).
@@ -62,12 +62,11 @@ def peak_bytes(network: Called, height: int, width: int, scale: float = 1.0, *, 
     convolutions borrow while they run and what an allocator keeps, which depend on the machine.
     """
     net: Any = copy.deepcopy(network if isinstance(network, nn.Module) else network.net).to("meta")
-    multiple = max(net.pad_multiple, int(net.pad_multiple / scale))
     if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
         net.config = replace(net.config, auto_scale=False)
     weights = sum(p.numel() * p.element_size() for p in (*net.parameters(), *net.buffers()))
     called: Any = Fast(net) if isinstance(network, Fast) else net
-    padder = Padder(height, width, multiple)
+    padder = padder_for(net, height, width, scale)
     with LiveBytes() as live:
         frames = [padder.pad(torch.empty(1, 3, height, width, device="meta")) for _ in range(2)]
         features = [called.frame_features(frame) for frame in frames]

@@ -17,7 +17,7 @@ from model.engines import with_engine
 from model.errors import UserError
 from model.fast import accelerate
 from model.IFNet_v4 import IFNet_v4, chooses_scales
-from model.image import Padder
+from model.image import Padder, pad_multiple, padder_for
 from model.layers import Prediction, blend
 from model.loading import TRAIN_LOG, load_network
 from model.warp import warp_both
@@ -67,11 +67,7 @@ class RIFE:
 
     def multiple(self, scale: float = 1.0) -> int:
         """What height and width are padded to multiples of."""
-        return max(self.net.pad_multiple, int(self.net.pad_multiple / scale))
-
-    def padder(self, height: int, width: int, scale: float = 1.0) -> Padder:
-        """For images of that size, as the network wants them padded."""
-        return Padder(height, width, self.multiple(scale), self.net.pad_mode)
+        return pad_multiple(self.net, scale)
 
     @torch.no_grad()
     def prepare(self, image: Tensor, *, scale: float = 1.0) -> PreparedFrame:
@@ -80,7 +76,7 @@ class RIFE:
             raise ValueError(f"scale {scale} is not one of {', '.join(f'{s:g}' for s in SCALES)}")
         if image.dim() != 4 or image.shape[1] < 3:
             raise ValueError(f"an image has shape (B,C,H,W) with 3 channels or more, got {tuple(image.shape)}")
-        padder = self.padder(image.shape[2], image.shape[3], scale)
+        padder = padder_for(self.net, image.shape[2], image.shape[3], scale)
         image = image.to(self.device, torch.float32)
         rgb = padder.pad(image[:, :3])
         # No network sees these, so nothing asks for upstream's zeros, which would make an opaque edge transparent.

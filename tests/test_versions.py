@@ -185,6 +185,7 @@ def test_garbage_is_always_refused_as_weights(seed: int) -> None:
 def test_memory_counts_what_is_alive_at_once() -> None:
     class Doubler(nn.Module):
         pad_multiple = 8
+        pad_mode = "constant"
         weight: nn.Parameter
 
         def __init__(self) -> None:
