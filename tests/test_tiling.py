@@ -1,7 +1,7 @@
 """Tiles: their weights add up to one, what they make is the whole frame, and memory that runs out halves them."""
 
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ from model.IFNet_v4 import IFNet_v4
 from model.image import to_tensor
 from model.layers import Prediction
 from model.memory import available_bytes, bytes_per_pixel, peak_bytes
+from model.metrics import psnr
 from model.published import PUBLISHED
 from model.tiling import TiledRIFE, spans, tile_size
 from video.picture import read_picture
+from video.reader import open_frames
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "eval" / "middlebury_other" / "other-data"
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "eval"
+MIDDLEBURY, FAST_PAN = SHARED / "middlebury_other" / "other-data", SHARED / "clips" / "lady-running.mp4"
 
 
 @pytest.mark.parametrize("size", [64, 256, 704, 1088, 3840, 7680])
@@ -61,7 +64,7 @@ def test_a_network_that_looks_at_each_pixel_alone_gives_the_whole_frame(arbitrar
     """Everything about the wrapper at once: extra channels, several times, halving, turned frames, flow."""
     img0, img1 = pair(150, 200, 4)
     whole, cut = (RIFE(Shift(2, arbitrary_time=arbitrary), name="shift") for _ in range(2))
-    tiles = TiledRIFE(cut, 64, overlap=16)
+    tiles = TiledRIFE(cut, 64, overlap=0.25)
     assert tiles.describe(150, 200) == ", in 12 tiles of 64x64"
     steps = [Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)]
     for tta in (False, True):
@@ -78,7 +81,7 @@ def test_a_network_that_looks_at_each_pixel_alone_gives_the_whole_frame(arbitrar
 
 def test_features_are_computed_once_a_frame_and_tile() -> None:
     net = Shift(2)
-    tiles = TiledRIFE(RIFE(net, name="shift"), 64, overlap=16)
+    tiles = TiledRIFE(RIFE(net, name="shift"), 64, overlap=0.25)
     frames = [tiles.prepare(image) for image in (*pair(128, 128), pair(128, 128)[0])]
     count = len(tiles.grid(128, 128)[0]) * len(tiles.grid(128, 128)[1])
     for first, second in pairwise(frames):
@@ -114,22 +117,32 @@ def test_the_refinement_of_the_paper_network_runs_on_tiles() -> None:
     torch.manual_seed(0)
     model = RIFE(IFNet().eval(), name="paper")
     img0, img1 = pair(64, 96)
-    made = TiledRIFE(model, 64, overlap=32).inference(img0, img1)
+    made = TiledRIFE(model, 64, overlap=0.5).inference(img0, img1)
     assert made.shape == img0.shape
     with pytest.raises(ValueError, match="RIFE paper has no refinement to choose"):
         TiledRIFE(model, 64).inference(img0, img1, refine=True)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no Middlebury pictures here")
+@pytest.mark.skipif(not MIDDLEBURY.is_dir(), reason="no Middlebury pictures here")
 @pytest.mark.parametrize("name", ["Urban3", "Grove2"])
 def test_seams_are_invisible_with_the_default_weights(name: str) -> None:
     """640x480 in tiles of 384, motion of up to 18 px: the whole frame to better than 50 dB."""
     model = load_model()
-    img0, img1 = (to_tensor(read_picture(SHARED / name / f"frame1{i}.png")) for i in (0, 1))
+    img0, img1 = (to_tensor(read_picture(MIDDLEBURY / name / f"frame1{i}.png")) for i in (0, 1))
     tiles = TiledRIFE(model, 384)
     assert tiles.describe(480, 640).startswith(", in ")
-    error = (model.inference(img0, img1) - tiles.inference(img0, img1)).square().mean()
-    assert -10 * error.log10() > 50
+    assert psnr(tiles.inference(img0, img1), model.inference(img0, img1)) > 50
+
+
+@pytest.mark.skipif(not FAST_PAN.exists(), reason="no shared clips here")
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_nor_in_a_fast_pan_in_4k(scale: float) -> None:
+    """Up to 60 px to either frame; at scale 0.5 blocks see twice as far."""
+    model = load_model()
+    pictures = (frame.rgb() for frame in islice(open_frames(FAST_PAN), 4, 6))
+    img0, img1 = (to_tensor(cv2.resize(p, (3840, 2160), interpolation=cv2.INTER_CUBIC)) for p in pictures)
+    made = TiledRIFE(model, 1024).inference(img0, img1, scale=scale)
+    assert psnr(made, model.inference(img0, img1, scale=scale)) > 50
 
 
 class Small(Shift):
