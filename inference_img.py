@@ -24,13 +24,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from model import RIFE, UserError, load_model, pick_device
+from model import RIFE, UserError
+from model.flags import add_network_flags, load_tiled, options, pick_scale
 from model.image import from_layers, to_layers
-from model.loading import TRAIN_LOG
 from model.memory import keep_freed_memory
-from model.quality import QUALITIES, convolution_dtype
-from model.tiling import SMALLEST, parse_tile, tiled
-from model.wrapper import HALVING_TOLERANCE, parse_scale, pick_scale, reachable
+from model.quality import QUALITIES
+from model.wrapper import HALVING_TOLERANCE, reachable
 from video.flow import flow_picture, write_flo
 from video.frame import Frame
 from video.picture import MediaError, alike, check_pair, natural_key, read_picture, with_channels, write_picture
@@ -66,26 +65,12 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--rthreshold", type=fraction, default=Fraction("0.02"), help="--ratio is met within half of this "
                    "by a network that halves, and an input this near is the answer (default: 0.02)")  # fmt: skip
     p.add_argument("--rmaxcycles", type=int, default=8, help="halvings at most for --ratio (default: 8)")
-    p.add_argument("--model", type=Path, default=TRAIN_LOG, help="folder or file of weights (default: train_log)")
-    p.add_argument("--arch", help="only for weights whose shapes do not tell: rife_2r")
     p.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="for img%%d (default: output)")
     p.add_argument("--gif", type=Path, metavar="FILE", help="also write the slow motion as an animated GIF")
     p.add_argument("--mp4", type=Path, metavar="FILE", help="also write the slow motion as an H.264 video")
     p.add_argument("--fps", type=fraction, default=Fraction(24), help="frames a second of those two (default: 24)")
     p.add_argument("--overwrite", action="store_true", help="replace an existing GIF or video")
-    p.add_argument("--scale", type=parse_scale, default=1.0, metavar="SCALE", help="of the flow estimate: 0.25 0.5 1 2 "
-                   "4 (default: 1), large motion wants less; auto: 1, 0.5 for 4K, 0.25 for 8K")  # fmt: skip
-    p.add_argument("--tile", type=parse_tile, metavar="PX", help="run the network on blended tiles of PX a side: less "
-                   f"memory; 0: never (auto: the largest that fit, from {SMALLEST})")  # fmt: skip
-    p.add_argument(
-        "--tta", action="store_true", help="average with the turned pictures: twice the time, slightly better"
-    )
-    p.add_argument("--ensemble", action="store_true", help="run each block both ways (3.9-4.20, 4.24)")
-    p.add_argument("--refine", action="store_true", help="add the refinement that full files of 3.9-4.4 hold")
-    p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
-    p.add_argument("--quality", choices=list(QUALITIES), default="balanced", help="fast: half precision; best: --tta "
-                   "(default: balanced)")  # fmt: skip
-    p.add_argument("--fp16", action="store_true", help="half-precision convolutions: faster on a GPU")
+    add_network_flags(p)
     return p
 
 
@@ -233,15 +218,10 @@ def run(args: argparse.Namespace) -> None:
     films = [file for file in (args.gif, args.mp4) if file]
     if suffix == ".exr" and films:
         raise MediaError(f"{names[0]}: holds light, which --gif and --mp4 cannot show; convert both to PNG first")
-    device = pick_device(args.device)
-    dtype = convolution_dtype(device, args.quality, args.fp16)
-    args.tta = args.tta or QUALITIES[args.quality].tta
-    loaded = load_model(args.model, arch=args.arch, device=device, dtype=dtype)
     height, width = pictures[0].shape[:2]
     if args.scale is None:
         args.scale = pick_scale(height, width)
-    mapped = args.stitch is not None
-    model = tiled(loaded, height, width, tile=args.tile, scale=args.scale, mapped=mapped)
+    model = load_tiled(args, args.device, height, width, mapped=args.stitch is not None)
     if args.quality != "balanced":
         print(f"Quality {args.quality}: {QUALITIES[args.quality].reason}")
     print(f"{model}\n{width}x{height}, flow at scale {args.scale:g}{model.describe(height, width, args.scale)}")
@@ -253,8 +233,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         exp = DEFAULT_EXP if args.exp is None else args.exp
         times = even_timesteps(model, 2**exp if args.count is None else args.count + 1)
-    options = {name: True for name in ("tta", "ensemble", "refine") if getattr(args, name)}
-    made = between(model, pictures, times, scale=args.scale, **options)
+    made = between(model, pictures, times, scale=args.scale, **options(args))
     written: list[Path] = []
     for picture in tqdm(made, total=len(times) + 2, unit="picture", disable=None, leave=False):
         written.append(args.output / f"img{len(written)}{suffix}")

@@ -23,13 +23,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from model import UserError, load_model, pick_device
-from model.engines import ENGINES
-from model.loading import TRAIN_LOG
+from model import UserError
+from model.flags import add_network_flags, load_tiled, options, pick_scale
 from model.memory import keep_freed_memory
-from model.quality import QUALITIES, convolution_dtype
-from model.tiling import SMALLEST, TiledRIFE, parse_tile, tiled
-from model.wrapper import parse_scale, pick_scale
+from model.quality import QUALITIES
+from model.tiling import TiledRIFE
 from video.encoding import Encoding
 from video.frame import Frame
 from video.interpolate import SEGMENT, Report, Thresholds, interpolate, prefetch
@@ -59,36 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
         "frame by frame from the left view to the right one; no frames are added",
     )
     add("--output", type=Path, help="name of the result (default: {video}_{multi}X_{fps}fps.{ext} beside it)")
-    add("--model", dest="modelDir", type=Path, default=TRAIN_LOG, help="weights: folder or file (train_log)")
-    add("--arch", choices=["rife", "rife_m", "rife_2r"], help="names the network where weights cannot: rife_2r")
-    add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
-    add("--devices", metavar="A,B", help="several instead, which take turns: cuda:0,cuda:1")
-    add(
-        "--quality",
-        choices=list(QUALITIES),
-        default="balanced",
-        help="of the network; fast: half precision; best: --tta (balanced). --preset is the encoder's",
-    )
-    add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")
-    add("--engine", choices=ENGINES, help="run the network by CUDA graphs (small frames), torch.compile or TensorRT")
+    add_network_flags(parser)
+    add("--devices", metavar="A,B", help="several instead of --device, which take turns: cuda:0,cuda:1")
     add("--UHD", action="store_true", help="same as --scale 0.5")
-    add(
-        "--scale",
-        type=parse_scale,
-        default=1.0,
-        metavar="SCALE",
-        help="size at which flow is estimated: 0.25 0.5 1 2 4 (1); auto: 1, 0.5 for 4K, 0.25 for 8K",
-    )
-    add(
-        "--tile",
-        type=parse_tile,
-        metavar="PX",
-        help="run the network on blended tiles of PX a side: less memory; 0: never "
-        f"(auto: the largest that fit, from {SMALLEST})",
-    )
-    add("--tta", action="store_true", help="average with the pass over the turned frames: twice the time")
-    add("--ensemble", action="store_true", help="run each block both ways (3.9-4.20, 4.24): nearly twice the time")
-    add("--refine", action="store_true", help="add the refinement that full files of 3.9-4.4 hold")
     add("--exp", type=int, help="2^exp times the frames (1); 0 only mends repeated frames")
     add("--multi", type=int, help="that many times the frames, any whole number")
     add("--target-fps", type=parse_rate, metavar="RATE", help="resample to this rate instead, e.g. 60 or 60000/1001")
@@ -130,7 +101,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         args.multi = 1
     if args.devices and (args.device or args.stitch):
         parser.error("--devices replaces --device, and does not go with --stitch")
-    args.tta = args.tta or QUALITIES[args.quality].tta
     if args.UHD and args.scale in (1.0, None):
         args.scale = 0.5
     if args.exp is not None and args.exp < 0:
@@ -218,7 +188,6 @@ def frames_out(
     """The whole pipeline up to the encoder: decoding and the network each on a thread of their own."""
     timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
     thresholds = Thresholds(args.scene_threshold, args.static_threshold)
-    options = {name: True for name in ("tta", "ensemble", "refine") if getattr(args, name)}
 
     def run(frames: Iterable[Frame]) -> Iterator[Frame]:
         return interpolate(
@@ -227,7 +196,7 @@ def frames_out(
             timing,
             others=models[1:],
             scale=args.scale,
-            options=options,
+            options=options(args),
             thresholds=thresholds,
             report=report,
         )
@@ -255,15 +224,9 @@ def open_output(args: argparse.Namespace, source: Source, path: Path | None) -> 
 def load_models(args: argparse.Namespace, source: Source) -> list[TiledRIFE]:
     """The network on every device asked for, in tiles where it must be."""
     width, height = source.size
-    models = []
     mapped = args.stitch is not None
-    for name in args.devices.split(",") if args.devices else [args.device]:
-        device = pick_device(name)
-        dtype = convolution_dtype(device, args.quality, args.fp16)
-        model = load_model(args.modelDir, arch=args.arch, device=device, dtype=dtype, engine=args.engine)
-        model = tiled(model, height, width, tile=args.tile, scale=args.scale, mapped=mapped, tell=tqdm.write)
-        models.append(model)
-    return models
+    devices = args.devices.split(",") if args.devices else [args.device]
+    return [load_tiled(args, device, height, width, mapped=mapped, tell=tqdm.write) for device in devices]
 
 
 def run(args: argparse.Namespace) -> int:

@@ -26,8 +26,8 @@ from benchmark.table import Scores, render, summary
 from benchmark.test_set import Protocol, Sample, TestSet
 from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, file_name, located, write_case
 from model import RIFE, UserError, load_model, pick_device
+from model.flags import add_weights_flags
 from model.image import levels, to_picture, to_tensor
-from model.loading import TRAIN_LOG
 from model.memory import keep_freed_memory
 from model.metrics import interpolation_error, load_lpips, psnr, psnr_y, ssim, ssim_uniform
 from model.wrapper import SCALES
@@ -170,9 +170,7 @@ def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
     """The arguments, the same for every set."""
     p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     first = next(iter(test_set.protocols))
-    p.add_argument("--model", type=Path, default=TRAIN_LOG, help="folder or file of weights (default: train_log)")
-    p.add_argument("--arch", help="only for weights whose shapes do not tell: rife_2r")
-    p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    add_weights_flags(p)
     p.add_argument("--data", type=Path, default=Path(test_set.data), help="the set's folder (default: %(default)s)")
     p.add_argument("--limit", type=int, metavar="N", help="the first N samples only; no published figure fits those")
     p.add_argument("--protocol", choices=list(test_set.protocols), default=first,

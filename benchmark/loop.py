@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.device import synchronise
 from model import RIFE, UserError, load_model, pick_device
+from model.flags import add_weights_flags
 from model.image import from_layers, to_layers
-from model.loading import TRAIN_LOG
 from model.memory import keep_freed_memory
 from model.metrics import surroundings
 from model.wrapper import SCALES
@@ -157,9 +157,7 @@ def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--video", type=Path, required=True, help="a video of the size to measure")
     p.add_argument("--frames", type=int, default=12, help="how many of its frames, 2 or more (default: 12)")
-    p.add_argument("--model", type=Path, default=TRAIN_LOG, help="folder or file of weights (default: train_log)")
-    p.add_argument("--arch", help="only for weights whose shapes do not tell: rife_2r")
-    p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    add_weights_flags(p)
     p.add_argument("--scale", type=float, choices=SCALES, default=1.0, help="of the flow estimate (default: 1)")
     p.add_argument("--fp16", action="store_true", help="half-precision convolutions")
     args = p.parse_args(argv)

@@ -40,7 +40,7 @@ from benchmark.compare import LEAST, compare, interleaved, pair, parse_setting
 from benchmark.device import peak_memory
 from benchmark.plots import check, cost, save
 from model import RIFE, UserError, load_model, pick_device
-from model.loading import TRAIN_LOG
+from model.flags import add_weights_flags
 from model.memory import keep_freed_memory
 from model.wrapper import SCALES
 
@@ -142,9 +142,7 @@ def run_comparison(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 1 after one line on stderr."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", type=Path, default=TRAIN_LOG, help="folder or file of weights (default: train_log)")
-    p.add_argument("--arch", help="only for weights whose shapes do not tell: rife_2r")
-    p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    add_weights_flags(p)
     p.add_argument(
         "--size", type=size, nargs="+", default=SIZES, metavar="WxH", help="in pixels (default: %(default)s)"
     )

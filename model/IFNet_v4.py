@@ -1,6 +1,6 @@
 """Every v4 network, 4.0 to 4.26, and 3.9: one class, and the configuration that its weights' shapes determine.
 
-Which published release has which numbers is in versions.py; nothing here depends on a release's name.
+Which published release has which numbers is in published.py; nothing here depends on a release's name.
 """
 
 from collections.abc import Collection, Iterator
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import UserError
-from model.layers import LEAKY_SLOPE, IFBlock, Prediction, Teaching, blend, deconv, entering, timestep_plane
+from model.head import Head
+from model.layers import IFBlock, Prediction, Teaching, blend, timestep_plane
 from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
 from model.sharp import GATES, SAMPLING, SMOOTHING, sharpened, smoothed
@@ -59,33 +60,6 @@ class IFNetConfig:
     def pad_multiple(self) -> int:
         """Four times the coarsest scale; twice that where the scales may double."""
         return 4 * self.scales[0] * (2 if self.auto_scale else 1)
-
-
-class Head(nn.Module):
-    """Features of one frame at full size: H3, or H2 which is the same graph under other keys, or H1."""
-
-    def __init__(self, kind: str, width: int, channels: int) -> None:
-        super().__init__()
-        first = nn.Conv2d(3, width, 3, 2, 1)
-        if kind == "H1":
-            layers: dict[str, nn.Module] = {"0": first, "1": deconv(width, channels)}
-        else:
-            names = ("cnn0", "cnn1", "cnn2", "cnn3") if kind == "H3" else ("0", "2", "4", "6")
-            middle = [nn.Conv2d(width, width, 3, 1, 1) for _ in range(2)]
-            layers = dict(zip(names, (first, *middle, deconv(width, channels)), strict=True))
-        self.leaky = kind != "H1"
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,channels,H,W)"""
-        *layers, last = self.children()
-        x = entering(image, last)
-        for layer in layers:
-            x = layer(x)
-            if self.leaky:
-                x = nn.functional.leaky_relu(x, LEAKY_SLOPE, inplace=True)
-        return last(x).float().contiguous()
 
 
 class _Side(NamedTuple):

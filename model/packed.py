@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import kernels
-from model.IFNet_v4 import Head
+from model.head import Head
 from model.kernels import Winograd
 from model.layers import LEAKY_SLOPE, IFBlock, ResConv
 from model.refine import Pair, Unet

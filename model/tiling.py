@@ -4,7 +4,6 @@ Tiles start at multiples of what the network pads to, so that every resized grid
 What a tile cannot know is what moves in from beyond its overlap: tiles are for frames that would not fit otherwise.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from itertools import pairwise, product
@@ -232,15 +231,6 @@ class TiledRIFE(RIFE):
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def parse_tile(text: str) -> int | None:
-    """--tile for argparse: a side in px, 0 for whole frames, or "auto", which is None."""
-    if text == "auto":
-        return None
-    if not text.isdecimal() or 0 < int(text) < SMALLEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, 0 nor a number of pixels from {SMALLEST}")
-    return int(text)
 
 
 def tiled(

@@ -3,23 +3,19 @@
 It knows neither the disk nor an optimizer. `Model`, upstream's Python interface on top of it, is in RIFE.py.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from model.engines import with_engine
 from model.errors import UserError
 from model.fast import accelerate
 from model.IFNet_v4 import IFNet_v4, chooses_scales
 from model.image import Padder, pad_multiple, padder_for
 from model.layers import Prediction, blend
-from model.loading import TRAIN_LOG, load_network
 from model.warp import warp_both
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the flow estimate, relative to the frame
@@ -298,58 +294,3 @@ def reachable(timestep: float | Fraction, tolerance: float | Fraction) -> Fracti
 def _turn(image: Tensor) -> Tensor:
     """Turned by 180 degrees."""
     return image.flip(2, 3)
-
-
-def load_model(
-    path: Path | str = TRAIN_LOG,
-    *,
-    arch: str | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    engine: str | None = None,
-) -> RIFE:
-    """The network whose weights are in `path`, a folder or a file, ready to interpolate on `device`.
-
-    The architecture follows from keys and shapes; `arch` is needed for "rife_2r" alone. `dtype` is that of the
-    convolutions; flows and images stay float32. `engine`, one of engines.ENGINES, runs the network in another way.
-    Raises WeightsError naming the file, the cause and the remedy. str() of the result says in one line what was loaded.
-    """
-    net, name, file = load_network(path, arch)
-    net = net.to(device, dtype).eval()
-    return RIFE(net, name=name, source=str(file), fast=with_engine(net, engine) if engine else None)
-
-
-def pick_scale(height: int, width: int) -> float:
-    """The flow scale for frames of a size: 1 up to a short side of 1600 px, 0.5 up to 3200 (4K), then 0.25 (8K).
-
-    Networks are trained on crops of 224 px: motion that is usual in 4K is beyond what their coarsest block has seen.
-    Upstream advises 0.5 for 4K, EMA-VFI's X4K1000FPS protocol takes 0.5 at 2K and 0.25 at 4K, where motion is extreme;
-    1600 is where other front ends switch.
-    """
-    short = min(height, width)
-    return 1.0 if short <= 1600 else 0.5 if short <= 3200 else 0.25
-
-
-def parse_scale(text: str) -> float | None:
-    """--scale for argparse: one of SCALES, or "auto", which is None: `pick_scale` knows once the size is known."""
-    if text == "auto":
-        return None
-    try:
-        scale = float(text)
-    except ValueError:
-        scale = 0.0
-    if scale not in SCALES:
-        raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(f'{s:g}' for s in SCALES)}, auto")
-    return scale
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """The device named, or the best there is: CUDA, then Apple's MPS, then the CPU. UserError if it is not there."""
-    there = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
-    try:
-        device = torch.device(name or there[0])
-    except RuntimeError as e:
-        raise UserError(f"--device {name}: no such device; here there are: {', '.join(there)}") from e
-    if device.type not in there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(f"--device {name}: this machine, or this build of torch, has only: {', '.join(there)}")
-    return device

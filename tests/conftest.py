@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import inference_img
 from benchmark import common
-from model import RIFE
+from model import RIFE, flags
 from model.IFNet_v4 import IFNet_v4, IFNetConfig
 from model.layers import Prediction, blend, timestep_plane
 from model.warp import warp
@@ -141,7 +141,7 @@ def pair(tmp_path: Path, moving_square: MovingSquare) -> tuple[np.ndarray, np.nd
 
 def use(net: Shift, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the script load a network whose answer is known."""
-    monkeypatch.setattr(inference_img, "load_model", lambda *_, **__: RIFE(net, name="shift"))
+    monkeypatch.setattr(flags, "load_model", lambda *_, **__: RIFE(net, name="shift"))
 
 
 def written(folder: str = "output") -> list[np.ndarray]:

@@ -18,8 +18,7 @@ from model.fast import Fast, accelerate
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4, IFNetConfig
 from model.image import Padder, to_tensor
-from model.loading import build, detect_version
-from model.wrapper import load_model
+from model.loading import build, detect_version, load_model
 from video.reader import open_frames
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no compiler here, or a CPU the kernels are not for")

@@ -11,7 +11,7 @@ from conftest import Shift
 
 import inference_img
 import inference_video
-from model import RIFE
+from model import RIFE, flags
 from video.flow import flow_picture, read_flo, write_flo
 from video.picture import MediaError, read_picture, write_picture
 from video.stitch import ramp, stitch
@@ -44,7 +44,7 @@ def test_colours_are_the_wheels() -> None:
 
 
 def test_flow_command_writes_both_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference_img, "load_model", lambda *a, **k: RIFE(Shift(6), name="shift"))
+    monkeypatch.setattr(flags, "load_model", lambda *a, **k: RIFE(Shift(6), name="shift"))
     for i in (0, 3):
         write_picture(tmp_path / f"{i}.png", picture(i))
     images = [str(tmp_path / "0.png"), str(tmp_path / "3.png")]
@@ -63,7 +63,7 @@ def test_flow_and_stitch_need_a_network_with_a_timestep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     midpoint = RIFE(Shift(6, arbitrary_time=False), name="RIFE")
-    monkeypatch.setattr(inference_img, "load_model", lambda *a, **k: midpoint)
+    monkeypatch.setattr(flags, "load_model", lambda *a, **k: midpoint)
     image = tmp_path / "0.png"
     write_picture(image, picture(0))
     out = str(tmp_path / "out")
@@ -88,8 +88,7 @@ def test_stitching_blends_from_the_left_view_to_the_right_one() -> None:
 
 
 def test_stitch_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for module in (inference_img, inference_video):
-        monkeypatch.setattr(module, "load_model", lambda *a, **k: RIFE(Shift(0), name="shift"))
+    monkeypatch.setattr(flags, "load_model", lambda *a, **k: RIFE(Shift(0), name="shift"))
     views = [np.full((48, 64, 3), level, np.uint8) for level in (50, 150)]
     for name, view in zip(("left", "right"), views, strict=True):
         write_picture(tmp_path / f"{name}.png", view)

@@ -17,8 +17,7 @@ from clips import Clip, make_clip, picture
 from conftest import Shift
 
 import inference_video
-from model import RIFE
-from model.wrapper import pick_scale
+from model import RIFE, flags
 from video.picture import read_picture, write_picture
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +27,7 @@ SHARED = ROOT.parent / "shared" / "data" / "eval"
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Run":
     """Runs main() with a network whose answer is known (everything moves 2 pixels a frame)."""
-    monkeypatch.setattr(inference_video, "load_model", lambda *a, **k: RIFE(Shift(2), name="shift"))
+    monkeypatch.setattr(flags, "load_model", lambda *a, **k: RIFE(Shift(2), name="shift"))
     return Run(capsys)
 
 
@@ -292,7 +291,7 @@ def test_hard_files(clip: Path, tmp_path: Path, run: Run) -> None:
 
 def test_scale_auto_goes_by_the_size_and_says_so(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = ((1080, 1920), (1440, 2560), (2160, 3840), (3840, 2160), (4320, 7680))
-    assert [pick_scale(*size) for size in sizes] == [1, 1, 0.5, 0.5, 0.25]
+    assert [flags.pick_scale(*size) for size in sizes] == [1, 1, 0.5, 0.5, 0.25]
     clip = make_clip(tmp_path / "a.mp4", 3)
     assert run("--video", clip, "--scale=auto") == 0
     assert "64x48, flow at scale 1, to " in run.out
@@ -307,9 +306,9 @@ def test_tiles_give_the_same_video(tmp_path: Path, run: Run) -> None:
     """The network of this test looks at each pixel alone: tiles change nothing but the line that tells of them."""
     pictures = [picture(i, (400, 272)) for i in range(3)]
     clip = make_clip(tmp_path / "a.mkv", 3, size=(400, 272), pictures=pictures, codec="ffv1", pix_fmt="yuv444p")
-    for name, flags in (("b", []), ("c", ["--tile=256"])):
-        assert run("--video", clip, "--output", tmp_path / f"{name}.mkv", "--codec=ffv1", *flags) == 0
-    assert "400x272, flow at scale 1, in 6 tiles of 224x200, to " in run.out
+    for name, more in (("b", []), ("c", ["--tile=256"])):
+        assert run("--video", clip, "--output", tmp_path / f"{name}.mkv", "--codec=ffv1", *more) == 0
+    assert "400x272, flow at scale 1, in 4 tiles of 248x184, to " in run.out
     for i in range(5):
         whole, tiled = (np.frombuffer(Clip(tmp_path / f"{name}.mkv").planes(i), np.uint8) for name in "bc")
         assert np.abs(whole.astype(int) - tiled).max() <= 1
@@ -319,8 +318,8 @@ def test_two_devices_make_the_frames_of_one(tmp_path: Path, run: Run) -> None:
     """Without loss: x264 itself does not always write the same bytes for the same frames."""
     clip = make_clip(tmp_path / "a.mp4", 14)
     made = []
-    for name, flags in (("b", ["--device=cpu"]), ("c", ["--devices=cpu,cpu"])):
-        assert run("--video", clip, "--output", tmp_path / f"{name}.mkv", "--codec=ffv1", *flags) == 0
+    for name, more in (("b", ["--device=cpu"]), ("c", ["--devices=cpu,cpu"])):
+        assert run("--video", clip, "--output", tmp_path / f"{name}.mkv", "--codec=ffv1", *more) == 0
         with av.open(str(tmp_path / f"{name}.mkv")) as container:
             made.append([(frame.pts, frame.to_ndarray()) for frame in container.decode(video=0)])
     assert "The same on cpu, 4 pairs of frames at a time" in run.out

@@ -1,0 +1,106 @@
+"""The flags that say which network runs, where and how: the same for every command. And what they leave open."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from model.engines import ENGINES
+from model.errors import UserError
+from model.loading import TRAIN_LOG, load_model
+from model.quality import QUALITIES, convolution_dtype
+from model.tiling import SMALLEST, TiledRIFE, tiled
+from model.wrapper import SCALES
+
+
+def add_weights_flags(parser: argparse.ArgumentParser) -> None:
+    """--model, --arch and --device."""
+    add = parser.add_argument
+    add("--model", type=Path, default=TRAIN_LOG, help="folder or file of weights (default: train_log)")
+    add("--arch", help="only for weights whose shapes do not tell: rife_2r")
+    add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+
+
+def add_network_flags(parser: argparse.ArgumentParser) -> None:
+    """Those and how the network runs: what `load_tiled` and `options` read."""
+    add_weights_flags(parser)
+    add = parser.add_argument
+    add("--quality", choices=list(QUALITIES), default="balanced",
+        help="of the network; fast: half precision; best: --tta (default: balanced)")  # fmt: skip
+    add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")
+    add("--engine", choices=ENGINES, help="run the network by CUDA graphs (small frames), torch.compile or TensorRT")
+    add("--scale", type=parse_scale, default=1.0, metavar="SCALE", help="size at which flow is estimated: 0.25 0.5 1 2 "
+        "4 (default: 1), large motion wants less; auto: 1, 0.5 for 4K, 0.25 for 8K")  # fmt: skip
+    add("--tile", type=parse_tile, metavar="PX", help="run the network on blended tiles of PX a side: less memory; "
+        f"0: never (auto: the largest that fit, from {SMALLEST})")  # fmt: skip
+    add("--tta", action="store_true", help="average with the pass over the turned frames: twice the time")
+    add("--ensemble", action="store_true", help="run each block both ways (3.9-4.20, 4.24): nearly twice the time")
+    add("--refine", action="store_true", help="add the refinement that full files of 3.9-4.4 hold")
+
+
+def options(args: argparse.Namespace) -> dict[str, bool]:
+    """Those of RIFE.between that are on."""
+    wanted = {"tta": args.tta or QUALITIES[args.quality].tta, "ensemble": args.ensemble, "refine": args.refine}
+    return {name: True for name, on in wanted.items() if on}
+
+
+def load_tiled(
+    args: argparse.Namespace,
+    device: str | None,
+    height: int,
+    width: int,
+    *,
+    mapped: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> TiledRIFE:
+    """The network for frames of a size, at a scale that is known by now; `mapped` and `tell` as in tiling.tiled."""
+    place = pick_device(device)
+    dtype = convolution_dtype(place, args.quality, args.fp16)
+    model = load_model(args.model, arch=args.arch, device=place, dtype=dtype, engine=args.engine)
+    return tiled(model, height, width, tile=args.tile, scale=args.scale, mapped=mapped, tell=tell)
+
+
+def parse_scale(text: str) -> float | None:
+    """--scale for argparse: one of SCALES, or "auto", which is None: `pick_scale` knows once the size is known."""
+    if text == "auto":
+        return None
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if scale not in SCALES:
+        raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(f'{s:g}' for s in SCALES)}, auto")
+    return scale
+
+
+def parse_tile(text: str) -> int | None:
+    """--tile for argparse: a side in px, 0 for whole frames, or "auto", which is None."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or 0 < int(text) < SMALLEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, 0 nor a number of pixels from {SMALLEST}")
+    return int(text)
+
+
+def pick_scale(height: int, width: int) -> float:
+    """The flow scale for frames of a size: 1 up to a short side of 1600 px, 0.5 up to 3200 (4K), then 0.25 (8K).
+
+    Networks are trained on crops of 224 px: motion that is usual in 4K is beyond what their coarsest block has seen.
+    Upstream advises 0.5 for 4K, EMA-VFI's X4K1000FPS protocol takes 0.5 at 2K and 0.25 at 4K, where motion is extreme;
+    1600 is where other front ends switch.
+    """
+    short = min(height, width)
+    return 1.0 if short <= 1600 else 0.5 if short <= 3200 else 0.25
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device named, or the best there is: CUDA, then Apple's MPS, then the CPU. UserError if it is not there."""
+    there = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    try:
+        device = torch.device(name or there[0])
+    except RuntimeError as e:
+        raise UserError(f"--device {name}: no such device; here there are: {', '.join(there)}") from e
+    if device.type not in there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise UserError(f"--device {name}: this machine, or this build of torch, has only: {', '.join(there)}")
+    return device

@@ -1,0 +1,32 @@
+"""What the v4 networks from 4.7 on compute of one frame: features at full size, which its pairs share."""
+
+from torch import Tensor, nn
+
+from model.layers import LEAKY_SLOPE, deconv, entering
+
+
+class Head(nn.Module):
+    """Features of one frame at full size: H3, or H2 which is the same graph under other keys, or H1."""
+
+    def __init__(self, kind: str, width: int, channels: int) -> None:
+        super().__init__()
+        first = nn.Conv2d(3, width, 3, 2, 1)
+        if kind == "H1":
+            layers: dict[str, nn.Module] = {"0": first, "1": deconv(width, channels)}
+        else:
+            names = ("cnn0", "cnn1", "cnn2", "cnn3") if kind == "H3" else ("0", "2", "4", "6")
+            middle = [nn.Conv2d(width, width, 3, 1, 1) for _ in range(2)]
+            layers = dict(zip(names, (first, *middle, deconv(width, channels)), strict=True))
+        self.leaky = kind != "H1"
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,channels,H,W)"""
+        *layers, last = self.children()
+        x = entering(image, last)
+        for layer in layers:
+            x = layer(x)
+            if self.leaky:
+                x = nn.functional.leaky_relu(x, LEAKY_SLOPE, inplace=True)
+        return last(x).float().contiguous()
