@@ -4,12 +4,13 @@ Source: Huang et al., ECCV 2022, sections 3.2-3.4; upstream model/IFNet.py, IFNe
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from model.errors import UserError
-from model.layers import IFBlock, Prediction, Teaching, blend, timestep_plane
+from model.layers import Begun, IFBlock, Prediction, Teaching, blend, coarse, timestep_plane
 from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
 from model.warp import warp_both
@@ -19,6 +20,24 @@ SCALES = (4, 2, 1)
 
 
 Levels = tuple[Tensor, ...]
+
+
+class _State(NamedTuple):
+    """Where the estimate stands after a block."""
+
+    flow: Tensor  # (B,4,H,W) px
+    mask: Tensor  # (B,1,H,W) logits
+    warped0: Tensor  # (B,3,H,W), both images moved by the flow
+    warped1: Tensor
+
+    def blend(self) -> Tensor:
+        """The image (B,3,H,W) without the refinement."""
+        return blend(self.warped0, self.warped1, torch.sigmoid(self.mask))
+
+
+def _refuse_ensemble(ensemble: bool) -> None:
+    if ensemble:
+        raise UserError("the paper's networks have no ensemble (that is 4.0-4.20); theirs is tta")
 
 
 class IFNet(nn.Module):
@@ -67,36 +86,69 @@ class IFNet(nn.Module):
         scale: float = 1.0,
         scales: Sequence[float] = SCALES,
         ensemble: bool = False,
+        begun: Begun | None = None,
         gt: Tensor | None = None,
     ) -> Prediction:
         """Images (B,3,H,W) in 0..1, sizes multiples of 32 -> the prediction, with the teaching if `gt` is given.
 
-        The timestep is ignored unless `timed`, as upstream does. merged[2] is the blend before the refinement.
+        The timestep is ignored unless `timed`, as upstream does. merged[-1] is the blend before the refinement, `begun`
+        what `begin` made.
         """
-        if ensemble:
-            raise UserError("the paper's networks have no ensemble (that is 4.0-4.20); theirs is tta")
-        planes = (img0, img1, timestep_plane(timestep, img0)) if self.timed else (img0, img1)
-        flow = mask = None
-        inputs: Sequence[Tensor] = planes
+        _refuse_ensemble(ensemble)
+        planes = self._planes(img0, img1, timestep)
+        state = None if begun is None else self._warped(planes, begun.flow, begun.mask)
         flows, merged, masks = [], [], []
-        for block, factor in zip((self.block0, self.block1, self.block2), scales, strict=True):
-            change, mask_change, _ = block([torch.cat(tuple(inputs), 1)], flow, factor / scale)
-            flow = change if flow is None else flow + change
-            mask = mask_change if mask is None else mask + mask_change
-            warped0, warped1 = warp_both(img0, img1, flow)
-            flows.append(flow)
-            masks.append(mask)
-            merged.append(blend(warped0, warped1, torch.sigmoid(mask)))
-            inputs = (*planes, warped0, warped1, mask)
-
-        assert flow is not None
-        assert mask is not None
+        for i in range(begun.blocks if begun else 0, len(scales)):
+            state = self._step(i, planes, state, scales[i] / scale)
+            flows.append(state.flow)
+            merged.append(state.blend())
+            masks.append(state.mask)
+        assert state is not None
+        flow, mask, warped0, warped1 = state
+        inputs = (*planes, warped0, warped1, mask)
         teachings = [] if gt is None else [self._teach(inputs, gt, img0, img1, mask, flows, merged)]
         context0 = self.contextnet.warped(features0 or self.frame_features(img0), flow[:, :2])
         context1 = self.contextnet.warped(features1 or self.frame_features(img1), flow[:, 2:4])
         residual = self.unet(img0, img1, warped0, warped1, mask, flow, context0, context1) * 2 - 1
-        image = (merged[-1] + residual).clamp(0, 1)
+        image = ((merged[-1] if merged else state.blend()) + residual).clamp(0, 1)
         return Prediction(image, flow, torch.sigmoid(mask), flows, merged, masks, teachings)
+
+    @torch.no_grad()
+    def begin(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor = 0.5,
+        features0: Levels | None = None,
+        features1: Levels | None = None,
+        *,
+        scale: float = 1.0,
+        ensemble: bool = False,
+    ) -> Begun | None:
+        """As IFNet_v4's; features are not looked at."""
+        _refuse_ensemble(ensemble)
+        factors = [factor / scale for factor in SCALES]
+        planes, state = self._planes(img0, img1, timestep), None
+        for i in range(coarse(factors)):
+            state = self._step(i, planes, state, factors[i])
+        return state and Begun(coarse(factors), state.flow, state.mask)
+
+    def _planes(self, img0: Tensor, img1: Tensor, timestep: float | Tensor) -> tuple[Tensor, ...]:
+        return (img0, img1, timestep_plane(timestep, img0)) if self.timed else (img0, img1)
+
+    def _step(self, i: int, planes: Sequence[Tensor], state: _State | None, factor: float) -> _State:
+        """Runs block i on what is known by then."""
+        block = self.get_submodule(f"block{i}")
+        if state is None:
+            flow, mask, _ = block([torch.cat(tuple(planes), 1)], None, factor)
+        else:
+            inputs = torch.cat((*planes, state.warped0, state.warped1, state.mask), 1)
+            flow, mask, _ = block([inputs], state.flow, factor)
+            flow, mask = state.flow + flow, state.mask + mask
+        return self._warped(planes, flow, mask)
+
+    def _warped(self, planes: Sequence[Tensor], flow: Tensor, mask: Tensor) -> _State:
+        return _State(flow, mask, *warp_both(planes[0], planes[1], flow))
 
     def _teach(
         self,

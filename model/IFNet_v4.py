@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.errors import UserError
 from model.head import Head
-from model.layers import IFBlock, Prediction, Teaching, blend, timestep_plane
+from model.layers import Begun, IFBlock, Prediction, Teaching, blend, coarse, timestep_plane
 from model.loss import distillation_loss
 from model.refine import Contextnet, Unet
 from model.sharp import GATES, SAMPLING, SMOOTHING, sharpened, smoothed
@@ -185,54 +185,85 @@ class IFNet_v4(nn.Module):
         scale: float = 1.0,
         ensemble: bool = False,
         refine: bool = False,
+        begun: Begun | None = None,
         every_block: bool = False,
         gt: Tensor | None = None,
     ) -> Prediction:
         """Images (B,3,H,W) in 0..1, sizes multiples of pad_multiple (divided by scale below 1) -> Prediction.
 
         image = warp(img0, F(t->0)) * mask + warp(img1, F(t->1)) * (1 - mask). `ensemble` averages both directions,
-        `refine` adds the residual of the Unet, `every_block` also returns each block's flow, blend and mask. So does
-        `gt`, the true frame, from which the teachers learn, if there are any.
+        `refine` adds the residual of the Unet, `begun` is what `begin` made, `every_block` also returns each block's
+        flow, blend and mask. So does `gt`, the true frame, from which the teachers learn, if there are any.
         """
         if ensemble and not self.config.ensemble:
             raise UserError("this network has no ensemble: only 3.9-4.20 and 4.24 do")
         if refine and not self.config.refine:
             raise UserError("these weights hold no refinement: contextnet.* and unet.* are missing")
-        if self.config.encoder:
-            features0 = self.encode(img0) if features0 is None else features0
-            features1 = self.encode(img1) if features1 is None else features1
-        sides = (
-            _Side(img0, img0[:, :0] if features0 is None else features0),
-            _Side(img1, img1[:, :0] if features1 is None else features1),
-        )
+        sides = self._sides(img0, img1, features0, features1)
         plane = timestep_plane(timestep, img0)
         scales = [s / scale for s in self.config.scales]
-        state: _State | None = None
         every_block = every_block or gt is not None
         whole = every_block or refine
+        state: _State | None = None
+        if begun is not None:
+            warped = warp_both(img0, img1, begun.flow) if whole else None
+            state = _State(sides, begun.flow, begun.mask, begun.carried, begun.flow, warped)
         flows, merged, masks = [], [], []
-        for i in range(len(scales)):
+        for i in range(begun.blocks if begun else 0, len(scales)):
             state = self._step(i, sides, plane, state, scales[i], ensemble=ensemble, whole=whole)
             if i == 1 and self.config.auto_scale and _is_large(state.change):
                 scales = [2 * s for s in scales]
                 before = self._step(0, sides, plane, None, scales[0], ensemble=False, whole=whole)
                 flows, merged, masks = [before.flow], [before.blend()], [before.mask]
                 state = self._step(1, sides, plane, before, scales[1], ensemble=ensemble, whole=whole)
-            last = i + 1 == len(scales)
-            if every_block or last:
+            if every_block and i + 1 < len(scales):
                 flows.append(state.flow)
-                merged.append(state.blend(state.carried if last and self.config.sharp else None))
+                merged.append(state.blend())
                 masks.append(state.mask)
         assert state is not None
-        image = merged[-1]
+        blended = image = state.blend(state.carried if self.config.sharp else None)
         if refine:
             image = (image + self._residual(img0, img1, state)).clamp(0, 1)
         made = Prediction(image, state.flow, torch.sigmoid(state.mask))
         if every_block:
-            made = made._replace(flows=flows, merged=merged, masks=masks)
+            made = made._replace(flows=[*flows, state.flow], merged=[*merged, blended], masks=[*masks, state.mask])
         if gt is None:
             return made
         return made._replace(teachings=[*self._teachings(sides, plane, state, scales[-1], gt, made)])
+
+    @torch.no_grad()
+    def begin(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor = 0.5,
+        features0: Tensor | None = None,
+        features1: Tensor | None = None,
+        *,
+        scale: float = 1.0,
+        ensemble: bool = False,
+        refine: bool = False,
+    ) -> Begun | None:
+        """The coarse blocks of `forward` alone, in little memory: on the same, or with all of it cut into tiles, it
+        goes on from there. Not for networks that choose their scales. None if no block is coarse.
+        """
+        sides, plane = self._sides(img0, img1, features0, features1), timestep_plane(timestep, img0)
+        scales = [s / scale for s in self.config.scales]
+        state: _State | None = None
+        for i in range(coarse(scales)):
+            state = self._step(i, sides, plane, state, scales[i], ensemble=ensemble, whole=False)
+        return state and Begun(coarse(scales), state.flow, state.mask, state.carried)
+
+    def _sides(
+        self, img0: Tensor, img1: Tensor, features0: Tensor | None, features1: Tensor | None
+    ) -> tuple[_Side, _Side]:
+        if self.config.encoder:
+            features0 = self.encode(img0) if features0 is None else features0
+            features1 = self.encode(img1) if features1 is None else features1
+        return (
+            _Side(img0, img0[:, :0] if features0 is None else features0),
+            _Side(img1, img1[:, :0] if features1 is None else features1),
+        )
 
     def _step(
         self,

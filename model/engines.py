@@ -36,6 +36,10 @@ class Compiled:
         """As the network's."""
         return self.net.frame_features(image)
 
+    def begin(self, *images_and_more: Any, **options: Any) -> Any:
+        """As the network's, step by step: once a frame that is cut into tiles."""
+        return self.net.begin(*images_and_more, **options)
+
     def __call__(
         self, img0: Tensor, img1: Tensor, timestep: float | Tensor, features0: Any, features1: Any, **options: Any
     ) -> Prediction:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from model import kernels
 from model.IFNet import SCALES, IFNet
 from model.IFNet_v4 import FEATURES_AFTER, IFNet_v4
-from model.kernels import Estimate
-from model.layers import Prediction
+from model.kernels import Estimate, Said
+from model.layers import Begun, Prediction, coarse
 from model.packed import HALF, NHWC, PackedBlock, PackedEncoder, PackedPair, PackedUnet, winograd_pays
 from model.sharp import GATES
 
@@ -95,20 +95,62 @@ class Fast:
         features1: Prepared,
         *,
         scale: float = 1.0,
+        begun: Begun | Said | None = None,
         **options: bool,
     ) -> Prediction:
         """As the network's forward; its own forward where the kernels do not reach."""
-        scales = [s / scale for s in self.scales]
-        if options or isinstance(timestep, Tensor) or any(s != 1 and s % 2 for s in scales):
-            plain: tuple[Any, ...] = (features0.levels or None, features1.levels or None)
-            if self.features:
-                plain = tuple(f.side[:, 3 : 3 + self.features] for f in (features0, features1))
-            out: Prediction = self.net(img0, img1, timestep, *plain, scale=scale, **options)
+        if not self._reach(timestep, scale, options):
+            plain = self._plain(features0, features1)
+            out: Prediction = self.net(img0, img1, timestep, *plain, scale=scale, begun=begun, **options)
             return out
+        said = begun or ()
+        assert not isinstance(said, Begun)
+        estimate = Estimate(features0.side, features1.side, sum_masks=self.sum_masks, said=said)
+        self._ask(estimate, timestep, scale, len(self.blocks))
+        image, flow, mask = estimate.finish(sharp=self.sharp)
+        if self.unet is not None:
+            image = (image + self._residual(estimate, features0, features1, flow)).clamp_(0, 1)
+        return Prediction(image, flow, mask)
+
+    def begin(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor,
+        features0: Prepared,
+        features1: Prepared,
+        *,
+        scale: float = 1.0,
+        **options: bool,
+    ) -> Begun | Said | None:
+        """As the network's."""
+        if not self._reach(timestep, scale, options):
+            net: Any = self.net
+            made: Begun | None = net.begin(
+                img0, img1, timestep, *self._plain(features0, features1), scale=scale, **options
+            )
+            return made
         estimate = Estimate(features0.side, features1.side, sum_masks=self.sum_masks)
-        height, width = img0.shape[2:]
+        self._ask(estimate, timestep, scale, coarse([s / scale for s in self.scales]))
+        return tuple(estimate.said)
+
+    def _reach(self, timestep: float | Tensor, scale: float, options: dict[str, bool]) -> bool:
+        """Whether the kernels do all of a call."""
+        even = all(s == scale or s / scale % 2 == 0 for s in self.scales)
+        return even and not options and not isinstance(timestep, Tensor)
+
+    def _plain(self, features0: Prepared, features1: Prepared) -> tuple[Any, Any]:
+        """The features as the network's own forward takes them."""
+        if self.features:
+            return features0.side[:, 3 : 3 + self.features], features1.side[:, 3 : 3 + self.features]
+        return features0.levels or None, features1.levels or None
+
+    def _ask(self, estimate: Estimate, timestep: float | Tensor, scale: float, count: int) -> None:
+        """Has the next blocks speak, until `count` have."""
+        height, width = estimate.sides[0].shape[2:]
         time = float(timestep) if self.timed else None
-        for block, factor in zip(self.blocks, map(int, scales), strict=True):
+        for i in range(len(estimate.said), count):
+            block, factor = self.blocks[i], int(self.scales[i] / scale)
 
             def source(rows: tuple[int, int], factor: int = factor) -> Tensor:
                 return estimate.inputs(
@@ -122,10 +164,6 @@ class Fast:
 
             tail = block(source, height // factor, width // factor)
             estimate.add(tail, factor if block.shuffle else 2 * factor, block.tail.packed)
-        image, flow, mask = estimate.finish(sharp=self.sharp)
-        if self.unet is not None:
-            image = (image + self._residual(estimate, features0, features1, flow)).clamp_(0, 1)
-        return Prediction(image, flow, mask)
 
     def _residual(self, estimate: Estimate, features0: Prepared, features1: Prepared, flow: Tensor) -> Tensor:
         assert self.unet is not None

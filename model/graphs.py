@@ -62,6 +62,10 @@ class Graphed:
         """As the network's."""
         return self.net.frame_features(image)
 
+    def begin(self, *images_and_more: Any, **options: Any) -> Any:
+        """As the network's, step by step: once a frame that is cut into tiles."""
+        return self.net.begin(*images_and_more, **options)
+
     def __call__(
         self,
         img0: Tensor,
@@ -71,20 +75,21 @@ class Graphed:
         features1: Any,
         *,
         scale: float = 1.0,
-        **options: bool,
+        **options: Any,
     ) -> Prediction:
         """As the network's forward."""
         if not isinstance(timestep, Tensor):  # a value to be filled in, not a part of the recording
             timestep = torch.full((1, 1, 1, 1), timestep, device=img0.device)
-        values, form = tree_flatten((img0, img1, timestep, features0, features1))
+        values, form = tree_flatten(((img0, img1, timestep, features0, features1), options))
         given = [value for value in values if isinstance(value, Tensor)]
 
         def run(*tensors: Tensor) -> Outputs:
             rest = iter(tensors)
             filled = [next(rest) if isinstance(value, Tensor) else value for value in values]
-            return tuple(self.net(*tree_unflatten(filled, form), scale=scale, **options)[:3])
+            images_and_more, others = tree_unflatten(filled, form)
+            return tuple(self.net(*images_and_more, scale=scale, **others)[:3])
 
-        key = (scale, *sorted(options.items()), *(tuple(value.shape) for value in given))
+        key = (scale, *sorted(options), *(tuple(v.shape) if isinstance(v, Tensor) else v for v in values))
         with self.lock:
             if key not in self.calls:
                 if len(self.calls) == KEPT:

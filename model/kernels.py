@@ -178,13 +178,16 @@ class Change(ctypes.Structure):
     )
 
 
+Said = tuple[tuple[Tensor, int, int], ...]  # what blocks said, as Estimate.add takes it
+
+
 class Estimate:
     """The flow and mask so far: the sum of what the blocks said, each kept at the size it was said in."""
 
-    def __init__(self, side0: Tensor, side1: Tensor, *, sum_masks: bool) -> None:
+    def __init__(self, side0: Tensor, side1: Tensor, *, sum_masks: bool, said: Said = ()) -> None:
         """Sides (B,C,H,W): 3 of colour, features, and zeros up to C = 4, 8, 16 or 32."""
         self.sides, self.sum_masks = (side0, side1), sum_masks
-        self.said: list[tuple[Tensor, int, int]] = []
+        self.said = list(said)
 
     def add(self, tail: Tensor, factor: int, packed: int) -> None:
         """A block's output; the frame is `factor` times larger, which is also what its flow is multiplied by.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from model.warp import resize, resize_flow
 
+COARSE = 4  # a block at this scale or beyond is a coarse one
 LEAKY_SLOPE = 0.2  # of every LeakyReLU in the v4 networks
 
 
@@ -30,6 +31,21 @@ class Prediction(NamedTuple):
     merged: Sequence[Tensor] = ()  # each block's blend, before any refinement
     masks: Sequence[Tensor] = ()  # each block's mask (B,1,H,W), logits
     teachings: Sequence[Teaching] = ()  # of every teacher, if the ground truth was given
+
+
+class Begun(NamedTuple):
+    """What coarse blocks said of two images: all that the others need of it. Tensors have the images' size or a whole
+    fraction of it, so that tiles can be cut out of them."""
+
+    blocks: int  # how many have spoken
+    flow: Tensor  # (B,4,H,W) px
+    mask: Tensor  # (B,1,H,W) logits
+    carried: Tensor | None = None  # (B,8,h,w), features for the next block
+
+
+def coarse(scales: Sequence[float]) -> int:
+    """How many of the blocks, coarse to fine, look at so few pixels that they take little memory: at a sixteenth."""
+    return sum(scale >= COARSE for scale in scales)
 
 
 def activation(kind: str, channels: int) -> nn.Module:

@@ -1,7 +1,8 @@
 """A network run on overlapping tiles of its images: large frames in little memory, without visible seams.
 
 Tiles start at multiples of what the network pads to, so that every resized grid lies as it does in the whole frame.
-What a tile cannot know is what moves in from beyond its overlap: tiles are for frames that would not fit otherwise.
+Coarse blocks, which see far and take little memory, see the whole frame where the network can begin with them; what a
+tile cannot know is what moves in from beyond its overlap: tiles are for frames that would not fit otherwise.
 """
 
 import sys
@@ -14,15 +15,18 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from model.errors import UserError
+from model.IFNet_v4 import chooses_scales
 from model.layers import Prediction
 from model.memory import available_bytes, bytes_per_pixel
 from model.wrapper import RIFE, PreparedFrame
 
-OVERLAP = 3 / 8  # of a tile, that neighbours share: in 4K, a fast pan is 54 dB to the whole frame, 45 dB by an eighth
+OVERLAP = 128  # px that neighbours share: a fast pan in 4K is 72 dB to the whole frame by tiles of 1024 px, 63 by 256
+WIDE = 3 / 8  # of a tile, at scale 1, where all blocks run on tiles and see farther at lower scales: 50 to 54 dB
 SMALLEST = 256  # px; smaller tiles would be mostly overlap
-# Of each pixel of the frame, whatever the tiles: three frames with their features, the result, what waits for the
-# encoder and what the encoder keeps. The last two are the larger part and in main memory.
-HELD_BYTES, HELD_BYTES_ON_GPU = 450, 140
+# Of each pixel of the frame, whatever the tiles: three frames with their features, what coarse blocks take (83 bytes of
+# 4.25's own forward), the result, what waits for the encoder and what the encoder keeps. The last two are the larger
+# part and in main memory.
+HELD_BYTES, HELD_BYTES_ON_GPU = 450, 170
 PLENTY = 2000  # bytes a pixel, more than any network takes: where there is as much, nothing is estimated
 USABLE = 0.8  # of the memory that is free: others use it too
 
@@ -74,12 +78,11 @@ class TileFeatures:
         self.image = image  # (B,3,H,W), padded
         self.whole: Any = None  # tensors (B,C,H/k,W/k) in a container of the network's
 
-    def of(self, net: Any, grid: Grid, row: Span, column: Span) -> tuple[Tensor, Any]:
-        """The tile (B,3,h,w) at a row and column of the grid, and its features."""
+    def of(self, net: Any, grid: Grid) -> Any:
+        """Those of the whole frame."""
         if self.whole is None:
             self.whole = self._compute(net, *grid)
-        features = tree_map_only(Tensor, lambda part: self._cut(part, row, column), self.whole)
-        return self._cut(self.image, row, column), features
+        return self.whole
 
     def _compute(self, net: Any, rows: list[Span], columns: list[Span]) -> Any:
         if len(rows) * len(columns) == 1:
@@ -93,7 +96,7 @@ class TileFeatures:
 
         whole: Any = None
         for (row, top, bottom), (column, left, right) in product(_inner(rows), _inner(columns)):
-            tile = net.frame_features(self._cut(self.image, row, column))
+            tile = net.frame_features(cut(self.image, self.image, row, column))
             if whole is None:
                 whole = tree_map_only(Tensor, enlarged, tile)
             for to, part in zip(tree_leaves(whole), tree_leaves(tile), strict=True):
@@ -104,10 +107,18 @@ class TileFeatures:
                     to[..., top // k : bottom // k, left // k : right // k] = inner
         return whole
 
-    def _cut(self, whole: Tensor, row: Span, column: Span) -> Tensor:
-        k = self.image.shape[2] // whole.shape[2]
-        tile = whole[..., row.start // k : row.stop // k, column.start // k : column.stop // k]
-        return tile.contiguous(memory_format=_order(whole))
+
+def cut(whole: Any, frame: Tensor, row: Span, column: Span) -> Any:
+    """A tile of every tensor, (B,C,H/k,W/k) for a frame (B,3,H,W), in any containers; single values stay."""
+
+    def tile(part: Tensor) -> Tensor:
+        if part.shape[2:] == (1, 1):  # timesteps
+            return part
+        k = frame.shape[2] // part.shape[2]
+        tile = part[..., row.start // k : row.stop // k, column.start // k : column.stop // k]
+        return tile.contiguous(memory_format=_order(part))
+
+    return tree_map_only(Tensor, tile, whole)
 
 
 def _order(tensor: Tensor) -> torch.memory_format:
@@ -124,13 +135,13 @@ def _inner(line: list[Span]) -> list[tuple[Span, int, int]]:
 class TiledRIFE(RIFE):
     """A RIFE whose network sees tiles of at most `tile` px a side; 0: whole frames.
 
-    Neighbours share `overlap` of a tile, of which blocks at lower scales see farther; more than half is half.
+    Neighbours share `overlap` px, or WIDE of a tile if that is more and all blocks run on tiles; half a tile at most.
     Where a device runs out of memory there are half as many timesteps at once, and when it is one the tiles are halved;
     what failed is made again, and `tell` hears of tiles, once.
     """
 
     def __init__(
-        self, model: RIFE, tile: int = 0, *, overlap: float = OVERLAP, tell: Callable[[str], None] | None = None
+        self, model: RIFE, tile: int = 0, *, overlap: int = OVERLAP, tell: Callable[[str], None] | None = None
     ) -> None:
         super().__init__(model.net, name=model.name, source=model.source, fast=model.fast)
         self.tile, self.overlap = tile, overlap
@@ -140,7 +151,7 @@ class TiledRIFE(RIFE):
     def grid(self, height: int, width: int, scale: float = 1.0) -> Grid:
         """Rows and columns of the tiles of a frame of any size."""
         multiple = self.multiple(scale)
-        overlap = round(self.overlap * self.tile / min(scale, 1))
+        overlap = self.overlap if self._begins() else max(self.overlap, round(WIDE * self.tile / min(scale, 1)))
         padded = (-(-side // multiple) * multiple for side in (height, width))
         rows, columns = (spans(side, self.tile or side, overlap, multiple) for side in padded)
         return rows, columns
@@ -152,6 +163,10 @@ class TiledRIFE(RIFE):
             return ""
         tile = f"{columns[0].stop - columns[0].start}x{rows[0].stop - rows[0].start}"
         return f", in {len(rows) * len(columns)} tiles of {tile}"
+
+    def _begins(self) -> bool:
+        """Whether coarse blocks can see the whole frame; not if what they find decides about the others' scales."""
+        return hasattr(self.net, "begin") and not chooses_scales(self.net)
 
     def _features(self, image: Tensor) -> TileFeatures:
         return TileFeatures(image)
@@ -177,15 +192,20 @@ class TiledRIFE(RIFE):
             self._halve_tile(frame0, problem)
 
     def _from_tiles(
-        self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
+        self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: Any
     ) -> Prediction:
         height, width = frame0.image.shape[2:]
-        rows, columns = self.grid(height, width, frame0.scale)
+        grid = rows, columns = self.grid(height, width, frame0.scale)
+        images = frame0.image, frame1.image
+        features: Any = [frame.features.of(self.fast, grid) for frame in (frame0, frame1)]  # type: ignore[attr-defined]
+        if len(rows) * len(columns) == 1:
+            return self._call(images, features, timestep, scale=frame0.scale, **options)
+        known: dict[str, Any] = {"images": images, "features": features, "timestep": timestep}
+        if self._begins():
+            known["begun"] = self._call(**known, by=self.fast.begin, scale=frame0.scale, **options)
         whole: Tensor | None = None
         for row, column in product(rows, columns):
-            out = self._tile(frame0, frame1, timestep, (rows, columns), row, column, **options)
-            if len(rows) * len(columns) == 1:
-                return out
+            out = self._call(**cut(known, frame0.image, row, column), scale=frame0.scale, **options)
             made = torch.cat((out.image, out.flow, out.mask), 1)  # (B,8,h,w)
             weights = (row.weights[:, None] * column.weights).to(made.device)
             if whole is None:
@@ -193,24 +213,6 @@ class TiledRIFE(RIFE):
             whole[..., row.start : row.stop, column.start : column.stop] += made * weights
         assert whole is not None
         return Prediction(*whole.split((3, 4, 1), 1))
-
-    def _tile(
-        self,
-        frame0: PreparedFrame,
-        frame1: PreparedFrame,
-        timestep: float | Tensor,
-        grid: Grid,
-        row: Span,
-        column: Span,
-        **options: bool,
-    ) -> Prediction:
-        (img0, features0), (img1, features1) = (
-            frame.features.of(self.fast, grid, row, column)  # type: ignore[attr-defined]
-            for frame in (frame0, frame1)
-        )
-        if isinstance(timestep, Tensor) and timestep.shape[-1] > 1:
-            timestep = timestep[..., row.start : row.stop, column.start : column.stop]
-        return self._call((img0, img1), (features0, features1), timestep, scale=frame0.scale, **options)
 
     def _halve_tile(self, frame: PreparedFrame, problem: str) -> None:
         """A quarter of the pixels; UserError if the tiles are as small as they can be."""

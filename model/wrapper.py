@@ -250,7 +250,8 @@ class RIFE:
         self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
     ) -> Prediction:
         images, features = (frame0.image, frame1.image), (frame0.features, frame1.features)
-        return self._call(images, features, timestep, scale=frame0.scale, **options)
+        out: Prediction = self._call(images, features, timestep, scale=frame0.scale, **options)
+        return out
 
     def _call(
         self,
@@ -258,14 +259,17 @@ class RIFE:
         features: tuple[Any, Any],
         timestep: float | Tensor,
         *,
+        by: Any = None,
         scale: float,
-        **options: bool,
-    ) -> Prediction:
-        """The network on images (B,3,H,W) and their features; on one pair at N timesteps (N,1,1,1) N times."""
+        **options: Any,
+    ) -> Any:
+        """The network's prediction, or what it gives `by` another method, of images (B,3,H,W) and their features; of
+        one pair at N timesteps (N,1,1,1) N of them.
+        """
         if isinstance(timestep, Tensor) and timestep.shape[0] > images[0].shape[0]:
             count = timestep.shape[0]
             images, features = tree_map_only(Tensor, lambda x: x.expand(count, *x.shape[1:]), (images, features))
-        return self.fast(*images, timestep, *features, scale=scale, **options)
+        return (by or self.fast)(*images, timestep, *features, scale=scale, **options)
 
     def _run(
         self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: bool
