@@ -125,6 +125,9 @@ def test_no_step_touches_the_host(name: str) -> None:
     with torch.no_grad(), OnDevice():
         features = graphed.frame_features(image)
         made = graphed(image, image, 0.5, features, features)
+        if hasattr(net, "begin"):
+            begun = graphed.begin(image, image, 0.5, features, features)
+            assert graphed(image, image, 0.5, features, features, begun=begun).flow.shape == begun.flow.shape
     assert made.image.shape == (1, 3, 64, 64)
     batch = RIFE(net, name=name, fast=graphed)
     assert len(list(batch.between(image, image, [0.25, 0.5, 0.75]))) == 3

@@ -20,6 +20,7 @@ from model import RIFE, UserError
 from model.engines import Compiled, with_engine
 from model.IFNet_v4 import IFNet_v4, IFNetConfig
 from model.memory import peak_bytes
+from model.tiling import TiledRIFE
 
 
 @pytest.fixture
@@ -36,6 +37,17 @@ def test_a_network_traces_whole(name: str, traced: None) -> None:
     images = torch.rand(2, 1, 3, 60, 70, generator=torch.Generator().manual_seed(1))
     made, wanted = (RIFE(net, name=name, fast=fast).inference(*images) for fast in (with_engine(net, "compile"), net))
     assert wanted.std() > 0.01
+    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["default", "RIFE_m"])
+def test_what_is_left_for_tiles_traces_whole_too(name: str, traced: None) -> None:
+    net = build(name)
+    images = torch.rand(2, 1, 3, 128, 256, generator=torch.Generator().manual_seed(1))
+    made, wanted = (
+        TiledRIFE(RIFE(net, name=name, fast=fast), 128).inference(*images)
+        for fast in (with_engine(net, "compile"), net)
+    )
     torch.testing.assert_close(made, wanted, rtol=0, atol=1e-5)
 
 
