@@ -1,10 +1,9 @@
-"""Every v4 network, 4.0 to 4.26, and 3.9: one class, and the configuration that its weights' shapes determine.
+"""Every v4 network, 4.0 to 4.26, and 3.9: one class, and a configuration that its weights' shapes determine.
 
-Which published release has which numbers is in published.py; nothing here depends on a release's name.
+Nothing here depends on a release's name: which has which numbers is in published.py.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,52 +13,13 @@ from model.errors import UserError
 from model.head import Head
 from model.layers import Begun, IFBlock, Prediction, Teaching, blend, coarse, timestep_plane
 from model.loss import distillation_loss
+from model.published import IFNetConfig
 from model.refine import Contextnet, Unet
 from model.sharp import GATES, SAMPLING, SMOOTHING, sharpened, smoothed
 from model.teacher import Confidence
 from model.warp import resize, warp_both
 
 AUTO_SCALE_FLOW = 32  # px; 4.0 and 4.1 start again at double scales if the largest flow to both images exceeds it
-FEATURES_AFTER = 5  # outputs of a tail that are flow and mask; a tail of 13 carries 8 features on to the next block
-
-
-@dataclass(frozen=True)
-class IFNetConfig:
-    """The numbers that make one v4 network; `from_state` reads them off a checkpoint."""
-
-    channels: tuple[int, ...]  # width of each block, coarse to fine
-    scales: tuple[int, ...]  # of each block at scale 1
-    outputs: int = 13  # of a block's tail: 5, 6 or 13
-    shuffle: bool = True  # tails end in a pixel shuffle (4.5 on)
-    act: str = "leaky"  # or "prelu" (3.9, 4.0, 4.1)
-    residual: bool = True  # ResConv units (4.5 on)
-    skip: bool = False  # around the stack of units (3.9, 4.0, 4.1)
-    groups: int = 1  # of the ResConv units
-    encoder: str = ""  # frame features: "" none, "H1" two layers, "H2" numbered keys, "H3" keys cnn0..cnn3
-    encoder_width: int = 0
-    encoder_channels: int = 0
-    images_again: bool = False  # later blocks see the unwarped images too (3.9)
-    replace_mask: bool = True  # each block gives the mask anew (4.7 on) instead of adding to it
-    auto_scale: bool = False  # 4.0 and 4.1
-    ensemble: bool = False  # whether running both directions is defined for it (not from 4.21 on)
-    refine: bool = False  # Contextnet and Unet are there (3.9, full files of 4.0-4.4)
-    sharp: bool = False  # the last blend samples by cubics and nearby as far as the last tail says (our own weights)
-
-    @property
-    def carried(self) -> int:
-        """Features that a block hands on to the next."""
-        return self.outputs - FEATURES_AFTER if self.outputs > 6 else 0
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        """Channels that enter each block's first convolution."""
-        later = (18 if self.images_again else 12) + 2 * self.encoder_channels + self.carried
-        return (7 + 2 * self.encoder_channels, *[later] * (len(self.channels) - 1))
-
-    @property
-    def pad_multiple(self) -> int:
-        """Four times the coarsest scale; twice that where the scales may double."""
-        return 4 * self.scales[0] * (2 if self.auto_scale else 1)
 
 
 class _Side(NamedTuple):

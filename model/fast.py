@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from model import kernels
 from model.IFNet import SCALES, IFNet
-from model.IFNet_v4 import FEATURES_AFTER, IFNet_v4
+from model.IFNet_v4 import IFNet_v4
 from model.kernels import Estimate, Said
 from model.layers import Begun, Prediction, coarse
 from model.packed import HALF, NHWC, PackedBlock, PackedEncoder, PackedPair, PackedUnet, winograd_pays
+from model.published import FEATURES_AFTER
 from model.sharp import GATES
 
 

@@ -1,12 +1,54 @@
-"""The published v4 networks as numbers, and the numbers of a v4 network read off its weights' shapes."""
+"""The numbers that make a v4 network: those of the published ones, and those read off weights' shapes."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from model.errors import WeightsError
-from model.IFNet_v4 import IFNetConfig
+
+FEATURES_AFTER = 5  # outputs of a tail that are flow and mask; a tail of 13 carries 8 features on to the next block
+
+
+@dataclass(frozen=True)
+class IFNetConfig:
+    """The numbers that make one v4 network; `from_state` reads them off a checkpoint."""
+
+    channels: tuple[int, ...]  # width of each block, coarse to fine
+    scales: tuple[int, ...]  # of each block at scale 1
+    outputs: int = 13  # of a block's tail: 5, 6 or 13
+    shuffle: bool = True  # tails end in a pixel shuffle (4.5 on)
+    act: str = "leaky"  # or "prelu" (3.9, 4.0, 4.1)
+    residual: bool = True  # ResConv units (4.5 on)
+    skip: bool = False  # around the stack of units (3.9, 4.0, 4.1)
+    groups: int = 1  # of the ResConv units
+    encoder: str = ""  # frame features: "" none, "H1" two layers, "H2" numbered keys, "H3" keys cnn0..cnn3
+    encoder_width: int = 0
+    encoder_channels: int = 0
+    images_again: bool = False  # later blocks see the unwarped images too (3.9)
+    replace_mask: bool = True  # each block gives the mask anew (4.7 on) instead of adding to it
+    auto_scale: bool = False  # 4.0 and 4.1
+    ensemble: bool = False  # whether running both directions is defined for it (not from 4.21 on)
+    refine: bool = False  # Contextnet and Unet are there (3.9, full files of 4.0-4.4)
+    sharp: bool = False  # the last blend samples by cubics and nearby as far as the last tail says (our own weights)
+
+    @property
+    def carried(self) -> int:
+        """Features that a block hands on to the next."""
+        return self.outputs - FEATURES_AFTER if self.outputs > 6 else 0
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Channels that enter each block's first convolution."""
+        later = (18 if self.images_again else 12) + 2 * self.encoder_channels + self.carried
+        return (7 + 2 * self.encoder_channels, *[later] * (len(self.channels) - 1))
+
+    @property
+    def pad_multiple(self) -> int:
+        """Four times the coarsest scale; twice that where the scales may double."""
+        return 4 * self.scales[0] * (2 if self.auto_scale else 1)
+
 
 _FOUR = (192, 128, 96, 64)
 _LITE = (128, 96, 64, 48)

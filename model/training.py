@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from model.errors import UserError
 from model.IFNet import IFNet
-from model.IFNet_v4 import FEATURES_AFTER, IFNet_v4
+from model.IFNet_v4 import IFNet_v4
 from model.layers import Prediction
 from model.loss import LapLoss, flow_loss, mask_loss, psnr_loss
 from model.muon import Muon
-from model.published import PUBLISHED
+from model.published import FEATURES_AFTER, PUBLISHED
 from model.sharp import GATES
 
 Sample = dict[str, Tensor]  # a batch of them; the fields are those of video/sample.py

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 import inference_img
 from benchmark import common
 from model import RIFE, flags
-from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.IFNet_v4 import IFNet_v4
 from model.layers import Prediction, blend, timestep_plane
+from model.published import IFNetConfig
 from model.warp import warp
 from video.picture import read_picture, write_picture
 

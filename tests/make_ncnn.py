@@ -12,8 +12,9 @@ import torch
 from fixtures import make_tensor
 from torch import Tensor, nn
 
-from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.IFNet_v4 import IFNet_v4
 from model.layers import ResConv
+from model.published import IFNetConfig
 
 FOLDER = Path(__file__).parent / "golden" / "ncnn"
 CONFIG = IFNetConfig((8, 8, 4, 4, 4), (16, 8, 4, 2, 1), encoder="H3", encoder_width=4, encoder_channels=4)

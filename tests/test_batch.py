@@ -12,8 +12,9 @@ from torch import Tensor
 from benchmark.compare import pair
 from model import RIFE, load_model
 from model.IFNet import IFNet
-from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.IFNet_v4 import IFNet_v4
 from model.layers import Prediction
+from model.published import IFNetConfig
 from model.tiling import TiledRIFE
 
 STEPS = [Fraction(k, 6) for k in range(1, 6)]

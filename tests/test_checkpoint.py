@@ -16,8 +16,9 @@ from torch import Tensor
 from model.checkpoint import find_weights, read_state, read_weights
 from model.errors import WeightsError
 from model.IFNet_HD import IFNet_HDv2
-from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.IFNet_v4 import IFNet_v4
 from model.loading import load_network
+from model.published import IFNetConfig
 
 State = dict[str, Tensor]
 TINY = IFNetConfig((8, 8, 4, 4, 4), (16, 8, 4, 2, 1), encoder="H3", encoder_width=4, encoder_channels=4)

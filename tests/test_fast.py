@@ -16,9 +16,10 @@ from benchmark.baseline import load_baseline
 from model import RIFE, kernels, memory, packed
 from model.fast import Fast, accelerate
 from model.IFNet import IFNet
-from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.IFNet_v4 import IFNet_v4
 from model.image import Padder, to_tensor
 from model.loading import build, detect_version, load_model
+from model.published import IFNetConfig
 from video.reader import open_frames
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no compiler here, or a CPU the kernels are not for")

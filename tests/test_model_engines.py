@@ -18,8 +18,9 @@ import inference_video
 from benchmark.compare import parse_setting
 from model import RIFE, UserError
 from model.engines import Compiled, with_engine
-from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.IFNet_v4 import IFNet_v4
 from model.memory import peak_bytes
+from model.published import IFNetConfig
 from model.tiling import TiledRIFE
 
 

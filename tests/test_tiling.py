@@ -18,12 +18,12 @@ import inference_img
 import inference_video
 from model import RIFE, UserError, load_model, tiling
 from model.IFNet import IFNet
-from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.IFNet_v4 import IFNet_v4
 from model.image import to_tensor
 from model.layers import Prediction
 from model.memory import available_bytes, bytes_per_pixel, peak_bytes
 from model.metrics import psnr
-from model.published import PUBLISHED
+from model.published import PUBLISHED, IFNetConfig
 from model.tiling import TiledRIFE, spans, tile_size
 from video.picture import read_picture
 from video.reader import open_frames

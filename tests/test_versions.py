@@ -13,10 +13,10 @@ from model import kernels
 from model.errors import WeightsError
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
-from model.IFNet_v4 import IFNet_v4, IFNetConfig
+from model.IFNet_v4 import IFNet_v4
 from model.loading import HD_VERSIONS, build, detect_version, known_names, load_network
 from model.memory import peak_bytes
-from model.published import PUBLISHED, read_config
+from model.published import PUBLISHED, IFNetConfig, read_config
 from model.versions import main
 
 State = dict[str, Tensor]
