@@ -225,6 +225,23 @@ def test_an_interrupt_leaves_a_playable_part_and_no_final_name(tmp_path: Path) -
     assert not (tmp_path / "b.mp4").exists()
     assert len(Clip(tmp_path / "b.part.mp4").pictures) == 12
     assert str(tmp_path / "b.part.mp4") in writer.notes[-1]
+    kept = (tmp_path / "b.part.mp4").read_bytes()
+    with pytest.raises(MediaError, match=r"b\.part\.mp4: exists already, left by an interrupted run or in use by one"):
+        write(source, tmp_path / "b.mp4")
+    assert (tmp_path / "b.part.mp4").read_bytes() == kept
+    write(source, tmp_path / "b.mp4", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+
+
+def test_two_runs_do_not_write_into_one_file(tmp_path: Path) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mp4", 3))
+    with VideoWriter(tmp_path / "b.mp4", source, F(24), source.time_base) as writer:
+        for i, frame in enumerate(source):
+            writer.write(frame)
+            if i == 1:
+                with pytest.raises(MediaError, match="in use by one that goes on; move it away, or give --overwrite"):
+                    VideoWriter(tmp_path / "b.mp4", source, F(24), source.time_base)
+    assert len(Clip(tmp_path / "b.mp4").pictures) == 3
 
 
 def test_pictures_are_numbered_upright_and_stale_ones_named(tmp_path: Path) -> None:

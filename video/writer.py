@@ -43,7 +43,7 @@ class VideoWriter:
     ) -> None:
         self.path, self.source, self.frames = path, source, 0
         self.part = path.with_name(f"{path.stem}.part{path.suffix}")
-        _check_output(path, source.path, overwrite)
+        _check_output(path, self.part, source.path, overwrite)
         encoding = encoding or Encoding()
         self.codec = encoding.codec_for(path)
         width, height = size or source.size
@@ -207,11 +207,16 @@ def upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
     return np.rot90(rgb, rotation // 90)
 
 
-def _check_output(path: Path, source: Path, overwrite: bool) -> None:
+def _check_output(path: Path, part: Path, source: Path, overwrite: bool) -> None:
     if path.exists() and path.resolve() == source.resolve():
         raise MediaError(f"{path}: is the source itself; choose another --output")
     if path.exists() and not overwrite:
         raise MediaError(f"{path}: exists already; give --overwrite to replace it, or another --output")
+    if part.exists() and not overwrite:
+        raise MediaError(
+            f"{part}: exists already, left by an interrupted run or in use by one that goes on; move it away, or give "
+            "--overwrite to replace it, or another --output"
+        )
     if not path.parent.is_dir():
         raise MediaError(f"{path}: its folder does not exist; make it or choose another --output")
     if not os.access(path.parent, os.W_OK):
