@@ -14,6 +14,7 @@ from benchmark.compare import pair
 from model import load_model
 from model.engines import ENGINES
 from model.image import from_layers, to_layers
+from model.metrics import psnr
 from model.tiling import TiledRIFE
 from video.frame import Frame
 from video.interpolate import Thresholds, interpolate
@@ -24,8 +25,8 @@ STEPS = [Fraction(k, 4) for k in (1, 2, 3)]
 
 
 def decibels(made: Tensor, wanted: Tensor) -> float:
-    """PSNR of pictures in 0..1."""
-    return -10 * (made.cpu() - wanted.cpu()).double().square().mean().log10().item()
+    """PSNR of pictures in 0..1, wherever they are."""
+    return psnr(made.cpu(), wanted.cpu()).item()
 
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 60), (torch.float16, 50), (torch.bfloat16, 40)])
@@ -41,6 +42,16 @@ def test_half_precision_holds_at_4k() -> None:
     images = pair((3840, 2160), "cuda")
     full, half = (load_model(device="cuda", dtype=d).inference(*images) for d in (torch.float32, torch.float16))
     assert decibels(half, full) > 50
+
+
+@pytest.mark.parametrize("engine", [None, "graphs"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_tiles_give_the_whole_frame(dtype: torch.dtype, engine: str | None) -> None:
+    model = load_model(device="cuda", dtype=dtype, engine=engine)
+    images = pair((1280, 720), "cuda")
+    for scale in (0.5, 1.0):
+        whole = model.inference(*images, scale=scale)
+        assert decibels(TiledRIFE(model, 512).inference(*images, scale=scale), whole) > 50
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
