@@ -99,7 +99,7 @@ class IFNet(nn.Module):
         state = None if begun is None else self._warped(planes, begun.flow, begun.mask)
         flows, merged, masks = [], [], []
         for i in range(begun.blocks if begun else 0, len(scales)):
-            state = self._step(i, planes, state, scales[i] / scale)
+            state = self._warped(planes, *self._step(i, planes, state, scales[i] / scale))
             flows.append(state.flow)
             merged.append(state.blend())
             masks.append(state.mask)
@@ -128,24 +128,25 @@ class IFNet(nn.Module):
         """As IFNet_v4's; features are not looked at."""
         _refuse_ensemble(ensemble)
         factors = [factor / scale for factor in SCALES]
-        planes, state = self._planes(img0, img1, timestep), None
+        planes = self._planes(img0, img1, timestep)
+        begun: Begun | None = None
         for i in range(coarse(factors)):
-            state = self._step(i, planes, state, factors[i])
-        return state and Begun(coarse(factors), state.flow, state.mask)
+            state = None if begun is None else self._warped(planes, begun.flow, begun.mask)
+            begun = Begun(i + 1, *self._step(i, planes, state, factors[i]))
+        return begun
 
     def _planes(self, img0: Tensor, img1: Tensor, timestep: float | Tensor) -> tuple[Tensor, ...]:
         return (img0, img1, timestep_plane(timestep, img0)) if self.timed else (img0, img1)
 
-    def _step(self, i: int, planes: Sequence[Tensor], state: _State | None, factor: float) -> _State:
-        """Runs block i on what is known by then."""
+    def _step(self, i: int, planes: Sequence[Tensor], state: _State | None, factor: float) -> tuple[Tensor, Tensor]:
+        """Flow and mask after block i, from what is known by then."""
         block = self.get_submodule(f"block{i}")
         if state is None:
             flow, mask, _ = block([torch.cat(tuple(planes), 1)], None, factor)
-        else:
-            inputs = torch.cat((*planes, state.warped0, state.warped1, state.mask), 1)
-            flow, mask, _ = block([inputs], state.flow, factor)
-            flow, mask = state.flow + flow, state.mask + mask
-        return self._warped(planes, flow, mask)
+            return flow, mask
+        inputs = torch.cat((*planes, state.warped0, state.warped1, state.mask), 1)
+        flow, mask, _ = block([inputs], state.flow, factor)
+        return state.flow + flow, state.mask + mask
 
     def _warped(self, planes: Sequence[Tensor], flow: Tensor, mask: Tensor) -> _State:
         return _State(flow, mask, *warp_both(planes[0], planes[1], flow))

@@ -10,7 +10,7 @@ from model.engines import ENGINES
 from model.errors import UserError
 from model.loading import TRAIN_LOG, load_model
 from model.quality import QUALITIES, convolution_dtype
-from model.tiling import SMALLEST, TiledRIFE, tiled
+from model.tiling import SMALLEST, TiledRIFE, tile_size
 from model.wrapper import SCALES
 
 
@@ -54,11 +54,15 @@ def load_tiled(
     mapped: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> TiledRIFE:
-    """The network for frames of a size, at a scale that is known by now; `mapped` and `tell` as in tiling.tiled."""
+    """The network for frames of a size, at a scale that is known by now, in tiles that fit unless --tile says which.
+
+    `mapped`: it will be asked for a timestep for every pixel, which the kernels do not know. `tell`: see TiledRIFE.
+    """
     place = pick_device(device)
     dtype = convolution_dtype(place, args.quality, args.fp16)
     model = load_model(args.model, arch=args.arch, device=place, dtype=dtype, engine=args.engine)
-    return tiled(model, height, width, tile=args.tile, scale=args.scale, mapped=mapped, tell=tell)
+    tile = tile_size(model, height, width, args.scale, mapped=mapped) if args.tile is None else args.tile
+    return TiledRIFE(model, tile, tell=tell)
 
 
 def parse_scale(text: str) -> float | None:

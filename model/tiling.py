@@ -235,25 +235,6 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def tiled(
-    model: RIFE,
-    height: int,
-    width: int,
-    *,
-    tile: int | None = None,
-    scale: float = 1.0,
-    mapped: bool = False,
-    tell: Callable[[str], None] | None = None,
-) -> TiledRIFE:
-    """The model on tiles of `tile` px, or, if None, on what fits into the free memory for frames of that size.
-
-    `mapped`: it will be asked for a timestep for every pixel, which the kernels do not know.
-    """
-    if tile is None:
-        tile = tile_size(model, height, width, scale, mapped=mapped)
-    return TiledRIFE(model, tile, tell=tell)
-
-
 def tile_size(model: RIFE, height: int, width: int, scale: float = 1.0, *, mapped: bool = False) -> int:
     """The side of the tiles that fit into the memory that is free on the model's device; 0: the whole frame does.
 
