@@ -1,7 +1,7 @@
-"""Training samples: Vimeo90K triplets and septuplets, synthetic scenes, a weighted mix; clips: video/footage.py.
+"""Training samples: Vimeo90K triplets and septuplets, synthetic scenes, a weighted mix; clips: data/clips.py.
 
 Sample i of epoch e is a function of (seed, e, i) alone, whatever the number of workers and processes. Every source
-gives the same fields, see video/sample.py; flows and visibility are there where they are known.
+gives the same fields, see data/sample.py; flows and visibility are there where they are known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data.sample import Sample, augment, pack
+from data.synthetic import scene
+from data.textures import Picture
 from model.errors import UserError
 from video.picture import read_picture, with_channels
-from video.sample import Sample, augment, pack
-from video.synthetic import scene
-from video.textures import Picture
 
 VIMEO_CROP = 224
 VALIDATION_SHARE = 20  # the last twentieth of tri_trainlist.txt validates, as upstream's 95/5 split
@@ -109,7 +109,7 @@ class Mixture:
 
 
 class Scenes:
-    """Synthetic scenes made of the given textures (video/synthetic.py)."""
+    """Synthetic scenes made of the given textures (data/synthetic.py)."""
 
     def __init__(self, textures: Sequence[Picture], size: int, length: int = 100_000) -> None:
         self.textures, self.size, self.length = textures, size, length

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from commands.network_flags import add_network_flags, load_tiled, options, pick_scale
 from model import RIFE, UserError
-from model.flags import add_network_flags, load_tiled, options, pick_scale
 from model.image import from_layers, to_layers
-from model.memory import keep_freed_memory
-from model.quality import QUALITIES
+from model.inference.memory import keep_freed_memory
+from model.inference.quality import QUALITIES
 from model.wrapper import HALVING_TOLERANCE, reachable
 from video.flow import flow_picture, write_flo
 from video.frame import Frame

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from commands.network_flags import add_network_flags, load_tiled, options, pick_scale
 from model import UserError
-from model.flags import add_network_flags, load_tiled, options, pick_scale
-from model.memory import keep_freed_memory
-from model.quality import QUALITIES
-from model.tiling import TiledRIFE
+from model.inference.memory import keep_freed_memory
+from model.inference.quality import QUALITIES
+from model.inference.tiling import TiledRIFE
 from video.encoding import Encoding
 from video.frame import Frame
 from video.interpolate import SEGMENT, Report, Thresholds, interpolate, prefetch

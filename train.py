@@ -31,15 +31,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from data.clips import Clips
 from dataset import BatchSampler, Mixture, Samples, Scenes, Source, Vimeo, open_loader, read_rgb
-from model.checkpoint import DDP_PREFIX, find_weights, read_weights
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
 from model.image import padder_for
+from model.inference.memory import keep_freed_memory
 from model.loading import fill
-from model.memory import keep_freed_memory
 from model.metrics import psnr
-from model.training import (
+from model.training.step import (
     Losses,
     Recipe,
     add_gates,
@@ -51,7 +51,7 @@ from model.training import (
     open_optimizer,
     training_step,
 )
-from video.footage import Clips
+from model.weights.checkpoint import DDP_PREFIX, find_weights, read_weights
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 PHOTO_SUFFIXES = (".jpg", ".png")
@@ -299,7 +299,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--sharp", action="store_true", help="v4.22 on: learn how the last blend samples: by cubics, nearby")
     p.add_argument("--compile", action="store_true", help="torch.compile the network: slow start, other rounding")
     for field, kind in Recipe.__annotations__.items():
-        p.add_argument(f"--{field}", type=kind, help="of the recipe, see Recipe in model/training.py")
+        p.add_argument(f"--{field}", type=kind, help="of the recipe, see Recipe in model/training/step.py")
     return p.parse_args(argv)
 
 

@@ -18,7 +18,7 @@ from model.errors import UserError
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import padder_for
-from model.layers import timestep_plane
+from model.networks.layers import timestep_plane
 from model.wrapper import RIFE
 
 

@@ -41,12 +41,12 @@ from benchmark.record import new_folder, write_json
 from benchmark.table import Scores, label, shown, summary
 from benchmark.test_set import HALF
 from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, located, write_case
+from data.clips import REPEAT_LEVELS
 from model import RIFE, UserError, load_model, pick_device
 from model.image import to_picture, to_tensor
+from model.inference.memory import keep_freed_memory
 from model.loading import TRAIN_LOG
-from model.memory import keep_freed_memory
 from model.wrapper import HALVING_TOLERANCE, SCALES, PreparedFrame
-from video.footage import REPEAT_LEVELS
 from video.frame import Frame
 from video.interpolate import prefetch
 from video.picture import with_channels, write_bytes

@@ -25,10 +25,10 @@ from benchmark.record import write_json
 from benchmark.table import Scores, render, summary
 from benchmark.test_set import Protocol, Sample, TestSet
 from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, file_name, located, write_case
+from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
-from model.flags import add_weights_flags
 from model.image import levels, to_picture, to_tensor
-from model.memory import keep_freed_memory
+from model.inference.memory import keep_freed_memory
 from model.metrics import interpolation_error, load_lpips, psnr, psnr_y, ssim, ssim_uniform
 from model.wrapper import SCALES
 from video.picture import write_picture

@@ -26,11 +26,11 @@ from benchmark.loop import measure_loop
 from benchmark.memory import render
 from benchmark.operators import operators
 from model import RIFE, UserError, load_model
-from model.engines import ENGINES
 from model.IFNet_v4 import IFNet_v4
+from model.inference.engines import ENGINES
+from model.inference.memory import keep_freed_memory
+from model.inference.tiling import TiledRIFE
 from model.loading import TRAIN_LOG
-from model.memory import keep_freed_memory
-from model.tiling import TiledRIFE
 from model.wrapper import SCALES
 from video.reader import open_frames
 
@@ -54,7 +54,7 @@ class Setting:
     tile: int = 0  # px, 0: whole frames
     tta: bool = False
     stream: bool = False  # each frame prepared once, as in a video; otherwise both of a pair
-    engine: str | None = None  # model/engines.py
+    engine: str | None = None  # model/inference/engines.py
     baseline: bool = False  # upstream's own path instead of ours
     openvino: bool = False  # the network's plain forward by OpenVINO instead of ours
 

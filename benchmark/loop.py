@@ -26,10 +26,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.device import synchronise
+from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
-from model.flags import add_weights_flags
 from model.image import from_layers, to_layers
-from model.memory import keep_freed_memory
+from model.inference.memory import keep_freed_memory
 from model.metrics import surroundings
 from model.wrapper import SCALES
 from video.frame import Frame

@@ -39,9 +39,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmark.compare import LEAST, compare, interleaved, pair, parse_setting
 from benchmark.device import peak_memory
 from benchmark.plots import check, cost, save
+from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
-from model.flags import add_weights_flags
-from model.memory import keep_freed_memory
+from model.inference.memory import keep_freed_memory
 from model.wrapper import SCALES
 
 SWEEP = ((256, 256), (448, 256), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))

@@ -31,7 +31,7 @@ from benchmark.compare import Setting, interleaved, pair, parse_setting
 from benchmark.plots import check, new_figure, save
 from model import RIFE, UserError, pick_device
 from model.image import to_picture, to_tensor
-from model.memory import keep_freed_memory
+from model.inference.memory import keep_freed_memory
 from model.metrics import psnr
 
 SIZE = (640, 480)  # of the pair that is timed

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import UserError
-from model.layers import Begun, IFBlock, Prediction, Teaching, blend, coarse, timestep_plane
-from model.loss import distillation_loss
-from model.refine import Contextnet, Unet
-from model.warp import warp_both
+from model.networks.layers import Begun, IFBlock, Prediction, Teaching, blend, coarse, timestep_plane
+from model.networks.refine import Contextnet, Unet
+from model.networks.warp import warp_both
+from model.training.loss import distillation_loss
 
 CHANNELS = (240, 150, 90)  # width of each block, coarse to fine
 SCALES = (4, 2, 1)

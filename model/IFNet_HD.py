@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import UserError
-from model.layers import Prediction, blend, conv, deconv, dtype_of
-from model.refine import Pair
-from model.refine_HD import ContextnetHD, FusionNet, Levels, ResBlock, normed_conv
-from model.warp import resize, resize_flow, warp, warp_both
+from model.networks.layers import Prediction, blend, conv, deconv, dtype_of
+from model.networks.refine import Pair
+from model.networks.refine_HD import ContextnetHD, FusionNet, Levels, ResBlock, normed_conv
+from model.networks.warp import resize, resize_flow, warp, warp_both
 
 CHANNELS_V1 = CHANNELS_V2 = (192, 128, 96, 48)  # width of each block, coarse to fine; v2 doubles it inside
 CHANNELS_V3_1 = (80, 80, 80)

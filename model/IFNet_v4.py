@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import UserError
-from model.head import Head
-from model.layers import Begun, IFBlock, Prediction, Teaching, blend, coarse, timestep_plane
-from model.loss import distillation_loss
-from model.published import IFNetConfig
-from model.refine import Contextnet, Unet
-from model.sharp import GATES, SAMPLING, SMOOTHING, sharpened, smoothed
-from model.teacher import Confidence
-from model.warp import resize, warp_both
+from model.networks.head import Head
+from model.networks.layers import Begun, IFBlock, Prediction, Teaching, blend, coarse, timestep_plane
+from model.networks.refine import Contextnet, Unet
+from model.networks.sharp import GATES, SAMPLING, SMOOTHING, sharpened, smoothed
+from model.networks.teacher import Confidence
+from model.networks.warp import resize, warp_both
+from model.training.loss import distillation_loss
+from model.weights.published import IFNetConfig
 
 AUTO_SCALE_FLOW = 32  # px; 4.0 and 4.1 start again at double scales if the largest flow to both images exceeds it
 

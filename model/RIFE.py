@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.checkpoint import DDP_PREFIX
 from model.IFNet import SCALES as PAPER_SCALES
 from model.IFNet import IFNet
-from model.layers import Prediction
 from model.loading import load_network
-from model.loss import LapLoss
+from model.networks.layers import Prediction
+from model.training.loss import LapLoss
+from model.weights.checkpoint import DDP_PREFIX
 from model.wrapper import RIFE
 
 DISTILLATION = 0.01  # weight of that loss; upstream advises 0.005 or 0.002 for RIFE_m

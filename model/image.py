@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model import kernels
+from model.inference import kernels
 
 BACKDROP = 0.5  # what lies behind a transparent picture for the network: black and white shapes both stand out
 OPAQUE = 1 - 1e-5  # alpha above this is full: less than one 16-bit step below 1

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.checkpoint import WeightFile, find_weights, read_weights
-from model.engines import with_engine
 from model.errors import WeightsError
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
-from model.published import PUBLISHED, read_config, shape_of
+from model.inference.engines import with_engine
+from model.weights.checkpoint import WeightFile, find_weights, read_weights
+from model.weights.published import PUBLISHED, read_config, shape_of
 from model.wrapper import RIFE
 
 State = dict[str, Tensor]

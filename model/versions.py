@@ -12,12 +12,12 @@ from pathlib import Path
 import safetensors.torch
 from torch import nn
 
-from model.checkpoint import WeightFile, find_weights, read_weights
 from model.errors import WeightsError
-from model.fast import accelerate
 from model.IFNet_v4 import IFNet_v4
+from model.inference.fast import accelerate
+from model.inference.memory import peak_bytes
 from model.loading import build, detect_version, load_network
-from model.memory import peak_bytes
+from model.weights.checkpoint import WeightFile, find_weights, read_weights
 
 MEMORY_SIZE = (1080, 1920)  # height and width that memory is stated for
 MEASURED = "1.5 times as much in all was measured on a CPU"  # 4.25: 1451 MB resident where 962 are computed

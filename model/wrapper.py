@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from model.errors import UserError
-from model.fast import accelerate
 from model.IFNet_v4 import IFNet_v4, chooses_scales
 from model.image import Padder, pad_multiple, padder_for
-from model.layers import Prediction, blend
-from model.warp import warp_both
+from model.inference.fast import accelerate
+from model.networks.layers import Prediction, blend
+from model.networks.warp import warp_both
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the flow estimate, relative to the frame
 BATCH_PIXELS = 2**20  # of the frames that a GPU makes at once where one is too small to fill it; not measured yet

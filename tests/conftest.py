@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 import inference_img
 from benchmark import common
-from model import RIFE, flags
+from commands import network_flags as flags
+from model import RIFE
 from model.IFNet_v4 import IFNet_v4
-from model.layers import Prediction, blend, timestep_plane
-from model.published import IFNetConfig
-from model.warp import warp
+from model.networks.layers import Prediction, blend, timestep_plane
+from model.networks.warp import warp
+from model.weights.published import IFNetConfig
 from video.picture import read_picture, write_picture
 
 TINY = IFNetConfig(

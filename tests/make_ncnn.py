@@ -13,8 +13,8 @@ from fixtures import make_tensor
 from torch import Tensor, nn
 
 from model.IFNet_v4 import IFNet_v4
-from model.layers import ResConv
-from model.published import IFNetConfig
+from model.networks.layers import ResConv
+from model.weights.published import IFNetConfig
 
 FOLDER = Path(__file__).parent / "golden" / "ncnn"
 CONFIG = IFNetConfig((8, 8, 4, 4, 4), (16, 8, 4, 2, 1), encoder="H3", encoder_width=4, encoder_channels=4)

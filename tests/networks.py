@@ -10,7 +10,7 @@ from torch import nn
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
-from model.published import PUBLISHED
+from model.weights.published import PUBLISHED
 
 V3_9 = replace(PUBLISHED["3.9"], channels=(16, 16, 8, 8), refine=True)
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

@@ -18,10 +18,10 @@ from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
 from model.loading import build, detect_version
-from model.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, laplacian_pyramid
 from model.metrics import ssim_map
-from model.training import Recipe, training_step
-from model.warp import warp
+from model.networks.warp import warp
+from model.training.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, laplacian_pyramid
+from model.training.step import Recipe, training_step
 from model.wrapper import RIFE
 
 Outputs = dict[str, Any]
@@ -87,7 +87,7 @@ def run_training(
     Warped by PyTorch, as recorded: one activation of `train_rife_m` (unet.up3, before its PReLU) is 3e-7 from zero, and
     on which side rounding leaves it makes a tenth of one sum of gradients. In float64 it is where PyTorch has it.
     """
-    with patch("model.kernels.available", return_value=False):
+    with patch("model.inference.kernels.available", return_value=False):
         return _two_steps(spec, weights, case, inputs)
 
 

@@ -13,9 +13,9 @@ from benchmark.compare import pair
 from model import RIFE, load_model
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
-from model.layers import Prediction
-from model.published import IFNetConfig
-from model.tiling import TiledRIFE
+from model.inference.tiling import TiledRIFE
+from model.networks.layers import Prediction
+from model.weights.published import IFNetConfig
 
 STEPS = [Fraction(k, 6) for k in range(1, 6)]
 SIZE = (100, 70)

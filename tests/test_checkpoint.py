@@ -13,12 +13,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from model.checkpoint import find_weights, read_state, read_weights
 from model.errors import WeightsError
 from model.IFNet_HD import IFNet_HDv2
 from model.IFNet_v4 import IFNet_v4
 from model.loading import load_network
-from model.published import IFNetConfig
+from model.weights.checkpoint import find_weights, read_state, read_weights
+from model.weights.published import IFNetConfig
 
 State = dict[str, Tensor]
 TINY = IFNetConfig((8, 8, 4, 4, 4), (16, 8, 4, 2, 1), encoder="H3", encoder_width=4, encoder_channels=4)
@@ -238,7 +238,7 @@ def test_text_and_broken_zips_are_refused(state: State, tmp_path: Path) -> None:
 
 
 def test_zips_that_would_unpack_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.checkpoint.MAX_BYTES", 2**20)
+    monkeypatch.setattr("model.weights.checkpoint.MAX_BYTES", 2**20)
     for name, member in (("a.zip", "train_log/flownet.pkl"), ("b.pth", "archive/data/0")):
         with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(member, bytes(2**20 + 1))

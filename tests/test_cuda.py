@@ -12,10 +12,10 @@ from torch import Tensor
 
 from benchmark.compare import pair
 from model import load_model
-from model.engines import ENGINES
 from model.image import from_layers, to_layers
+from model.inference.engines import ENGINES
+from model.inference.tiling import TiledRIFE
 from model.metrics import psnr
-from model.tiling import TiledRIFE
 from video.frame import Frame
 from video.interpolate import Thresholds, interpolate
 from video.timing import multiply

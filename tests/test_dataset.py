@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from data import synthetic
+from data.clips import Clips, cached_clip, find_runs, pan_over
+from data.recode import CODERS, QUANTISERS, recode
+from data.synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility
 from dataset import BatchSampler, Mixture, Sample, Samples, Scenes, Vimeo, augment, pack
 from model.errors import UserError
-from model.warp import warp
-from video import synthetic
-from video.footage import Clips, cached_clip, find_runs, pan_over
-from video.recode import CODERS, QUANTISERS, recode
-from video.synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility
+from model.networks.warp import warp
 
 
 def smooth_picture(seed: int, h: int = 160, w: int = 200) -> np.ndarray:
@@ -276,12 +276,12 @@ def test_processes_may_fill_one_cache_at_once(clip: Path, tmp_path: Path, monkey
 @pytest.mark.parametrize("name", CODERS)
 def test_coding_keeps_what_matters_and_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each frame comes back in its place, near what it was, and worse at a lower quality; so often that all happens."""
-    monkeypatch.setattr("video.recode.CODERS", (name,))
+    monkeypatch.setattr("data.recode.CODERS", (name,))
     wide = smooth_picture(3, 96, 160)
     frames = [np.ascontiguousarray(wide[:, 4 * n : 4 * n + 128]) for n in range(6)]
     error = []
     for quantiser in QUANTISERS:
-        monkeypatch.setattr("video.recode.QUANTISERS", (quantiser, quantiser))
+        monkeypatch.setattr("data.recode.QUANTISERS", (quantiser, quantiser))
         for seed in range(8):
             coded = recode(np.random.default_rng(seed), frames)
             assert [picture.shape for picture in coded] == [(96, 128, 3)] * 6
@@ -303,7 +303,7 @@ def test_a_moving_camera_moves_all_that_it_sees(monkeypatch: pytest.MonkeyPatch)
     def twelve_right(*_: object) -> Motion:
         return Motion(np.zeros(2), np.zeros(2), np.array([12.0, 0.0]))
 
-    monkeypatch.setattr("video.footage.draw_motion", twelve_right)
+    monkeypatch.setattr("data.clips.draw_motion", twelve_right)
     still = [smooth_picture(3, 240, 300)] * 3
     img0, gt, img1 = pan_over(np.random.default_rng(5), still, (0.0, 0.25, 1.0), 64, (2.0, 2.0))
     for moved, by in ((gt, 3), (img1, 12)):

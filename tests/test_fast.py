@@ -1,4 +1,4 @@
-"""model/fast.py: a network as the CPU runs it fastest gives upstream's frames, and those of benchmark/baseline.py."""
+"""fast.py: a network as the CPU runs it fastest gives upstream's frames, and those of benchmark/baseline.py."""
 
 from dataclasses import replace
 from functools import partial
@@ -13,13 +13,14 @@ from fixtures import ALL, SMALL, Fixture, fixture_paths, read_fixture
 from torch import Tensor
 
 from benchmark.baseline import load_baseline
-from model import RIFE, kernels, memory, packed
-from model.fast import Fast, accelerate
+from model import RIFE
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder, to_tensor
+from model.inference import kernels, memory, packed
+from model.inference.fast import Fast, accelerate
 from model.loading import build, detect_version, load_model
-from model.published import IFNetConfig
+from model.weights.published import IFNetConfig
 from video.reader import open_frames
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no compiler here, or a CPU the kernels are not for")

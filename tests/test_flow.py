@@ -11,7 +11,8 @@ from conftest import Shift
 
 import inference_img
 import inference_video
-from model import RIFE, flags
+from commands import network_flags as flags
+from model import RIFE
 from video.flow import flow_picture, read_flo, write_flo
 from video.picture import MediaError, read_picture, write_picture
 from video.stitch import ramp, stitch

@@ -16,14 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from model import RIFE
-from model.graphs import KEPT, Graphed, Outputs
 from model.IFNet_v4 import IFNet_v4
-from model.memory import peak_bytes
-from model.tiling import TiledRIFE
+from model.inference.graphs import KEPT, Graphed, Outputs
+from model.inference.memory import peak_bytes
+from model.inference.tiling import TiledRIFE
 
 
 def record_operators(run: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Outputs, Callable[[], None]]:
-    """As model.graphs.record, by torch.fx: python runs once, its operators as often as wanted."""
+    """As model.inference.graphs.record, by torch.fx: python runs once, its operators as often as wanted."""
     graph = make_fx(run)(*inputs)
     outputs: Outputs = graph(*inputs)
 

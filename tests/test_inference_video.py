@@ -17,7 +17,8 @@ from clips import Clip, make_clip, picture
 from conftest import Shift
 
 import inference_video
-from model import RIFE, flags
+from commands import network_flags as flags
+from model import RIFE
 from video.picture import read_picture, write_picture
 
 ROOT = Path(__file__).parents[1]

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model import kernels
-from model.packed import Tail, of_sub_pixels
-from model.warp import warp
+from model.inference import kernels
+from model.inference.packed import Tail, of_sub_pixels
+from model.networks.warp import warp
 
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="no compiler here, or a CPU the kernels are not for")
 
@@ -203,7 +203,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 def test_two_processes_may_build_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     root = Path(kernels.__file__).parents[1]
-    program = "from model import kernels; print(kernels.available())"
+    program = "from model.inference import kernels; print(kernels.available())"
     both = [subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE) for _ in range(2)]
     assert [process.communicate()[0] for process in both] == [b"True\n"] * 2
     (kept,) = tmp_path.iterdir()

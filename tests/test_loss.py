@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, psnr_loss
+from model.training.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, psnr_loss
 
 
 def test_lap_loss_ignores_a_constant_and_grows_linearly() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import resource, torch
-from model.memory import keep_freed_memory
+from model.inference.memory import keep_freed_memory
 kept = {keep}
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,4 +1,4 @@
-"""model/engines.py: every network traces whole and gives its own picture; what an engine cannot do is one line."""
+"""engines.py: every network traces whole and gives its own picture; what an engine cannot do is one line."""
 
 import sys
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from torch import nn
 import inference_video
 from benchmark.compare import parse_setting
 from model import RIFE, UserError
-from model.engines import Compiled, with_engine
 from model.IFNet_v4 import IFNet_v4
-from model.memory import peak_bytes
-from model.published import IFNetConfig
-from model.tiling import TiledRIFE
+from model.inference.engines import Compiled, with_engine
+from model.inference.memory import peak_bytes
+from model.inference.tiling import TiledRIFE
+from model.weights.published import IFNetConfig
 
 
 @pytest.fixture

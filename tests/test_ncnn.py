@@ -9,10 +9,10 @@ import torch
 from make_ncnn import make_network
 from torch import Tensor, nn
 
-from model.checkpoint import find_weights, read_weights
 from model.errors import WeightsError
 from model.loading import load_network
-from model.ncnn import CONVOLUTIONS, read_convolutions, read_layers
+from model.weights.checkpoint import find_weights, read_weights
+from model.weights.ncnn import CONVOLUTIONS, read_convolutions, read_layers
 
 FOLDER = Path(__file__).parent / "golden" / "ncnn"
 HALF_STEP = 2.0**-10  # relative step of float16

@@ -9,7 +9,7 @@ from model import RIFE
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
-from model.published import IFNetConfig
+from model.weights.published import IFNetConfig
 
 PLAIN = {"outputs": 5, "shuffle": False, "residual": False, "replace_mask": False}
 OLD = IFNetConfig((8, 8, 8, 8), (8, 4, 2, 1), ensemble=True, refine=True, **PLAIN)  # type: ignore[arg-type]

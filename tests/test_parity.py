@@ -10,9 +10,9 @@ from fixtures import ALL, SMALL, Fixture, fixture_paths, read_fixture
 from parity import load, run_network
 
 import inference_img
-from model.checkpoint import DDP_PREFIX
 from model.image import to_picture
 from model.loading import load_network
+from model.weights.checkpoint import DDP_PREFIX
 from video.picture import read_picture, write_picture
 
 SMALL_PATHS = list(fixture_paths(SMALL))

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from conftest import written
 
-from model import load_model, quality
-from model.quality import convolution_dtype
+from model import load_model
+from model.inference import quality
+from model.inference.quality import convolution_dtype
 
 
 @pytest.fixture(params=["", "avx512_bf16", "amx_bf16"])

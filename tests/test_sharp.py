@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from model import kernels
 from model.errors import UserError
-from model.fast import Fast
 from model.IFNet_v4 import IFNet_v4
+from model.inference import kernels
+from model.inference.fast import Fast
 from model.loading import build as build_network
 from model.loading import detect_version
-from model.published import PUBLISHED
-from model.sharp import nearer, smoothed
-from model.training import add_gates, build
-from model.warp import warp
+from model.networks.sharp import nearer, smoothed
+from model.networks.warp import warp
+from model.training.step import add_gates, build
+from model.weights.published import PUBLISHED
 
 SHARP = replace(PUBLISHED["4.25, 4.26"], sharp=True)
 

@@ -16,15 +16,16 @@ from torch.utils._pytree import tree_leaves
 
 import inference_img
 import inference_video
-from model import RIFE, UserError, load_model, tiling
+from model import RIFE, UserError, load_model
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import to_tensor
-from model.layers import Prediction
-from model.memory import available_bytes, bytes_per_pixel, peak_bytes
+from model.inference import tiling
+from model.inference.memory import available_bytes, bytes_per_pixel, peak_bytes
+from model.inference.tiling import TiledRIFE, spans, tile_size
 from model.metrics import psnr
-from model.published import PUBLISHED, IFNetConfig
-from model.tiling import TiledRIFE, spans, tile_size
+from model.networks.layers import Prediction
+from model.weights.published import PUBLISHED, IFNetConfig
 from video.picture import read_picture
 from video.reader import open_frames
 

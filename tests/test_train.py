@@ -22,16 +22,16 @@ from torch import Tensor, nn
 
 import train
 from dataset import Samples, Scenes
-from model import training
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
-from model.layers import blend
 from model.loading import detect_version, load_network
-from model.loss import distillation_loss, flow_loss, mask_loss
-from model.published import IFNetConfig
-from model.teacher import Confidence
-from model.training import Recipe, build, follow, learning_rate, losses, on_device, training_step
-from model.warp import warp
+from model.networks.layers import blend
+from model.networks.teacher import Confidence
+from model.networks.warp import warp
+from model.training import step as training
+from model.training.loss import distillation_loss, flow_loss, mask_loss
+from model.training.step import Recipe, build, follow, learning_rate, losses, on_device, training_step
+from model.weights.published import IFNetConfig
 from train import Training, parse, run, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent

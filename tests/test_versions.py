@@ -9,15 +9,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from model import kernels
 from model.errors import WeightsError
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
+from model.inference import kernels
+from model.inference.memory import peak_bytes
 from model.loading import HD_VERSIONS, build, detect_version, known_names, load_network
-from model.memory import peak_bytes
-from model.published import PUBLISHED, IFNetConfig, read_config
 from model.versions import main
+from model.weights.published import PUBLISHED, IFNetConfig, read_config
 
 State = dict[str, Tensor]
 TINY = IFNetConfig((8, 8, 4, 4, 4), (16, 8, 4, 2, 1), encoder="H3", encoder_width=4, encoder_channels=4)

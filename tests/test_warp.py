@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.warp import resize, resize_flow, sample_cubic, warp
+from model.networks.warp import resize, resize_flow, sample_cubic, warp
 
 
 def constant(x: float, y: float, height: int, width: int, batch: int = 1) -> torch.Tensor:

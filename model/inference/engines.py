@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import UserError
-from model.graphs import Graphed
 from model.IFNet_v4 import chooses_scales
-from model.layers import Prediction
+from model.inference.graphs import Graphed
+from model.networks.layers import Prediction
 
 ENGINES = ("graphs", "compile", "tensorrt")
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from model.layers import conv, deconv, dtype_of
-from model.warp import resize_flow, warp
+from model.networks.layers import conv, deconv, dtype_of
+from model.networks.warp import resize_flow, warp
 
 WIDTH = 32  # of the first level of context and fusion; every level doubles it
 SQUEEZED = 16  # width of the channel attention in ResBlock

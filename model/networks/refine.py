@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from model.layers import activation, conv, deconv, entering
-from model.warp import resize_flow, warp
+from model.networks.layers import activation, conv, deconv, entering
+from model.networks.warp import resize_flow, warp
 
 WIDTH = 16  # of Contextnet's first level; every level doubles it
 

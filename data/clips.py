@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import torch
 
+from data.recode import recode
+from data.sample import Sample, augment, pack
+from data.synthetic import Layer, draw_motion
+from data.textures import Picture, compress
 from model.errors import UserError
 from model.metrics import ssim_map
-from video.recode import recode
-from video.sample import Sample, augment, pack
-from video.synthetic import Layer, draw_motion
-from video.textures import Picture, compress
 
 REPEAT_LEVELS = 0.25  # grey levels; frames that differ by less on average are one frame shown twice
 CUT_SSIM = 0.2  # of 32x32 thumbnails; below it two frames are of different scenes (upstream's value for video)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.warp import resize, resize_flow
+from model.networks.warp import resize, resize_flow
 
 COARSE = 4  # a block at this scale or beyond is a coarse one
 LEAKY_SLOPE = 0.2  # of every LeakyReLU in the v4 networks

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from model.engines import Compiled
-from model.fast import Fast
-from model.graphs import Graphed
 from model.IFNet_v4 import IFNet_v4
 from model.image import padder_for
+from model.inference.engines import Compiled
+from model.inference.fast import Fast
+from model.inference.graphs import Graphed
 
 # Resident memory to computed memory, on a CPU: 1.48 of 4.25's own forward at 720p (733 MB to 495), 1.43 of the paper's;
 # by the kernels 1.31 at 720p, 1.12 at 1080p, 1.03 at 4K (1295 MB to 1252).

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model import kernels
 from model.IFNet import SCALES, IFNet
 from model.IFNet_v4 import IFNet_v4
-from model.kernels import Estimate, Said
-from model.layers import Begun, Prediction, coarse
-from model.packed import HALF, NHWC, PackedBlock, PackedEncoder, PackedPair, PackedUnet, winograd_pays
-from model.published import FEATURES_AFTER
-from model.sharp import GATES
+from model.inference import kernels
+from model.inference.kernels import Estimate, Said
+from model.inference.packed import HALF, NHWC, PackedBlock, PackedEncoder, PackedPair, PackedUnet, winograd_pays
+from model.networks.layers import Begun, Prediction, coarse
+from model.networks.sharp import GATES
+from model.weights.published import FEATURES_AFTER
 
 
 class Prepared(NamedTuple):

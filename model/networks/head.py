@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from model.layers import LEAKY_SLOPE, deconv, entering
+from model.networks.layers import LEAKY_SLOPE, deconv, entering
 
 
 class Head(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from model.layers import Prediction
+from model.networks.layers import Prediction
 
 WARM_UP = 3  # calls before one is recorded: libraries choose algorithms and take their memory
 KEPT = 4  # recordings; each holds the memory of a call

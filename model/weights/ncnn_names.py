@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from model.errors import WeightsError
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
-from model.ncnn import Weights, read_convolutions
-from model.published import PUBLISHED
+from model.weights.ncnn import Weights, read_convolutions
+from model.weights.published import PUBLISHED
 
 State = dict[str, Tensor]
 Signature = tuple[bool, bool, tuple[int, ...]]  # transposed, with a bias, shape of the weight

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from video.textures import Picture
+from data.textures import Picture
 
 Sample = dict[str, Tensor]
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from model.errors import WeightsError
-from model.ncnn_names import read_graphs
+from model.weights.ncnn_names import read_graphs
 
 State = dict[str, Tensor]
 # In this order: official weights dropped into train_log/ come before the default ones that ship there.

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model.layers import Teaching, blend, conv
-from model.loss import distillation_loss
-from model.warp import warp_both
+from model.networks.layers import Teaching, blend, conv
+from model.networks.warp import warp_both
+from model.training.loss import distillation_loss
 
 WIDTH = 32
 OF_A_BLOCK = 8  # channels: flow 4, mask 1, blend 3

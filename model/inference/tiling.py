@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from model.errors import UserError
 from model.IFNet_v4 import chooses_scales
-from model.layers import Prediction
-from model.memory import available_bytes, bytes_per_pixel
+from model.inference.memory import available_bytes, bytes_per_pixel
+from model.networks.layers import Prediction
 from model.wrapper import RIFE, PreparedFrame
 
 OVERLAP = 128  # px that neighbours share: a fast pan in 4K is 72 dB to the whole frame by tiles of 1024 px, 63 by 256

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model import kernels
-from model.head import Head
-from model.kernels import Winograd
-from model.layers import LEAKY_SLOPE, IFBlock, ResConv
-from model.refine import Pair, Unet
-from model.warp import resize_flow
+from model.inference import kernels
+from model.inference.kernels import Winograd
+from model.networks.head import Head
+from model.networks.layers import LEAKY_SLOPE, IFBlock, ResConv
+from model.networks.refine import Pair, Unet
+from model.networks.warp import resize_flow
 
 STRIP = 2**20  # floats of a block's input made at once: 4 MB stay in the cache
 WINOGRAD_VECTORS = 2  # of channels; with one, transforms cost more than they save: 16 channels on AVX-512, not on AVX2

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from model.errors import UserError
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
-from model.layers import Prediction
-from model.loss import LapLoss, flow_loss, mask_loss, psnr_loss
-from model.muon import Muon
-from model.published import FEATURES_AFTER, PUBLISHED
-from model.sharp import GATES
+from model.networks.layers import Prediction
+from model.networks.sharp import GATES
+from model.training.loss import LapLoss, flow_loss, mask_loss, psnr_loss
+from model.training.muon import Muon
+from model.weights.published import FEATURES_AFTER, PUBLISHED
 
-Sample = dict[str, Tensor]  # a batch of them; the fields are those of video/sample.py
+Sample = dict[str, Tensor]  # a batch of them; the fields are those of data/sample.py
 NEW_CHANNELS = 0.1  # how loudly fresh channels speak to those that a block took over
 DEEP_DECAY = 0.8  # an earlier block's losses count less by this factor for every block after it (as in RAFT)
 
@@ -33,7 +33,7 @@ class Recipe:
     warmup: int = 2000  # steps
     processes: int = 4  # that the rates are meant for; they are scaled by the true number over this
     weight_decay: float = 1e-3
-    optimizer: str = "adamw"  # or "muon" (model/muon.py): farther per step, a fifth more work per step on a CPU
+    optimizer: str = "adamw"  # or "muon" (muon.py): farther per step, a fifth more work per step on a CPU
     clip: float = 0.0  # largest norm of the gradient; 0: as it is
     distillation: float = 0.01  # weight of the distillation loss; upstream advises 0.005 or 0.002 for RIFE_m
     deep: float = 0.0  # weight of the L1 of every block's blend
@@ -148,7 +148,7 @@ def half_cosine(done: float) -> float:
 
 
 def losses(out: Prediction, batch: Sample, recipe: Recipe, progress: float) -> Losses:
-    """The losses of a prediction whose sample is known as `pack` in video/sample.py says; images as floats in 0..1.
+    """The losses of a prediction whose sample is known as `pack` in data/sample.py says; images as floats in 0..1.
 
     All are means over the samples, so that processes with equal batches may average theirs.
     """

@@ -6,7 +6,7 @@ from typing import Any
 import av
 import numpy as np
 
-from video.textures import Picture
+from data.textures import Picture
 
 # H.263 is what video on the web was in at first, MPEG-4 part 2 what action-recognition sets are in. Not H.264: three
 # in a hundred encodings by x264 come out differently the next time, and samples have to be reproducible.

@@ -4,13 +4,11 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
-from model.engines import ENGINES
-from model.errors import UserError
+from model.devices import pick_device
+from model.inference.engines import ENGINES
+from model.inference.quality import QUALITIES, convolution_dtype
+from model.inference.tiling import SMALLEST, TiledRIFE, tile_size
 from model.loading import TRAIN_LOG, load_model
-from model.quality import QUALITIES, convolution_dtype
-from model.tiling import SMALLEST, TiledRIFE, tile_size
 from model.wrapper import SCALES
 
 
@@ -96,15 +94,3 @@ def pick_scale(height: int, width: int) -> float:
     """
     short = min(height, width)
     return 1.0 if short <= 1600 else 0.5 if short <= 3200 else 0.25
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """The device named, or the best there is: CUDA, then Apple's MPS, then the CPU. UserError if it is not there."""
-    there = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
-    try:
-        device = torch.device(name or there[0])
-    except RuntimeError as e:
-        raise UserError(f"--device {name}: no such device; here there are: {', '.join(there)}") from e
-    if device.type not in there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(f"--device {name}: this machine, or this build of torch, has only: {', '.join(there)}")
-    return device

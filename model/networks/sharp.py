@@ -7,7 +7,7 @@ how far the blend is smoothed along x and y, in two bands each.
 import torch
 from torch import Tensor, nn
 
-from model.warp import warp
+from model.networks.warp import warp
 
 SAMPLING = 4  # gates: how far img0 and img1 are sampled by cubics, then how nearby
 SMOOTHING = 4  # how far fine and coarse detail along x is smoothed, then along y

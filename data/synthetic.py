@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from video.recode import recode
-from video.textures import Picture, compress, draw_background, draw_texture
+from data.recode import recode
+from data.textures import Picture, compress, draw_background, draw_texture
 
 LARGE_SHARE = 0.2  # of scenes move by a twelfth to a third of their width from img0 to img1
 TINY_SHARE = 0.1  # move by 1 px at most, as most of a compressed video at rest does

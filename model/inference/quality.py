@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from model.kernels import cpu_flags
+from model.inference.kernels import cpu_flags
 
 
 class Quality(NamedTuple):

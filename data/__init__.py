@@ -1,0 +1,1 @@
+"""Training samples: clips, synthetic scenes, textures, re-coding and augmentation."""
