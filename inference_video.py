@@ -28,12 +28,14 @@ from model import UserError
 from model.inference.memory import keep_freed_memory
 from model.inference.quality import QUALITIES
 from model.inference.tiling import TiledRIFE
+from video.devices import SEGMENT
 from video.encoding import Encoding
 from video.frame import Frame
-from video.interpolate import SEGMENT, Report, Thresholds, interpolate, prefetch
+from video.interpolate import Report, interpolate
 from video.montage import montage, montage_size
+from video.prefetch import prefetch
 from video.reader import Source, open_frames
-from video.scene import CUT_SSIM, REPEAT_SSIM
+from video.scene import CUT_SSIM, REPEAT_SSIM, TransitionDetector
 from video.stitch import stitch_frames
 from video.timing import multiply, parse_rate, resample
 from video.writer import PictureWriter, VideoWriter
@@ -187,7 +189,7 @@ def frames_out(
 ) -> Generator[Frame, None, None]:
     """The whole pipeline up to the encoder: decoding and the network each on a thread of their own."""
     timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
-    thresholds = Thresholds(args.scene_threshold, args.static_threshold)
+    detector = TransitionDetector(args.scene_threshold, args.static_threshold)
 
     def run(frames: Iterable[Frame]) -> Iterator[Frame]:
         return interpolate(
@@ -197,7 +199,7 @@ def frames_out(
             others=models[1:],
             scale=args.scale,
             options=options(args),
-            thresholds=thresholds,
+            detector=detector,
             report=report,
         )
 

@@ -31,7 +31,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.baselines import BASELINES, Baseline
@@ -46,12 +45,13 @@ from model import RIFE, UserError, load_model, pick_device
 from model.image import to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
 from model.loading import TRAIN_LOG
+from model.metrics import Surroundings
 from model.wrapper import HALVING_TOLERANCE, SCALES, PreparedFrame
 from video.frame import Frame
-from video.interpolate import prefetch
 from video.picture import with_channels, write_bytes
+from video.prefetch import prefetch
 from video.reader import Source, open_frames
-from video.scene import CUT_SSIM, Change, compare, thumbnail
+from video.scene import CUT_SSIM, Transition, TransitionDetector
 
 QUALITY = ("PSNR", "SSIM 7x7")
 COLUMNS = (*QUALITY, "seconds")
@@ -66,7 +66,7 @@ class Seen:
     index: int
     time: Fraction  # s
     picture: np.ndarray
-    small: Tensor  # 32x32, to find cuts and repeats by
+    signature: Surroundings  # for the detector of cuts
 
 
 class Choice:
@@ -118,9 +118,8 @@ def look(frames: Iterable[Frame]) -> Iterator[Seen]:
     for index, frame in enumerate(frames):
         rgb = with_channels(frame.rgb(), 3)[:, :, :3]
         image = to_tensor(rgb)
-        yield Seen(
-            index, frame.time, rgb if rgb.dtype == np.uint8 else to_picture(image), thumbnail(rgb, rgb.shape[:2])
-        )
+        signature = TransitionDetector().signature(rgb)
+        yield Seen(index, frame.time, rgb if rgb.dtype == np.uint8 else to_picture(image), signature)
 
 
 def triplets(
@@ -147,7 +146,8 @@ def parted(first: Seen, second: Seen, scene_threshold: float, repeat_levels: flo
     """
     if first.picture.shape != second.picture.shape:
         return "change of size"
-    if compare(first.small, second.small, scene_threshold, 1) is Change.CUT:
+    detector = TransitionDetector(scene_threshold, static=1)
+    if detector.classify(first.signature, second.signature) is Transition.CUT:
         return "cut"
     return "repeat" if cv2.absdiff(first.picture, second.picture).mean() < repeat_levels else ""
 

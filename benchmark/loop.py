@@ -30,12 +30,12 @@ from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
 from model.inference.memory import keep_freed_memory
-from model.metrics import surroundings
 from model.wrapper import SCALES
 from video.frame import Frame
-from video.interpolate import Report, interpolate, prefetch
+from video.interpolate import Report, interpolate
+from video.prefetch import prefetch
 from video.reader import Source, open_frames
-from video.scene import compare, thumbnail
+from video.scene import TransitionDetector
 from video.timing import multiply
 from video.writer import VideoWriter
 
@@ -108,16 +108,16 @@ def measure_ends(source: Source, frames: int, device: torch.device) -> dict[str,
 def measure_steps(source: Source, model: RIFE, scale: float) -> dict[str, float]:
     """Milliseconds of every step between a decoded frame and a picture for the encoder; "network" among them."""
     first, second = islice(source, 2)
-    device, steps = model.device, {}
+    device, detector, steps = model.device, TransitionDetector(), {}
     steps["to RGB"], rgb = milliseconds(device, first.rgb)
     steps["to the device"], image = milliseconds(device, lambda: to_layers(rgb, device))
     prepared = model.prepare(image, scale=scale)
     steps["padding"], padded = milliseconds(device, lambda: prepared.padder.pad(image[:, :3]))
     size = (padded.shape[2], padded.shape[3])
-    steps["thumbnail"], small = milliseconds(device, lambda: surroundings(thumbnail(rgb, size)))
+    steps["thumbnail"], small = milliseconds(device, lambda: detector.signature(rgb, size))
     other = model.prepare(to_layers(second.rgb(), device), scale=scale)
-    small2 = surroundings(thumbnail(second.rgb(), size))
-    steps["comparison"], _ = milliseconds(device, lambda: compare(small, small2))
+    small2 = detector.signature(second.rgb(), size)
+    steps["comparison"], _ = milliseconds(device, lambda: detector.classify(small, small2))
     features, _ = milliseconds(device, lambda: model.fast.frame_features(prepared.image))
     between, made = milliseconds(device, lambda: model.inference(prepared, other, scale=scale))
     steps["network"] = features + between

@@ -2,24 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import av
 import cv2
 import numpy as np
-import torch
 
 from data.recode import recode
 from data.sample import Sample, augment, pack
 from data.synthetic import Layer, draw_motion
 from data.textures import Picture, compress
 from model.errors import UserError
-from model.metrics import ssim_map
+from video.reader import open_frames
+from video.scene import Transition, TransitionDetector
 
 REPEAT_LEVELS = 0.25  # grey levels; frames that differ by less on average are one frame shown twice
-CUT_SSIM = 0.2  # of 32x32 thumbnails; below it two frames are of different scenes (upstream's value for video)
 CACHE_SHORT_SIDE = 480  # px; clips are kept at this size at most
 CACHE_FRAMES = 400  # of one clip at most
 SPANS, SPAN_SHARES = (2, 3, 4, 6), (0.6, 0.15, 0.15, 0.1)  # frames from img0 to img1
@@ -182,29 +181,29 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def decode(file: Path) -> np.ndarray:
-    """(N,H,W,3) uint8 RGB, at most CACHE_FRAMES frames, reduced to CACHE_SHORT_SIDE if larger, sizes even."""
+    """Reads at most CACHE_FRAMES frames of a video, (N,H,W,3) uint8 RGB.
+
+    Frames whose shorter side exceeds CACHE_SHORT_SIDE are reduced to it. Height and width are even.
+    """
+    source = open_frames(file)
+    scale = min(1.0, CACHE_SHORT_SIDE / min(source.size))
+    width, height = (round(side * scale / 2) * 2 for side in source.size)
     pictures = []
-    with av.open(str(file)) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        for frame in container.decode(video=0):
-            scale = min(1.0, CACHE_SHORT_SIDE / min(frame.width, frame.height))
-            w, h = (round(v * scale / 2) * 2 for v in (frame.width, frame.height))
-            picture = frame.to_ndarray(format="rgb24")
-            pictures.append(cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA))
-            if len(pictures) == CACHE_FRAMES:
-                break
+    for frame in islice(source, CACHE_FRAMES):
+        rgb = frame.rgb()
+        picture = rgb if rgb.dtype == np.uint8 else cv2.convertScaleAbs(rgb, alpha=1 / 257)
+        pictures.append(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
     return np.stack(pictures)
 
 
 def find_runs(frames: np.ndarray) -> np.ndarray:
-    """(R,2): where frames follow each other without a cut or a repeat, first and last + 1."""
-    small = [cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA) for frame in frames]
-    thumbnails = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 255  # (N,3,32,32)
-    likeness = ssim_map(thumbnails[:-1], thumbnails[1:], volume=False).mean((1, 2, 3))
+    """Returns (R,2): the first frame, and the last + 1, of each run of frames without a cut or a repeat inside."""
+    detector = TransitionDetector(static=1)
+    signatures = [detector.signature(frame) for frame in frames]
     runs, start = [], 0
     for n in range(1, len(frames)):
         still = cv2.absdiff(frames[n], frames[n - 1]).mean() < REPEAT_LEVELS
-        if still or likeness[n - 1] < CUT_SSIM:
+        if still or detector.classify(signatures[n - 1], signatures[n]) is Transition.CUT:
             runs.append((start, n))
             start = n
     return np.array([*runs, (start, len(frames))])

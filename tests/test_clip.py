@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from clips import make_clip
 from conftest import Shift
 from scored import blend, psnr, write
@@ -21,6 +20,7 @@ from benchmark.record import new_folder
 from model import RIFE, UserError
 from video.frame import Frame
 from video.picture import read_picture
+from video.scene import TransitionDetector
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -178,7 +178,9 @@ def test_a_video_of_variable_rate_is_asked_at_its_times(run: Run, nets: dict[str
     ],
 )
 def test_timesteps(times: tuple[str, str, str], expected: Fraction) -> None:
-    seen = [clip.Seen(i, Fraction(t), np.zeros((1, 1, 3), np.uint8), torch.zeros(1)) for i, t in enumerate(times)]
+    grey = np.zeros((8, 8, 3), np.uint8)
+    signature = TransitionDetector().signature(grey)
+    seen = [clip.Seen(i, Fraction(t), grey, signature) for i, t in enumerate(times)]
     assert clip.timestep_of(*seen) == expected
 
 

@@ -17,7 +17,8 @@ from model.inference.engines import ENGINES
 from model.inference.tiling import TiledRIFE
 from model.metrics import psnr
 from video.frame import Frame
-from video.interpolate import Thresholds, interpolate
+from video.interpolate import interpolate
+from video.scene import TransitionDetector
 from video.timing import multiply
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -79,7 +80,7 @@ def test_what_comes_out_of_the_loop_is_what_was_made(engine: str | None, dtype: 
     big = torch.nn.functional.interpolate(noise, (256, 480), mode="bilinear")[0].permute(1, 2, 0).numpy()
     clip = [(big[:, 2 * i : 448 + 2 * i] * np.iinfo(dtype).max).astype(dtype) for i in range(12)]
     frames = (Frame(picture, Fraction(i, 24)) for i, picture in enumerate(clip))
-    out = list(interpolate(frames, model, multiply(4), thresholds=Thresholds(0, 1)))
+    out = list(interpolate(frames, model, multiply(4), detector=TransitionDetector(0, 1)))
     assert len(out) == 45
     for i, (first, second) in enumerate(pairwise(clip)):
         made = model.between(to_layers(first, "cuda"), to_layers(second, "cuda"), STEPS)

@@ -13,10 +13,13 @@ from conftest import Shift
 from model import RIFE
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder, send_layers, to_tensor
+from video import devices
 from video import interpolate as interpolation
+from video.devices import SEGMENT
 from video.frame import Frame
-from video.interpolate import SEGMENT, Report, Thresholds, interpolate, prefetch
-from video.scene import Change, compare, thumbnail
+from video.interpolate import Report, interpolate
+from video.prefetch import prefetch
+from video.scene import Transition, TransitionDetector, thumbnail
 from video.timing import multiply, resample
 
 SIZE = (96, 64)
@@ -59,8 +62,8 @@ def test_a_frame_in_flight_is_waited_for_when_the_next_has_been_asked_for(monkey
 
     clip = [*moving(4), *(noise(seed) for seed in range(9))]  # and then nothing but cuts
     wanted = list(interpolate(frames(clip), model(), multiply(3)))
-    monkeypatch.setattr(interpolation, "send_layers", send)
-    monkeypatch.setattr(interpolation, "_in_flight", lambda models: 1)
+    monkeypatch.setattr(devices, "send_layers", send)
+    monkeypatch.setattr(interpolation, "_frames_in_flight", lambda models: 1)
     loop = interpolate(frames(clip), model(), multiply(3))
     got = [next(loop) for _ in range(9)]
     assert events == ["asked", *["asked", "waited"] * 5, "waited"]
@@ -86,8 +89,8 @@ def test_features_are_computed_once_a_frame() -> None:
 def test_a_cut_is_held() -> None:
     a, b, c, d = [*moving(2), noise(1), noise(1)]
     report = Report()
-    thresholds = Thresholds(static=1)
-    out = list(interpolate(frames([a, b, c, d]), model(), multiply(3), thresholds=thresholds, report=report))
+    detector = TransitionDetector(static=1)
+    out = list(interpolate(frames([a, b, c, d]), model(), multiply(3), detector=detector, report=report))
     assert [f.picture is b for f in out[3:6]] == [True] * 3
     assert out[6].picture is c
     assert report.cuts == 1
@@ -95,8 +98,8 @@ def test_a_cut_is_held() -> None:
 
 
 def test_scene_threshold_zero_never_cuts() -> None:
-    report = Report()
-    list(interpolate(frames([noise(1), noise(2)]), model(), multiply(2), thresholds=Thresholds(scene=0), report=report))
+    report, detector = Report(), TransitionDetector(scene=0)
+    list(interpolate(frames([noise(1), noise(2)]), model(), multiply(2), detector=detector, report=report))
     assert (report.cuts, report.made) == (0, 1)
 
 
@@ -113,7 +116,7 @@ def test_a_repeat_becomes_the_midpoint_of_its_neighbours() -> None:
 
 def test_static_threshold_one_leaves_every_source_frame() -> None:
     pictures = [picture(0, SIZE), picture(0, SIZE), picture(4, SIZE)]
-    out = list(interpolate(frames(pictures), model(8), multiply(1), thresholds=Thresholds(static=1)))
+    out = list(interpolate(frames(pictures), model(8), multiply(1), detector=TransitionDetector(static=1)))
     assert [f.picture is p for f, p in zip(out, pictures, strict=True)] == [True] * 3
 
 
@@ -148,12 +151,13 @@ def test_resampling_gives_the_new_rate_and_the_shared_frames() -> None:
     assert out[20].picture is source[8].picture
 
 
-def test_compare_by_upstreams_thresholds() -> None:
-    a, b, c = (thumbnail(noise(i), (64, 96)) for i in (0, 0, 1))
-    assert compare(a, b) is Change.REPEAT
-    assert compare(a, c) is Change.CUT
-    assert compare(a, thumbnail((noise(0) * 0.7).astype(np.uint8), (64, 96))) is Change.MOTION
-    assert a.shape == (1, 3, 32, 32)
+def test_transitions_by_upstreams_thresholds() -> None:
+    detector = TransitionDetector()
+    darker = (noise(0) * 0.7).astype(np.uint8)
+    a, b, c, d = (detector.signature(rgb) for rgb in (noise(0), noise(0), noise(1), darker))
+    assert detector.classify(a, b) is Transition.REPEAT
+    assert detector.classify(a, c) is Transition.CUT
+    assert detector.classify(a, d) is Transition.MOTION
 
 
 @pytest.mark.parametrize("size", [(64, 96), (32, 32), (16, 20), (720, 1280), (101, 999)])
@@ -189,7 +193,7 @@ def test_every_device_has_its_turn_and_memory_is_bounded() -> None:
             taken.append(frame)
             yield frame
 
-    loop = interpolate(source(), models[0], multiply(2), others=models[1:], thresholds=Thresholds(0, 1))
+    loop = interpolate(source(), models[0], multiply(2), others=models[1:], detector=TransitionDetector(0, 1))
     next(loop)
     time.sleep(0.2)
     assert len(taken) <= 2 * SEGMENT + 6
@@ -211,11 +215,11 @@ def test_an_error_on_a_device_is_raised_here() -> None:
 def test_each_pair_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[object] = []
 
-    def count(*pair: object) -> Change:
+    def count(*pair: object) -> Transition:
         compared.append(pair)
-        return Change.MOTION
+        return Transition.MOTION
 
-    monkeypatch.setattr(Thresholds, "compare", count)
+    monkeypatch.setattr(TransitionDetector, "classify", count)
     list(interpolate(frames(moving(6)), model(), multiply(3)))
     assert len(compared) == 5
 

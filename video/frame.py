@@ -1,4 +1,4 @@
-"""A picture and its time. It is kept as it was decoded, YUV of any depth; RGB is made on demand."""
+"""Holds a decoded picture with its time, and converts between its pixel format and RGB."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,19 +12,19 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 UNSPECIFIED = 2  # of matrix, primaries and transfer in ITU-T H.273
 HD_HEIGHT = 720  # pictures without a tag are taken as BT.709 from this height on, as BT.601 below
 FULL = int(ColorRange.JPEG)
-# For changes of chroma size and depth alone. Colours are converted by the matrices below: swscale's own conversion is
-# half a level off in full range, and two levels of 1023 off at 10 bits, which shows as flicker between frames.
+# Only changes of chroma size and depth use swscale. Its own conversion of colours is half a level off in full range and
+# two levels of 1023 off at 10 bits, which is visible as flicker between frames; the matrices below are exact.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 BT601 = (0.299, 0.114)
 BT709 = (0.2126, 0.0722)
 LUMA_WEIGHTS = {1: BT709, 4: (0.30, 0.11), 5: BT601, 6: BT601, 7: (0.212, 0.087), 9: (0.2627, 0.0593)}  # red, blue
 LUMA_WEIGHTS[10] = LUMA_WEIGHTS[9]
-WHOLE_CHROMA = {8: "yuv444p", 10: "yuv444p10le", 12: "yuv444p12le", 16: "yuv444p16le"}  # by bits a channel
+UNSUBSAMPLED = {8: "yuv444p", 10: "yuv444p10le", 12: "yuv444p12le", 16: "yuv444p16le"}  # by bits a channel
 
 
 @dataclass(frozen=True)
 class Colour:
-    """How a decoded picture's numbers mean colours, as ITU-T H.273 codes; the tags that the output repeats."""
+    """The colour tags of a video as ITU-T H.273 codes; the output is tagged the same."""
 
     matrix: int
     range: int  # 1 limited (16..235), 2 full
@@ -34,27 +34,27 @@ class Colour:
 
     @classmethod
     def of(cls, picture: av.VideoFrame) -> "Colour":
-        """The tags of a decoded picture; the old full-range formats (yuvj420p) say their range by their name."""
+        """Returns the tags of a decoded picture; the names of the formats yuvj... imply full range."""
         limits = picture.color_range
         if not limits:
             limits = ColorRange.JPEG if picture.format.name.startswith("yuvj") else ColorRange.MPEG
         return cls(picture.colorspace, int(limits), picture.color_primaries, picture.color_trc, picture.height)
 
     def to_rgb(self, picture: av.VideoFrame) -> np.ndarray:
-        """(H,W,3), uint8, or uint16 for a picture of more than 8 bits a channel."""
+        """Converts a decoded picture to RGB: (H,W,3) uint8, or uint16 if it has more than 8 bits a channel."""
         bits = _bits(picture.format)
         if picture.format.is_rgb or picture.format.name == "pal8":
             return picture.to_ndarray(format="rgb48le" if bits > 8 else "rgb24")
-        whole = self.refit(picture, WHOLE_CHROMA[bits])
+        full = self.refit(picture, UNSUBSAMPLED[bits])
         dtype: Any = np.uint16 if bits > 8 else np.uint8
-        planes = [np.frombuffer(memoryview(p), dtype).reshape(p.height, -1) for p in whole.planes]
+        planes = [np.frombuffer(memoryview(p), dtype).reshape(p.height, -1) for p in full.planes]
         yuv = cv2.merge([plane[:, : picture.width] for plane in planes])
         limit = 65535 if bits > 8 else 255
-        back = np.linalg.inv(self._rgb_to_yuv(bits))[:3] * limit
-        return cv2.transform(yuv, back)  # rounds and saturates
+        inverse = np.linalg.inv(self._rgb_to_yuv(bits))[:3] * limit
+        return cv2.transform(yuv, inverse)  # rounds and saturates
 
     def from_rgb(self, rgb: np.ndarray, pix_fmt: str) -> av.VideoFrame:
-        """(H,W,3) uint8 or uint16 -> a picture for the encoder, in this colour space."""
+        """Converts (H,W,3) uint8 or uint16 RGB to a picture in this colour space and the encoder's pixel format."""
         wanted = av.VideoFormat(pix_fmt)
         if wanted.is_rgb:
             deep = rgb.dtype == np.uint16
@@ -65,18 +65,18 @@ class Colour:
         limit = np.iinfo(rgb.dtype).max
         forward = self._rgb_to_yuv(bits)[:3] / [limit, limit, limit, 1]
         yuv = cv2.transform(rgb, forward).astype(np.uint16 if bits > 8 else np.uint8)
-        whole = av.VideoFrame(rgb.shape[1], rgb.shape[0], WHOLE_CHROMA[bits])
-        for i, plane in enumerate(whole.planes):
+        full = av.VideoFrame(rgb.shape[1], rgb.shape[0], UNSUBSAMPLED[bits])
+        for i, plane in enumerate(full.planes):
             np.frombuffer(memoryview(plane), yuv.dtype).reshape(plane.height, -1)[:, : rgb.shape[1]] = yuv[..., i]
-        return self.refit(whole, pix_fmt)
+        return self.refit(full, pix_fmt)
 
     def refit(self, picture: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
-        """The same picture in the encoder's pixel format: untouched if it has it already."""
+        """Converts a picture to the encoder's pixel format; returns it unchanged if it has that format."""
         if picture.format.name == pix_fmt:
             return picture
         if picture.format.is_rgb != av.VideoFormat(pix_fmt).is_rgb or picture.format.name == "pal8":
             return self.from_rgb(self.to_rgb(picture), pix_fmt)
-        # the same matrix and range on both sides: only the size of chroma and the depth change
+        # The same matrix and range on both sides: only the size of chroma and the depth change.
         return picture.reformat(
             format=pix_fmt,
             src_colorspace=Colorspace.ITU709,
@@ -87,7 +87,7 @@ class Colour:
         )
 
     def _rgb_to_yuv(self, bits: int) -> np.ndarray:
-        """(4,4): (R, G, B, 1) with R, G, B in 0..1 -> (Y, U, V, 1) as stored in so many bits (ITU-T H.273)."""
+        """Returns the matrix (4,4) from (R, G, B, 1), R, G, B in 0..1, to (Y, U, V, 1) at a bit depth (ITU-T H.273)."""
         untagged = BT709 if self.height >= HD_HEIGHT else BT601
         red, blue = LUMA_WEIGHTS.get(self.matrix, untagged)
         luma = np.array([red, 1 - red - blue, blue])
@@ -103,24 +103,24 @@ class Colour:
 
 
 def _bits(pix_fmt: av.VideoFormat) -> int:
-    """Bits a channel in which a format is converted: the next of 8, 10, 12 and 16."""
+    """Returns the bits a channel that a format is converted with: the next of 8, 10, 12 and 16."""
     deepest = max(component.bits for component in pix_fmt.components)
-    return next(bits for bits in WHOLE_CHROMA if bits >= deepest)
+    return next(bits for bits in UNSUBSAMPLED if bits >= deepest)
 
 
-Picture = av.VideoFrame | np.ndarray  # as decoded; or (H,W,3 or 4), as read from a picture or made
+Picture = av.VideoFrame | np.ndarray  # decoded from a video; or (H,W,3 or 4), read from a picture file or made
 
 
 @dataclass
 class Frame:
-    """A picture and the time it appears, in seconds since the start of the clip."""
+    """A picture and the time it is shown at, in seconds from the start of the clip."""
 
     picture: Picture
     time: Fraction
     colour: Colour | None = None  # of a decoded picture
 
     def rgb(self) -> np.ndarray:
-        """(H,W,3), uint8 or uint16"""
+        """Returns the picture in RGB, (H,W,3), uint8 or uint16."""
         if isinstance(self.picture, np.ndarray):
             return self.picture
         return (self.colour or Colour.of(self.picture)).to_rgb(self.picture)

@@ -1,12 +1,9 @@
-"""The loop: frames in, frames out, on one device or several; and `prefetch`, a stage on a thread of its own."""
+"""The interpolation loop: frames of the source in, frames of the output out, with repeats replaced and cuts held."""
 
-import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
@@ -14,85 +11,40 @@ from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 
-from model.image import send_layers, to_layers
-from model.metrics import Surroundings, surroundings
-from model.wrapper import RIFE, PreparedFrame
+from model.wrapper import RIFE
+from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_network, run_pairs
 from video.frame import Colour, Frame, Picture
-from video.scene import CUT_SSIM, REPEAT_SSIM, Change, compare, thumbnail
+from video.prefetch import prefetch
+from video.scene import Transition, TransitionDetector
 from video.timing import Timing
 
 T = TypeVar("T")
-Settings = dict[str, Any]  # keywords of RIFE.between
-Sending = Callable[[], Picture]  # waits for a picture that a device may still be making, and gives it
-HALF = Fraction(1, 2)
-AHEAD = 2  # frames that are decoded and converted before the network asks for them
-HELD_BACK = 4  # frames at most that are held back behind one in flight
-SEGMENT = 4  # pairs in a row on one device: only the frame where two segments meet is prepared twice
+MIDDLE = Fraction(1, 2)  # timestep
+AHEAD = 2  # frames that are decoded and converted to RGB before the loop needs them
+HELD_BACK = 4  # frames at most that are kept back behind one that a device has not finished
 
 
 @dataclass
 class Report:
-    """What an interpolation has done so far."""
+    """Counts of what an interpolation has done so far."""
 
     made: int = 0  # frames from the network
-    cuts: int = 0  # held over
-    repeats: int = 0  # replaced by the midpoint of their neighbours
-    waited: float = 0.0  # seconds for frames to be decoded
+    cuts: int = 0  # cuts over which the earlier frame was held
+    repeats: int = 0  # repeated frames that were replaced by the midpoint of their neighbours
+    waited: float = 0.0  # seconds that the loop was blocked until frames were decoded
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """Similarities (32x32 SSIM) below which two frames are a cut and above which the second repeats the first."""
+class PendingFrame(NamedTuple):
+    """A frame of the output whose picture a device may not have finished."""
 
-    scene: float = CUT_SSIM
-    static: float = REPEAT_SSIM
-
-    def compare(self, first: "_Seen", second: "_Seen") -> Change:
-        """What happens between two frames."""
-        return compare(first.thumbnail, second.thumbnail, self.scene, self.static)
-
-
-@dataclass
-class _Seen:
-    """A frame with what the networks need of it, computed once for both pairs it belongs to."""
-
-    frame: Frame
-    rgb: np.ndarray
-    thumbnail: Surroundings  # a frame is compared with the one before and the one after
-    change: Change = Change.MOTION  # from the frame before it
-    prepared: dict[RIFE, PreparedFrame] = field(default_factory=dict)
-
-    def prepare(self, model: RIFE, scale: float) -> PreparedFrame:
-        """On the device of a model, with its features."""
-        if model not in self.prepared:
-            with torch.no_grad():  # grad mode is per thread, and this may be any thread
-                self.prepared[model] = model.prepare(to_layers(self.rgb, model.device), scale=scale)
-        return self.prepared[model]
-
-
-class _Pair(NamedTuple):
-    """Two frames in a row, and what to show between them."""
-
-    first: _Seen
-    second: _Seen
-    steps: list[tuple[Fraction, Fraction]]  # output time, timestep
-
-    @property
-    def timesteps(self) -> list[Fraction]:
-        return [step for _, step in self.steps if step]
-
-
-class _Sent(NamedTuple):
-    """A frame whose picture may still be on its way from a device."""
-
-    picture: Sending
-    time: Fraction
+    picture: PendingPicture
+    time: Fraction  # seconds
     colour: Colour | None
     made: bool = False  # by a network
 
-    def arrived(self) -> Frame:
+    def wait(self) -> Frame:
+        """Blocks until the picture is finished and returns the frame."""
         return Frame(self.picture(), self.time, self.colour)
 
 
@@ -104,109 +56,78 @@ def interpolate(
     others: Sequence[RIFE] = (),
     scale: float = 1.0,
     options: Mapping[str, bool] | None = None,
-    thresholds: Thresholds | None = None,
+    detector: TransitionDetector | None = None,
     report: Report | None = None,
 ) -> Iterator[Frame]:
-    """The frames of `timing` between each two frames, then the last frame; times rise, memory holds a few frames.
+    """Yields the frames of `timing` between each two frames, then the last frame. Times rise.
 
-    Frames are taken, and their colours converted, a few ahead on a thread of their own. A timestep of 0 gives the
-    source frame itself. Over a cut the earlier frame is held. `options` are those of RIFE.between: tta, ensemble,
-    refine. `others` are the same network on other devices, which take turns of SEGMENT pairs; what comes out and its
-    order stay the same.
+    A timestep of 0 gives the source frame itself. Over a cut the earlier frame is held. Frames are read and converted
+    to RGB a few ahead, on a thread of their own; only a few are in memory at a time. `options` are those of
+    RIFE.between: tta, ensemble, refine. `others` are the same network on other devices, which take turns; frames and
+    their order are the same with any number of devices.
     """
     settings = {"scale": scale, **(options or {})}
     models = [model, *others]
-    most = _in_flight(models)
-    sent: deque[_Sent] = deque()
-    with closing(_send(frames, models, timing, settings, thresholds or Thresholds(), report or Report())) as sending:
-        for frame in sending:
-            sent.append(frame)
-            while sent and (not sent[0].made or sum(f.made for f in sent) > most or len(sent) > HELD_BACK):
-                yield sent.popleft().arrived()
-        for frame in sent:
-            yield frame.arrived()
+    limit = _frames_in_flight(models)
+    detector, report = detector or TransitionDetector(), report or Report()
+    pending: deque[PendingFrame] = deque()
+    with closing(_start_frames(frames, models, timing, settings, detector, report)) as started:
+        for frame in started:
+            pending.append(frame)
+            while pending and (not pending[0].made or sum(f.made for f in pending) > limit or len(pending) > HELD_BACK):
+                yield pending.popleft().wait()
+        for frame in pending:
+            yield frame.wait()
 
 
-def _in_flight(models: Sequence[RIFE]) -> int:
-    """How many frames are made and not waited for: with one a GPU has its next work before it is done with the last."""
+def _frames_in_flight(models: Sequence[RIFE]) -> int:
+    """Returns how many frames are started before the oldest is waited for: 1 keeps a GPU busy, a CPU needs none."""
     return 0 if all(model.device.type == "cpu" for model in models) else 1
 
 
-def _send(
+def _start_frames(
     frames: Iterable[Frame],
     models: Sequence[RIFE],
     timing: Timing,
     settings: Settings,
-    thresholds: Thresholds,
+    detector: TransitionDetector,
     report: Report,
-) -> Generator[_Sent, None, None]:
-    """What `interpolate` yields, as soon as the devices have been told to make it."""
-    model = models[0]
+) -> Generator[PendingFrame, None, None]:
+    """Yields the frames of the output in order, each as soon as its computation is started."""
     last = None
-    with closing(prefetch(((frame, frame.rgb()) for frame in frames), AHEAD)) as ready:
-        seen = (_look(frame, rgb, model, settings["scale"]) for frame, rgb in _waiting(ready, report))
-        mended = pairwise(_mend_repeats(seen, model, settings, thresholds, report))
-        pairs = (_Pair(a, b, timing(a.frame.time, b.frame.time)) for a, b in mended)
-        with closing(_spread(pairs, models, settings)) as spread:
-            for pair, pictures in spread:
-                cut = bool(pair.timesteps) and pair.second.change is Change.CUT
-                report.cuts += cut
-                source = pair.first.frame
-                for time, step in pair.steps:
-                    made = bool(step) and not cut
-                    picture = next(pictures) if step else partial(_keep, source.picture)
-                    yield _Sent(picture, time, source.colour, made)
-                    report.made += made
+    with closing(prefetch(((frame, frame.rgb()) for frame in frames), AHEAD)) as decoded:
+        repeats = RepeatReplacement(models[0], settings, detector, report)
+        inputs = (repeats.load(frame, rgb) for frame, rgb in _measure_wait(decoded, report))
+        pairs = (FramePair(a, b, timing(a.frame.time, b.frame.time)) for a, b in pairwise(repeats.replace(inputs)))
+        with closing(run_pairs(pairs, models, settings)) as pairs_with_pictures:
+            for pair, pictures in pairs_with_pictures:
+                yield from _frames_of_pair(pair, pictures, report)
                 last = pair.second.frame
     if last is not None:
         just_after = last.time + Fraction(1, 10**9)
         for time, step in timing(last.time, just_after):
             if not step:
-                yield _Sent(partial(_keep, last.picture), time, last.colour)
+                yield PendingFrame(partial(_same, last.picture), time, last.colour)
 
 
-def _keep(picture: Picture) -> Picture:
+def _frames_of_pair(pair: FramePair, pictures: Iterator[PendingPicture], report: Report) -> Iterator[PendingFrame]:
+    """Yields the frames of one pair: the first source frame, and the made ones or, over a cut, the first again."""
+    source = pair.first.frame
+    moving = bool(pair.timesteps)
+    report.cuts += not moving and any(step for _, step in pair.steps)
+    for time, step in pair.steps:
+        made = bool(step) and moving
+        picture = next(pictures) if made else partial(_same, source.picture)
+        yield PendingFrame(picture, time, source.colour, made)
+        report.made += made
+
+
+def _same(picture: Picture) -> Picture:
     return picture
 
 
-def _spread(
-    pairs: Iterable[_Pair], models: Sequence[RIFE], settings: Settings
-) -> Generator[tuple[_Pair, Iterator[Sending]], None, None]:
-    """Each pair with the pictures between it, in order: of one model as they are asked for, of several ahead."""
-    if len(models) == 1:
-        for pair in pairs:
-            yield pair, _between(models[0], pair, settings)
-        return
-    workers = [ThreadPoolExecutor(1) for _ in models]  # a thread a device, which keeps its pairs in order
-    pending: deque[tuple[_Pair, Future[list[Sending]]]] = deque()
-    try:
-        for i, pair in enumerate(pairs):
-            turn = i // SEGMENT % len(models)
-            pending.append((pair, workers[turn].submit(_all_between, models[turn], pair, settings)))
-            if len(pending) == SEGMENT * len(models):
-                pair, pictures = pending.popleft()
-                yield pair, iter(pictures.result())
-        while pending:
-            pair, pictures = pending.popleft()
-            yield pair, iter(pictures.result())
-    finally:
-        for worker in workers:
-            worker.shutdown(cancel_futures=True)
-
-
-def _between(model: RIFE, pair: _Pair, settings: Settings) -> Iterator[Sending]:
-    """The earlier frame again over a cut, else what the network makes."""
-    if pair.second.change is Change.CUT:
-        return (partial(_keep, pair.first.frame.picture) for _ in pair.timesteps)
-    return _make(model, pair.first, pair.second, pair.timesteps, settings)
-
-
-def _all_between(model: RIFE, pair: _Pair, settings: Settings) -> list[Sending]:
-    return list(_between(model, pair, settings))
-
-
-def _waiting(items: Iterator[T], report: Report) -> Iterator[T]:
-    """The items; the report hears how long each was waited for."""
+def _measure_wait(items: Iterator[T], report: Report) -> Iterator[T]:
+    """Yields the items and adds the seconds that each one took to arrive to the report."""
     end = object()
     while True:
         start = perf_counter()
@@ -217,87 +138,44 @@ def _waiting(items: Iterator[T], report: Report) -> Iterator[T]:
         yield item
 
 
-def _look(frame: Frame, rgb: np.ndarray, model: RIFE, scale: float) -> _Seen:
-    multiple = model.multiple(scale)
-    padded = (-(-rgb.shape[0] // multiple) * multiple, -(-rgb.shape[1] // multiple) * multiple)
-    return _Seen(frame, rgb, surroundings(thumbnail(rgb, padded)))
+@dataclass(frozen=True)
+class RepeatReplacement:
+    """Classifies the transitions between frames and replaces repeated frames."""
 
+    model: RIFE
+    settings: Settings
+    detector: TransitionDetector
+    report: Report
 
-def _make(
-    model: RIFE, first: _Seen, second: _Seen, timesteps: Sequence[Fraction], settings: Settings
-) -> Iterator[Sending]:
-    if timesteps:
-        frame0, frame1 = (seen.prepare(model, settings["scale"]) for seen in (first, second))
-        for image in model.between(frame0, frame1, timesteps, **settings):
-            yield send_layers(image, first.rgb.shape[2], first.rgb.dtype.type)
+    def load(self, frame: Frame, rgb: np.ndarray) -> InputFrame:
+        """Returns a frame with its signature, which upstream computes from the padded frame."""
+        multiple = self.model.multiple(self.settings["scale"])
+        padded = (-(-rgb.shape[0] // multiple) * multiple, -(-rgb.shape[1] // multiple) * multiple)
+        return InputFrame(frame, rgb, self.detector.signature(rgb, padded))
 
+    def replace(self, frames: Iterable[InputFrame]) -> Iterator[InputFrame]:
+        """Yields the frames with their transitions. A repeat becomes the midpoint of the frames around it.
 
-def _mend_repeats(
-    frames: Iterable[_Seen], model: RIFE, settings: Settings, thresholds: Thresholds, report: Report
-) -> Iterator[_Seen]:
-    """Replaces a frame that repeats the one before by the midpoint of its neighbours, so that motion does not stutter.
+        upstream: also replaces a repeat that stands before a cut, by a midpoint across that cut, which is a ghost of
+        both scenes; here that repeat stays as it is.
+        """
+        classify, source = self.detector.classify, iter(frames)
+        first, second = next(source, None), next(source, None)
+        if first is not None:
+            yield first
+        while first is not None and second is not None:
+            third = next(source, None)
+            second.transition = classify(first.signature, second.signature)
+            repeated = second.transition is Transition.REPEAT
+            if third is not None and repeated and classify(first.signature, third.signature) is not Transition.CUT:
+                second = self._midpoint(first, second.frame.time, third)
+                second.transition = classify(first.signature, second.signature)
+            yield second
+            first, second = second, third
 
-    upstream: also does so when the frame after the repeat is beyond a cut, and then interpolates over that cut; here a
-    repeat before a cut stays as it is, because a midpoint across a cut is a ghost.
-    """
-    source = iter(frames)
-    first, second = next(source, None), next(source, None)
-    if first is not None:
-        yield first
-    while first is not None and second is not None:
-        third = next(source, None)
-        second.change = thresholds.compare(first, second)
-        if third is not None and second.change is Change.REPEAT and thresholds.compare(first, third) is not Change.CUT:
-            (made,) = _make(model, first, third, [HALF], settings)
-            report.repeats += 1
-            mended = Frame(made(), second.frame.time, first.frame.colour)
-            second = _look(mended, mended.rgb(), model, settings["scale"])
-            second.change = thresholds.compare(first, second)
-        yield second
-        first, second = second, third
-
-
-def prefetch(items: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
-    """The same items, produced up to `depth` ahead on a thread of their own.
-
-    An error in the stage is raised here; closing this generator stops the thread and closes the stage.
-    """
-    ready: queue.Queue[tuple[bool, object]] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(entry: tuple[bool, object]) -> None:
-        while not stop.is_set():
-            try:
-                return ready.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        iterator = iter(items)
-        try:
-            for item in iterator:
-                put((True, item))
-                if stop.is_set():
-                    break
-            put((False, None))
-        except BaseException as e:  # noqa: BLE001 - whatever it is, the reader must hear of it
-            put((False, e))
-        finally:
-            close = getattr(iterator, "close", None)
-            if close:
-                close()
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            more, item = ready.get()
-            if more:
-                yield item  # type: ignore[misc]
-            elif isinstance(item, BaseException):
-                raise item
-            else:
-                return
-    finally:
-        stop.set()
-        thread.join()
+    def _midpoint(self, first: InputFrame, time: Fraction, third: InputFrame) -> InputFrame:
+        """Returns the network's frame in the middle of two frames, to be shown at a given time."""
+        (picture,) = run_network(self.model, first, third, [MIDDLE], self.settings)
+        self.report.repeats += 1
+        made = Frame(picture(), time, first.frame.colour)
+        return self.load(made, made.rgb())

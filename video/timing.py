@@ -1,15 +1,15 @@
-"""Which output times lie between two frames. All times are exact: Fractions of a second, never floating point."""
+"""Computes the times of the output frames between two input frames, as exact fractions of a second."""
 
 import math
 from collections.abc import Callable
 from fractions import Fraction
 
-# (time of a frame, time of the next) -> [(output time, timestep between the two)]; a timestep of 0 is the frame itself
+# (time of a frame, time of the next) -> [(output time, timestep between the two)]; timestep 0 is the frame itself
 Timing = Callable[[Fraction, Fraction], list[tuple[Fraction, Fraction]]]
 
 
 def multiply(multi: int) -> Timing:
-    """`multi` output frames for each input frame, evenly spaced between its time and the next one's."""
+    """Returns a timing with `multi` output frames a frame, evenly spaced up to the next frame."""
 
     def timing(t0: Fraction, t1: Fraction) -> list[tuple[Fraction, Fraction]]:
         steps = [Fraction(k, multi) for k in range(multi)]
@@ -19,7 +19,7 @@ def multiply(multi: int) -> Timing:
 
 
 def resample(rate: Fraction, start: Fraction = Fraction(0)) -> Timing:
-    """Output frames at start + n/rate, whatever the input's rate: 24 to 60, or a variable rate to a constant one."""
+    """Returns a timing with output frames at start + n/rate, for an input of any constant or variable rate."""
 
     def timing(t0: Fraction, t1: Fraction) -> list[tuple[Fraction, Fraction]]:
         first, end = math.ceil((t0 - start) * rate), math.ceil((t1 - start) * rate)
@@ -30,7 +30,7 @@ def resample(rate: Fraction, start: Fraction = Fraction(0)) -> Timing:
 
 
 def parse_rate(text: str) -> Fraction:
-    """A frame rate as written: 60, 59.94 (which means 60000/1001, as do the other NTSC rates), or 60000/1001.
+    """Reads a frame rate: 60, 60000/1001, or 59.94, which means 60000/1001 (the other NTSC rates likewise).
 
     Raises ValueError if it is not a positive number.
     """

@@ -1,0 +1,95 @@
+"""Runs the network between pairs of frames, on one device or on several devices that take turns."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from model.image import send_layers, to_layers
+from model.metrics import Surroundings
+from model.wrapper import RIFE, PreparedFrame
+from video.frame import Frame, Picture
+from video.scene import Transition
+
+Settings = Mapping[str, Any]  # keywords of RIFE.between
+PendingPicture = Callable[[], Picture]  # blocks until a device has finished the picture, then returns it
+SEGMENT = 4  # consecutive pairs on one device: only the frame where two segments meet is prepared on both
+
+
+@dataclass
+class InputFrame:
+    """A frame with everything that is computed from it once and used in both pairs that the frame belongs to."""
+
+    frame: Frame
+    rgb: np.ndarray  # (H,W,C)
+    signature: Surroundings  # of the transition detector
+    transition: Transition = Transition.MOTION  # from the frame before
+    prepared: dict[RIFE, PreparedFrame] = field(default_factory=dict)
+
+    def prepare(self, model: RIFE, scale: float) -> PreparedFrame:
+        """Returns the frame on the device of a model with its features, computed at the first call."""
+        if model not in self.prepared:
+            with torch.no_grad():  # the grad mode is per thread, and this may be any thread
+                self.prepared[model] = model.prepare(to_layers(self.rgb, model.device), scale=scale)
+        return self.prepared[model]
+
+
+class FramePair(NamedTuple):
+    """Two consecutive frames, and the frames of the output from the first to just before the second."""
+
+    first: InputFrame
+    second: InputFrame
+    steps: list[tuple[Fraction, Fraction]]  # output time in seconds, timestep between the frames
+
+    @property
+    def timesteps(self) -> list[Fraction]:
+        """The timesteps that the network interpolates: none if a cut separates the frames, then the first is held."""
+        return [] if self.second.transition is Transition.CUT else [step for _, step in self.steps if step]
+
+
+def run_pairs(
+    pairs: Iterable[FramePair], models: Sequence[RIFE], settings: Settings
+) -> Generator[tuple[FramePair, Iterator[PendingPicture]], None, None]:
+    """Yields each pair with the pictures at its timesteps, in order.
+
+    One model makes each picture when it is taken from the iterator. Several models work ahead, on a thread each, and
+    take turns of SEGMENT pairs.
+    """
+    if len(models) == 1:
+        for pair in pairs:
+            yield pair, run_network(models[0], pair.first, pair.second, pair.timesteps, settings)
+        return
+    workers = [ThreadPoolExecutor(1) for _ in models]  # one thread a device keeps the order of its pairs
+    pending: deque[tuple[FramePair, Future[list[PendingPicture]]]] = deque()
+    try:
+        for i, pair in enumerate(pairs):
+            turn = i // SEGMENT % len(models)
+            pending.append((pair, workers[turn].submit(_run_pair, models[turn], pair, settings)))
+            if len(pending) == SEGMENT * len(models):
+                pair, pictures = pending.popleft()
+                yield pair, iter(pictures.result())
+        while pending:
+            pair, pictures = pending.popleft()
+            yield pair, iter(pictures.result())
+    finally:
+        for worker in workers:
+            worker.shutdown(cancel_futures=True)
+
+
+def run_network(
+    model: RIFE, first: InputFrame, second: InputFrame, timesteps: Sequence[Fraction], settings: Settings
+) -> Iterator[PendingPicture]:
+    """Yields the pictures at rising timesteps between two frames, each as soon as its computation is started."""
+    if timesteps:
+        frame0, frame1 = (frame.prepare(model, settings["scale"]) for frame in (first, second))
+        for image in model.between(frame0, frame1, timesteps, **settings):
+            yield send_layers(image, first.rgb.shape[2], first.rgb.dtype.type)
+
+
+def _run_pair(model: RIFE, pair: FramePair, settings: Settings) -> list[PendingPicture]:
+    return list(run_network(model, pair.first, pair.second, pair.timesteps, settings))
