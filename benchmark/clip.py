@@ -34,7 +34,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmark.baselines import BASELINES, Baseline
-from benchmark.common import METRICS
+from benchmark.measures import METRICS
 from benchmark.plots import new_figure, over_time, side_by_side, to_png
 from benchmark.record import new_folder, write_json
 from benchmark.table import Scores, label, shown, summary

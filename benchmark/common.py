@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.baselines import BASELINES, Baseline
+from benchmark.measures import Metric, load_metrics
 from benchmark.record import write_json
 from benchmark.table import Scores, render, summary
 from benchmark.test_set import Protocol, Sample, TestSet
@@ -29,19 +30,10 @@ from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
 from model.image import levels, to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
-from model.metrics import interpolation_error, load_lpips, psnr, psnr_y, ssim, ssim_uniform
 from model.wrapper import SCALES
 from video.picture import write_picture
 
 BATCH_PIXELS = 2**22  # of a batch on a GPU: 36 samples of Vimeo90K, 4 of 720p, one beyond 1440p
-Metric = Callable[[Tensor, Tensor], Tensor]  # predictions and truths (B,3,H,W) RGB in 0..1 -> (B,)
-METRICS: dict[str, Metric] = {
-    "PSNR": psnr,
-    "Y-PSNR": psnr_y,
-    "IE": interpolation_error,
-    "SSIM": lambda pred, gt: ssim(gt, pred),  # upstream gives the ground truth first: it decides the range
-    "SSIM 7x7": ssim_uniform,
-}
 Method = Callable[[Sequence[Sample]], Iterable[Tensor]]  # a batch -> (B,3,H,W) RGB in 0..1 for each timestep
 Made = Mapping[str, list[tuple[Tensor, dict[str, float]]]]  # by method: image and scores, for each timestep
 
@@ -181,7 +173,7 @@ def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
     only = p.add_mutually_exclusive_group()
     only.add_argument("--baselines-only", action="store_true", help="no network: first frame, average, DIS flow")
     only.add_argument("--no-baselines", action="store_true", help="the network alone")
-    p.add_argument("--lpips", action="store_true", help="also LPIPS (needs: pip install lpips torchvision)")
+    p.add_argument("--lpips", action="store_true", help="stop where LPIPS cannot be measured")
     p.add_argument("--batch", type=int, metavar="N", help="samples at a time (default: 1 on a CPU, else 4 megapixels); "
                    "no score depends on it")  # fmt: skip
     p.add_argument("--json", type=Path, metavar="FILE", help="also write the summary and every sample's scores")
@@ -201,9 +193,7 @@ def run(test_set: TestSet, args: argparse.Namespace) -> None:
         model = load_model(args.model, arch=args.arch, device=pick_device(args.device))
         print(model, file=sys.stderr)
     device = model.device if model else torch.device("cpu")
-    metrics = {name: METRICS[name] for name in protocol.metrics}
-    if args.lpips:
-        metrics["LPIPS"] = load_lpips(device)
+    metrics = load_metrics(protocol.metrics, device, lpips_required=args.lpips)
     methods: dict[str, Method] = {}
     if model:
         methods[model.name] = partial(predict, model=model, protocol=protocol, bgr=test_set.bgr, tta=args.tta)

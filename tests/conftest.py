@@ -154,8 +154,11 @@ def written(folder: str = "output") -> list[np.ndarray]:
 
 
 @pytest.fixture
-def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    """Runs a script on a network -> what its last line says."""
+def evaluate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
+    """Runs a benchmark on a network, without LPIPS, and returns the record of its last line."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def call(name: str, net: torch.nn.Module, data: Path, *options: str) -> dict[str, Any]:
         monkeypatch.setattr(common, "load_model", lambda *_, **__: RIFE(net, name="fake"))

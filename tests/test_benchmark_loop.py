@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import types
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -12,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scored import Evaluate, Noisy, Seen, middlebury, pictures, value, write
 
-from benchmark import ATD12K, HD, SNU_FILM, UCF101, X4K1000FPS, Vimeo90K, Xiph, common
+from benchmark import ATD12K, HD, SNU_FILM, UCF101, X4K1000FPS, Vimeo90K, Xiph, common, measures
 from benchmark import MiddleBury_Other as Middlebury
 from benchmark.test_set import TestSet, triplet
 from model.IFNet_v4 import IFNet_v4
@@ -173,36 +171,30 @@ def test_batches_on_a_gpu_hold_four_megapixels(tmp_path: Path) -> None:
     assert [len(batch) for batch in common.batches(samples, None)] == [36, 4, 1, 1, 1]
 
 
-def test_lpips_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_its_weights_lpips_is_left_out_with_a_line(
+    tmp_path: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ucf101(tmp_path, [(16, 16)])
-    monkeypatch.setitem(sys.modules, "lpips", None)  # as if it were not installed
-    assert common.main(UCF101.SET, "", ["--baselines-only", "--lpips", "--data", str(tmp_path)]) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    command = ["--baselines-only", "--data", str(tmp_path)]
+    assert common.main(UCF101.SET, "", command) == 0
+    out, err = capsys.readouterr()
+    assert "LPIPS" not in out
+    assert "without LPIPS: " in err
+    assert "get it by: python3 -m model.download lpips\n" in err
+    assert common.main(UCF101.SET, "", [*command, "--lpips"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert "LPIPS needs the packages lpips and torchvision (" in err
-    assert err.endswith("): python3 -m pip install lpips torchvision\n")
     assert err.count("\n") == 1
 
 
 def test_lpips_is_one_more_column(tmp_path: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the package, with its interface and a distance that is known: the mean absolute difference."""
-
-    class LPIPS(torch.nn.Module):
-        def __init__(self, net: str, verbose: bool) -> None:
-            super().__init__()
-            assert net == "alex"
-
-        def forward(self, in0: torch.Tensor, in1: torch.Tensor, normalize: bool = False) -> torch.Tensor:
-            assert normalize  # images are in 0..1
-            return (in0 - in1).abs().mean((1, 2, 3), keepdim=True)
-
-    monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=LPIPS))
+    """A stand-in for the metric with a distance that is known: the mean of what is redder than the truth."""
+    monkeypatch.setattr(measures, "load_lpips", lambda device: lambda pred, gt: (pred - gt)[:, 0].mean((1, 2)))
     ucf101(tmp_path, [(16, 16)])
-    report = evaluate("UCF101", Seen(), tmp_path, "--lpips")
+    report = evaluate("UCF101", Seen(), tmp_path)
     first, truth = (read_picture(tmp_path / "0" / name) for name in ("frame_00.png", "frame_01_gt.png"))
-    expected = np.abs(first.astype(float) - truth).mean() / 255
+    expected = (first.astype(float) - truth)[:, :, 0].mean() / 255  # of red, though the network is given BGR
     assert value(report, "LPIPS", method="first frame") == pytest.approx(expected, abs=1e-6)
 
 

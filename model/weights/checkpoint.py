@@ -95,7 +95,7 @@ def find_weights(path: Path | str) -> WeightFile:
         inside = [p for p in (*path.iterdir(), *path.glob("*/*"), *path.glob("*/train_log/*")) if p.is_file()]
         files = [WeightFile(p) for p in inside]
         names = {p.name for p in path.iterdir()}
-    elif path.suffix.lower() == ".zip":
+    elif path.suffix.lower() in (".zip", ".whl"):  # a Python wheel is a zip
         try:
             with zipfile.ZipFile(path) as archive:
                 files = [WeightFile(path, name) for name in archive.namelist() if not name.endswith("/")]
