@@ -28,8 +28,7 @@ from commands.network_flags import add_network_flags, load_tiled, options, pick_
 from model import RIFE, UserError
 from model.image import from_layers, to_layers
 from model.inference.memory import keep_freed_memory
-from model.inference.quality import QUALITIES
-from model.wrapper import HALVING_TOLERANCE, reachable
+from model.RIFE import HALVING_TOLERANCE, reachable
 from video.flow import flow_picture, write_flo
 from video.frame import Frame
 from video.picture import MediaError, alike, check_pair, natural_key, read_picture, with_channels, write_picture
@@ -222,8 +221,6 @@ def run(args: argparse.Namespace) -> None:
     if args.scale is None:
         args.scale = pick_scale(height, width)
     model = load_tiled(args, args.device, height, width, mapped=args.stitch is not None)
-    if args.quality != "balanced":
-        print(f"Quality {args.quality}: {QUALITIES[args.quality].reason}")
     print(f"{model}\n{width}x{height}, flow at scale {args.scale:g}{model.describe(height, width, args.scale)}")
     prepare_outputs(args.output, films, args.overwrite)
     if args.flow or args.stitch:

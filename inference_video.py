@@ -26,7 +26,6 @@ from tqdm import tqdm
 from commands.network_flags import add_network_flags, load_tiled, options, pick_scale
 from model import UserError
 from model.inference.memory import keep_freed_memory
-from model.inference.quality import QUALITIES
 from model.inference.tiling import TiledRIFE
 from video.devices import SEGMENT
 from video.encoding import Encoding
@@ -161,8 +160,6 @@ def announce(args: argparse.Namespace, source: Source, models: list[TiledRIFE], 
         print(
             f"The same on {', '.join(str(other.device) for other in models[1:])}, {SEGMENT} pairs of frames at a time"
         )
-    if args.quality != "balanced":
-        print(f"Quality {args.quality}: {QUALITIES[args.quality].reason}")
     width, height = source.size
     tiles = model.describe(height, width, args.scale)
     print(f"{width}x{height}, flow at scale {args.scale:g}{tiles}, to {path or picture_folder(args)}")

@@ -291,10 +291,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--val_samples", type=int, default=10**9, help="at most (all)")
     p.add_argument(
         "--teacher",
-        nargs="+",
-        choices=["gt", "confidence"],
-        default=(),
-        help="v4: gt, a block more that sees the ground truth; confidence, learned weights of the blocks (4.15 on)",
+        choices=["gt"],
+        help="v4: train a further block that also sees the ground truth, and pull the flows of the others to its flow",
     )
     p.add_argument("--sharp", action="store_true", help="v4.22 on: learn how the last blend samples: by cubics, nearby")
     p.add_argument("--compile", action="store_true", help="torch.compile the network: slow start, other rounding")
@@ -325,7 +323,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.hours and "WORLD_SIZE" in os.environ:
         raise UserError("--hours is for one process: clocks of several do not agree; give --steps")
     torch.manual_seed(args.seed + rank)
-    net, recipe, crop = build(args.arch, args.teacher, sharp=args.sharp)
+    net, recipe, crop = build(args.arch, args.teacher is not None, sharp=args.sharp)
     chosen = {field: getattr(args, field) for field in Recipe.__annotations__ if getattr(args, field) is not None}
     if args.init:  # before the optimiser takes hold of the parameters, which are replaced
         state = read_weights(find_weights(args.init))

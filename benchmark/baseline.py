@@ -3,12 +3,10 @@
 NCHW, nothing kept from frame to frame, nothing left out: each call pads, finds both frames' features, and after every
 block warps both images and their features at full size, which the next block then resizes (upstream model/IFNet.py,
 refine.py, warplayer.py; Practical-RIFE 4.25). Slow on purpose: a reference for time and for values, no second network
-to use. `load_baseline` takes the weights of a loaded RIFE; `cpu_seconds` compares.
+to use. `load_baseline` takes the weights of a loaded RIFE.
 """
 
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +17,7 @@ from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import padder_for
 from model.networks.layers import timestep_plane
-from model.wrapper import RIFE
+from model.RIFE import RIFE
 
 
 def _resize(x: Tensor, factor: float) -> Tensor:
@@ -255,18 +253,3 @@ def _plain_net(net: nn.Module) -> nn.Module | None:
         config = net.config
         return _V4(config.channels, config.scales, (config.encoder_width, config.encoder_channels), sharp=config.sharp)
     return None
-
-
-def cpu_seconds(variants: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
-    """The median CPU seconds of this process, all threads together, that a call of each takes.
-
-    Interleaved, after one call of each that does not count: what else a machine does then touches all alike.
-    """
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for i in range(rounds + 1):
-        for name, call in variants.items():
-            start = time.process_time()
-            call()
-            if i:
-                times[name].append(time.process_time() - start)
-    return {name: statistics.median(each) for name, each in times.items()}

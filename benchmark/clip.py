@@ -46,7 +46,7 @@ from model.image import to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
 from model.loading import TRAIN_LOG
 from model.metrics import Surroundings
-from model.wrapper import HALVING_TOLERANCE, SCALES, PreparedFrame
+from model.RIFE import FLOW_SCALES, HALVING_TOLERANCE, PreparedFrame
 from video.frame import Frame
 from video.picture import with_channels, write_bytes
 from video.prefetch import prefetch
@@ -268,7 +268,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("clip", type=Path, help="a video, or a folder of pictures")
     p.add_argument("--model", type=Path, action="append", help="folder or file of weights, may be given again "
                    "(default: train_log)")  # fmt: skip
-    p.add_argument("--scale", type=float, choices=SCALES, action="append", help="of the flow estimate, may be given "
+    p.add_argument("--scale", type=float, choices=FLOW_SCALES, action="append",
+                   help="of the flow estimate, may be given "
                    "again (default: 1)")  # fmt: skip
     p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     p.add_argument("--limit", type=int, metavar="N", help="the first N frames of the clip only, 3 or more")

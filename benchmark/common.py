@@ -30,7 +30,7 @@ from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
 from model.image import levels, to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
-from model.wrapper import SCALES
+from model.RIFE import FLOW_SCALES
 from video.picture import write_picture
 
 BATCH_PIXELS = 2**22  # of a batch on a GPU: 36 samples of Vimeo90K, 4 of 720p, one beyond 1440p
@@ -167,7 +167,7 @@ def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
     p.add_argument("--limit", type=int, metavar="N", help="the first N samples only; no published figure fits those")
     p.add_argument("--protocol", choices=list(test_set.protocols), default=first,
                    help="whose rules for padding, rounding and flow scale (default: %(default)s)")  # fmt: skip
-    p.add_argument("--scale", type=float, choices=SCALES, help="of the flow estimate (default: the protocol's)")
+    p.add_argument("--scale", type=float, choices=FLOW_SCALES, help="of the flow estimate (default: the protocol's)")
     p.add_argument("--tta", action="store_true", help="average with the turned frames, as rows marked 2T and EMA-VFI's "
                    "headline are made")  # fmt: skip
     only = p.add_mutually_exclusive_group()

@@ -31,7 +31,7 @@ from model.inference.engines import ENGINES
 from model.inference.memory import keep_freed_memory
 from model.inference.tiling import TiledRIFE
 from model.loading import TRAIN_LOG
-from model.wrapper import SCALES
+from model.RIFE import FLOW_SCALES
 from video.reader import open_frames
 
 LEAST = 2  # timed calls of each setting, however long they take
@@ -95,7 +95,7 @@ def parse_setting(text: str) -> Setting:
                 found["dtype"] = part
             elif name in ("model", "arch") and value:
                 found[name] = Path(value) if name == "model" else value
-            elif name == "scale" and float(value) in SCALES:
+            elif name == "scale" and float(value) in FLOW_SCALES:
                 found[name] = float(value)
             elif name == "tile":
                 found[name] = int(value)

@@ -30,7 +30,7 @@ from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
 from model.image import from_layers, to_layers
 from model.inference.memory import keep_freed_memory
-from model.wrapper import SCALES
+from model.RIFE import FLOW_SCALES
 from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.prefetch import prefetch
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--video", type=Path, required=True, help="a video of the size to measure")
     p.add_argument("--frames", type=int, default=12, help="how many of its frames, 2 or more (default: 12)")
     add_weights_flags(p)
-    p.add_argument("--scale", type=float, choices=SCALES, default=1.0, help="of the flow estimate (default: 1)")
+    p.add_argument("--scale", type=float, choices=FLOW_SCALES, default=1.0, help="of the flow estimate (default: 1)")
     p.add_argument("--fp16", action="store_true", help="half-precision convolutions")
     args = p.parse_args(argv)
     if args.frames < 2:

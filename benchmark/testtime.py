@@ -42,7 +42,7 @@ from benchmark.plots import check, cost, save
 from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
 from model.inference.memory import keep_freed_memory
-from model.wrapper import SCALES
+from model.RIFE import FLOW_SCALES
 
 SWEEP = ((256, 256), (448, 256), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
 SECONDS = 20  # a size: a sweep of ours against upstream's way then takes four minutes on two cores
@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--runs", type=int, default=10, help="timed calls a size, at most (default: 10)")
     p.add_argument("--seconds", type=float, default=SECONDS, metavar="S",
                    help=f"a size, after which no call follows once there are {LEAST} (default: {SECONDS})")  # fmt: skip
-    p.add_argument("--scale", type=float, choices=SCALES, default=1.0, help="of the flow estimate (default: 1)")
+    p.add_argument("--scale", type=float, choices=FLOW_SCALES, default=1.0, help="of the flow estimate (default: 1)")
     p.add_argument("--fp16", action="store_true", help="half-precision convolutions")
     p.add_argument("--compare", type=parse_setting, nargs="+", metavar="SETTING", help="time these in turn, see above")
     p.add_argument("--sweep", action="store_true", help="sizes from 256x256 to 3840x2160 instead of --size")

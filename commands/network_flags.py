@@ -4,12 +4,14 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from model.devices import pick_device
+import torch
+
+from model import load_model
+from model.devices import half_precision, pick_device
 from model.inference.engines import ENGINES
-from model.inference.quality import QUALITIES, convolution_dtype
 from model.inference.tiling import SMALLEST, TiledRIFE, tile_size
-from model.loading import TRAIN_LOG, load_model
-from model.wrapper import SCALES
+from model.loading import TRAIN_LOG
+from model.RIFE import FLOW_SCALES
 
 
 def add_weights_flags(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +26,8 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     """Those and how the network runs: what `load_tiled` and `options` read."""
     add_weights_flags(parser)
     add = parser.add_argument
-    add("--quality", choices=list(QUALITIES), default="balanced",
-        help="of the network; fast: half precision; best: --tta (default: balanced)")  # fmt: skip
-    add("--fp16", action="store_true", help="convolutions in half precision: faster on GPUs")
+    add("--fp16", action="store_true",
+        help="convolutions in half precision: float16 on GPUs, bfloat16 on CPUs that multiply it")  # fmt: skip
     add("--engine", choices=ENGINES, help="run the network by CUDA graphs (small frames), torch.compile or TensorRT")
     add("--scale", type=parse_scale, default=1.0, metavar="SCALE", help="size at which flow is estimated: 0.25 0.5 1 2 "
         "4 (default: 1), large motion wants less; auto: 1, 0.5 for 4K, 0.25 for 8K")  # fmt: skip
@@ -39,7 +40,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 
 def options(args: argparse.Namespace) -> dict[str, bool]:
     """Those of RIFE.between that are on."""
-    wanted = {"tta": args.tta or QUALITIES[args.quality].tta, "ensemble": args.ensemble, "refine": args.refine}
+    wanted = {"tta": args.tta, "ensemble": args.ensemble, "refine": args.refine}
     return {name: True for name, on in wanted.items() if on}
 
 
@@ -57,22 +58,22 @@ def load_tiled(
     `mapped`: it will be asked for a timestep for every pixel, which the kernels do not know. `tell`: see TiledRIFE.
     """
     place = pick_device(device)
-    dtype = convolution_dtype(place, args.quality, args.fp16)
+    dtype = half_precision(place) if args.fp16 else torch.float32
     model = load_model(args.model, arch=args.arch, device=place, dtype=dtype, engine=args.engine)
     tile = tile_size(model, height, width, args.scale, mapped=mapped) if args.tile is None else args.tile
     return TiledRIFE(model, tile, tell=tell)
 
 
 def parse_scale(text: str) -> float | None:
-    """--scale for argparse: one of SCALES, or "auto", which is None: `pick_scale` knows once the size is known."""
+    """--scale for argparse: one of FLOW_SCALES, or "auto", which is None: `pick_scale` knows once the size is known."""
     if text == "auto":
         return None
     try:
         scale = float(text)
     except ValueError:
         scale = 0.0
-    if scale not in SCALES:
-        raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(f'{s:g}' for s in SCALES)}, auto")
+    if scale not in FLOW_SCALES:
+        raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(f'{s:g}' for s in FLOW_SCALES)}, auto")
     return scale
 
 

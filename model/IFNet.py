@@ -16,7 +16,7 @@ from model.networks.warp import warp_both
 from model.training.loss import distillation_loss
 
 CHANNELS = (240, 150, 90)  # width of each block, coarse to fine
-SCALES = (4, 2, 1)
+BLOCK_SCALES = (4, 2, 1)
 
 
 Levels = tuple[Tensor, ...]
@@ -84,7 +84,7 @@ class IFNet(nn.Module):
         features1: Levels | None = None,
         *,
         scale: float = 1.0,
-        scales: Sequence[float] = SCALES,
+        scales: Sequence[float] = BLOCK_SCALES,
         ensemble: bool = False,
         begun: Begun | None = None,
         gt: Tensor | None = None,
@@ -106,12 +106,12 @@ class IFNet(nn.Module):
         assert state is not None
         flow, mask, warped0, warped1 = state
         inputs = (*planes, warped0, warped1, mask)
-        teachings = [] if gt is None else [self._teach(inputs, gt, img0, img1, mask, flows, merged)]
+        teaching = None if gt is None else self._teach(inputs, gt, img0, img1, mask, flows, merged)
         context0 = self.contextnet.warped(features0 or self.frame_features(img0), flow[:, :2])
         context1 = self.contextnet.warped(features1 or self.frame_features(img1), flow[:, 2:4])
         residual = self.unet(img0, img1, warped0, warped1, mask, flow, context0, context1) * 2 - 1
         image = ((merged[-1] if merged else state.blend()) + residual).clamp(0, 1)
-        return Prediction(image, flow, torch.sigmoid(mask), flows, merged, masks, teachings)
+        return Prediction(image, flow, torch.sigmoid(mask), flows, merged, masks, teaching)
 
     @torch.no_grad()
     def begin(
@@ -127,7 +127,7 @@ class IFNet(nn.Module):
     ) -> Begun | None:
         """As IFNet_v4's; features are not looked at."""
         _refuse_ensemble(ensemble)
-        factors = [factor / scale for factor in SCALES]
+        factors = [factor / scale for factor in BLOCK_SCALES]
         planes = self._planes(img0, img1, timestep)
         begun: Begun | None = None
         for i in range(coarse(factors)):

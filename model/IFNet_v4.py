@@ -3,7 +3,6 @@
 Nothing here depends on a release's name: which has which numbers is in published.py.
 """
 
-from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,7 +13,6 @@ from model.networks.head import Head
 from model.networks.layers import Begun, IFBlock, Prediction, Teaching, blend, coarse, timestep_plane
 from model.networks.refine import Contextnet, Unet
 from model.networks.sharp import GATES, SAMPLING, SMOOTHING, sharpened, smoothed
-from model.networks.teacher import Confidence
 from model.networks.warp import resize, warp_both
 from model.training.loss import distillation_loss
 from model.weights.published import IFNetConfig
@@ -100,16 +98,13 @@ class IFNet_v4(nn.Module):
 
     arbitrary_time = True
 
-    def __init__(self, config: IFNetConfig, *, teachers: Collection[str] = ()) -> None:
+    def __init__(self, config: IFNetConfig, *, teacher: bool = False) -> None:
         super().__init__()
         self.config = config
         for i, (inputs, width) in enumerate(zip(config.inputs, config.channels, strict=True)):
             self.add_module(f"block{i}", _block(config, inputs, width))
-        # needed for training only: "gt" sees the ground truth besides what the last block sees, "confidence" does not
-        if "gt" in teachers:
+        if teacher:  # for training only: it sees the ground truth besides what the last block sees
             self.block_tea = _block(config, config.inputs[-1] + 3, config.channels[-1])
-        if "confidence" in teachers:
-            self.teacher = Confidence(len(config.channels))
         if config.encoder:
             self.encode = Head(config.encoder, config.encoder_width, config.encoder_channels)
         if config.refine:
@@ -153,7 +148,7 @@ class IFNet_v4(nn.Module):
 
         image = warp(img0, F(t->0)) * mask + warp(img1, F(t->1)) * (1 - mask). `ensemble` averages both directions,
         `refine` adds the residual of the Unet, `begun` is what `begin` made, `every_block` also returns each block's
-        flow, blend and mask. So does `gt`, the true frame, from which the teachers learn, if there are any.
+        flow, blend and mask. So does `gt`, the true frame, from which the teacher learns, if there is one.
         """
         if ensemble and not self.config.ensemble:
             raise UserError("this network has no ensemble: only 3.9-4.20 and 4.24 do")
@@ -187,9 +182,9 @@ class IFNet_v4(nn.Module):
         made = Prediction(image, state.flow, torch.sigmoid(state.mask))
         if every_block:
             made = made._replace(flows=[*flows, state.flow], merged=[*merged, blended], masks=[*masks, state.mask])
-        if gt is None:
+        if gt is None or not hasattr(self, "block_tea"):
             return made
-        return made._replace(teachings=[*self._teachings(sides, plane, state, scales[-1], gt, made)])
+        return made._replace(teaching=self._teach(sides, plane, state, scales[-1], gt, made))
 
     @torch.no_grad()
     def begin(
@@ -253,22 +248,16 @@ class IFNet_v4(nn.Module):
         warped = warp_both(sides[0].image, sides[1].image, flow) if whole else None
         return _State(sides, flow, mask, carried, change, warped)
 
-    def _teachings(
+    def _teach(
         self, sides: tuple[_Side, _Side], t: Tensor, state: _State, scale: float, gt: Tensor, made: Prediction
-    ) -> Iterator[Teaching]:
-        """What one block more makes of it that sees the ground truth, and what trust in the right blocks would make.
-
-        4.25 is reported to train both (the first is the paper's, section 3.3).
-        """
+    ) -> Teaching:
+        """Returns what a further block estimates that also sees the ground truth (paper section 3.3)."""
         img0, img1 = (side.image for side in sides)
-        if hasattr(self, "block_tea"):
-            change, mask, _ = self.block_tea((*self._inputs(sides, t, state, scale), gt), state.flow, scale)
-            flow = state.flow + change
-            mask = torch.sigmoid(mask if self.config.replace_mask else state.mask + mask)
-            taught = blend(*warp_both(img0, img1, flow), mask)
-            yield Teaching(flow, mask, taught, distillation_loss(flow, taught, made.flows, made.merged, gt))
-        if hasattr(self, "teacher"):
-            yield self.teacher(img0, img1, gt, made.flows, made.masks, made.merged)
+        change, mask, _ = self.block_tea((*self._inputs(sides, t, state, scale), gt), state.flow, scale)
+        flow = state.flow + change
+        mask = torch.sigmoid(mask if self.config.replace_mask else state.mask + mask)
+        taught = blend(*warp_both(img0, img1, flow), mask)
+        return Teaching(flow, mask, taught, distillation_loss(flow, taught, made.flows, made.merged, gt))
 
     def _inputs(self, sides: tuple[_Side, _Side], t: Tensor, state: _State | None, scale: float) -> list[Tensor]:
         """What a block sees besides the flow: 7+2E channels at first, then 8+2E and what was carried on."""

@@ -12,10 +12,8 @@ from model.errors import WeightsError
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
-from model.inference.engines import with_engine
 from model.weights.checkpoint import WeightFile, find_weights, read_weights
 from model.weights.published import PUBLISHED, read_config, shape_of
-from model.wrapper import RIFE
 
 State = dict[str, Tensor]
 # Found in official files, needed for training only (Practical-RIFE 4.x).
@@ -141,22 +139,3 @@ def fill(net: nn.Module, state: State) -> None:
         raise WeightsError(f"the tensors do not add up: {', '.join(parts)}")
     full = {k: state[k].to(v.dtype) if k in state else torch.zeros_like(v, device="cpu") for k, v in wanted.items()}
     net.load_state_dict(full, assign=True)
-
-
-def load_model(
-    path: Path | str = TRAIN_LOG,
-    *,
-    arch: str | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    engine: str | None = None,
-) -> RIFE:
-    """The network whose weights are in `path`, a folder or a file, ready to interpolate on `device`.
-
-    The architecture follows from keys and shapes; `arch` is needed for "rife_2r" alone. `dtype` is that of the
-    convolutions; flows and images stay float32. `engine`, one of engines.ENGINES, runs the network in another way.
-    Raises WeightsError naming the file, the cause and the remedy. str() of the result says in one line what was loaded.
-    """
-    net, name, file = load_network(path, arch)
-    net = net.to(device, dtype).eval()
-    return RIFE(net, name=name, source=str(file), fast=with_engine(net, engine) if engine else None)

@@ -20,9 +20,9 @@ from model.image import Padder
 from model.loading import build, detect_version
 from model.metrics import ssim_map
 from model.networks.warp import warp
+from model.RIFE import RIFE
 from model.training.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, laplacian_pyramid
 from model.training.step import Recipe, training_step
-from model.wrapper import RIFE
 
 Outputs = dict[str, Any]
 Run = Callable[[dict[str, Any], dict[str, np.ndarray]], Outputs | None]
@@ -71,11 +71,11 @@ def run_network(net: torch.nn.Module, case: dict[str, Any], inputs: dict[str, np
         named |= {f"flow{i}": flow, f"flow_block{i}": flow}
     for i, merged in enumerate(out.merged):
         named[f"merged{i}"] = merged
-    if out.teachings:
-        named |= {"flow_teacher": out.teachings[0].flow, "merged_teacher": out.teachings[0].merged}
+    if out.teaching is not None:
+        named |= {"flow_teacher": out.teaching.flow, "merged_teacher": out.teaching.merged}
     outputs = {key: padder.unpad(value) for key, value in named.items()}
-    if out.teachings:
-        outputs["loss_distill"] = out.teachings[0].distillation
+    if out.teaching is not None:
+        outputs["loss_distill"] = out.teaching.distillation
     return outputs
 
 

@@ -13,8 +13,7 @@ from model import RIFE, UserError, load_model, pick_device
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.metrics import psnr
-from model.RIFE import Model
-from model.wrapper import reachable
+from model.RIFE import Model, reachable
 
 HALF = Fraction(1, 2)
 
@@ -253,9 +252,11 @@ def test_what_was_loaded_is_said(tiny_weights: Path) -> None:
 
 def test_a_device_that_is_not_there_is_named() -> None:
     assert pick_device("cpu") == torch.device("cpu")
-    with pytest.raises(UserError, match="--device gpu: no such device; here there are: "):
+    with pytest.raises(UserError, match="device gpu: no such device; available here: "):
         pick_device("gpu")
-    with pytest.raises(UserError, match="--device cuda:99: this machine, or this build of torch, has only: "):
+    with pytest.raises(
+        UserError, match="device cuda:99: not on this machine or not in this build of torch; available here: "
+    ):
         pick_device("cuda:99")
 
 

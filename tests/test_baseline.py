@@ -4,7 +4,7 @@ import pytest
 import torch
 from fixtures import SMALL, read_fixture
 
-from benchmark.baseline import cpu_seconds, load_baseline
+from benchmark.baseline import load_baseline
 from model import RIFE, UserError
 from model.IFNet import IFNet
 from model.loading import build, detect_version
@@ -34,11 +34,3 @@ def test_baseline_gives_the_recorded_frames(name: str) -> None:
 def test_other_networks_are_refused() -> None:
     with pytest.raises(UserError, match="not RIFE 2R"):
         load_baseline(RIFE(IFNet(half_stride=True), name="RIFE 2R"))
-
-
-def test_seconds_are_medians_of_all_but_the_first_call() -> None:
-    calls: list[str] = []
-    times = cpu_seconds({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3)
-    assert "".join(calls) == "abababab"
-    assert set(times) == {"a", "b"}
-    assert all(seconds >= 0 for seconds in times.values())

@@ -142,7 +142,7 @@ def test_no_score_depends_on_the_batch(
     tmp_path: Path, evaluate: Evaluate, tiny_net: IFNet_v4, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five samples, the fourth of another size: batches of 3, 1, 1 against one at a time."""
-    monkeypatch.setattr("model.wrapper.accelerate", lambda net: net)  # the network itself is called, and tells
+    monkeypatch.setattr(sys.modules["model.RIFE"], "accelerate", lambda net: net)  # the network itself is called
     ucf101(tmp_path, [(64, 96)] * 3 + [(32, 64)] + [(64, 96)])
     sizes: list[list[int]] = []
     reports = []

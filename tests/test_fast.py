@@ -13,13 +13,13 @@ from fixtures import ALL, SMALL, Fixture, fixture_paths, read_fixture
 from torch import Tensor
 
 from benchmark.baseline import load_baseline
-from model import RIFE
+from model import RIFE, load_model
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder, to_tensor
 from model.inference import kernels, memory, packed
 from model.inference.fast import Fast, accelerate
-from model.loading import build, detect_version, load_model
+from model.loading import build, detect_version
 from model.weights.published import IFNetConfig
 from video.reader import open_frames
 

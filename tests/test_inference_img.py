@@ -229,7 +229,7 @@ def test_errors_are_one_line(run: Run, pair: tuple[np.ndarray, np.ndarray], tmp_
     fails(run("--gif", "none/x.gif"), r"none/x\.gif: its folder is missing or cannot be written; make it .*")
     blocked = run("--output", "a.png/deeper")
     fails(blocked, r"a\.png/deeper: cannot be made a folder \(Not a directory\); choose another --output")
-    fails(run("--device", "gpu"), r"--device gpu: no such device; here there are: .*")
+    fails(run("--device", "gpu"), r"device gpu: no such device; available here: .*")
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"a.png", "b.png", "text.png", "cut.png", "wide.png", "a.exr"}
 

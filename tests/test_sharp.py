@@ -135,8 +135,8 @@ def test_networks_without_outputs_to_spare_refuse() -> None:
 
 def test_a_sharp_network_s_teacher_sees_what_a_plain_one_s_does() -> None:
     torch.manual_seed(0)
-    plain = IFNet_v4(replace(SHARP, sharp=False), teachers=["gt"]).eval()
-    net = IFNet_v4(SHARP, teachers=["gt"]).eval()
+    plain = IFNet_v4(replace(SHARP, sharp=False), teacher=True).eval()
+    net = IFNet_v4(SHARP, teacher=True).eval()
     net.load_state_dict(plain.state_dict(), strict=False)
     seen: list[list[torch.Tensor]] = []
     for one in (plain, net):

@@ -25,9 +25,6 @@ from dataset import Samples, Scenes
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
 from model.loading import detect_version, load_network
-from model.networks.layers import blend
-from model.networks.teacher import Confidence
-from model.networks.warp import warp
 from model.training import step as training
 from model.training.loss import distillation_loss, flow_loss, mask_loss
 from model.training.step import Recipe, build, follow, learning_rate, losses, on_device, training_step
@@ -40,9 +37,9 @@ TINY = IFNetConfig((16, 8), (2, 1), encoder="H3", encoder_width=4, encoder_chann
 RECIPE = Recipe(peak=1e-3, warmup=2, processes=1, clip=1.0, deep=0.3, flow=0.02, mask=0.02, anneal=0.1, ema=0.9)
 
 
-def tiny(seed: int = 0, teachers: Sequence[str] = ()) -> IFNet_v4:
+def tiny(seed: int = 0, teacher: bool = False) -> IFNet_v4:
     torch.manual_seed(seed)
-    return IFNet_v4(TINY, teachers=teachers)
+    return IFNet_v4(TINY, teacher=teacher)
 
 
 def scenes(seed: int = 1, size: int = 64) -> Samples:
@@ -136,29 +133,6 @@ def test_a_batch_in_pieces_gives_the_same_step() -> None:
     assert torch.allclose(torch.stack(made[0][0]), torch.stack(made[1][0]), rtol=1e-5)
     for key, value in made[0][1].items():
         assert torch.allclose(value, made[1][1][key], atol=1e-6)
-
-
-def test_the_confident_teacher_takes_each_pixel_from_the_block_it_trusts() -> None:
-    """With a bias that trusts one block beyond doubt its teaching is what that block said, and no student is worse."""
-    torch.manual_seed(0)
-    confidence, gt = Confidence(2), torch.rand(1, 3, 8, 8)
-    img0, img1 = torch.rand(2, 1, 3, 8, 8)
-    flows, masks = [torch.zeros(1, 4, 8, 8), torch.randn(1, 4, 8, 8)], [torch.randn(1, 1, 8, 8) for _ in range(2)]
-    merged = [
-        blend(warp(img0, f[:, :2]), warp(img1, f[:, 2:4]), m.sigmoid()) for f, m in zip(flows, masks, strict=True)
-    ]
-    for trusted in (0, 1):
-        last = confidence.weigh[-1]
-        assert isinstance(last, nn.Conv2d)
-        assert last.bias is not None
-        with torch.no_grad():
-            last.bias.copy_(torch.tensor([1e3, 0.0]) if trusted == 0 else torch.tensor([0.0, 1e3]))
-        taught = confidence(img0, img1, gt, flows, masks, merged)
-        assert torch.allclose(taught.flow, flows[trusted], atol=1e-6)
-        assert torch.allclose(taught.merged, merged[trusted], atol=1e-5)
-    # where both blocks say the same, nobody is worse than the teacher: nothing is distilled
-    same = confidence(img0, img1, gt, flows[:1] * 2, masks[:1] * 2, merged[:1] * 2)
-    assert same.distillation == 0
 
 
 @pytest.mark.parametrize("amp", ["bf16"])
@@ -350,18 +324,18 @@ def test_two_processes_are_one_with_the_joined_batch(tmp_path: Path) -> None:
     assert alone.best == pytest.approx(state["progress"]["best"], abs=2e-3)
 
 
-def test_v4_teachers_leave_names_and_inference_alone() -> None:
-    net, taught = tiny(), tiny(teachers=("gt", "confidence"))
+def test_the_v4_teacher_leaves_names_and_inference_alone() -> None:
+    net, taught = tiny(), tiny(teacher=True)
     extra = set(taught.state_dict()) - set(net.state_dict())
-    assert {key.partition(".")[0] for key in extra} == {"block_tea", "teacher"}
+    assert {key.partition(".")[0] for key in extra} == {"block_tea"}
     taught.load_state_dict(net.state_dict(), strict=False)
     batch = batch_of(1)
     images = batch["img0"], batch["img1"], batch["timestep"]
     with_gt = taught(*images, gt=batch["gt"])
     assert torch.equal(net(*images).image, with_gt.image)
-    assert len(with_gt.teachings) == 2
+    assert with_gt.teaching is not None
     assert losses(with_gt, batch, RECIPE, 0).teacher > 0
-    real, recipe, crop = build("v4.25", ("gt", "confidence"))
+    real, recipe, crop = build("v4.25", teacher=True)
     assert detect_version(real.state_dict()).name == "4.25, 4.26"
     assert (recipe.flow > 0, crop) == (True, 256)
     with pytest.raises(UserError, match="rife_m"):
@@ -374,7 +348,7 @@ def test_v4_teachers_leave_names_and_inference_alone() -> None:
 
 @pytest.mark.parametrize("arch", ["v4.0", "v4.6", "v4.14", "v4.22.lite"])
 def test_every_generation_learns(arch: str) -> None:
-    net, recipe, _ = build(arch, ("gt",))
+    net, recipe, _ = build(arch, teacher=True)
     batch = batch_of(1)
     made = training_step(net, batch, torch.optim.SGD(net.parameters()), recipe, rate=1e-3)
     assert all(value > 0 for name, value in made._asdict().items() if name != "psnr")

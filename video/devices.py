@@ -12,7 +12,7 @@ import torch
 
 from model.image import send_layers, to_layers
 from model.metrics import Surroundings
-from model.wrapper import RIFE, PreparedFrame
+from model.RIFE import RIFE, PreparedFrame
 from video.frame import Frame, Picture
 from video.scene import Transition
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from model.wrapper import RIFE
+from model.RIFE import RIFE
 from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_network, run_pairs
 from video.frame import Colour, Frame, Picture
 from video.prefetch import prefetch

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.IFNet import SCALES, IFNet
+from model.IFNet import BLOCK_SCALES, IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.inference import kernels
 from model.inference.kernels import Estimate, Said
@@ -44,7 +44,7 @@ class Fast:
     def __init__(self, net: IFNet | IFNet_v4) -> None:
         self.net = net
         if isinstance(net, IFNet):
-            self.scales, self.features, self.carried = tuple(SCALES), 0, 0
+            self.scales, self.features, self.carried = tuple(BLOCK_SCALES), 0, 0
             self.timed, self.again, self.sum_masks, self.sharp = net.timed, True, True, False
         else:
             config = net.config

@@ -18,7 +18,7 @@ from model.errors import UserError
 from model.IFNet_v4 import chooses_scales
 from model.inference.memory import available_bytes, bytes_per_pixel
 from model.networks.layers import Prediction
-from model.wrapper import RIFE, PreparedFrame
+from model.RIFE import RIFE, PreparedFrame
 
 OVERLAP = 128  # px that neighbours share: a fast pan in 4K is 72 dB to the whole frame by tiles of 1024 px, 63 by 256
 WIDE = 3 / 8  # of a tile, at scale 1, where all blocks run on tiles and see farther at lower scales: 50 to 54 dB

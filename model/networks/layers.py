@@ -13,7 +13,7 @@ LEAKY_SLOPE = 0.2  # of every LeakyReLU in the v4 networks
 
 
 class Teaching(NamedTuple):
-    """What a teacher made of a pair: the privileged one, which sees the ground truth (paper section 3.3), or 4.15's."""
+    """The estimate of the teacher, a block that also sees the ground truth (paper section 3.3)."""
 
     flow: Tensor  # (B,4,H,W) px
     mask: Tensor  # (B,1,H,W) in 0..1
@@ -30,7 +30,7 @@ class Prediction(NamedTuple):
     flows: Sequence[Tensor] = ()  # after each block, coarse to fine
     merged: Sequence[Tensor] = ()  # each block's blend, before any refinement
     masks: Sequence[Tensor] = ()  # each block's mask (B,1,H,W), logits
-    teachings: Sequence[Teaching] = ()  # of every teacher, if the ground truth was given
+    teaching: Teaching | None = None  # of the teacher, if the ground truth was given
 
 
 class Begun(NamedTuple):

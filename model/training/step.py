@@ -1,7 +1,6 @@
 """One training step: the recipe's numbers, the learning rate, the losses, the update. train.py calls it in its loop."""
 
 import math
-from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -59,7 +58,7 @@ class Losses(NamedTuple):
     mask: Tensor
 
 
-def build(arch: str, teachers: Collection[str] = (), *, sharp: bool = False) -> tuple[IFNet | IFNet_v4, Recipe, int]:
+def build(arch: str, teacher: bool = False, *, sharp: bool = False) -> tuple[IFNet | IFNet_v4, Recipe, int]:
     """The network named by --arch, with its recipe and the size of its crops."""
     if arch in ("rife", "rife_m"):
         return IFNet(timed=arch == "rife_m"), Recipe(distillation=0.01 if arch == "rife" else 0.005), 224
@@ -70,7 +69,7 @@ def build(arch: str, teachers: Collection[str] = (), *, sharp: bool = False) -> 
         raise UserError(f"--sharp: the last block of {arch} has no outputs to spare; v4.22 and later do")
     # crops of 256: on 128 the coarsest block sees a map of 2x2, learns its border, and fails on whole frames
     recipe = Recipe(peak=4e-4, warmup=500, processes=1, clip=1.0, deep=0.3, flow=0.02, mask=0.02, anneal=0.1)
-    return IFNet_v4(replace(config, sharp=sharp), teachers=teachers), recipe, 256
+    return IFNet_v4(replace(config, sharp=sharp), teacher=teacher), recipe, 256
 
 
 def _among(name: str, names: str) -> bool:
@@ -156,9 +155,8 @@ def losses(out: Prediction, batch: Sample, recipe: Recipe, progress: float) -> L
     lap = LapLoss()
     zero = gt.new_zeros(())
     l1, teacher, distillation = lap(out.image, gt), zero, zero
-    if out.teachings:
-        teacher = torch.stack([lap(t.merged, gt) for t in out.teachings]).sum()
-        distillation = torch.stack([t.distillation for t in out.teachings]).sum()
+    if out.teaching is not None:
+        teacher, distillation = lap(out.teaching.merged, gt), out.teaching.distillation
     shares = [DEEP_DECAY ** (len(out.flows) - 1 - i) for i in range(len(out.flows))]
     deep = quality = flow = mask = zero
     if recipe.psnr:
