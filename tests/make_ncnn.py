@@ -23,7 +23,7 @@ SEED = 7
 
 
 def make_network() -> IFNet_v4:
-    """The network whose weights the files hold."""
+    """Returns the network whose weights the files hold."""
     net = IFNet_v4(CONFIG)
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
     state = {key: torch.from_numpy(make_tensor(f"flownet/{key}", s, SEED, list(shapes))) for key, s in shapes.items()}
@@ -32,7 +32,7 @@ def make_network() -> IFNet_v4:
 
 
 class Traced(nn.Module):
-    """The network as a function of tensors alone."""
+    """Wraps the network as a function of tensors alone, for tracing."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Traced(nn.Module):
 
 
 def separate(self: ResConv, x: Tensor) -> Tensor:
-    """ResConv as the published networks write it, in operations that ncnn has."""
+    """Computes ResConv as the published networks do, in operations that ncnn has."""
     return self.relu(self.conv(x) * self.beta + x)
 
 

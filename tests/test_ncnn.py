@@ -1,4 +1,4 @@
-"""ncnn's files, written by ncnn's own converter, hold the weights that went in; damaged ones are refused."""
+"""Tests that files of ncnn's own converter are read with the weights converted; damaged files are refused."""
 
 import shutil
 from pathlib import Path
@@ -49,13 +49,14 @@ def test_the_network_read_gives_the_same_frames() -> None:
 
 
 def copy(folder: Path, param: str | None = None, weights: bytes | None = None) -> Path:
-    """The half-precision pair, with another graph or other weights."""
+    """Writes the half-precision pair to a folder, with another graph or other weights if given; returns the folder."""
     (folder / "flownet.param").write_text(param or (FOLDER / "fp16.param").read_text())
     (folder / "flownet.bin").write_bytes(weights or (FOLDER / "fp16.bin").read_bytes())
     return folder
 
 
 def refusal(folder: Path) -> str:
+    """Returns the error message for an unusable folder; checks that it is one line and names the folder."""
     with pytest.raises(WeightsError) as caught:
         load_network(folder)
     assert "\n" not in str(caught.value)
@@ -74,9 +75,7 @@ def test_half_a_pair_is_refused(tmp_path: Path) -> None:
 
 def test_pairs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     weights = (FOLDER / "fp16.bin").read_bytes()
-    assert "the .bin ends after 80000 bytes, but its graph asks for more" in refusal(
-        copy(tmp_path, None, weights[:80000])
-    )
+    assert "the .bin ends after 80000 bytes, but its graph needs more" in refusal(copy(tmp_path, None, weights[:80000]))
     assert "the .bin holds 8 bytes more than its graph reads" in refusal(copy(tmp_path, None, weights + bytes(8)))
     other = b"\x38\x4b\x0d\x00" + weights[4:]  # ncnn's tag of int8
     assert "weights stored as 0x000D4B38; only float32 and float16 can be read" in refusal(copy(tmp_path, None, other))
@@ -100,12 +99,12 @@ def test_a_graph_of_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_a_graph_that_runs_in_a_circle_ends(tmp_path: Path) -> None:
     param = "7767517\n2 2\nSplit a 1 1 y x\nPReLU b 1 1 x y 0=4\n"
-    assert "reads what a later layer makes" in refusal(copy(tmp_path, param, np.zeros(4, "<f4").tobytes()))
+    assert "reads the result of a later layer" in refusal(copy(tmp_path, param, np.zeros(4, "<f4").tobytes()))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_scrambled_graphs_are_refused_or_read(seed: int, tmp_path: Path) -> None:
-    """Words and numbers exchanged at random end in WeightsError, never in another exception."""
+    """Checks that words exchanged at random raise WeightsError or nothing, never another exception."""
     rng = np.random.default_rng(seed)
     words = (FOLDER / "fp16.param").read_text().split(" ")
     for _ in range(40):
@@ -122,7 +121,7 @@ def test_scrambled_graphs_are_refused_or_read(seed: int, tmp_path: Path) -> None
 
 
 def write_graph(lines: list[str], arrays: list[Tensor]) -> tuple[bytes, bytes]:
-    """A graph written by hand, and its arrays in float32; the weights of convolutions (4-D) follow an empty tag."""
+    """Returns .param and .bin of a graph with float32 arrays; the weights of convolutions (4-D) follow an empty tag."""
     text = "\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines, ""])
     return text.encode(), b"".join(bytes(4 * (a.dim() == 4)) + a.detach().numpy().tobytes() for a in arrays)
 
@@ -145,7 +144,7 @@ def test_normalisation_is_folded_into_its_convolution() -> None:
 
 
 def test_layers_as_other_converters_write_them() -> None:
-    """Groups, a fully connected layer for a 1x1 convolution, slopes beside and inside a convolution, shared weights."""
+    """Reads groups, a 1x1 convolution as a fully connected layer, separate and fused slopes, and shared weights."""
     torch.manual_seed(0)
     grouped, bias = torch.rand(4, 2, 3, 3), torch.rand(4)
     connected, slope = torch.rand(6, 4, 1, 1), torch.rand(6)
@@ -170,7 +169,7 @@ def test_layers_as_other_converters_write_them() -> None:
 
 @torch.inference_mode()
 def test_folded_betas_give_the_same_network(tmp_path: Path) -> None:
-    """ncnn's optimizer multiplies a beta into the convolution and removes its two layers from the graph."""
+    """Folds the betas as ncnn's optimizer does: multiplied into the convolution, two layers fewer."""
     layers = read_layers((FOLDER / "fp32.param").read_bytes(), (FOLDER / "fp32.bin").read_bytes())
     betas = {layer.tops[0]: layer.arrays[0] for layer in layers if layer.kind == "MemoryData" and "block" in layer.name}
     products = {
@@ -194,3 +193,11 @@ def test_folded_betas_give_the_same_network(tmp_path: Path) -> None:
     assert {float(p.min()) for name, p in net.named_parameters() if name.endswith("beta")} == {1.0}
     img0, img1 = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(net(img0, img1, 0.3).image, make_network()(img0, img1, 0.3).image, rtol=0, atol=1e-5)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    weights = (FOLDER / "fp32.bin").read_bytes()
+    values = np.frombuffer(weights, "<f4").copy()
+    values[-4] = np.nan  # a bias of the last layer
+    copy(tmp_path, (FOLDER / "fp32.param").read_text(), values.tobytes())
+    assert "block4.lastconv.0.bias holds NaN or infinite values" in refusal(tmp_path)

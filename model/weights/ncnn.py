@@ -1,7 +1,7 @@
-"""Reading a pair of ncnn files, a .param text graph and its .bin, as the convolutions it holds, each with its extras.
+"""Reads a pair of ncnn files, a .param text graph and its .bin of weights, as a list of convolutions.
 
-Formats as ncnn documents them and as its own converter writes them. Weights are stored as float32, or as float16 behind
-a tag of their own; a graph that uses a convolution twice (both frames, both directions) holds its weights twice.
+The formats are those of ncnn's documentation and of its converter. Weights are stored as float32, or as float16 after
+a tag. A graph that uses a convolution twice (for both frames, or both directions) holds its weights twice.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ import numpy as np
 from model.errors import WeightsError
 
 MAGIC = "7767517"  # first line of every .param
-RAW, FLOAT16 = 0, 0x01306B47  # the tag before a blob of weights: float32 follows, or float16 padded to four bytes
+RAW, FLOAT16 = 0, 0x01306B47  # tags before a blob of weights: float32 follows, or float16 padded to four bytes
 ARRAY = -23300  # parameter ids up to this are arrays: -23300 - id=count,value,...
-FUSED, FUSED_SLOPE = 9, ARRAY - 10  # parameters of a convolution: activation put into it, and its numbers
-LEAKY = 2  # activation with one slope for all channels
-MULTIPLY = 2  # operation of a BinaryOp
+FUSED, FUSED_SLOPE = 9, ARRAY - 10  # parameter ids of a convolution: its fused activation, and the slope of that
+LEAKY = 2  # fused activation: leaky ReLU, one slope for all channels
+MULTIPLY = 2  # operation id of a BinaryOp
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise", "InnerProduct")
 
 
 @dataclass
 class Layer:
-    """One line of the graph, and the arrays that the .bin holds for it."""
+    """Holds one line of the graph, and the arrays that the .bin stores for it."""
 
     kind: str
     name: str
@@ -32,52 +32,55 @@ class Layer:
     arrays: list[np.ndarray] = field(default_factory=list)
 
     def number(self, key: int, default: int = 0) -> int:
+        """Returns an integer parameter, or the default if the line does not list it."""
         return int(self.params.get(key, default))
 
 
 @dataclass
 class Weights:
-    """A convolution with what the graph attaches to its result."""
+    """Holds the weights of a convolution, and of the layers applied to its result."""
 
     weight: np.ndarray  # torch's layout: (out,in,h,w), or (in,out,h,w) if transposed
     bias: np.ndarray | None
     transposed: bool
-    beta: np.ndarray | None = None  # multiplied with the result (ResConv)
-    slopes: list[np.ndarray] = field(default_factory=list)  # of the PReLUs that follow; one number if it is leaky
+    beta: np.ndarray | None = None  # (out,), multiplied with the result (ResConv)
+    slopes: list[np.ndarray] = field(default_factory=list)  # of the PReLUs after it: (out,), or (1,) for leaky ReLU
 
 
 class _Blobs:
-    """The .bin from its start to its end."""
+    """Reads the arrays of a .bin file one after the other."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.at = 0
+        self.offset = 0  # bytes read so far
 
     def _take(self, count: int, kind: str) -> np.ndarray:
         dtype = np.dtype(kind)
         size = count * dtype.itemsize
-        if count < 0 or self.at + size > len(self.data):
-            raise WeightsError(f"the .bin ends after {len(self.data)} bytes, but its graph asks for more")
-        out = np.frombuffer(self.data, dtype, count, self.at)
-        self.at += size
-        return out
+        if count < 0 or self.offset + size > len(self.data):
+            raise WeightsError(f"the .bin ends after {len(self.data)} bytes, but its graph needs more")
+        values = np.frombuffer(self.data, dtype, count, self.offset)
+        self.offset += size
+        return values
 
     def raw(self, count: int) -> np.ndarray:
+        """Returns the next `count` float32 values."""
         return self._take(count, "<f4").astype(np.float32)
 
     def tagged(self, count: int) -> np.ndarray:
+        """Returns the next `count` values as float32, of the type that the tag before them names."""
         tag = int(self._take(1, "<u4")[0])
         if tag == RAW:
             return self.raw(count)
         if tag != FLOAT16:
             raise WeightsError(f"weights stored as 0x{tag:08X}; only float32 and float16 can be read")
-        out = self._take(count, "<f2").astype(np.float32)
-        self.at += -2 * count % 4
-        return out
+        values = self._take(count, "<f2").astype(np.float32)
+        self.offset += -2 * count % 4
+        return values
 
 
 def read_layers(param: bytes, weights: bytes) -> list[Layer]:
-    """The layers of a graph in order, with their arrays; WeightsError if either file is not what it should be."""
+    """Returns the layers of a graph in order, with their arrays. Raises WeightsError if one of the files is damaged."""
     try:
         lines = param.decode("ascii").split("\n")
         layers = [_parse_line(line.split()) for line in lines[2:] if line.strip()]
@@ -89,13 +92,14 @@ def read_layers(param: bytes, weights: bytes) -> list[Layer]:
     blobs = _Blobs(weights)
     for layer in layers:
         _read_arrays(layer, blobs)
-    if blobs.at != len(weights):
-        left = len(weights) - blobs.at
+    if blobs.offset != len(weights):
+        left = len(weights) - blobs.offset
         raise WeightsError(f"the .bin holds {left} bytes more than its graph reads: the two are no pair")
     return layers
 
 
 def _parse_line(words: Sequence[str]) -> Layer:
+    """Returns the layer of a line of the graph, split into words. Raises ValueError or IndexError."""
     inputs, outputs = int(words[2]), int(words[3])
     blobs, params = words[4 : 4 + inputs + outputs], {}
     if len(blobs) != inputs + outputs:
@@ -110,7 +114,10 @@ def _parse_line(words: Sequence[str]) -> Layer:
 
 
 def _read_arrays(layer: Layer, blobs: _Blobs) -> None:
-    """What ncnn's load_model of each kind of layer reads; kinds not named here own no weights in these networks."""
+    """Reads the arrays that ncnn's load_model of this kind of layer reads.
+
+    Kinds of layers that are not listed here have no weights in these networks.
+    """
     number = layer.number
     if layer.kind in CONVOLUTIONS:
         bias, size = (1, 2) if layer.kind == "InnerProduct" else (5, 6)
@@ -131,7 +138,10 @@ def _read_arrays(layer: Layer, blobs: _Blobs) -> None:
 
 
 def read_convolutions(param: bytes, weights: bytes) -> list[Weights]:
-    """The convolutions of a graph in the order of their first use, each once, with beta, slopes and normalisation."""
+    """Returns the convolutions of a graph in the order of their first use, each once.
+
+    Betas and slopes are attached to their convolution, and batch normalisation is folded into it. Raises WeightsError.
+    """
     layers = read_layers(param, weights)
     made_by = {top: i for i, layer in enumerate(layers) for top in layer.tops}
     found: dict[int, Weights] = {}  # by the index of the layer
@@ -156,6 +166,7 @@ def read_convolutions(param: bytes, weights: bytes) -> list[Weights]:
 
 
 def _convolution(layer: Layer) -> Weights:
+    """Returns the weights of a convolution layer in torch's layout; a fully connected layer is a 1x1 convolution."""
     out = layer.number(0)
     if layer.kind == "InnerProduct":
         height = width = 1
@@ -172,11 +183,14 @@ def _convolution(layer: Layer) -> Weights:
 
 
 def _source(layers: Sequence[Layer], made_by: dict[str, int], i: int) -> int:
-    """The convolution that a layer's input comes from, or -1: of several inputs the last made, not a skip's."""
+    """Returns the index of the convolution that layer `i` gets its input from, or -1 if there is none.
+
+    Of several inputs the one computed last is followed: the others are skip connections. Raises WeightsError.
+    """
     while layers[i].bottoms:
         before = max(made_by.get(blob, -1) for blob in layers[i].bottoms)
         if before >= i:
-            raise WeightsError(f"layer {layers[i].name} reads what a later layer makes: the .param is damaged")
+            raise WeightsError(f"layer {layers[i].name} reads the result of a later layer: the .param is damaged")
         i = before
         if i < 0 or layers[i].kind in CONVOLUTIONS:
             return i
@@ -184,7 +198,7 @@ def _source(layers: Sequence[Layer], made_by: dict[str, int], i: int) -> int:
 
 
 def _fold(conv: Weights, arrays: Sequence[np.ndarray], epsilon: float) -> None:
-    """Puts a normalisation by fixed statistics into the convolution before it."""
+    """Folds a batch normalisation (slope, mean, variance, bias, each (out,)) into the convolution before it."""
     slope, mean, variance, shift = arrays
     factor = slope / np.sqrt(variance + epsilon)
     bias = 0 if conv.bias is None else conv.bias
@@ -193,12 +207,12 @@ def _fold(conv: Weights, arrays: Sequence[np.ndarray], epsilon: float) -> None:
 
 
 def _attach_beta(layers: Sequence[Layer], made_by: dict[str, int], layer: Layer, found: dict[int, Weights]) -> None:
-    """A constant times the result of a convolution, one number a channel, is the beta of a ResConv."""
-    made = [made_by.get(blob, -1) for blob in layer.bottoms]
-    made = [made_by.get(layers[i].bottoms[0], -1) if i >= 0 and layers[i].kind == "Split" else i for i in made]
-    constants = [i for i in made if i >= 0 and layers[i].kind == "MemoryData"]
-    others = [i for i in made if i in found]
-    if len(constants) == 1 and len(others) == 1:
+    """Attaches the beta of a ResConv to its convolution, if `layer` multiplies by a constant of one value a channel."""
+    factors = [made_by.get(blob, -1) for blob in layer.bottoms]
+    factors = [made_by.get(layers[i].bottoms[0], -1) if i >= 0 and layers[i].kind == "Split" else i for i in factors]
+    constants = [i for i in factors if i >= 0 and layers[i].kind == "MemoryData"]
+    convolutions = [i for i in factors if i in found]
+    if len(constants) == 1 and len(convolutions) == 1:
         beta = layers[constants[0]].arrays[0]
-        if beta.size == found[others[0]].weight.shape[0]:
-            found[others[0]].beta = beta
+        if beta.size == found[convolutions[0]].weight.shape[0]:
+            found[convolutions[0]].beta = beta

@@ -1,7 +1,7 @@
-"""The convolutions of an ncnn graph, which has no names of ours, brought under the keys of our networks by their order.
+"""Assigns the state-dict keys of PyTorch to the convolutions of an ncnn graph, by their order and shapes.
 
-The networks built from IFBlocks (the paper's, 3.9, 4.x) are recognised by the shape of a block; the HD ones by taking
-the layers of each candidate in turn.
+The layer names of an ncnn graph differ from PyTorch's. Networks of IFBlocks (the paper's, 3.9, 4.x) are recognised by
+the shape of a block. For the HD networks each generation is tried in turn.
 """
 
 from collections import defaultdict
@@ -18,9 +18,9 @@ from model.weights.published import PUBLISHED
 
 State = dict[str, Tensor]
 Signature = tuple[bool, bool, tuple[int, ...]]  # transposed, with a bias, shape of the weight
-BLOCK = 11  # convolutions in an IFBlock: two that halve, eight units, the tail
+BLOCK = 11  # convolutions in an IFBlock: two of stride 2, eight units, and the last one (transposed)
 UNITS = 8
-PAIRS = 4  # in Contextnet, and on Unet's way down
+PAIRS = 4  # pairs of convolutions in Contextnet, and in the downward half of Unet
 HD_NETWORKS: tuple[Callable[[], nn.Module], ...] = (
     IFNet_HD,
     IFNet_HDv2,
@@ -30,7 +30,11 @@ HD_NETWORKS: tuple[Callable[[], nn.Module], ...] = (
 
 
 def read_graphs(pairs: Sequence[tuple[bytes, bytes]]) -> State:
-    """{key: tensor} of the .param and .bin of one network (flownet, or flownet, contextnet and fusionnet in order)."""
+    """Returns {key: tensor} of one network.
+
+    `pairs` are the contents of .param and .bin: of flownet, or of flownet, contextnet and fusionnet in this order.
+    Raises WeightsError if the graph fits no known network.
+    """
     convs = [conv for param, weights in pairs for conv in read_convolutions(param, weights)]
     for build in HD_NETWORKS:
         state = _match(build, convs)
@@ -44,7 +48,10 @@ def read_graphs(pairs: Sequence[tuple[bytes, bytes]]) -> State:
 
 
 def _put(conv: Weights, key: str, slope: str | None = None) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a convolution, and of the PReLU after it if it has one slope a channel: a leaky one has no key."""
+    """Yields (key, tensor) of a convolution, and of the PReLU after it.
+
+    A leaky ReLU, which has one slope for all channels, has no key.
+    """
     yield f"{key}.weight", torch.from_numpy(np.ascontiguousarray(conv.weight))
     if conv.bias is not None:
         yield f"{key}.bias", torch.from_numpy(conv.bias)
@@ -53,9 +60,12 @@ def _put(conv: Weights, key: str, slope: str | None = None) -> Iterator[tuple[st
 
 
 def _if_blocks(convs: Sequence[Weights]) -> Iterator[tuple[str, Tensor]]:
-    """Encoder if there is one, blocks, and whatever of context and refinement follows; nothing if there is no block."""
+    """Yields (key, tensor) of the encoder if there is one, the blocks, and the context and refinement networks.
+
+    Yields nothing if the graph has no IFBlock.
+    """
     start = 0
-    if convs and convs[0].weight.shape[1] == 3:  # a frame alone goes in: the encoder, up to its transposed convolution
+    if convs and convs[0].weight.shape[1] == 3:  # one frame: an encoder, which ends transposed
         start = next((i + 1 for i, conv in enumerate(convs) if conv.transposed), len(convs))
     blocks: list[Sequence[Weights]] = []
     while _is_block(convs[start + len(blocks) * BLOCK :][:BLOCK]):
@@ -71,21 +81,25 @@ def _if_blocks(convs: Sequence[Weights]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _is_block(convs: Sequence[Weights]) -> bool:
+    """Returns whether these convolutions have the shapes of one IFBlock."""
     if len(convs) < BLOCK or [c.transposed for c in convs] != [False] * (BLOCK - 1) + [True]:
         return False
     width = convs[1].weight.shape[0]
     joined = convs[1].weight.shape[1] == convs[0].weight.shape[0]
-    return joined and all(c.weight.shape[0] == width for c in convs[2:])  # of the tail these are the inputs
+    return joined and all(
+        c.weight.shape[0] == width for c in convs[2:]
+    )  # of the last one, transposed, these are the input channels
 
 
 def _block(convs: Sequence[Weights], name: str) -> Iterator[tuple[str, Tensor]]:
+    """Yields (key, tensor) of one IFBlock."""
     yield from _put(convs[0], f"{name}.conv0.0.0", f"{name}.conv0.0.1")
     yield from _put(convs[1], f"{name}.conv0.1.0", f"{name}.conv0.1.1")
-    shuffle = convs[-1].weight.shape[1] > 6  # tails before a pixel shuffle came with the residual units (4.5)
+    shuffle = convs[-1].weight.shape[1] > 6  # 4.5 and later: pixel shuffle after the last one, residual units
     for j, conv in enumerate(convs[2 : 2 + UNITS]):
         key = f"{name}.convblock.{j}"
         if shuffle:
-            # ncnn's optimizer multiplies a beta into the convolution before it, which leaves a beta of 1
+            # ncnn's optimizer multiplies the beta into the weights of the convolution; the beta is 1 then
             beta = np.ones(conv.weight.shape[0], np.float32) if conv.beta is None else conv.beta
             yield f"{key}.beta", torch.from_numpy(beta).view(1, -1, 1, 1)
             yield from _put(conv, f"{key}.conv")
@@ -95,7 +109,11 @@ def _block(convs: Sequence[Weights], name: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def _encoder(convs: Sequence[Weights], widths: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
-    """H1 has two layers; H2 and H3 are one graph under two sets of keys: H2's where only it was published."""
+    """Yields (key, tensor) of the encoder.
+
+    H1 has two convolutions. H2 and H3 have the same four under different keys: H3's are used unless only a network
+    with H2 was published in these widths.
+    """
     if not convs:
         return
     names = {2: ("0", "1"), 4: ("cnn0", "cnn1", "cnn2", "cnn3")}.get(len(convs))
@@ -110,6 +128,7 @@ def _encoder(convs: Sequence[Weights], widths: tuple[int, ...]) -> Iterator[tupl
 
 
 def _refinement(convs: Sequence[Weights]) -> Iterator[tuple[str, Tensor]]:
+    """Yields (key, tensor) of Contextnet and Unet. Raises WeightsError if the number of convolutions is another."""
     pairs = [("contextnet", f"conv{i + 1}") for i in range(PAIRS)] + [("unet", f"down{i}") for i in range(PAIRS)]
     names = [f"{net}.{stage}.{half}" for net, stage in pairs for half in ("conv1", "conv2")]
     names += [f"unet.up{i}" for i in range(4)]
@@ -121,7 +140,10 @@ def _refinement(convs: Sequence[Weights]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _match(build: Callable[[], nn.Module], convs: Sequence[Weights]) -> State | None:
-    """The state of a network each of whose layers takes the first unused one like it; None if any is left on a side."""
+    """Returns the state of a network whose layers take, in order, the first unused convolution of the same shape.
+
+    Returns None if a layer finds none, or if a convolution or slope is left over.
+    """
     with torch.device("meta"):
         net = build()
     pool: dict[Signature, list[Weights]] = defaultdict(list)
@@ -143,13 +165,16 @@ def _match(build: Callable[[], nn.Module], convs: Sequence[Weights]) -> State | 
                 state |= _put(pool[(isinstance(module, nn.ConvTranspose2d), has_bias, shape)].pop(0), key)
                 if norm in norms:
                     state |= _identity(norm, norms[norm], state.pop(f"{key}.bias"))
-    except IndexError:  # nothing like it is left
+    except IndexError:  # no convolution of this shape is left
         return None
     return None if any(pool.values()) or any(slopes.values()) else state
 
 
 def _identity(key: str, norm: nn.BatchNorm2d, bias: Tensor) -> State:
-    """A normalisation that only adds the bias: converters have put its factors into the convolution."""
+    """Returns the state of a batch normalisation that only adds `bias`.
+
+    Converters have folded its other factors into the convolution.
+    """
     ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
     return {
         f"{key}.weight": ones,
