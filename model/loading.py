@@ -13,6 +13,7 @@ from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
 from model.weights.checkpoint import WeightFile, find_weights, read_weights
+from model.weights.metadata import read_metadata
 from model.weights.published import PUBLISHED, read_config, shape_of
 
 State = dict[str, Tensor]
@@ -94,9 +95,11 @@ def _v4_version(state: State) -> Version:
 
 
 def load_network(path: Path | str, arch: str | None = None) -> tuple[nn.Module, str, WeightFile]:
-    """The network whose weights are in `path` (a file, folder or zip), in float32 on the CPU, its name, and the file.
+    """Returns the network whose weights are in `path` (a file, folder or zip), its name, and the file.
 
-    Raises WeightsError naming the file, the cause and the remedy.
+    The network is in float32 on the CPU. The name is the entry "name" in the metadata of a .safetensors file, such as
+    "default, 2026-11", otherwise the published version that the shapes of the weights belong to. Raises WeightsError
+    naming the file, the cause and the remedy.
     """
     file = find_weights(path)
     state = read_weights(file)
@@ -105,7 +108,7 @@ def load_network(path: Path | str, arch: str | None = None) -> tuple[nn.Module, 
         net = build(version, state)
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}" if arch else f"{file}: {e}; {REMEDY}") from e
-    return net, version.name, file
+    return net, read_metadata(file).get("name") or version.name, file
 
 
 def build(version: Version, state: State) -> nn.Module:

@@ -18,6 +18,7 @@ from model.inference.fast import accelerate
 from model.inference.memory import peak_bytes
 from model.loading import build, detect_version, load_network
 from model.weights.checkpoint import WeightFile, find_weights, read_weights
+from model.weights.metadata import read_metadata
 
 MEMORY_SIZE = (1080, 1920)  # height and width that memory is stated for
 MEASURED = "1.5 times as much in all was measured on a CPU"  # 4.25: 1451 MB resident where 962 are computed
@@ -57,14 +58,21 @@ def _options(net: nn.Module) -> str:
     return ", ".join(known)
 
 
-def convert(path: Path | str, out: Path, arch: str | None = None) -> None:
-    """Writes the weights at `path` as one .safetensors: what inference takes and the file had, float32, no prefix."""
-    state = read_weights(find_weights(path))
+def convert(path: Path | str, out: Path, arch: str | None = None, name: str | None = None) -> None:
+    """Writes the weights at `path` as one .safetensors file in float32, keys without prefix, for inference only.
+
+    `name` is what RIFE.name returns for the new file; without it the name in the old file, if there is one, is kept.
+    """
+    file = find_weights(path)
+    state = read_weights(file)
     version = detect_version(state, arch)
     full = build(version, state).state_dict()
     part = out.with_name(f"{out.name}.part")
     kept = {key: value.contiguous() for key, value in full.items() if key in state}
-    safetensors.torch.save_file(kept, part, {"format": "pt", "network": version.name})
+    metadata = read_metadata(file) | {"format": "pt", "network": version.name}
+    if name:
+        metadata["name"] = name
+    safetensors.torch.save_file(kept, part, metadata)
     part.replace(out)
 
 
@@ -76,14 +84,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("path", type=Path, help="file, folder or zip of weights")
     parser.add_argument("--arch", choices=ARCHS, help="the network, where shapes cannot tell (rife_2r)")
     parser.add_argument("--convert", type=Path, metavar="OUT", help="write the weights to this .safetensors file")
+    parser.add_argument("--name", help='name of the weights that --convert writes into the file, e.g. "mine, 2026-11"')
     args = parser.parse_args(argv)
+    if args.name and not args.convert:
+        parser.error("--name: only together with --convert")
     if args.convert and args.convert.suffix != ".safetensors":
         parser.error(f"--convert {args.convert}: the name must end in .safetensors")
     try:
         net, name, file = load_network(args.path, args.arch)
         print(describe(net, name, file))
         if args.convert:
-            convert(args.path, args.convert, args.arch)
+            convert(args.path, args.convert, args.arch, args.name)
             print(f"{'written':<11} {args.convert}, {args.convert.stat().st_size / 2**20:.1f} MB")
     except (WeightsError, OSError) as e:
         sys.exit(str(e))

@@ -7,15 +7,14 @@ outputs). No trained weight is involved: `make_tensor` gives each tensor from it
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SMALL = Path(__file__).parent / "golden"  # four groups, in the repository
-ALL = Path(__file__).parents[2] / "shared" / "parity"  # all of them, beside it
+GOLDEN = Path(__file__).parent / "golden"
 ENCODING_ERROR = 1e-5  # images are recorded as uint16
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # of the splitmix64 generator
@@ -109,7 +108,8 @@ class Fixture:
     def inputs(self, case: dict[str, Any]) -> Arrays:
         """Images as float32 in 0..1, unless the case takes them raw."""
         own = case.get("inputs")
-        names = own if own is not None else [n for n in self.spec["inputs"] if n != "gt" or case.get("gt")]
+        teaches = self.spec["family"] == "train" or case.get("gt")
+        names = own if own is not None else [n for n in self.spec["inputs"] if n != "gt" or teaches]
         found = {n: self.arrays[f"{case['id']}/in/{n}" if own is not None else f"in/{n}"] for n in names}
         whole = case.get("raw")
         return {n: a.astype(np.float32) / 255 if a.dtype == np.uint8 and not whole else a for n, a in found.items()}
@@ -144,6 +144,6 @@ def read_fixture(path: Path) -> Fixture:
         return Fixture(path.stem, json.loads(path.read_text()), dict(arrays))
 
 
-def fixture_paths(folder: Path) -> Iterator[Path]:
-    """The NAME.json of a folder, without those of training steps, which belong to the tests of training."""
-    return (p for p in sorted(folder.glob("*.json")) if not p.stem.startswith("train_"))
+def network_paths() -> list[Path]:
+    """Returns the NAME.json of every recorded network, without the operations and the training steps."""
+    return [p for p in sorted(GOLDEN.glob("*.json")) if p.stem != "ops" and not p.stem.startswith("train_")]

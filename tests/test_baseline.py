@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fixtures import SMALL, read_fixture
+from fixtures import GOLDEN, read_fixture
 
 from benchmark.baseline import load_baseline
 from model import RIFE, UserError
@@ -11,14 +11,14 @@ from model.loading import build, detect_version
 
 
 def fixture_model(name: str) -> RIFE:
-    fixture = read_fixture(SMALL / f"{name}.json")
+    fixture = read_fixture(GOLDEN / f"{name}.json")
     state = {key: torch.from_numpy(value) for key, value in fixture.weights()["flownet"].items()}
     return RIFE(build(detect_version(state), state).eval(), name=name)
 
 
 @pytest.mark.parametrize("name", ["rife", "rife_m", "v4_25"])
 def test_baseline_gives_the_recorded_frames(name: str) -> None:
-    fixture = read_fixture(SMALL / f"{name}.json")
+    fixture = read_fixture(GOLDEN / f"{name}.json")
     baseline = load_baseline(fixture_model(name))
     compared = 0
     for case in fixture.cases:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures import ALL, SMALL, Fixture, fixture_paths, read_fixture
+from fixtures import GOLDEN, Fixture, network_paths, read_fixture
 from torch import Tensor
 
 from benchmark.baseline import load_baseline
@@ -25,7 +25,7 @@ from video.reader import open_frames
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no compiler here, or a CPU the kernels are not for")
 
-PATHS = [path for path in fixture_paths(ALL if ALL.is_dir() else SMALL) if path.stem[:2] in ("ri", "v3", "v4")]
+PATHS = [path for path in network_paths() if path.stem[:2] in ("ri", "v3", "v4")]
 CLIPS = Path(__file__).parents[2] / "shared" / "data" / "eval" / "clips"
 OWN_FORWARD = {"rife_2r", "v4_0", "v4_0_autoscale", "v4_0_refine", "v4_14_lite"}  # not for the kernels, or not yet
 
@@ -79,7 +79,7 @@ def test_recorded_frames(path: Path) -> None:
 @pytest.mark.parametrize(("height", "width", "limit"), [(128, 256, 2e-5), (128, 1280, 5e-5)])
 def test_as_near_to_the_baseline_as_float32_allows(name: str, height: int, width: int, limit: float) -> None:
     """Upstream's own frame is some 1.5e-5 from that in float64, more along sharp edges: so no padding here."""
-    model = load(read_fixture(SMALL / f"{name}.json"))
+    model = load(read_fixture(GOLDEN / f"{name}.json"))
     img0, img1 = pictures(height, width)
     baseline = load_baseline(model)
     for scale in (1.0, 0.5):
@@ -94,7 +94,7 @@ def test_as_near_to_the_baseline_as_that_is_to_itself(name: str, sharp: bool, mo
     """Where float32 rounds coordinates one way or the other, it may be far away: the baseline's convolutions in another
     memory order do as much. From what float64 gives both are equally far.
     """
-    model = load_model() if name == "ours" else load(read_fixture(SMALL / f"{name}.json"))
+    model = load_model() if name == "ours" else load(read_fixture(GOLDEN / f"{name}.json"))
     img0, img1 = pictures(480, 640)
     if sharp:  # squares of black and white
         img0, img1 = (F.interpolate(image, scale_factor=1 / 8).gt(0.5).float() for image in (img0, img1))
@@ -128,7 +128,7 @@ def test_real_frames_are_the_baselines(clip: str, limit: float) -> None:
 def test_bfloat16_is_near_float32(name: str, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions alone are in bfloat16; its own forward in that precision is as near."""
     monkeypatch.setattr(kernels, "cpu_flags", lambda: (packed.AMX,) * amx)
-    net = load(read_fixture(SMALL / f"{name}.json")).net
+    net = load(read_fixture(GOLDEN / f"{name}.json")).net
     img0, img1 = pictures(128, 256)
     true = RIFE(net, name="float32").inference(img0, img1, timestep=0.3)
     half = RIFE(net.to(torch.bfloat16), name="half")
@@ -144,7 +144,7 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """But rounding, since torch convolves inputs of other heights in other ways (1e-5 on AVX2)."""
     img0, img1 = pictures(100, 130)
     for name in ("rife_m", "v4_25"):
-        model = load(read_fixture(SMALL / f"{name}.json"))
+        model = load(read_fixture(GOLDEN / f"{name}.json"))
         whole = model.inference(img0, img1, timestep=0.3)
         monkeypatch.setattr(packed, "STRIP", 1)
         strips = model.inference(img0, img1, timestep=0.3)
@@ -165,7 +165,7 @@ def test_what_no_kernel_knows_is_the_networks_own(tiny_net: IFNet_v4) -> None:
 
 
 def test_a_batch_is_its_samples_and_a_scale_its_own() -> None:
-    model = load(read_fixture(SMALL / "rife_m.json"))
+    model = load(read_fixture(GOLDEN / "rife_m.json"))
     pairs = [pictures(40, 64), pictures(40, 64)[::-1]]
     together = model.inference(*(torch.cat(side) for side in zip(*pairs, strict=True)), timestep=0.3)
     for i, pair in enumerate(pairs):
@@ -173,7 +173,7 @@ def test_a_batch_is_its_samples_and_a_scale_its_own() -> None:
 
 
 def test_weights_that_change_are_noticed() -> None:
-    model = load(read_fixture(SMALL / "v4_25.json"))
+    model = load(read_fixture(GOLDEN / "v4_25.json"))
     img0, img1 = pictures(64, 64)
     before = model.inference(img0, img1)
     with torch.no_grad():
@@ -201,7 +201,7 @@ def test_where_the_kernels_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("name", "mapped"), [("rife", False), ("v4_25", False), ("v4_25", True)])
 @torch.no_grad()
 def test_memory_computed_without_data_is_that_of_tensors_with_data(name: str, mapped: bool) -> None:
-    net = load(read_fixture(SMALL / f"{name}.json")).net
+    net = load(read_fixture(GOLDEN / f"{name}.json")).net
     called, height, width = Fast(net), 448, 512
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
     with memory.LiveBytes() as live:
@@ -214,7 +214,7 @@ def test_memory_computed_without_data_is_that_of_tensors_with_data(name: str, ma
 
 def test_the_kernels_take_less_memory_than_the_networks_own_forward() -> None:
     """Resident memory of 4.25 at 1280x720, above what it holds when it waits: 733 and 192 MB."""
-    net = load(read_fixture(SMALL / "v4_25.json")).net
+    net = load(read_fixture(GOLDEN / "v4_25.json")).net
     own, kernels_, mapped = (
         memory.bytes_per_pixel(called, mapped=mapped)
         for called, mapped in ((net, False), (Fast(net), False), (Fast(net), True))

@@ -1,6 +1,5 @@
 """Training: the recorded steps of the paper's code, the schedule, losses, resuming, stopping, processes, commands."""
 
-import importlib.util
 import json
 import math
 import os
@@ -14,7 +13,6 @@ from unittest.mock import Mock
 
 import cv2
 import numpy as np
-import parity
 import pytest
 import torch
 import torch.distributed as dist
@@ -32,7 +30,6 @@ from model.weights.published import IFNetConfig
 from train import Training, parse, run, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-FIXTURES = ROOT.parent / "shared" / "parity"
 TINY = IFNetConfig((16, 8), (2, 1), encoder="H3", encoder_width=4, encoder_channels=2)
 RECIPE = Recipe(peak=1e-3, warmup=2, processes=1, clip=1.0, deep=0.3, flow=0.02, mask=0.02, anneal=0.1, ema=0.9)
 
@@ -50,27 +47,6 @@ def scenes(seed: int = 1, size: int = 64) -> Samples:
 def batch_of(count: int, data: Samples | None = None) -> dict[str, Tensor]:
     samples = [(data or scenes())[(0, i)] for i in range(count)]
     return on_device({key: torch.stack([s[key] for s in samples]) for key in samples[0]}, torch.device("cpu"))
-
-
-@pytest.mark.parametrize("name", ["train_rife", "train_rife_m"])
-def test_two_steps_equal_the_recorded_ones(name: str) -> None:
-    if not (FIXTURES / f"{name}.npz").is_file():
-        pytest.skip(f"no recorded steps in {FIXTURES}")
-    found = importlib.util.spec_from_file_location("check", FIXTURES / "check.py")
-    assert found is not None
-    assert found.loader is not None
-    check = importlib.util.module_from_spec(found)
-    found.loader.exec_module(check)
-    spec = check.weights_module.load_spec(str(FIXTURES), name)
-    data = np.load(FIXTURES / f"{name}.npz")
-    step = parity.load(name, spec, check.weights_module.make_state(spec))
-    assert step is not None
-    for case in spec["cases"]:
-        made = step(case, check.fixture_inputs(spec, case, data))
-        assert made is not None
-        for output in case["outputs"]:
-            good, worst, note = check.compare(spec, case, output, made[output], data)
-            assert good, f"{case['id']} {output}: {worst} ({note})"
 
 
 def test_learning_rate_is_upstreams() -> None:

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from model import load_model
 from model.errors import WeightsError
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
@@ -250,6 +251,19 @@ def test_convert_writes_the_same_network(tmp_path: Path, capsys: pytest.CaptureF
     assert read.keys() == written.keys()
     assert all(torch.equal(read[key], written[key]) for key in read)
     assert load_network(out)[1] == load_network(path)[1]
+
+
+def test_name_in_the_metadata_is_the_name_of_the_network(tmp_path: Path) -> None:
+    """It is kept when the file is converted again; control characters do not reach the terminal."""
+    path, out, again = write_tiny(tmp_path), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    main([str(path), "--convert", str(out), "--name", "mine, 2026-11"])
+    main([str(out), "--convert", str(again)])
+    for file in (out, again):
+        model = load_model(file)
+        assert model.name == "mine, 2026-11"
+        assert str(model).startswith(f"Loaded mine, 2026-11 from {file}: ")
+    safetensors.torch.save_file(safetensors.torch.load_file(out), out, {"name": "a\x1b[2J\nb"})
+    assert load_network(out)[1] == "a?[2J?b"
 
 
 def test_convert_of_a_file_without_teacher_writes_none(tmp_path: Path) -> None:
