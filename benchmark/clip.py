@@ -48,9 +48,10 @@ from model.loading import TRAIN_LOG
 from model.metrics import Surroundings
 from model.RIFE import FLOW_SCALES, HALVING_TOLERANCE, PreparedFrame
 from video.frame import Frame
-from video.picture import with_channels, write_bytes
+from video.picture import with_channels
 from video.prefetch import prefetch
 from video.reader import Source, open_frames
+from video.safe_file import write_file
 from video.scene import CUT_SSIM, Transition, TransitionDetector
 
 QUALITY = ("PSNR", "SSIM 7x7")
@@ -216,7 +217,7 @@ def run(args: argparse.Namespace) -> None:
                             "leaves none out, a larger --limit reads on")  # fmt: skip
         report = report_of(source, choices, scores, left_out)
         records = write_worst(folder, worst, choices)
-        write_bytes(folder / "over_time.png", to_png(over_time(scores.rows, COLUMNS, left_out)))
+        write_file(folder / "over_time.png", to_png(over_time(scores.rows, COLUMNS, left_out)))
         write_json(folder / "results.json", {**report, "worst": located(records, Path("worst")), "each": scores.rows})
     for complaint in source.complaints:
         print(f"clip.py: {source.path}: {complaint}; what could be decoded was used", file=sys.stderr)
@@ -257,7 +258,7 @@ def write_worst(folder: Path, worst: Worst, choices: Mapping[str, Choice]) -> li
     for i, case in enumerate(worst.cases, 1):
         for name, choice in choices.items():
             case.add_motion(choice.model, name, scale=choice.scale)
-        write_bytes(folder / f"worst_{i}.png", to_png(side_by_side(case, "PSNR")))
+        write_file(folder / f"worst_{i}.png", to_png(side_by_side(case, "PSNR")))
         records.append(write_case(folder / "worst", i, case))
     return records
 

@@ -12,7 +12,7 @@ from benchmark.baselines import BASELINES
 from benchmark.table import UNITS, shown
 from benchmark.worst import Case
 from model import UserError
-from video.picture import write_bytes
+from video.safe_file import write_file
 
 WIDTH = 9.6  # inches, of 100 px
 LINE = 120  # characters of a legend that fit in WIDTH
@@ -47,7 +47,7 @@ def save(figure: Any, path: Path) -> None:
     """Writes the figure whole, in the format that the name says."""
     data = io.BytesIO()
     figure.savefig(data, format=path.suffix[1:].lower())
-    write_bytes(path, data.getvalue())
+    write_file(path, data.getvalue())
 
 
 def to_svg(figure: Any) -> str:

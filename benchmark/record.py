@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from model import UserError
-from video.picture import write_bytes
+from video.safe_file import write_file
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Writes a record, folder and all; the name appears when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, json.dumps(record, indent=1).encode())
+    write_file(path, json.dumps(record, indent=1).encode())
 
 
 @contextmanager

@@ -30,7 +30,8 @@ from benchmark.plots import bars, by_sample, over_time, to_svg
 from benchmark.table import SUBSET, UNITS, label, shown
 from benchmark.worst import FIRST, LAST, TRUTH
 from model import UserError
-from video.picture import read_picture, with_channels, write_bytes
+from video.picture import read_picture, with_channels
+from video.safe_file import write_file
 
 WIDEST = 1280  # px of a picture in the page; larger ones are reduced, which the page says
 QUALITY = 90  # of WebP: about 1 bit a pixel, without visible change
@@ -254,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.output.exists() and not args.overwrite:
             raise UserError(f"{args.output}: exists already; give --overwrite to replace it, or another --output")
         html = page({path: read_result(path) for path in args.results})
-        write_bytes(args.output, html.encode())
+        write_file(args.output, html.encode())
     except (UserError, OSError) as e:
         print(f"report.py: {e}", file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
-"""Picture files: what goes in comes out, and every way in which it cannot."""
+"""Tests that picture files are written and read without loss, and that unusable ones are refused in one line."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from model.errors import UserError
 from video.picture import MediaError, alike, check_pair, list_pictures, natural_key, read_picture, write_picture
 
 
@@ -18,9 +20,9 @@ def noise(channels: int, dtype: str, shape: tuple[int, int] = (9, 13)) -> np.nda
     return (values * np.iinfo(dtype).max).astype(dtype)
 
 
-def png(width: int, height: int, depth: int, kind: int, rows: bytes, between: bytes = b"") -> bytes:
-    """A PNG by hand: kind 0 grey, 2 RGB, 3 palette, 4 grey with alpha; each row begins with a 0."""
-    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+def png(width: int, height: int, depth: int, kind: int, rows: bytes, between: bytes = b"", interlace: int = 0) -> bytes:
+    """Builds a PNG: kind 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGBA; each row begins with its filter byte."""
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlace)
     parts = chunk(b"IHDR", header) + between + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
 
@@ -121,7 +123,7 @@ def test_content_counts_not_the_name(tmp_path: Path) -> None:
 def test_missing_and_folder(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"none\.png: cannot be read \(No such file or directory\); check the name"):
         read_picture(tmp_path / "none.png")
-    with pytest.raises(MediaError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(MediaError, match=r"a folder, not a picture; give a picture file"):
         read_picture(tmp_path)
 
 
@@ -156,7 +158,7 @@ def test_what_a_format_cannot_hold(tmp_path: Path) -> None:
 
 
 def test_nowhere_to_write(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"none/a\.png: cannot be written \(No such file or directory\); choose"):
+    with pytest.raises(UserError, match=r"none/a\.png: its folder does not exist; make it or choose another output"):
         write_picture(tmp_path / "none" / "a.png", noise(3, "uint8"))
 
 
@@ -167,7 +169,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(MediaError, match=r"No space left on device"):
+    with pytest.raises(UserError, match=r"No space left on device"):
         write_picture(tmp_path / "a.png", noise(3, "uint8"))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), noise(1, "uint8"))
@@ -214,3 +216,103 @@ def test_folders_without_pictures(tmp_path: Path) -> None:
         list_pictures(tmp_path)
     with pytest.raises(MediaError, match=r"none: cannot be read as a folder of pictures \(No such file"):
         list_pictures(tmp_path / "none")
+
+
+KINDS = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 2), (3, 4), (3, 8), (4, 8), (4, 16)]
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+@pytest.mark.parametrize(("kind", "depth"), [*KINDS, (6, 8), (6, 16)])
+def test_every_kind_of_png_is_read_as_libpng_reads_it(kind: int, depth: int, interlace: int, tmp_path: Path) -> None:
+    """Random pixels and filters; the truth is OpenCV's own reading of the file as it was before the checks."""
+    rng = np.random.default_rng(kind + depth)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
+    between = chunk(b"PLTE", rng.bytes(3 << depth)) if kind == 3 else b""
+    for width, height in ((1, 1), (3, 2), (13, 9), (5, 17)):
+        passes = [(0, 0, 1, 1)]
+        if interlace:
+            passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+        rows = b""
+        for x, y, dx, dy in passes:
+            columns = len(range(x, width, dx))
+            for _ in range(y, height, dy) if columns else ():
+                rows += bytes([rng.integers(5)]) + rng.bytes((columns * bits + 7) // 8)
+        data = png(width, height, depth, kind, rows, between, interlace)
+        (tmp_path / "a.png").write_bytes(data)
+        truth = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert truth is not None
+        read = read_picture(tmp_path / "a.png")
+        order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[read.shape[2]]
+        np.testing.assert_array_equal(read[..., order], truth.reshape(read.shape))
+
+
+def test_headers_that_claim_more_than_the_file_holds(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """60000x60000 RGB pixels would take 10.8 GB; each file below is shorter than 1 kB."""
+    path = tmp_path / "lie.png"
+    rows = b"\0" + bytes(15)
+    big = np.zeros((16, 16, 3), np.uint8)
+    for width, height, kind in ((60000, 60000, 2), (6, 1, 2), (5, 2, 2), (17, 1, 0)):
+        path.write_bytes(png(width, height, 8, kind, rows))
+        with pytest.raises(MediaError, match=r"lie\.png: damaged or cut off"):
+            read_picture(path)
+    jpeg = bytearray(cv2.imencode(".jpg", big)[1].tobytes())
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = struct.pack(">HH", 60000, 60000)
+    path.write_bytes(jpeg)
+    with pytest.raises(MediaError, match=r"lie\.png: damaged or cut off"):
+        read_picture(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("valid", [False, True], ids=["damaged checksums", "repaired checksums"])
+def test_damaged_pngs_are_refused_without_a_line_of_libpng(
+    valid: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.png"
+    palette = chunk(b"PLTE", bytes(range(48))) + chunk(b"tRNS", bytes(16))
+    rows = b"".join(bytes([y % 5]) + np.random.default_rng(y).bytes(20) for y in range(20))
+    whole = png(40, 20, 4, 3, rows, palette + chunk(b"iCCP", b"bad") + chunk(b"tEXt", b"no separator"))
+    rng = np.random.default_rng(1)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for at in rng.integers(8, len(whole), 1 + rng.integers(3)):
+            damaged[at] ^= 1 << rng.integers(8)
+        path.write_bytes(repaired(bytes(damaged)) if valid else damaged)
+        try:
+            assert read_picture(path).shape[2] in (1, 3, 4)
+        except MediaError:
+            refused += 1
+    assert refused > 20
+    assert capfd.readouterr().err == ""
+
+
+def repaired(data: bytes) -> bytes:
+    """Returns a PNG with the checksums of its chunks made right, as far as the lengths of the chunks lead."""
+    out, at = data[:8], 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if at + 12 + length > len(data):
+            break
+        out += chunk(data[at + 4 : at + 8], data[at + 8 : at + 8 + length])
+        at += 12 + length
+    return out + data[at:]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_special_files_are_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(MediaError, match=rf"a\.png: a {kind}, not a picture".replace("fifo", "FIFO")):
+        read_picture(path)
+
+
+def test_a_picture_is_never_written_over_an_input(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", noise(1, "uint8"))
+    (tmp_path / "b.png").symlink_to("a.png")
+    with pytest.raises(UserError, match=r"b\.png: is the input .*a\.png itself"):
+        write_picture(tmp_path / "b.png", noise(3, "uint8"), [tmp_path / "a.png"])
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), noise(1, "uint8"))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from video.picture import MediaError, write_bytes
+from video.picture import MediaError
+from video.safe_file import write_file
 
 FLO_TAG = 202021.25  # the float32 whose bytes read "PIEH"
 # The wheel of Baker et al. (A Database and Evaluation Methodology for Optical Flow, 2011): steps from colour to colour.
@@ -17,7 +18,7 @@ def write_flo(path: Path, flow: np.ndarray) -> None:
     """Writes (H,W,2) px, x right, y down, as a .flo file."""
     height, width, _ = flow.shape
     data = struct.pack("<fii", FLO_TAG, width, height) + flow.astype("<f4").tobytes()
-    write_bytes(path, data)
+    write_file(path, data)
 
 
 def read_flo(path: Path) -> np.ndarray:

@@ -1,25 +1,30 @@
-"""Picture files <-> arrays (H,W,C) in RGB: PNG, JPEG, WebP, TIFF, EXR; grey is C=1, alpha is C=4.
+"""Reads and writes picture files as arrays (H,W,C) in RGB: PNG, JPEG, WebP, TIFF, EXR; grey is C=1, alpha is C=4.
 
-OpenCV reads and writes BGR. The order flips here, on the way in and on the way out, and nowhere else.
+OpenCV reads and writes BGR. This module converts to RGB after reading and to BGR before writing; no other one does.
 """
 
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from model.errors import UserError
+from model.files import special_kind
+from video import png
+from video.safe_file import write_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".exr", ".bmp")
-# What a file of each kind begins with: tells a damaged picture from a file that is none.
-MAGICS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"\x76\x2f\x31\x01", b"BM")
-PNG, JPEG = MAGICS[:2]
+JPEG = b"\xff\xd8\xff"
+# First bytes of a file of each kind: they tell a damaged picture from a file of another kind.
+MAGICS = (png.SIGNATURE, JPEG, b"II*\0", b"MM\0*", b"\x76\x2f\x31\x01", b"BM")
+MAX_BYTES = 2**32  # of a picture file
 EXR_SWITCH = "OPENCV_IO_ENABLE_OPENEXR"
-WRITABLE = {  # the dtypes each suffix can hold, and the largest number of channels
+WRITABLE = {  # suffix: dtypes that the format can hold, and the largest number of channels
     ".png": (("uint8", "uint16"), 4),
     ".jpg": (("uint8",), 3),
     ".jpeg": (("uint8",), 3),
@@ -40,24 +45,31 @@ class MediaError(UserError):
 
 
 def read_picture(path: Path | str) -> np.ndarray:
-    """(H,W,C) uint8, uint16 or float32; C is 1 (grey), 3 (RGB) or 4 (RGBA, also for grey with alpha).
+    """Reads a picture as (H,W,C) uint8, uint16 or float32; C is 1 (grey), 3 (RGB) or 4 (RGBA, also grey with alpha).
 
-    What the file holds decides, not its name. Colours are as stored: alpha is straight in PNG and WebP, premultiplied
-    in EXR. A JPEG is turned as its EXIF orientation says. Raises MediaError.
+    The format follows from the content of the file, not from its name. Values are as stored: alpha is straight in PNG
+    and WebP, premultiplied in EXR. A JPEG is rotated as its EXIF orientation says. Raises MediaError.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise MediaError(f"{path}: cannot be read ({e.strerror}); check the name and the folder") from e
+    data = _read_bytes(path)
+    damage = MediaError(f"{path}: damaged or cut off; copy or export the picture again")
     # UNCHANGED keeps alpha but ignores orientation; JPEG has no alpha.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data.startswith(JPEG) else cv2.IMREAD_UNCHANGED
-    complete = not data.startswith(PNG) or b"IEND" in data  # libpng would write about it to stderr itself
-    with _opencv():
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data and complete else None
+    if data.startswith(png.SIGNATURE):
+        try:
+            data = png.checked_png(data)
+        except png.PngError as e:
+            raise damage from e
+    if data.startswith(JPEG) and not _jpeg_is_plausible(data):
+        raise damage
+    try:
+        with _opencv():
+            bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except (cv2.error, MemoryError) as e:
+        raise MediaError(f"{path}: damaged, or too large to be decoded; export the picture again, or smaller") from e
     if bgr is None:
         if data.startswith(MAGICS) or data[8:12] == b"WEBP":
-            raise MediaError(f"{path}: damaged or cut off; copy or export the picture again")
+            raise damage
         raise MediaError(f"{path}: not a picture that can be read; give one of {', '.join(SUFFIXES)}")
     if bgr.dtype == np.float64:
         bgr = bgr.astype(np.float32)
@@ -66,37 +78,61 @@ def read_picture(path: Path | str) -> np.ndarray:
     return _swap(bgr if bgr.ndim == 3 else bgr[:, :, None])
 
 
-def write_picture(path: Path | str, picture: np.ndarray) -> None:
-    """Writes (H,W,C), in the form that `read_picture` gives, under the final name only once it is complete.
+def _read_bytes(path: Path) -> bytes:
+    """Returns the content of a regular file. Raises MediaError."""
+    try:
+        kind = special_kind(path)
+        if kind:
+            raise MediaError(f"{path}: {kind}, not a picture; give a picture file")
+        if path.stat().st_size > MAX_BYTES:
+            raise MediaError(f"{path}: larger than {MAX_BYTES >> 30} GB; give a smaller picture")
+        return path.read_bytes()
+    except OSError as e:
+        raise MediaError(f"{path}: cannot be read ({e.strerror}); check the name and the folder") from e
+
+
+def _jpeg_is_plausible(data: bytes) -> bool:
+    """Returns whether a JPEG file is long enough for the size in its frame header.
+
+    Huffman coding takes 1 bit at least for each block of 8x8 values. libjpeg makes up whatever is missing: from a few
+    bytes it makes gigabytes of grey. Files in arithmetic coding pass.
+    """
+    offset = 2
+    while offset + 4 <= len(data) and data[offset] == 0xFF:
+        marker, length = data[offset + 1], int.from_bytes(data[offset + 2 : offset + 4], "big")
+        if marker in (0xC0, 0xC1, 0xC2):  # start of frame: baseline, extended, progressive
+            if offset + 10 > len(data):
+                return False
+            height, width, count = struct.unpack_from(">HHB", data, offset + 5)
+            factors = [data[i] for i in range(offset + 11, min(offset + 10 + 3 * count, len(data)), 3)]
+            across, down = [f >> 4 for f in factors], [f & 15 for f in factors]
+            if not factors or min(across + down) == 0:
+                return False
+            area = sum(h * v for h, v in zip(across, down, strict=True)) / (max(across) * max(down))
+            return height * width * area / 64 <= 8 * len(data)
+        offset += 1 if marker == 0xFF else 2 + length  # any number of bytes FF may come before a marker
+    return True
+
+
+def write_picture(path: Path | str, picture: np.ndarray, inputs: Iterable[Path] = ()) -> None:
+    """Writes (H,W,C), as `read_picture` returns it; replaces an older file, but never one of `inputs`.
 
     EXR is written as half float where that loses nothing (a float16 picture), else as 32-bit float; WebP without
-    loss, JPEG at quality 95. Raises MediaError.
+    loss, JPEG at quality 95. Raises UserError.
     """
     path = Path(path)
-    write_bytes(path, _encode(path, picture))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a small file whole: the final name appears only once it is complete. Raises MediaError."""
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError as e:
-        raise MediaError(f"{path}: cannot be written ({e.strerror}); choose another folder or make room") from e
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    write_file(path, _encode(path, picture), inputs)
 
 
 def _encode(path: Path, picture: np.ndarray) -> bytes:
+    """Returns the content of the file for a picture, in the format that the suffix of `path` names."""
     suffix = path.suffix.lower()
     if suffix not in WRITABLE:
         raise MediaError(f"{path}: no picture format is called {suffix!r}; use one of {', '.join(WRITABLE)}")
     dtypes, channels = WRITABLE[suffix]
     if str(picture.dtype) not in dtypes or picture.shape[2] > channels:
-        what = f"{picture.shape[2]} channels of {picture.dtype}"
-        raise MediaError(f"{path}: {suffix} cannot hold {what}; use .png for 8 and 16 bits, .exr for float")
+        values = f"{picture.shape[2]} channels of {picture.dtype}"
+        raise MediaError(f"{path}: {suffix} cannot hold {values}; use .png for 8 and 16 bits, .exr for float")
     options = list(OPTIONS.get(suffix, ()))
     if suffix == ".exr":
         with np.errstate(over="ignore"):
@@ -104,23 +140,27 @@ def _encode(path: Path, picture: np.ndarray) -> bytes:
         exact = np.array_equal(half.astype(np.float32), picture, equal_nan=True)
         options = [cv2.IMWRITE_EXR_TYPE, cv2.IMWRITE_EXR_TYPE_HALF if exact else cv2.IMWRITE_EXR_TYPE_FLOAT]
         picture = picture.astype(np.float32)
-    with _opencv():
-        done, data = cv2.imencode(suffix, _swap(picture), options)
+    try:
+        with _opencv():
+            done, data = cv2.imencode(suffix, _swap(picture), options)
+    except (cv2.error, MemoryError) as e:
+        height, width = picture.shape[:2]
+        raise MediaError(f"{path}: {width}x{height} cannot be encoded as {suffix}; use .png, or a smaller size") from e
     if not done:
         raise MediaError(f"{path}: could not be encoded as {suffix}; use .png")
     return data.tobytes()
 
 
 def _swap(picture: np.ndarray) -> np.ndarray:
-    """RGB <-> BGR, RGBA <-> BGRA; one channel stays."""
+    """Converts RGB to BGR and RGBA to BGRA, and back; leaves one channel as it is."""
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[picture.shape[2]]
     return np.ascontiguousarray(picture[:, :, order])
 
 
 @contextlib.contextmanager
 def _opencv() -> Iterator[None]:
-    """OpenCV with EXR switched on and its own messages off, since errors here are one line of ours."""
-    # Read by OpenCV at the first EXR it meets, not when it is imported; wheels come with it off (their issue 21326).
+    """Switches EXR on and OpenCV's own messages off inside a `with` block: errors here are one line of this module."""
+    # OpenCV reads the variable at the first EXR file, not at import; its wheels have EXR off (their issue 21326).
     os.environ.setdefault(EXR_SWITCH, "1")
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -131,16 +171,16 @@ def _opencv() -> Iterator[None]:
 
 
 def check_pair(first: np.ndarray, second: np.ndarray, name0: str, name1: str) -> None:
-    """MediaError unless the two pictures have one size and both hold display values, or both light (floats)."""
+    """Raises MediaError unless the two pictures have one size and both hold integers, or both floats."""
     size0, size1 = (f"{p.shape[1]}x{p.shape[0]}" for p in (first, second))
     if size0 != size1:
         raise MediaError(f"{name0} is {size0}, {name1} is {size1}; crop or resize one to the size of the other")
-    if first.dtype.kind != second.dtype.kind:
+    if (first.dtype.kind == "f") != (second.dtype.kind == "f"):
         raise MediaError(f"{name0} holds {first.dtype}, {name1} {second.dtype}; convert one to the kind of the other")
 
 
 def alike(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both with the channels and the depth of the richer one; they have passed `check_pair`."""
+    """Returns both pictures with the larger number of channels and the larger depth; they have passed `check_pair`."""
     channels = max(first.shape[2], second.shape[2])
     if first.dtype != second.dtype:  # 8 and 16 bits: 255 becomes 65535
         first, second = (p if p.dtype == np.uint16 else p.astype(np.uint16) * 257 for p in (first, second))
@@ -148,7 +188,7 @@ def alike(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
-    """(H,W,C) -> (H,W,channels), no fewer: grey becomes RGB, alpha becomes opaque."""
+    """Returns (H,W,C) as (H,W,channels), channels >= C: grey is repeated to RGB, added alpha is opaque."""
     if picture.shape[2] == 1 < channels:
         picture = picture.repeat(3, 2)
     if picture.shape[2] < channels:
@@ -158,13 +198,16 @@ def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
 
 
 def natural_key(name: str) -> tuple[object, ...]:
-    """A sorting key in which numbers count as numbers: frame2 before frame10."""
+    """Returns a sorting key in which numbers count as numbers: frame2 comes before frame10."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return (*(int(part) if i % 2 else part for i, part in enumerate(parts)), name)
 
 
 def list_pictures(folder: Path | str) -> list[Path]:
-    """The pictures in a folder, in natural order, by their suffix; hidden and unfinished files are left out."""
+    """Returns the picture files of a folder, by their suffix, in natural order, without hidden and unfinished files.
+
+    Raises MediaError if there is none.
+    """
     folder = Path(folder)
     try:
         files = [path for path in folder.iterdir() if path.is_file()]

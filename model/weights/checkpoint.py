@@ -9,7 +9,6 @@ import io
 import lzma
 import os
 import pickle
-import stat
 import struct
 import zipfile
 import zlib
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from model.errors import WeightsError
+from model.files import special_kind
 from model.weights.ncnn_names import read_graphs
 
 State = dict[str, Tensor]
@@ -53,7 +53,6 @@ DAMAGE = (
     TypeError,
     ValueError,
 )
-KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 DAMAGED = "not a weight file, or cut off or damaged; download it again"
 
 
@@ -100,14 +99,13 @@ class WeightFile:
 def check_regular(path: Path) -> None:
     """Raises WeightsError unless `path` is a regular file: reading a FIFO or a device may never end."""
     try:
-        mode = path.stat().st_mode
+        kind = special_kind(path)
     except FileNotFoundError as e:
         raise WeightsError(f"{path}: no such file or folder of weights; give the folder that holds flownet.pkl") from e
     except (OSError, ValueError) as e:
         reason = getattr(e, "strerror", None) or e
         raise WeightsError(f"{path}: cannot be read ({reason}); give the file or folder of the weights") from e
-    if not stat.S_ISREG(mode):
-        kind = KINDS.get(stat.S_IFMT(mode), "a folder" if stat.S_ISDIR(mode) else "no regular file")
+    if kind:
         raise WeightsError(f"{path}: {kind}, not a file of weights; give the file or folder of the weights")
 
 
