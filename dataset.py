@@ -1,9 +1,10 @@
-"""Training samples: Vimeo90K triplets and septuplets, synthetic scenes, a weighted mix; clips: data/clips.py.
+"""Training samples: Vimeo90K, synthetic scenes, weighted mixtures, and the order in which they are read.
 
-Sample i of epoch e is a function of (seed, e, i) alone, whatever the number of workers and processes. Every source
-gives the same fields, see data/sample.py; flows and visibility are there where they are known.
+Sample i of epoch e depends on (seed, e, i) alone, not on the number of workers and processes. All sources give the
+same fields, see data/sample.py. Other sources: data/clips.py, data/triplets.py, data/pans.py.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,14 +18,15 @@ from data.sample import Sample, augment, pack
 from data.synthetic import scene
 from data.textures import Picture
 from model.errors import UserError
-from video.picture import read_picture, with_channels
+from video.picture import MediaError, read_picture, with_channels
 
 VIMEO_CROP = 224
+UNREADABLE = 5  # samples in a row that cannot be read end a run
 VALIDATION_SHARE = 20  # the last twentieth of tri_trainlist.txt validates, as upstream's 95/5 split
 
 
 class Source(Protocol):
-    """Where samples come from; `index` may be ignored by sources that draw at random."""
+    """A source of samples; sources that draw at random ignore `index`."""
 
     def __len__(self) -> int: ...
 
@@ -32,7 +34,11 @@ class Source(Protocol):
 
 
 class Samples(Dataset[Sample]):
-    """A source with a seed: item (epoch, index) is always the same sample."""
+    """A source with a seed: item (epoch, index) is always the same sample.
+
+    A sample that cannot be read is replaced by the next one, with a line on stderr; UserError where several in a row
+    cannot be read.
+    """
 
     def __init__(self, source: Source, seed: int) -> None:
         self.source, self.seed = source, seed
@@ -41,14 +47,22 @@ class Samples(Dataset[Sample]):
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        return self.source.sample(np.random.default_rng((self.seed, *key)), key[1])
+        epoch, index = key
+        for attempt in range(UNREADABLE):
+            number = (index + attempt) % len(self)
+            try:
+                return self.source.sample(np.random.default_rng((self.seed, epoch, number)), number)
+            except MediaError as e:
+                error = e
+                print(f"a sample is skipped: {e}", file=sys.stderr, flush=True)
+        raise UserError(f"{error}; {UNREADABLE} samples in a row cannot be read")
 
 
 class BatchSampler(Sampler[list[tuple[int, int]]]):
-    """The batches of one process from a global step on, without end: every epoch in a new order of its own.
+    """Yields the batches of one process from a step of all processes on, without end; each epoch has a new order.
 
-    The batch of all processes together is cut into `world` pieces, so N processes with batch B see what one process
-    with batch N*B sees. What is left over at the end of an epoch is dropped.
+    The batch of all processes together is cut into `world` pieces, so N processes with batch B train on what one
+    process with batch N*B trains on. Samples that fill no batch at the end of an epoch are left out.
     """
 
     def __init__(
@@ -57,7 +71,7 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         self.per_epoch = length // (batch * world)
         if self.per_epoch == 0:
             raise UserError(
-                f"{length} samples do not fill one batch of {batch} on {world} processes; lower --batch_size"
+                f"{length} samples do not fill one batch of {batch} on {world} processes; make the batch smaller"
             )
         self.length, self.batch, self.seed, self.step = length, batch, seed, step
         self.rank, self.world, self.shuffle = rank, world, shuffle
@@ -76,7 +90,7 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
 
 
 def open_loader(train: Samples, order: BatchSampler, workers: int, device: torch.device) -> DataLoader[Any]:
-    """Batches in order, made by worker processes."""
+    """Returns a loader whose worker processes make the batches, in order."""
     return DataLoader(
         train,
         batch_sampler=order,
@@ -88,13 +102,13 @@ def open_loader(train: Samples, order: BatchSampler, workers: int, device: torch
 
 
 def keep_to_one_thread(worker: int) -> None:
-    """What a loading process begins with: as many processes as asked for, each on one core."""
+    """Keeps a loading process to one core: there are as many processes as asked for."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
 class Mixture:
-    """Sources in random turns, each as often as its weight says; an epoch is `length` samples."""
+    """Samples of several sources in random order, by weight; an epoch is `length` samples."""
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float], length: int) -> None:
         self.sources, self.length = sources, length
@@ -109,7 +123,7 @@ class Mixture:
 
 
 class Scenes:
-    """Synthetic scenes made of the given textures (data/synthetic.py)."""
+    """Synthetic scenes made of textures (data/synthetic.py)."""
 
     def __init__(self, textures: Sequence[Picture], size: int, length: int = 100_000) -> None:
         self.textures, self.size, self.length = textures, size, length
@@ -118,22 +132,14 @@ class Scenes:
         return self.length
 
     def sample(self, rng: np.random.Generator, index: int) -> Sample:
-        made = scene(rng, self.size, self.textures)
-        pure = np.asarray(made["pure"])
-        return pack(
-            [np.asarray(made[key]) for key in ("img0", "gt", "img1")],
-            float(made["timestep"]),
-            flow=np.asarray(made["flow"]),
-            visible=np.asarray(made["visible"]) & pure,
-            one_sided=np.logical_xor(*np.asarray(made["visible"])) & pure,
-        )
+        return scene(rng, self.size, self.textures)
 
 
 class Vimeo:
-    """Vimeo90K: `root` is the folder vimeo_triplet (`sequences/`, tri_trainlist.txt, tri_testlist.txt) or septuplet.
+    """Vimeo90K triplets or septuplets: `root` holds sequences/, tri_trainlist.txt (or sep_) and tri_testlist.txt.
 
-    split "train" and "validation" are the two parts of the training list, "test" the test list. From a septuplet three
-    distinct frames are drawn, so t is (n1-n0)/(n2-n0). Only training is cropped and augmented.
+    The splits "train" and "validation" are two parts of the training list, "test" is the test list. Of a septuplet
+    three distinct frames are drawn, so t is (n1-n0)/(n2-n0). Only training samples are cropped and augmented.
     """
 
     def __init__(self, root: Path | str, split: str = "train", crop: int = VIMEO_CROP) -> None:
@@ -160,15 +166,20 @@ class Vimeo:
             return pack(pictures, (n1 - n0) / (n2 - n0))
         h, w = pictures[0].shape[:2]
         if min(h, w) < self.crop:
-            raise UserError(f"{folder}: pictures of {w}x{h}, smaller than the crops; lower --crop {self.crop}")
-        y, x = rng.integers(h - self.crop + 1), rng.integers(w - self.crop + 1)
-        cropped = [p[y : y + self.crop, x : x + self.crop] for p in pictures]
-        return augment(rng, pack(cropped, (n1 - n0) / (n2 - n0)))
+            raise UserError(f"{folder}: pictures of {w}x{h} are smaller than the crops of {self.crop} px")
+        return augment(rng, pack(random_crop(rng, pictures, self.crop), (n1 - n0) / (n2 - n0)))
+
+
+def random_crop(rng: np.random.Generator, pictures: Sequence[Picture], size: int) -> list[Picture]:
+    """Returns the same random square of `size` px of each picture."""
+    h, w = pictures[0].shape[:2]
+    y, x = rng.integers(h - size + 1), rng.integers(w - size + 1)
+    return [p[y : y + size, x : x + size] for p in pictures]
 
 
 def read_rgb(path: Path) -> Picture:
-    """(H,W,3) uint8 RGB; grey becomes RGB. UserError if the file is no such picture."""
+    """Reads a picture as (H,W,3) uint8 RGB; grey becomes RGB. MediaError if that is not possible."""
     picture = with_channels(read_picture(path), 3)[:, :, :3]
     if picture.dtype != np.uint8:
-        raise UserError(f"{path}: holds {picture.dtype}, training takes 8 bits; convert it")
+        raise MediaError(f"{path}: holds {picture.dtype} values, training takes 8 bits; convert it")
     return np.ascontiguousarray(picture)

@@ -1,7 +1,8 @@
-"""Clips as training samples: decoded once, repeats and cuts left out, flows estimated where that can be trusted."""
+"""Training samples from video clips, decoded once; repeats and cuts are left out, flows are estimated if asked for."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from av.error import FFmpegError
 
 from data.recode import recode
 from data.sample import Sample, augment, pack
@@ -22,21 +24,35 @@ REPEAT_LEVELS = 0.25  # grey levels; frames that differ by less on average are o
 CACHE_SHORT_SIDE = 480  # px; clips are kept at this size at most
 CACHE_FRAMES = 400  # of one clip at most
 SPANS, SPAN_SHARES = (2, 3, 4, 6), (0.6, 0.15, 0.15, 0.1)  # frames from img0 to img1
-ZOOMS, WEAK_ZOOMS = (0.45, 1.2), (0.45, 0.75)  # of clips, and of those that look like a small web video
-CODED = 0.8, 1.3  # height and width that those are coded at, relative to the crop
-LEAD = 4  # frames before img0 that are coded with it, at most
-PAN_SPEEDS = 0.5, 40.0  # px from img0 to img1, of the camera that clips are shown by
-PAN_TURN = 0.5  # of a layer's angle
-SEEN_LEVELS = 10.0  # a flow estimate is believed where the warped end differs by fewer grey levels from the middle
+ZOOM, WEAK_ZOOM = (0.45, 1.2), (0.45, 0.75)  # of clips, and of samples that are coded like a small web video
+CODED = 0.8, 1.3  # height and width of those relative to the crop
+LEAD = 4  # largest number of frames before img0 that are coded with it
+PAN_SPEEDS = 0.5, 40.0  # px from img0 to img1, of the moving camera
+PAN_TURN = 0.5  # factor on the angle of a layer
+SEEN_LEVELS = 10.0  # a flow estimate counts where the warped end differs by fewer grey levels from the middle
+LIVELY_FRAMES, LIVELY_LEVELS = 6, 20.0  # pairs of frames compared in a run, and the difference that counts at most
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """The choices of samples from clips."""
+
+    guess_flow: bool = True  # estimate flows to both ends by DIS (arXiv 1603.03590), used where the warped end matches
+    weak: float = 0.0  # share of samples shown small and coded at a low rate, as videos of the web are
+    moved: float = 0.0  # share of samples seen by a moving camera, so that few clips show ever other motions
+    zoom: tuple[float, float] = ZOOM  # smallest and largest factor on the size
+    gaps: tuple[int, ...] = ()  # frames from img0 to the middle one, and from there to img1; none: SPANS
+    by_motion: bool = False  # draw runs of frames by how much they move, not by their length
+
+
+def skip_silently(line: str) -> None:
+    """Ignores a line about a clip that is skipped."""
 
 
 class Clips:
-    """Triplets at random gaps from a folder of video files, decoded once into `cache`; repeats and cuts are skipped.
+    """Triplets from a folder of video files, decoded once into `cache`; pairs with repeats and cuts are left out.
 
-    `guess_flow`: flows from the middle to both ends by DIS (arXiv 1603.03590), believed where the warped end looks like
-    the middle. `weak`: the share of samples shown small and coded at a low rate, every time anew, as web and
-    action-recognition videos are. `moved`: the share that is seen by a moving camera, so that the same few clips show
-    ever other motions.
+    A damaged file is skipped, and `tell` gets one line about it. UserError if no clip is left.
     """
 
     def __init__(
@@ -44,58 +60,105 @@ class Clips:
         files: Sequence[Path],
         cache: Path,
         size: int,
+        settings: ClipSettings | None = None,
         *,
-        guess_flow: bool = True,
-        weak: float = 0.0,
-        moved: float = 0.0,
+        tell: Callable[[str], None] = skip_silently,
     ) -> None:
-        self.size, self.guess_flow, self.weak, self.moved = size, guess_flow, weak, moved
-        self.clips = [cached_clip(file, cache) for file in files]
+        self.size, self.settings = size, settings or ClipSettings()
+        self.clips = list(_readable(files, cache, tell))
         self.runs = [(k, a, b) for k, (_, runs) in enumerate(self.clips) for a, b in runs if b - a > 2]
-        self.starts = np.cumsum([0] + [b - a - 2 for _, a, b in self.runs])
         if not self.runs:
             raise UserError("the clips hold no three frames in a row without a repeat or a cut")
+        self.starts = np.cumsum([0] + [b - a - 2 for _, a, b in self.runs])
+        lengths = np.diff(self.starts).astype(np.float64)
+        self.shares = lengths / lengths.sum()
+        if self.settings.by_motion:
+            moving = np.array([motion_of(self.clips[k][0], a, b) for k, a, b in self.runs])
+            weights = moving * np.sqrt(lengths) + 1e-6
+            self.shares = weights / weights.sum()
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def sample(self, rng: np.random.Generator, index: int) -> Sample:
+        """Returns the sample that begins at frame `index` of all runs; with `by_motion`, at a random frame."""
+        chosen = self.settings
+        if chosen.by_motion:
+            run = int(rng.choice(len(self.runs), p=self.shares))
+            index = int(rng.integers(self.starts[run], self.starts[run + 1]))
         run = int(np.searchsorted(self.starts, index, "right")) - 1
         clip, first, last = self.runs[run]
-        n0 = first + index - int(self.starts[run])
-        weak = rng.random() < self.weak
-        n2 = min(n0 + int(rng.choice(SPANS, p=SPAN_SHARES)), last - 1)
-        n1 = (n0 + n2) // 2 if rng.random() < 0.5 else int(rng.integers(n0 + 1, n2))
+        n0, n1, n2 = self._frames(rng, first + index - int(self.starts[run]), first, last)
+        weak = rng.random() < chosen.weak
         shown: Sequence[int] = range(max(first, n0 - int(rng.integers(LEAD + 1))), n2 + 1) if weak else (n0, n1, n2)
-        seen, times = [self.clips[clip][0][n] for n in shown], [(n - n0) / (n2 - n0) for n in shown]
-        rows, columns = coded_shape(rng, self.size) if weak else (self.size, self.size)
-        zooms = WEAK_ZOOMS if weak else ZOOMS
-        if self.moved and rng.random() < self.moved:
-            pictures = pan_over(rng, seen, times, self.size, zooms)
-        else:
-            pictures = cut_out(rng, seen, self.size, zooms)
-        pictures = [fit(picture, rows, columns) for picture in pictures]
-        if weak:
-            coded = recode(rng, pictures)
-            pictures = [fit(coded[shown.index(n)], self.size, self.size) for n in (n0, n1, n2)]
-        timestep = times[shown.index(n1)]
+        times = [(n - n0) / (n2 - n0) for n in shown]
+        pictures = self._crop(rng, [self.clips[clip][0][n] for n in shown], times, weak=weak)
+        pictures = [pictures[shown.index(n)] for n in (n0, n1, n2)]
         if rng.random() < 0.1:
             pictures = compress(rng, pictures)
-        if not self.guess_flow:
+        timestep = times[shown.index(n1)]
+        if not chosen.guess_flow:
             return augment(rng, pack(pictures, timestep))
-        flow, visible = guess_flow(*pictures)
-        return augment(rng, pack(pictures, timestep, flow=flow, visible=visible))
+        flow, known = guess_flow(*pictures)
+        return augment(rng, pack(pictures, timestep, flow=flow, known=known))
+
+    def _frames(self, rng: np.random.Generator, n0: int, first: int, last: int) -> tuple[int, int, int]:
+        """Returns three frame numbers within first..last-1, the first at n0 or, where a gap is longer, before it."""
+        gaps = self.settings.gaps
+        if gaps:
+            fitting = [gap for gap in gaps if 2 * gap < last - first] or [(last - first - 1) // 2]
+            span = 2 * int(rng.choice(fitting))
+            n0 = min(n0, last - 1 - span)
+        else:
+            span = min(int(rng.choice(SPANS, p=SPAN_SHARES)), last - 1 - n0)
+        n2 = n0 + span
+        return n0, (n0 + n2) // 2 if rng.random() < 0.5 else int(rng.integers(n0 + 1, n2)), n2
+
+    def _crop(
+        self, rng: np.random.Generator, frames: Sequence[Picture], times: Sequence[float], *, weak: bool
+    ) -> list[Picture]:
+        """Returns the same square of each frame, of the training size, seen by a moving camera or coded if drawn so."""
+        zoom = WEAK_ZOOM if weak else self.settings.zoom
+        rows, columns = coded_shape(rng, self.size) if weak else (self.size, self.size)
+        if self.settings.moved and rng.random() < self.settings.moved:
+            pictures = pan_over(rng, frames, times, self.size, zoom)
+        else:
+            pictures = cut_out(rng, frames, self.size, zoom)
+        pictures = [fit(picture, rows, columns) for picture in pictures]
+        if weak:
+            pictures = [fit(picture, self.size, self.size) for picture in recode(rng, pictures)]
+        return pictures
+
+
+def _readable(
+    files: Sequence[Path], cache: Path, tell: Callable[[str], None]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields frames and runs of the clips that can be read; `tell` gets one line about each other one."""
+    for file in files:
+        try:
+            yield cached_clip(file, cache)
+        except (UserError, FFmpegError) as e:
+            tell(f"{file.name} is skipped: {str(e).partition(chr(10))[0]}")
+
+
+def motion_of(frames: np.ndarray, first: int, last: int) -> float:
+    """Returns how much the frames first..last-1 of a clip move: the mean difference of thumbnails two frames apart."""
+    differences = []
+    for n in np.linspace(first, last - 3, LIVELY_FRAMES).astype(int):
+        small = [cv2.resize(frames[m], (64, 36), interpolation=cv2.INTER_AREA) for m in (n, n + 2)]
+        differences.append(cv2.absdiff(*small).mean())
+    return min(float(np.mean(differences)), LIVELY_LEVELS)
 
 
 def draw_zoom(rng: np.random.Generator, zooms: tuple[float, float], least: float) -> float:
-    """Between two zooms, small ones as likely as large ones; at least so much that the frame fills the crop."""
+    """Returns a factor between two zooms, uniform in its logarithm, but at least `least`."""
     return float(max(np.exp(rng.uniform(*np.log(zooms))), least))
 
 
 def cut_out(
     rng: np.random.Generator, frames: Sequence[Picture], size: int, zooms: tuple[float, float]
 ) -> list[Picture]:
-    """The same random square of each frame, as large as a random zoom asks for, or at times just `size`."""
+    """Returns the same random square of each frame; its side is `size` over a random zoom, at times `size`."""
     h, w = frames[0].shape[:2]
     zoom = draw_zoom(rng, zooms, size / min(h, w))
     if rng.random() < 0.25 and min(h, w) >= size:
@@ -106,14 +169,14 @@ def cut_out(
 
 
 def coded_shape(rng: np.random.Generator, size: int) -> tuple[int, int]:
-    """Height and width that a crop of that size is coded at: even, and not in the same proportion."""
+    """Returns a random height and width, both even, at which a crop of `size` is coded."""
     least, most = np.log(CODED)
     rows, columns = (round(size / 2 * share) * 2 for share in np.exp(rng.uniform(least, most, 2)))
     return rows, columns
 
 
 def fit(picture: Picture, rows: int, columns: int) -> Picture:
-    """The picture resized, by areas where it shrinks."""
+    """Returns the picture resized, by areas where it shrinks, else by cubics."""
     if picture.shape[:2] == (rows, columns):
         return picture
     method = cv2.INTER_AREA if picture.shape[0] > rows else cv2.INTER_CUBIC
@@ -123,7 +186,7 @@ def fit(picture: Picture, rows: int, columns: int) -> Picture:
 def pan_over(
     rng: np.random.Generator, frames: Sequence[Picture], times: Sequence[float], size: int, zooms: tuple[float, float]
 ) -> list[Picture]:
-    """The frames as a camera sees them that moves, turns and zooms at a random pace, mirrored where it leaves them."""
+    """Returns the frames as seen by a camera that moves, turns and zooms at a random pace; borders are mirrored."""
     h, w = frames[0].shape[:2]
     zoom = draw_zoom(rng, zooms, size / min(h, w))
     rows, columns = (int(size * max(1, 1 / z)) for z in zoom * np.exp(rng.uniform(-0.15, 0.15, 2)))
@@ -143,7 +206,7 @@ def pan_over(
 
 
 def guess_flow(img0: Picture, gt: Picture, img1: Picture) -> tuple[np.ndarray, np.ndarray]:
-    """Flows (4,H,W) px from the middle to both ends, estimated, and where they are believed, (2,H,W) bool."""
+    """Estimates flows (4,H,W) px from the middle to both ends, and where they can be used, (2,H,W) bool."""
     dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     middle = cv2.cvtColor(gt, cv2.COLOR_RGB2GRAY)
     h, w = middle.shape
@@ -162,22 +225,28 @@ def guess_flow(img0: Picture, gt: Picture, img1: Picture) -> tuple[np.ndarray, n
 
 
 def cached_clip(file: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The frames of a clip (N,H,W,3) uint8, mapped from disk, and its runs (R,2): first frame, last + 1."""
-    kept, runs = cache / f"{file.stem}.npy", cache / f"{file.stem}.runs.npy"
-    if not kept.is_file() or not runs.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        frames = decode(file)
-        _save(runs, find_runs(frames))
-        _save(kept, frames)
+    """Returns the frames of a clip (N,H,W,3) uint8, mapped from disk, and its runs (R,2): first frame, last + 1."""
+    facts = file.stat()
+    name = f"{file.stem}-{facts.st_size:x}-{facts.st_mtime_ns:x}"  # another file of the same name is another clip
+    kept, runs = cache / f"{name}.npy", cache / f"{name}.runs.npy"
+    with suppress(OSError, ValueError, EOFError):  # none there yet, or cut off
+        return np.load(kept, mmap_mode="r"), np.load(runs)
+    frames = decode(file)
+    cache.mkdir(parents=True, exist_ok=True)
+    _save(runs, find_runs(frames))
+    _save(kept, frames)
     return np.load(kept, mmap_mode="r"), np.load(runs)
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """Whole or not at all; several processes may fill one cache at once, each in a folder of its own."""
-    with TemporaryDirectory(dir=path.parent) as folder:
-        part = Path(folder) / path.name
-        np.save(part, array)
-        part.replace(path)
+    """Writes an array whole or not at all; several processes may fill one cache, each by a temporary folder."""
+    try:
+        with TemporaryDirectory(dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            np.save(part, array)
+            part.replace(path)
+    except OSError as e:
+        raise OSError(e.errno, f"the cache cannot be written ({e.strerror})", str(path.parent)) from e
 
 
 def decode(file: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Frames as video codecs leave them: blocks, blur, and stillness where little moves; other ones every time."""
+"""Compression of frames by random video codecs: blocks, blur, and no motion where little moves."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,16 +8,16 @@ import numpy as np
 
 from data.textures import Picture
 
-# H.263 is what video on the web was in at first, MPEG-4 part 2 what action-recognition sets are in. Not H.264: three
-# in a hundred encodings by x264 come out differently the next time, and samples have to be reproducible.
+# H.263 was the first codec of the web, MPEG-4 part 2 is that of action-recognition sets. Not H.264: three in a hundred
+# encodings by x264 differ from one time to the next, and samples have to be reproducible.
 CODERS = "flv", "mpeg4"
-QUANTISERS = 2, 9  # from hardly seen to bad
-TWICE = 0.3  # share of videos that were coded before
-BETWEEN = {"mpeg4": 2}  # frames coded from both sides at most, in half of those that can
+QUANTISERS = 2, 9  # from hardly visible to bad
+TWICE = 0.3  # share of samples that are coded twice
+BETWEEN = {"mpeg4": 2}  # B-frames in a row at most; used in half of the encodings by a codec that has them
 
 
 def recode(rng: np.random.Generator, frames: Sequence[Picture]) -> list[Picture]:
-    """Consecutive frames (H,W,3) uint8 RGB, H and W even, after one random codec, or two, at a random quality."""
+    """Returns consecutive frames (H,W,3) uint8 RGB, H and W even, after one or two random codecs."""
     coded = list(frames)
     for _ in range(1 + (rng.random() < TWICE)):
         name = str(rng.choice(CODERS))
@@ -27,6 +27,7 @@ def recode(rng: np.random.Generator, frames: Sequence[Picture]) -> list[Picture]
 
 
 def _through(frames: Sequence[Picture], name: str, quantiser: int, between: int) -> list[Picture]:
+    """Encodes and decodes the frames by one codec."""
     encoder: Any = av.CodecContext.create(name, "w")
     encoder.height, encoder.width = frames[0].shape[:2]
     encoder.pix_fmt, encoder.framerate, encoder.thread_count = "yuv420p", 25, 1

@@ -1,4 +1,4 @@
-"""One training sample: two frames, the one between, and what is known about the motion; and its augmentation."""
+"""One training sample: two frames, the one between, what is known about the motion; and its augmentation."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ def pack(
     timestep: float,
     *,
     flow: np.ndarray | None = None,
-    visible: np.ndarray | None = None,
+    known: np.ndarray | None = None,
     one_sided: np.ndarray | None = None,
 ) -> Sample:
-    """A sample, from img0, gt and img1 (H,W,3) uint8 and what is known about their motion; zeros where nothing is.
+    """Returns a sample of img0, gt and img1 (H,W,3) uint8 and what is known about their motion; zeros where nothing is.
 
-    img0, gt, img1 (3,H,W) uint8; timestep (1,1,1); flow (4,H,W) px from the middle to img0 then img1, x before y;
-    visible (2,H,W) uint8, where the flow to each end is known and that end shows the point; one_sided (1,H,W) uint8,
-    where it is known that only one end does.
+    img0, gt, img1 (3,H,W) uint8. timestep (1,1,1). flow (4,H,W) px from the middle to img0 then img1, x before y.
+    known (2,H,W) uint8: 1 where the flow to each end is known and trained on. one_sided (1,H,W) uint8: 1 where img0
+    alone shows the point of a pixel, 2 where img1 alone does, 0 where both or neither do or nothing is known.
     """
     img0, gt, img1 = pictures
     h, w = gt.shape[:2]
@@ -34,30 +34,41 @@ def pack(
         "img1": img1.transpose(2, 0, 1),
         "timestep": np.full((1, 1, 1), timestep, np.float32),
         "flow": zeros if flow is None else flow,
-        "visible": zeros[:2].astype(np.uint8) if visible is None else visible.astype(np.uint8),
+        "known": zeros[:2].astype(np.uint8) if known is None else known.astype(np.uint8),
         "one_sided": zeros[:1].astype(np.uint8) if one_sided is None else one_sided[None].astype(np.uint8),
     }
     return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in arrays.items()}
 
 
+def sole_end(visible: np.ndarray) -> np.ndarray:
+    """Returns `one_sided` (H,W) of a sample from visible (2,H,W) bool: the only frame that shows a point, or 0."""
+    only0, only1 = visible[0] & ~visible[1], visible[1] & ~visible[0]
+    return np.where(only0, 1, np.where(only1, 2, 0)).astype(np.uint8)
+
+
 def augment(rng: np.random.Generator, sample: Sample) -> Sample:
-    """Upstream's augmentation of a square sample: channels reversed, flipped, swapped in time, turned."""
+    """Returns a square sample, or a batch of them, after upstream's augmentation.
+
+    At random: channels reversed, flipped, time reversed, turned by quarters. A batch is turned as a whole.
+    """
     reverse, down, across, swap = rng.random(4) < 0.5
     turns = int(rng.integers(4))
     out = {key: value.numpy() for key, value in sample.items()}  # turned as views, copied once
     planes = [key for key in out if key != "timestep"]
     order, signs = np.arange(4), np.ones(4, np.float32)  # of the flow's planes
     if reverse:
-        out |= {key: out[key][::-1] for key in ("img0", "gt", "img1")}
-    for wanted, axis, sign in ((down, 1, (1, -1)), (across, 2, (-1, 1))):
+        out |= {key: np.flip(out[key], -3) for key in ("img0", "gt", "img1")}
+    for wanted, axis, sign in ((down, -2, (1, -1)), (across, -1, (-1, 1))):
         if wanted:
             out |= {key: np.flip(out[key], axis) for key in planes}
             signs = signs * np.array(sign * 2, np.float32)
     if swap:
         out |= {"img0": out["img1"], "img1": out["img0"], "timestep": 1 - out["timestep"]}
-        out["visible"], order = out["visible"][::-1], np.roll(order, 2)
+        out["known"], order = np.flip(out["known"], -3), np.roll(order, 2)
+        out["one_sided"] = np.array((0, 2, 1), np.uint8)[out["one_sided"]]
     for _ in range(turns):  # a quarter clockwise: what pointed right points down
-        out |= {key: np.rot90(out[key], -1, (1, 2)) for key in planes}
+        out |= {key: np.rot90(out[key], -1, (-2, -1)) for key in planes}
         order, signs = order[[1, 0, 3, 2]], signs[[1, 0, 3, 2]] * np.array((-1, 1) * 2, np.float32)
-    out["flow"] = np.stack([out["flow"][i] * sign for i, sign in zip(order, signs, strict=True)])
+    parts = [out["flow"][..., i, :, :] * sign for i, sign in zip(order, signs, strict=True)]
+    out["flow"] = np.stack(parts, -3)
     return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in out.items()}

@@ -1,8 +1,8 @@
-"""Synthetic scenes: textured layers in motion, rendered at 0, t and 1, with the exact flows from t to both ends.
+"""Synthetic scenes: textured layers in motion, rendered at times 0, t and 1, with exact flows from t to both ends.
 
-A layer is a texture with transparency and an invertible map from texture to canvas at any time, so where a pixel of the
-middle frame was, and will be, follows in closed form; nothing is estimated. Optical-flow networks learn well from such
-2D compositions (AutoFlow, arXiv 2104.14544; SVD layers, arXiv 2308.07378).
+A layer is a texture with transparency, and an invertible map from texture to canvas at any time. So the place of a
+pixel of the middle frame in the other frames has a closed form; nothing is estimated. Optical-flow networks learn well
+from such 2D compositions (AutoFlow, arXiv 2104.14544; SVD layers, arXiv 2308.07378).
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 
 from data.recode import recode
+from data.sample import Sample, pack, sole_end
 from data.textures import Picture, compress, draw_background, draw_texture
 
-LARGE_SHARE = 0.2  # of scenes move by a twelfth to a third of their width from img0 to img1
-TINY_SHARE = 0.1  # move by 1 px at most, as most of a compressed video at rest does
-STATIC_SHARE = 0.03  # do not move at all
-END_SHARE = 0.04  # ask for t = 0 or 1, so that the flow to an end that is reached is 0
-FINE_SHARE = 0.4  # are drawn at twice the size and reduced: a camera's pixels average, interpolation smooths all frames
+LARGE_SHARE = 0.2  # share of scenes that move by a twelfth to a third of their width from img0 to img1
+TINY_SHARE = 0.1  # share that moves by 1 px at most, as most of a compressed video at rest does
+STATIC_SHARE = 0.03  # share that does not move
+END_SHARE = 0.04  # share with t = 0 or 1, where the flow to one end is 0
+FINE_SHARE = 0.4  # share drawn at twice the size and reduced, as pixels of a camera average what they see
 OWNED = 128  # of 255: a pixel belongs to the uppermost layer that covers it by at least this much
 PARTLY = 13, 242  # of 255: a layer this opaque and what is behind it are seen through each other
 REACH = 3  # px: how far beyond its border a texture shows, interpolated by cubics
@@ -29,7 +30,7 @@ Box = tuple[slice, slice]  # rows and columns of the canvas
 
 @dataclass(frozen=True)
 class Wave:
-    """A smooth bend of the texture by two shears, each invertible in closed form: x += f(y), then y += g(x)."""
+    """A smooth distortion by two shears, each invertible in closed form: x += f(y), then y += g(x)."""
 
     size: np.ndarray  # (2,) px at progress 0, of the shear of x and of y
     growth: np.ndarray  # (2,) px over the whole interval
@@ -37,14 +38,14 @@ class Wave:
     phase: np.ndarray  # (2,) radians
 
     def shift(self, axis: int, along: np.ndarray, progress: float) -> np.ndarray:
-        """How far `axis` moves where the other coordinate is `along`."""
+        """Returns the shift of coordinate `axis` in px where the other coordinate is `along`."""
         height = np.float32(self.size[axis] + self.growth[axis] * progress)
         return height * np.sin(np.float32(self.number[axis]) * along + np.float32(self.phase[axis]))
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Where the points of a texture are on the canvas at any time: texture -> wave -> tilt, zoom, turn, shift."""
+    """The map from texture to canvas at any time: first the wave, then tilt, zoom, turn and shift."""
 
     pivot: np.ndarray  # (2,) px of the texture, turned and zoomed about
     place: np.ndarray  # (2,) px of the canvas where the pivot is in the middle
@@ -60,11 +61,11 @@ class Motion:
     camera: "Motion | None" = None  # moves the canvas
 
     def progress(self, time: float) -> float:
-        """-1/2 at time 0, 1/2 at time 1."""
+        """Returns how far the motion is: -1/2 at time 0, 1/2 at time 1."""
         return time - 0.5 + 4 * self.bend * time * (1 - time)
 
     def matrix(self, time: float) -> np.ndarray:
-        """The part that is a homography, (3,3) from bent texture to canvas."""
+        """Returns the homography (3,3) from the texture after its wave to the canvas."""
         at = self.progress(time)
         zoom = self.zoom * np.exp(self.growth * at)
         cos, sin = np.cos(self.angle + self.spin * at) * zoom, np.sin(self.angle + self.spin * at) * zoom
@@ -77,7 +78,7 @@ class Motion:
         return matrix if self.camera is None else self.camera.matrix(time) @ matrix
 
     def to_canvas(self, points: Points, time: float) -> Points:
-        """Texture points -> canvas points."""
+        """Returns the canvas points of texture points."""
         x, y = points
         if self.wave is not None:
             at = self.progress(time)
@@ -86,7 +87,7 @@ class Motion:
         return _project(self.matrix(time), x, y)
 
     def to_texture(self, points: Points, time: float) -> Points:
-        """Canvas points -> texture points: the inverse of to_canvas."""
+        """Returns the texture points of canvas points: the inverse of to_canvas."""
         x, y = _project(np.linalg.inv(self.matrix(time)), *points)
         if self.wave is not None:
             at = self.progress(time)
@@ -103,9 +104,9 @@ def _project(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> Points:
 
 @dataclass(frozen=True)
 class Layer:
-    """A texture and its motion: colour multiplied by opacity, and opacity, (h,w,4) uint8.
+    """A texture (h,w,4) uint8, colour multiplied by opacity and opacity, and its motion.
 
-    A background is opaque and endless; its texture needs the colours (h,w,3) only.
+    An endless layer, the background, is opaque and mirrored beyond its border; its texture is colour only, (h,w,3).
     """
 
     texture: np.ndarray
@@ -113,7 +114,7 @@ class Layer:
     endless: bool = False
 
     def box(self, time: float, size: int) -> Box:
-        """The part of the canvas that the layer is in: where its corners and all between them are."""
+        """Returns the rows and columns of the canvas that the layer covers at a time."""
         if self.endless:
             return slice(0, size), slice(0, size)
         wave, at = self.motion.wave, self.motion.progress(time)
@@ -126,25 +127,28 @@ class Layer:
         return rows, columns
 
     def draw(self, time: float, box: Box) -> np.ndarray:
-        """That part of the canvas, uint8, with the channels of the texture."""
+        """Draws a part of the canvas, uint8, with the channels of the texture."""
         rows, columns = box
         border = cv2.BORDER_REFLECT if self.endless else cv2.BORDER_CONSTANT
         if self.motion.wave is None:  # cubic: bilinear would blur each frame by its own sub-pixel phase
             shift = np.array([[1, 0, -columns.start], [0, 1, -rows.start], [0, 0, 1]])
             size = columns.stop - columns.start, rows.stop - rows.start
             matrix = shift @ self.motion.matrix(time)
+            if matrix[2, 0] == matrix[2, 1] == 0:  # no perspective: faster
+                affine = matrix[:2] / matrix[2, 2]
+                return cv2.warpAffine(self.texture, affine, size, flags=cv2.INTER_CUBIC, borderMode=border)
             return cv2.warpPerspective(self.texture, matrix, size, flags=cv2.INTER_CUBIC, borderMode=border)
         return cv2.remap(self.texture, *self.motion.to_texture(grid(box), time), cv2.INTER_CUBIC, borderMode=border)
 
 
 def grid(box: Box) -> Points:
-    """The pixels of a part of the canvas, x (1,w) and y (h,1)."""
+    """Returns the coordinates of a part of the canvas, x (1,w) and y (h,1)."""
     y, x = (np.arange(part.start, part.stop, dtype=np.float32) for part in box)
     return x[None], y[:, None]
 
 
 def render(layers: Sequence[Layer], time: float, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The picture (size,size,3) float32 0..255, which layer owns each pixel, and whether no other one shows there."""
+    """Renders (size,size,3) float32 0..255; returns it, each pixel's layer, and where no other layer shows."""
     background = layers[0].draw(time, layers[0].box(time, size))
     picture = [plane.astype(np.float32) for plane in cv2.split(background)[:3]]
     owner = np.zeros((size, size), np.int8)
@@ -166,7 +170,7 @@ def render(layers: Sequence[Layer], time: float, size: int) -> tuple[np.ndarray,
 
 
 def exact_flow(layers: Sequence[Layer], owner: np.ndarray, time: float, *ends: float) -> np.ndarray:
-    """(2,H,W) px for each of the ends: how far the point seen at a pixel at `time` is away from it at that end."""
+    """Returns the flow in px from `time` to each end, (2*ends,H,W), of the point that each pixel shows at `time`."""
     size = owner.shape[0]
     flow = np.zeros((len(ends), 2, size, size), np.float32)
     for i, layer in enumerate(layers):
@@ -183,7 +187,7 @@ def exact_flow(layers: Sequence[Layer], owner: np.ndarray, time: float, *ends: f
 
 
 def visibility(owner: np.ndarray, owner_end: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """(H,W) bool: the point seen at a pixel is inside the end frame, and all four pixels around it show its layer."""
+    """Returns (H,W) bool: the end frame shows the point of a pixel, in all four pixels around its place."""
     size = owner.shape[0]
     x, y = (start + along for start, along in zip(grid((slice(0, size), slice(0, size))), flow, strict=True))
     inside = (x >= 0) & (y >= 0) & (x <= size - 1) & (y <= size - 1)
@@ -193,14 +197,20 @@ def visibility(owner: np.ndarray, owner_end: np.ndarray, flow: np.ndarray) -> np
     return np.asarray(inside & (alike[y0, x0] == owner))
 
 
-def scene(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> dict[str, np.ndarray | float]:
-    """One sample: img0, gt, img1 (H,W,3) uint8, timestep, flow (4,H,W) px to img0 then img1, visible (2,H,W) bool.
-
-    `pure` (H,W) bool is False where two layers are seen through each other: such a pixel has no single flow.
-    """
+def scene(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> Sample:
+    """Returns a training sample of `size` px: random layers in random motion, with exact flows."""
     fine = 2 if rng.random() < FINE_SHARE else 1
     layers = draw_layers(rng, fine * size, textures)
     timestep = float(rng.choice([0.0, 1.0])) if rng.random() < END_SHARE else float(rng.choice([0.5, rng.uniform()]))
+    return film(rng, layers, timestep, size, fine)
+
+
+def film(rng: np.random.Generator, layers: Sequence[Layer], timestep: float, size: int, fine: int = 1) -> Sample:
+    """Returns the sample of layers at times 0, `timestep` and 1, as a camera and a codec would leave it.
+
+    The flow is known where the end shows the point of a pixel, and where no two layers are blended. With `fine` 2 the
+    layers are drawn on a canvas of twice the size, which is then reduced.
+    """
     times = (0.0, timestep, 1.0)
     rendered = [render(layers, time, fine * size) for time in times]
     (_, owner0, _), (_, owner, pure), (_, owner1, _) = rendered
@@ -214,22 +224,16 @@ def scene(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> d
         visible = np.stack([np.all(fours(side), 0) for side in visible])
         flow = np.stack([fours(plane).mean(0) / 2 for plane in flow])
     frames = photograph(rng, pictures, times)
-    return {
-        **dict(zip(("img0", "gt", "img1"), frames, strict=True)),
-        "timestep": timestep,
-        "flow": flow,
-        "visible": visible,
-        "pure": pure,
-    }
+    return pack(frames, timestep, flow=flow, known=visible & pure, one_sided=sole_end(visible & pure))
 
 
 def fours(plane: np.ndarray) -> np.ndarray:
-    """(2H,2W) -> (4,H,W), the four that one pixel is made of."""
+    """Returns the four pixels that each pixel of half the size is made of: (2H,2W) -> (4,H,W)."""
     return np.stack([plane[dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)])
 
 
 def draw_layers(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> list[Layer]:
-    """A background and up to six things before it, all carried along by one camera."""
+    """Returns a random background and one to six objects in front of it, all moved by one camera."""
     kind = rng.random()
     if kind < STATIC_SHARE:
         fastest = 0.0
@@ -239,7 +243,7 @@ def draw_layers(rng: np.random.Generator, size: int, textures: Sequence[Picture]
         fastest = rng.uniform(0.08, 0.35) * size
     else:
         fastest = np.exp(rng.uniform(np.log(1.5), np.log(36.0)))  # px, the scale of speeds in this scene
-    still = rng.random() < 0.25  # a camera on a tripod
+    still = rng.random() < 0.25  # the camera does not move
     camera = draw_motion(rng, size, 0.0 if still else fastest * rng.uniform(0.1, 0.8))
     camera = replace(camera, angle=0.0, zoom=1.0, wave=None)
     graphic = rng.random() < 0.15  # flat colours, as in cartoons and on screens
@@ -254,7 +258,7 @@ def draw_layers(rng: np.random.Generator, size: int, textures: Sequence[Picture]
 
 
 def draw_motion(rng: np.random.Generator, size: int, speed: float) -> Motion:
-    """A motion whose points travel about `speed` px from time 0 to 1."""
+    """Returns a random motion by about `speed` px from time 0 to 1."""
     direction = rng.uniform(0, 2 * np.pi)
     travel = speed * np.array([np.cos(direction), np.sin(direction)])
     spin = growth = 0.0
@@ -277,7 +281,7 @@ def draw_motion(rng: np.random.Generator, size: int, speed: float) -> Motion:
 
 
 def photograph(rng: np.random.Generator, frames: Sequence[np.ndarray], times: Sequence[float]) -> list[np.ndarray]:
-    """What a camera and a codec make of rendered frames: changing light, blur, noise, compression; uint8."""
+    """Returns frames as a camera and a codec leave them, uint8: changing light, blur, noise, compression."""
     gain = rng.normal() * 0.04 if rng.random() < 0.15 else 0.0
     blur = rng.uniform(0.4, 1.2) if rng.random() < 0.2 else 0.0
     noise = rng.uniform(0.5, 4.0) if rng.random() < 0.25 else 0.0

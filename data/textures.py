@@ -1,4 +1,4 @@
-"""What the layers of a synthetic scene look like: photos or flat colours, cut out by shapes, text or lines."""
+"""Textures of the layers of a synthetic scene: photos or flat colours, cut out by shapes, text or lines."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ Picture = np.ndarray  # (H,W,3) uint8 RGB
 
 
 def draw_background(rng: np.random.Generator, size: int, textures: Sequence[Picture], graphic: bool) -> np.ndarray:
-    """An opaque texture, colours only, some 1.7 canvases wide."""
+    """Returns an opaque texture (h,w,3), 1.7 times as wide as the canvas."""
     side = int(1.7 * size)
     return flat_colours(rng, side) if graphic and rng.random() < 0.7 else cut_texture(rng, side, side, textures)
 
 
 def draw_texture(rng: np.random.Generator, size: int, textures: Sequence[Picture], graphic: bool) -> np.ndarray:
-    """A thing: a piece of a photo, or flat colours, cut out by a blob, a polygon, text or lines."""
+    """Returns an object (h,w,4): a piece of a photo, or flat colours, cut out by a blob, a polygon, text or lines."""
     h, w = (int(v) for v in np.exp(rng.uniform(np.log(0.15), np.log(0.9), 2)) * size)
     h, w = max(h, 24), max(w, 24)
     colour = flat_colours(rng, max(h, w))[:h, :w] if graphic else cut_texture(rng, h, w, textures)
@@ -35,7 +35,7 @@ def draw_texture(rng: np.random.Generator, size: int, textures: Sequence[Picture
 
 
 def draw_shape(rng: np.random.Generator, kind: str, h: int, w: int) -> np.ndarray:
-    """An opacity (h,w) uint8 with smooth edges, nothing at the border."""
+    """Returns an opacity (h,w) uint8 with smooth edges, 0 at the border."""
     opacity = np.zeros((h, w), np.uint8)
     if kind == "blob":
         noise = rng.normal(size=(int(rng.integers(3, 8)),) * 2).astype(np.float32)
@@ -62,7 +62,7 @@ def draw_shape(rng: np.random.Generator, kind: str, h: int, w: int) -> np.ndarra
 
 
 def cut_texture(rng: np.random.Generator, h: int, w: int, textures: Sequence[Picture]) -> np.ndarray:
-    """A piece (h,w,3) of a random picture, shown at 0.3 to 1.2 times its size, mirrored or its channels reversed."""
+    """Returns a piece (h,w,3) of a random picture at 0.3 to 1.2 times its size, at times mirrored or as BGR."""
     picture = textures[int(rng.integers(len(textures)))]
     scale = max(np.exp(rng.uniform(np.log(0.3), np.log(1.2))), h / picture.shape[0], w / picture.shape[1])
     rows, columns = min(int(h / scale), picture.shape[0]), min(int(w / scale), picture.shape[1])
@@ -75,7 +75,7 @@ def cut_texture(rng: np.random.Generator, h: int, w: int, textures: Sequence[Pic
 
 
 def flat_colours(rng: np.random.Generator, side: int) -> np.ndarray:
-    """(side,side,3): a gradient between two colours with flat shapes on it."""
+    """Returns a gradient between two colours with flat shapes on it, (side,side,3) uint8."""
     ends = rng.integers(0, 256, (2, 3)).astype(np.float32)
     ramp = np.linspace(0, rng.uniform(0, 1), side, dtype=np.float32)[:, None, None]
     picture = np.broadcast_to(ends[0] + (ends[1] - ends[0]) * ramp, (side, side, 3)).astype(np.uint8).copy()
@@ -87,14 +87,14 @@ def flat_colours(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def compress(rng: np.random.Generator, frames: Sequence[Picture]) -> list[Picture]:
-    """The frames after JPEG at one random quality."""
+    """Returns the frames after JPEG compression at one random quality."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 95))]
     coded = (cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)[1] for frame in frames)
     return [read_coded(data) for data in coded]
 
 
 def read_coded(data: np.ndarray) -> Picture:
-    """The picture that the bytes of a file hold."""
+    """Decodes the bytes of a picture file to (H,W,3) uint8 RGB."""
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
     assert picture is not None
     return picture

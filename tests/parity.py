@@ -22,7 +22,8 @@ from model.metrics import ssim_map
 from model.networks.warp import warp
 from model.RIFE import RIFE
 from model.training.loss import EPE, SOBEL, LapLoss, Ternary, gauss_kernel, laplacian_pyramid
-from model.training.step import Recipe, training_step
+from model.training.recipe import Recipe
+from model.training.step import training_step
 
 Outputs = dict[str, Any]
 Run = Callable[[dict[str, Any], dict[str, np.ndarray]], Outputs | None]

@@ -12,10 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from data import synthetic
-from data.clips import Clips, cached_clip, find_runs, pan_over
+from data.clips import Clips, ClipSettings, cached_clip, find_runs, pan_over
 from data.recode import CODERS, QUANTISERS, recode
+from data.sample import Sample, augment, pack, sole_end
 from data.synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility
-from dataset import BatchSampler, Mixture, Sample, Samples, Scenes, Vimeo, augment, pack
+from dataset import BatchSampler, Mixture, Samples, Scenes, Vimeo
 from model.errors import UserError
 from model.networks.warp import warp
 
@@ -104,10 +105,10 @@ def test_exact_flow_brings_the_ends_to_the_middle() -> None:
 
 def test_scene_is_a_triplet_with_flow(textures: list[np.ndarray]) -> None:
     made = scene(np.random.default_rng(5), 64, textures)
-    assert np.asarray(made["img0"]).shape == (64, 64, 3)
-    assert np.asarray(made["img0"]).dtype == np.uint8
-    assert np.asarray(made["flow"]).shape == (4, 64, 64)
-    assert np.isfinite(np.asarray(made["flow"])).all()
+    assert made["img0"].shape == (3, 64, 64)
+    assert made["img0"].dtype == torch.uint8
+    assert made["flow"].shape == (4, 64, 64)
+    assert made["flow"].isfinite().all()
     assert 0 <= float(made["timestep"]) <= 1
 
 
@@ -119,16 +120,12 @@ def test_flow_is_in_pixels_of_the_scene(
     monkeypatch.setattr(synthetic, "FINE_SHARE", share)
     errors = []
     for seed in range(12):
-        made = {key: np.asarray(value) for key, value in scene(np.random.default_rng(seed), 96, textures).items()}
-        for end, flow, visible in (
-            ("img0", made["flow"][:2], made["visible"][0]),
-            ("img1", made["flow"][2:], made["visible"][1]),
-        ):
-            known = visible & made["pure"]
+        made = scene(np.random.default_rng(seed), 96, textures)
+        for i, end in enumerate(("img0", "img1")):
+            known, flow = made["known"][i].bool(), made["flow"][None, 2 * i : 2 * i + 2]
             assert known.shape == (96, 96)
-            image = torch.from_numpy(made[end]).permute(2, 0, 1)[None].float()
-            warped = (warp(image, k * torch.from_numpy(flow)[None])[0].permute(1, 2, 0).numpy() for k in (0.5, 1, 2))
-            errors.append([np.abs(one - made["gt"]).mean(2)[known].mean() for one in warped if known.any()])
+            warped = [warp(made[end][None].float(), k * flow)[0] for k in (0.5, 1, 2)]
+            errors.append([float((one - made["gt"]).abs().mean(0)[known].mean()) for one in warped if known.any()])
     half, exact, double = np.mean([e for e in errors if e], 0)
     assert exact < 0.5 * min(half, double)
 
@@ -157,7 +154,7 @@ def test_order_resumes_and_splits() -> None:
     assert epoch0 != epoch1
     halves = zip(first(12, batch=1, world=2), first(12, batch=1, world=2, rank=1), strict=True)
     assert [a + b for a, b in halves] == whole
-    with pytest.raises(UserError, match="lower --batch_size"):
+    with pytest.raises(UserError, match="make the batch smaller"):
         BatchSampler(3, 4, seed=1)
 
 
@@ -169,16 +166,18 @@ def test_augmentation_moves_flow_with_the_pictures() -> None:
     flow[0, :, :32], flow[1], flow[2], flow[3] = 3, 2, -3, -2
     img0, img1 = np.roll(middle, (2, 3), (0, 1)), np.roll(middle, (-2, -3), (0, 1))
     img0[:, 34:] = np.roll(middle, 2, 0)[:, 34:]  # the right half moves down only
-    visible = np.zeros((2, 64, 64), bool)
-    visible[:, 8:-8, 8:24] = visible[0, 8:-8, 40:56] = visible[1, 8:-8, 8:56] = True
+    known = np.zeros((2, 64, 64), bool)
+    known[:, 8:-8, 8:24] = known[0, 8:-8, 40:56] = known[1, 8:-8, 8:48] = True
     timesteps = set()
     for _ in range(40):
-        out = augment(rng, pack([img0, middle, img1], 0.25, flow=flow, visible=visible))
+        out = augment(rng, pack([img0, middle, img1], 0.25, flow=flow, known=known, one_sided=sole_end(known)))
         timesteps.add(float(out["timestep"]))
         for end, half in (("img0", 0), ("img1", 1)):
             warped = warp(out[end][None].float(), out["flow"][None, 2 * half : 2 * half + 2])[0]
             error = (warped - out["gt"].float()).abs().mean(0)
-            assert error[out["visible"][half] > 0].max() < 0.1
+            assert error[out["known"][half] > 0].max() < 0.1
+            alone = out["known"][half].bool() & ~out["known"][1 - half].bool()
+            assert torch.equal(out["one_sided"][0] == half + 1, alone)
     assert timesteps == {0.25, 0.75}
 
 
@@ -246,14 +245,13 @@ def test_clips_leave_out_repeats_and_cuts(clip: Path, tmp_path: Path) -> None:
     assert frames.shape == (20, 96, 128, 3)
     assert runs.tolist() == [[0, 4], [4, 10], [10, 20]]
     assert np.array_equal(find_runs(frames), runs)
-    source = Clips([clip], tmp_path / "cache", 64, weak=0.3)
+    source = Clips([clip], tmp_path / "cache", 64, ClipSettings(weak=0.3))
     assert len(source) == 2 + 4 + 8
     for index in range(len(source)):
         sample = source.sample(np.random.default_rng(index), index)
         assert sample["gt"].shape == (3, 64, 64)
         assert 0 < float(sample["timestep"]) < 1
-    believed = sample["visible"].bool()
-    assert believed.float().mean() > 0.5
+    assert sample["known"].float().mean() > 0.5
 
 
 def test_processes_may_fill_one_cache_at_once(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +268,7 @@ def test_processes_may_fill_one_cache_at_once(clip: Path, tmp_path: Path, monkey
     frames, runs = cached_clip(clip, tmp_path / "cache")
     for made, other in zip((frames, runs), others[0], strict=True):
         assert np.array_equal(made, other)
-    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == ["clip.npy", "clip.runs.npy"]
+    assert sorted("".join(p.suffixes) for p in (tmp_path / "cache").iterdir()) == [".npy", ".runs.npy"]
 
 
 @pytest.mark.parametrize("name", CODERS)
@@ -292,7 +290,7 @@ def test_coding_keeps_what_matters_and_order(name: str, monkeypatch: pytest.Monk
 
 
 def test_weak_clips_are_coded_anew_every_time(clip: Path, tmp_path: Path) -> None:
-    sources = [Clips([clip], tmp_path / "cache", 64, guess_flow=False, weak=weak, moved=0.5) for weak in (0.0, 1.0)]
+    sources = [Clips([clip], tmp_path / "cache", 64, ClipSettings(False, weak, 0.5)) for weak in (0.0, 1.0)]
     good, weak = (source.sample(np.random.default_rng(4), 8)["gt"] for source in sources)
     assert torch.equal(weak, sources[1].sample(np.random.default_rng(4), 8)["gt"])
     assert not torch.equal(weak, sources[1].sample(np.random.default_rng(5), 8)["gt"])
@@ -312,8 +310,8 @@ def test_a_moving_camera_moves_all_that_it_sees(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_clips_seen_by_a_moving_camera(clip: Path, tmp_path: Path) -> None:
-    source = Clips([clip], tmp_path / "cache", 64, guess_flow=False, moved=1.0)
-    plain = Clips([clip], tmp_path / "cache", 64, guess_flow=False)
+    source = Clips([clip], tmp_path / "cache", 64, ClipSettings(False, moved=1.0))
+    plain = Clips([clip], tmp_path / "cache", 64, ClipSettings(False))
     made, again, unmoved = (s.sample(np.random.default_rng(8), 8) for s in (source, source, plain))
     assert made["gt"].shape == (3, 64, 64)
     assert torch.equal(made["gt"], again["gt"])
@@ -326,7 +324,7 @@ def test_guessed_flow_is_the_motion(clip: Path, tmp_path: Path) -> None:
     errors = []
     for index in range(6, 14):  # the second scene
         sample = source.sample(np.random.default_rng(index), index)
-        t, seen = float(sample["timestep"]), sample["visible"][0].bool()
+        t, seen = float(sample["timestep"]), sample["known"][0].bool()
         ratio = sample["flow"][:2, seen].norm(dim=0).median() / sample["flow"][2:, seen].norm(dim=0).median()
         errors.append(abs(float(ratio) - t / (1 - t)))
     assert np.median(errors) < 0.1

@@ -8,7 +8,8 @@ from torch import nn
 
 from model.errors import UserError
 from model.training.muon import ADAM_RMS, Muon, orthogonal
-from model.training.step import Recipe, open_optimizer
+from model.training.recipe import Recipe
+from model.training.step import open_optimizer
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 20), (1, 20, 6), (1, 8, 8)])

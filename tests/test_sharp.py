@@ -16,7 +16,7 @@ from model.loading import build as build_network
 from model.loading import detect_version
 from model.networks.sharp import nearer, smoothed
 from model.networks.warp import warp
-from model.training.step import add_gates, build
+from model.training.network import add_gates, build
 from model.weights.published import PUBLISHED
 
 SHARP = replace(PUBLISHED["4.25, 4.26"], sharp=True)
@@ -129,7 +129,7 @@ def test_kernels_sample_alike(scale: float) -> None:
 
 
 def test_networks_without_outputs_to_spare_refuse() -> None:
-    with pytest.raises(UserError, match="--sharp"):
+    with pytest.raises(UserError, match="no spare outputs"):
         build("v4.6", sharp=True)
 
 

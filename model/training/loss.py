@@ -1,4 +1,4 @@
-"""Losses for training, all differentiable (upstream model/laplacian.py and model/training/loss.py)."""
+"""Losses for training, all differentiable (upstream model/laplacian.py and model/loss.py)."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 LAP_LEVELS = 5
 DISTILL_MARGIN = 0.01  # the student learns from the teacher only where its error is larger by this much
-LARGEST_FLOW = 150  # px; longer ones (points that perspective sends to infinity) teach nothing
+LARGEST_FLOW = 260  # px; longer flows are not trained on: perspective sends some points to infinity
 PSNR_LIMIT = 50.0  # dB: rounding leaves no more to be gained
 GREY = (0.2989, 0.5870, 0.1140)  # BT.601 luma, of images in RGB
 
 
 def gauss_kernel(channels: int = 3) -> Tensor:
-    """The 5x5 binomial kernel of a Laplacian pyramid, (channels,1,5,5), sum 1."""
+    """Returns the 5x5 binomial kernel of a Laplacian pyramid, (channels,1,5,5), sum 1."""
     row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0])
     return (torch.outer(row, row) / 256).expand(channels, 1, 5, 5).contiguous()
 
@@ -24,7 +24,7 @@ def _blur(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _upsample(image: Tensor, kernel: Tensor) -> Tensor:
-    """(B,C,H,W) -> (B,C,2H,2W): zeros between the samples, then four times the blur."""
+    """Doubles the size of (B,C,H,W): zeros between the samples, then four times the blur."""
     b, c, h, w = image.shape
     spread = image.new_zeros(b, c, 2 * h, 2 * w)
     spread[:, :, ::2, ::2] = image
@@ -32,7 +32,7 @@ def _upsample(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def laplacian_pyramid(image: Tensor, kernel: Tensor, levels: int = LAP_LEVELS) -> list[Tensor]:
-    """The band-pass levels of (B,C,H,W), fine to coarse; the last low-pass is left out. Sizes must stay even."""
+    """Returns the band-pass levels of (B,C,H,W), fine to coarse, without the last low-pass. Sizes must stay even."""
     bands = []
     for _ in range(levels):
         smaller = _blur(image, kernel)[:, :, ::2, ::2]
@@ -42,7 +42,7 @@ def laplacian_pyramid(image: Tensor, kernel: Tensor, levels: int = LAP_LEVELS) -
 
 
 class LapLoss(nn.Module):
-    """The sum over pyramid levels of the mean absolute difference of their bands (paper section 3.4)."""
+    """Computes the sum over pyramid levels of the mean absolute difference of their bands (paper section 3.4)."""
 
     def __init__(self, max_levels: int = LAP_LEVELS, channels: int = 3) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class LapLoss(nn.Module):
         self.register_buffer("kernel", gauss_kernel(channels), persistent=False)
 
     def forward(self, pred: Tensor, gt: Tensor) -> Tensor:
-        """(B,C,H,W) twice, H and W multiples of 2^levels -> a scalar."""
+        """Returns the loss, a scalar, of two (B,C,H,W) whose H and W are multiples of 2^levels."""
         kernel = self.get_buffer("kernel").to(pred)
         # linear: the pyramid of the difference is the difference of the pyramids, at half the work
         bands = laplacian_pyramid(pred - gt, kernel, self.max_levels)
@@ -58,26 +58,26 @@ class LapLoss(nn.Module):
 
 
 def psnr_loss(pred: Tensor, gt: Tensor) -> Tensor:
-    """(B,C,H,W) twice, 0..1 -> minus the mean over samples of their PSNR in dB, which nears PSNR_LIMIT and no more."""
+    """Returns minus the mean PSNR in dB of (B,C,H,W) pairs in 0..1; each PSNR stays below PSNR_LIMIT."""
     error = (pred - gt).square().mean((1, 2, 3))
     return 10 * torch.log10(error + 10 ** (-PSNR_LIMIT / 10)).mean()
 
 
 class EPE(nn.Module):
-    """Distance between two flows, masked and unreduced: sqrt(sum over x, y of the squared difference + 1e-6)."""
+    """Computes the end-point error of each pixel: sqrt(sum over x, y of the squared difference + 1e-6)."""
 
     def forward(self, flow: Tensor, gt: Tensor, mask: Tensor) -> Tensor:
-        """(B,2,H,W) px twice and (B,1,H,W) -> (B,1,H,W) px"""
+        """Returns (B,1,H,W) px, from two flows (B,2,H,W) px and a mask (B,1,H,W) that multiplies the result."""
         return ((flow - gt).square().sum(1, True) + 1e-6).sqrt() * mask
 
 
 class Ternary(nn.Module):
-    """The soft census difference of 7x7 neighbourhoods, which ignores changes of brightness."""
+    """Computes the soft census difference of 7x7 neighbourhoods, which ignores changes of brightness."""
 
     patch = 7
 
     def transform(self, image: Tensor) -> Tensor:
-        """(B,3,H,W) RGB -> (B,49,H,W), each neighbour minus the centre, squashed to -1..1."""
+        """Returns each neighbour minus the centre, squashed to -1..1: (B,3,H,W) RGB -> (B,49,H,W)."""
         weights = image.new_tensor(GREY).view(1, 3, 1, 1)
         grey = (image * weights).sum(1, True)
         b, _, h, w = grey.shape
@@ -86,7 +86,7 @@ class Ternary(nn.Module):
         return difference / (0.81 + difference.square()).sqrt()
 
     def forward(self, img0: Tensor, img1: Tensor) -> Tensor:
-        """(B,3,H,W) twice -> (B,1,H,W), zero on the border of one pixel"""
+        """Returns (B,1,H,W) for two images (B,3,H,W); zero on the border of one pixel."""
         distance = (self.transform(img0) - self.transform(img1)).square()
         loss = (distance / (0.1 + distance)).mean(1, True)
         inner = F.pad(torch.ones_like(loss)[:, :, 1:-1, 1:-1], (1, 1, 1, 1))
@@ -94,10 +94,10 @@ class Ternary(nn.Module):
 
 
 class SOBEL(nn.Module):
-    """The difference of horizontal and vertical gradients, channel by channel."""
+    """Computes the difference of horizontal and vertical gradients, channel by channel."""
 
     def forward(self, pred: Tensor, gt: Tensor) -> Tensor:
-        """(B,C,H,W) twice -> (B*C,1,H,W)"""
+        """Returns (B*C,1,H,W) for two images (B,C,H,W)."""
         b, c, h, w = pred.shape
         difference = (pred - gt).reshape(b * c, 1, h, w)  # linear, as in LapLoss
         kernel = pred.new_tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
@@ -105,32 +105,42 @@ class SOBEL(nn.Module):
         return F.conv2d(difference, both, padding=1).abs().sum(1, True)
 
 
-def flow_loss(flow: Tensor, exact: Tensor, visible: Tensor) -> Tensor:
-    """How far (B,4,H,W) px is from the exact flow, in px, over the pixels (B,2,H,W) that are visible at either end.
+def flow_loss(flow: Tensor, target: Tensor, weight: Tensor, *, shrink: int = 1, half: float = 0.0) -> Tensor:
+    """Returns the mean distance in px of a flow (B,4,H,W) from its target, a scalar.
 
-    Each sample counts the same however many pixels are visible, and nothing where none is. -> a scalar
+    `weight` (B,2,H,W) in 0..1 is how much the flow to each end counts at a pixel. The mean is over the pixels whose
+    weight is above 0, so each sample counts the same; a sample without such pixels adds nothing. Both flows are
+    averaged over squares of `shrink` px first. With `half` above 0 an error counts half where the flow is that long.
     """
-    distance = torch.stack(
-        [((flow[:, i : i + 2] - exact[:, i : i + 2]).square().sum(1) + 1e-4).sqrt() for i in (0, 2)], 1
-    )
-    visible = visible * (exact.abs().amax(1, True) < LARGEST_FLOW)
-    count = visible.sum((1, 2, 3))
-    return ((distance * visible).sum((1, 2, 3)) / count.clamp(min=1)).mean()
+    weight = weight.float() * (target.abs().amax(1, True) < LARGEST_FLOW)
+    count = (weight > 0).sum((1, 2, 3)) / shrink**2
+    if half:
+        weight = weight / (1 + target.square().sum(1, True).sqrt() / half)
+    difference = flow - target
+    if shrink > 1:
+        both = weight.repeat_interleave(2, 1)  # (B,4,H,W), for x and y alike
+        difference = F.avg_pool2d(difference * both, shrink) / F.avg_pool2d(both, shrink).clamp(min=1e-6)
+        weight = F.avg_pool2d(weight, shrink)  # (B,2,h,w)
+    distance = (difference.unflatten(1, (2, 2)).square().sum(2) + 1e-4).sqrt()  # (B,2,h,w)
+    return ((distance * weight).sum((1, 2, 3)) / count.clamp(min=1)).mean()
 
 
-def mask_loss(logits: Tensor, visible: Tensor, one_sided: Tensor) -> Tensor:
-    """Cross entropy of the mask (B,1,H,W) with the end that shows a pixel, over pixels that only one end shows."""
-    target = visible[:, :1].float()
-    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * one_sided
-    return (loss.sum((1, 2, 3)) / one_sided.sum((1, 2, 3)).clamp(min=1)).mean()
+def mask_loss(logits: Tensor, one_sided: Tensor) -> Tensor:
+    """Returns the cross entropy of a mask (B,1,H,W), logits, with the only frame that shows a pixel, a scalar.
+
+    `one_sided` (B,1,H,W) is 1 where img0 alone shows the pixel, 2 where img1 alone does, 0 elsewhere: not counted.
+    """
+    counted = (one_sided > 0).float()
+    loss = F.binary_cross_entropy_with_logits(logits, (one_sided == 1).float(), reduction="none") * counted
+    return (loss.sum((1, 2, 3)) / counted.sum((1, 2, 3)).clamp(min=1)).mean()
 
 
 def distillation_loss(
     flow: Tensor, taught: Tensor, flows: Sequence[Tensor], merged: Sequence[Tensor], gt: Tensor
 ) -> Tensor:
-    """How far every student flow is from the teacher's `flow` where the student's blend is worse (paper section 3.3).
+    """Returns the distance of every student flow from the teacher's where the student's blend is worse, a scalar.
 
-    flow and flows[i] (B,4,H,W) px, the blends `taught` and merged[i] and gt (B,3,H,W) -> a scalar.
+    `flow` and flows[i] are (B,4,H,W) px; the blends `taught` and merged[i], and gt, are (B,3,H,W) (paper section 3.3).
     """
     teacher_error = (taught - gt).abs().mean(1, True)
     total = flow.new_zeros(())

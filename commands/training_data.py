@@ -1,0 +1,132 @@
+"""The training and validation samples that the flags of train.py ask for."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+
+from data.clips import Clips, ClipSettings
+from data.pans import Pans
+from data.textures import Picture
+from data.triplets import Triplet, Triplets, find_triplets
+from dataset import Mixture, Samples, Scenes, Source, Vimeo, read_rgb
+from model.errors import UserError
+from video.picture import MediaError
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+HELD_CROPS = 2  # photos are held out where there are at least so many times --held_out of them
+
+
+def every(items: Sequence[Path], step: int) -> tuple[list[Path], list[Path]]:
+    """Returns what is trained on and every `step`-th item, which validates; 0: none."""
+    held = list(items[::step]) if step else []
+    return [item for item in items if item not in held], held
+
+
+class TrainingData:
+    """Opens the sources of samples named on the command line; photos and lists of files are read once."""
+
+    def __init__(self, args: argparse.Namespace, tell: Callable[[str], None]) -> None:
+        cv2.setNumThreads(1)  # validation reads in the main process; the samples must not depend on it
+        self.args, self.tell = args, tell
+        self.vimeo: Path | None = args.vimeo
+        if not (args.vimeo or args.triplets or args.clips or args.photos):
+            self.vimeo = Path("vimeo_triplet")
+
+    @cached_property
+    def photos(self) -> tuple[list[Picture], list[Picture]]:
+        """The photos to train on and to validate with; the same ones where there are few."""
+        folder = self.args.photos
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+        read: dict[Path, Picture] = {}
+        for file in files:
+            try:
+                read[file] = read_rgb(file)
+            except MediaError as e:
+                self.tell(f"{file.name} is skipped: {e}")
+        if not read:
+            raise UserError(f"argument --photos: {folder}: holds no picture ({', '.join(PHOTO_SUFFIXES)})")
+        step = self.args.held_out
+        seen, held = every(list(read), step if len(read) >= HELD_CROPS * step else 0)
+        return [read[p] for p in seen], [read[p] for p in held or seen]
+
+    @cached_property
+    def clips(self) -> tuple[list[Path], list[Path]]:
+        """The clips to train on and to validate with."""
+        folder = self.args.clips
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+        if not files:
+            raise UserError(f"argument --clips: {folder}: holds no video ({', '.join(VIDEO_SUFFIXES)})")
+        return self._split(files, "clip", folder)
+
+    @cached_property
+    def triplets(self) -> tuple[list[Triplet], list[Triplet]]:
+        """The triplets to train on and to validate with."""
+        found = find_triplets(self.args.triplets, self.tell)
+        step = self.args.held_out
+        held = found[::step] if step else []
+        if len(held) == len(found):
+            raise self._nothing_left("triplet", self.args.triplets)
+        return [t for t in found if t not in held], held
+
+    def _split(self, files: list[Path], kind: str, folder: Path) -> tuple[list[Path], list[Path]]:
+        seen, held = every(files, self.args.held_out)
+        if not seen:
+            raise self._nothing_left(kind, folder)
+        return seen, held
+
+    def _nothing_left(self, kind: str, folder: Path) -> UserError:
+        return UserError(
+            f"{folder}: every {kind} would validate, none is left to train on; add {kind}s, or give --held_out 0"
+        )
+
+    def training(self, args: argparse.Namespace, crop: int, seed: int, *, flow: bool) -> Samples:
+        """Returns the training samples of a stage or part; `flow`: flow losses are on, so clips need their flow."""
+        sources: list[tuple[Source, float]] = []
+        of_triplets, of_clips, of_scenes = args.mix
+        if self.vimeo and of_triplets:
+            sources.append((Vimeo(self.vimeo, "train", crop), of_triplets))
+        if args.triplets and of_triplets:
+            sources.append((Triplets(self.triplets[0], crop), of_triplets))
+        if args.clips and of_clips:
+            settings = ClipSettings(
+                guess_flow=flow and not args.exact,
+                weak=args.weak,
+                moved=args.moved,
+                zoom=tuple(args.zoom),
+                gaps=tuple(args.gaps),
+                by_motion=args.by_motion,
+            )
+            sources.append((Clips(self.clips[0], args.cache, crop, settings, tell=self.tell), of_clips))
+        if args.photos and of_scenes:
+            sources.append((Scenes(self.photos[0], crop), of_scenes))
+        if args.pans:
+            sources.append((Pans(self.photos[0], crop, tuple(args.motion)), args.pans))
+        if not sources:
+            raise UserError("no training data: all data that is given has weight 0 in --mix and --pans")
+        length = args.epoch_samples or sum(len(source) for source, _ in sources)
+        if len(sources) == 1 and not args.epoch_samples:
+            return Samples(sources[0][0], seed)
+        return Samples(Mixture([s for s, _ in sources], [w for _, w in sources], length), seed)
+
+    def validation(self, crop: int, seed: int) -> Samples:
+        """Returns the samples that validate: Vimeo90K's own split, else held-out triplets, clips, or scenes."""
+        if self.vimeo:
+            return Samples(Vimeo(self.vimeo, "validation"), seed)
+        if self.args.triplets and self.triplets[1]:
+            return Samples(Triplets(self.triplets[1], crop, train=False), seed)
+        if self.args.clips and self.clips[1]:
+            settings = ClipSettings(guess_flow=False, weak=0.5)
+            return Samples(Clips(self.clips[1], self.args.cache, crop, settings), seed)
+        if self.args.photos:
+            return Samples(Scenes(self.photos[1], crop), seed)
+        raise UserError("argument --held_out: with 0 nothing validates; --photos or --vimeo could")
+
+    def flow_validation(self, args: argparse.Namespace, crop: int, seed: int) -> Samples:
+        """Returns pans over held-out photos, in the range of motion of the stage, whose flow is known."""
+        if args.photos is None:
+            raise UserError("argument --flow_alone: needs --photos, whose pans validate")
+        return Samples(Pans(self.photos[1], crop, tuple(args.motion)), seed)

@@ -1,0 +1,253 @@
+"""A training run: its stages one after the other, the log, validation, checkpoints, and resuming."""
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from model.errors import UserError
+from model.IFNet_v4 import IFNet_v4
+from model.training.checkpoint import BEST, STATE, WEIGHTS, read_state, write_tensors
+from model.training.log import Log, duration
+from model.training.network import CoarseBlocks, inherit, select_blocks
+from model.training.recipe import learning_rate
+from model.training.stages import Stage, stage_batches
+from model.training.step import ALONE, Guides, Losses, follow, on_device, open_optimizer, training_step
+from model.training.validation import flow_scores, picture_scores
+from model.weights.checkpoint import DDP_PREFIX
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run that no stage changes."""
+
+    seed: int = 1234
+    workers: int = 8
+    log_every: int = 100  # steps
+    save_every: int = 1000  # steps
+    val_samples: int = 10**9  # at most
+    compile: bool = False
+
+
+class Run:
+    """A run: the network, its optimizer, how far it is, and the folder it writes to."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        stages: Sequence[Stage],
+        folder: Path,
+        device: torch.device,
+        settings: Settings,
+        guides: Guides = ALONE,
+    ) -> None:
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.net, self.stages, self.folder, self.device = net.to(device), stages, folder, device
+        self.settings, self.guides = settings, guides
+        self.log = Log(folder, active=self.rank == 0)
+        self.before = 0  # steps of the stages before this one
+        self.average: Any = self.net
+        self._begin(0)
+
+    def _begin(self, index: int, *, fresh: bool = True) -> None:
+        """Makes all that a stage needs at its start; `fresh` is False if the stage is then resumed."""
+        stage = self.stages[index]
+        self.index, self.stage, self.step, self.seconds, self.best = index, stage, 0, 0.0, -math.inf
+        if self.average is not self.net:
+            self.net.load_state_dict(self.average.state_dict())
+        for source, target in stage.inherit if fresh else ():
+            inherit(self.net, source, target)
+        select_blocks(self.net, stage.blocks)
+        self.average = copy.deepcopy(self.net) if stage.recipe.ema else self.net
+        self.optimizer = open_optimizer(self.net, stage.recipe)
+        self.scaler = torch.amp.GradScaler(self.device.type) if stage.recipe.amp == "fp16" else None
+
+    def resume(self) -> None:
+        """Continues from state.pt: weights, optimizer, stage and step, from which rate and data order follow."""
+        path = self.folder / STATE
+        state = read_state(path)
+        progress = state["progress"]
+        names = [stage.name for stage in self.stages]
+        if progress["stages"] != names:
+            raise UserError(f"{path}: of a run with the stages {progress['stages']}, not {names}")
+        self._begin(progress["stage"], fresh=False)
+        try:
+            self.net.load_state_dict(state["net"])
+            self.average.load_state_dict(state["average"])
+        except RuntimeError as e:
+            raise UserError(f"{path}: of another network; resume with the settings that the run began with") from e
+        if progress["optimizer"] != self.stage.recipe.optimizer:
+            raise UserError(f"{path}: of a run with the optimizer {progress['optimizer']}")
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.step, self.before, self.seconds, self.best = (
+            progress[key] for key in ("step", "before", "seconds", "best")
+        )
+
+    def save(self, score: float) -> bool:
+        """Writes the weights and the state; returns whether the score is the best of the stage."""
+        better = score > self.best
+        self.best = max(score, self.best)
+        if self.rank:
+            return better
+        weights = {DDP_PREFIX + key: value for key, value in self.average.state_dict().items()}
+        if better:
+            write_tensors(self.folder / BEST, weights)
+        write_tensors(self.folder / WEIGHTS, weights)
+        progress = {
+            "stages": [stage.name for stage in self.stages],
+            "stage": self.index,
+            "step": self.step,
+            "before": self.before,
+            "seconds": self.seconds,
+            "best": self.best,
+            "optimizer": self.stage.recipe.optimizer,
+        }
+        state = {
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else {},
+            "progress": progress,
+        }
+        write_tensors(self.folder / STATE, state)
+        return better
+
+    def train(self) -> None:
+        """Trains all stages from where the run is."""
+        while True:
+            self._train_stage()
+            if self.index + 1 == len(self.stages):
+                return
+            self.before += self.step
+            self._begin(self.index + 1)
+
+    def _train_stage(self) -> None:
+        stage, recipe, every = self.stage, self.stage.recipe, self.settings
+        seed = every.seed + 1000 * self.index
+        batches = stage_batches(
+            stage, seed, step=self.step, rank=self.rank, world=self.world, workers=every.workers, device=self.device
+        )
+        net = parallel(self._trained(self.net), self.device, every.compile)
+        meter = Meter(self.step)
+        began = time.monotonic() - self.seconds
+        while not stage.finished(self.step, self.seconds):
+            total = stage.total(self.step, self.seconds)
+            rate = learning_rate(self.step, total, recipe, self.world)
+            batch = on_device(next(batches), self.device)
+            torch.manual_seed(hash((seed, self.step, self.rank)))  # so that a resumed run draws the same numbers
+            try:
+                made = training_step(
+                    net,
+                    batch,
+                    self.optimizer,
+                    recipe,
+                    rate=rate,
+                    progress=self.step / max(total, 1),
+                    scaler=self.scaler,
+                    guides=self.guides,
+                )
+            except FloatingPointError as e:
+                raise UserError(f"step {self.before + self.step}: {e}; {self._last_checkpoint()}") from e
+            self.step, self.seconds = self.step + 1, time.monotonic() - began
+            if recipe.ema:
+                follow(self.average, self.net, recipe.ema, self.step)
+            meter.add(made, len(batch["gt"]) * self.world)
+            if self.step % every.log_every == 0:
+                self._report(meter, rate, total)
+            if self.step % every.save_every == 0:
+                self._checkpoint()
+        if self.step % every.save_every:
+            self._checkpoint()
+
+    def _trained(self, net: nn.Module) -> nn.Module:
+        """Returns the network, or its coarse blocks alone, as this stage runs it."""
+        if not self.stage.flow_alone:
+            return net
+        if not isinstance(net, IFNet_v4):
+            raise UserError("blocks of the paper's networks cannot be trained alone, those of v4 networks can")
+        return CoarseBlocks(net, max(self.stage.blocks) + 1, self.stage.coarsest)
+
+    def _last_checkpoint(self) -> str:
+        kept = self.folder / STATE
+        return f"the last good checkpoint is {kept}, resume there" if kept.is_file() else "no checkpoint exists yet"
+
+    def _report(self, meter: "Meter", rate: float, total: int) -> None:
+        """Writes the mean losses since the last report to the log and the table."""
+        means, speed = meter.means(self.world), meter.speed(self.seconds)
+        named = {} if len(self.stages) == 1 else {"stage": self.stage.name}
+        values = {"seconds": round(self.seconds, 1), "learning_rate": rate, "total_steps": total, **named}
+        self.log.write(self.before + self.step, **values, **{f"loss/{name}": mean for name, mean in means.items()})
+        left = self.seconds / self.step * (total - self.step)
+        if self.stage.hours:
+            left = self.stage.hours * 3600 - self.seconds
+        cells = {"step": f"{self.step}/{total}", "left": duration(max(left, 0)), "samples/s": f"{speed:.2f}"}
+        cells = {**named, **cells, "rate": f"{rate:.1e}"}
+        self.log.row(cells | {name: f"{mean:.4f}" for name, mean in means.items() if mean})
+
+    def _checkpoint(self) -> None:
+        """Validates, and writes weights and state."""
+        scores = self.validate()
+        score = scores["psnr"] if "psnr" in scores else -scores["flow_error"]
+        better = self.save(score)
+        self.log.write(self.before + self.step, seconds=round(self.seconds, 1), **scores)
+        words = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        self.log.tell(f"step {self.step}: validation {words}{', the best so far' if better else ''}; saved")
+
+    def validate(self) -> dict[str, float]:
+        """Returns the mean scores of the validation samples, which are divided among the processes."""
+        self.average.eval()
+        net, count = self._trained(self.average), min(self.settings.val_samples, len(self.stage.held))
+        mine = range(self.rank, count, self.world)
+        if isinstance(net, CoarseBlocks):
+            scores = flow_scores(net, self.stage.held, mine, self.device)
+        else:
+            lpips = self.guides.lpips if self.stage.recipe.lpips else None
+            scores = picture_scores(net, self.stage.held, mine, self.device, lpips, self.log, self.before + self.step)
+        self.average.train()
+        return scores
+
+
+class Meter:
+    """Sums losses and samples between two reports."""
+
+    def __init__(self, step: int) -> None:
+        self.losses: list[Tensor] = []
+        self.samples, self.began = 0, time.monotonic()
+
+    def add(self, made: Losses, samples: int) -> None:
+        """Adds the losses of one step and the number of its samples."""
+        self.losses.append(torch.stack(made))
+        self.samples += samples
+
+    def means(self, world: int) -> dict[str, float]:
+        """Returns the mean losses over steps and processes by name, and starts again."""
+        means = torch.stack(self.losses).mean(0)
+        self.losses = []
+        if world > 1:
+            dist.all_reduce(means)
+        return {name: round(float(mean) / world, 6) for name, mean in zip(Losses._fields, means, strict=True)}
+
+    def speed(self, seconds: float) -> float:
+        """Returns the samples a second since the last call."""
+        now = time.monotonic()
+        speed = self.samples / max(now - self.began, 1e-9)
+        self.samples, self.began = 0, now
+        return speed
+
+
+def parallel(net: nn.Module, device: torch.device, compiled: bool) -> nn.Module:
+    """Returns the network with the same weights, compiled if asked for, and over all processes if there are several."""
+    wrapped: Any = torch.compile(net) if compiled else net
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        wrapped = nn.parallel.DistributedDataParallel(wrapped, device_ids=[device] if device.type == "cuda" else None)
+    wrapped.train()
+    return wrapped

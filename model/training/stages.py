@@ -1,0 +1,94 @@
+"""The stages of a training run: what each one trains, on which data, by which losses, and for how long."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.sample import augment
+from dataset import BatchSampler, Samples, open_loader
+from model.errors import UserError
+from model.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kind of batches of a stage: every step takes a batch of one part, drawn by weight."""
+
+    data: Samples
+    batch_size: int  # samples of one process
+    weight: float = 1.0
+    views: int = 1  # times that a batch is used, flipped and turned another way every time after the first
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run. It ends after `steps`, or after `hours` on the clock."""
+
+    name: str
+    recipe: Recipe
+    parts: Sequence[Part]
+    held: Samples  # validation
+    steps: int = 0
+    hours: float = 0.0
+    blocks: tuple[int, ...] = ()  # the blocks that are trained; none: the whole network
+    flow_alone: bool = False  # run only up to the last of those blocks, and train them by flow
+    coarsest: float = 0.0  # scale of the first block in this stage; 0: its own
+    inherit: tuple[tuple[int, int], ...] = ()  # (source, target) blocks whose weights are copied first
+
+    def total(self, step: int, seconds: float) -> int:
+        """Returns the number of steps of the stage; by the clock it follows from the pace so far."""
+        if not self.hours or step <= 20:
+            return self.steps
+        return max(step + 1, round(step * self.hours * 3600 / seconds))
+
+    def finished(self, step: int, seconds: float) -> bool:
+        """Returns whether the stage ends after so many steps and seconds."""
+        return seconds >= self.hours * 3600 if self.hours else step >= self.steps
+
+
+def stage_batches(
+    stage: Stage, seed: int, *, step: int, rank: int, world: int, workers: int, device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    """Yields the batches of one process from a step on, without end; the same ones however often a run is resumed."""
+    shares = np.array([part.weight for part in stage.parts], np.float64)
+    shares /= shares.sum()
+
+    def choose(number: int) -> int:
+        return int(np.random.default_rng((seed, 1, number)).choice(len(shares), p=shares))
+
+    counts = [0] * len(shares)
+    for number in range(step if len(shares) > 1 else 0):
+        counts[choose(number)] += 1
+    if len(shares) == 1:
+        counts = [step]
+    each = max(workers // len(shares), min(workers, 1))
+    streams: list[Iterator[Any]] = []
+    for i, part in enumerate(stage.parts):
+        order = BatchSampler(
+            len(part.data), part.batch_size, seed=seed + i, step=counts[i] // part.views, rank=rank, world=world
+        )
+        streams.append(_views(iter(open_loader(part.data, order, each, device)), part.views, counts[i], seed + i))
+    while True:
+        yield next(streams[choose(step)])
+        step += 1
+
+
+def _views(batches: Iterator[dict[str, Tensor]], views: int, count: int, seed: int) -> Iterator[dict[str, Tensor]]:
+    """Yields every batch `views` times, after the first time turned at random; the first `count` are left out."""
+    while True:
+        batch = _next(batches)
+        for view in range(count % views, views):
+            yield batch if view == 0 else augment(np.random.default_rng((seed, 2, count)), batch)
+            count += 1
+
+
+def _next(batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Returns the next batch; a user's error in a loading process keeps its one line."""
+    try:
+        return next(batches)
+    except UserError as e:
+        raise UserError(str(e).strip().splitlines()[-1].rpartition("Error: ")[2]) from None
