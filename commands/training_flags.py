@@ -22,6 +22,9 @@ STAGE_FLAGS = PART_FLAGS | {field.name for field in fields(Recipe)} | {
 }  # fmt: skip
 
 
+COMMON = "DEFAULT"  # the section that holds for all stages
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are UserErrors, for the values in a file of stages."""
 
@@ -168,10 +171,10 @@ def check(args: argparse.Namespace) -> None:
 def read_stages(file: Path, args: argparse.Namespace) -> list[tuple[str, list[argparse.Namespace]]]:
     """Reads a file of stages: the name of each one and the flags of its parts, one part if the file names none.
 
-    A section [NAME] is a stage and a section [NAME / PART] a part of it; [DEFAULT] holds for all. The keys are flags
-    of train.py, which replace those of the command line. UserError names the section.
+    A section [NAME] is a stage, a section [NAME / PART] a part of it; [DEFAULT] holds for all stages. The keys are
+    flags of train.py, which replace those of the command line. UserError names the section.
     """
-    reader = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#", ";"))
+    reader = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#", ";"), default_section="")
     try:
         with file.open(encoding="utf-8") as lines:
             reader.read_file(lines)
@@ -179,13 +182,18 @@ def read_stages(file: Path, args: argparse.Namespace) -> list[tuple[str, list[ar
         raise UserError(f"{file}: cannot be read as a file of stages ({str(e).splitlines()[0]})") from e
     stages: dict[str, list[argparse.Namespace]] = {}
     common: dict[str, argparse.Namespace] = {}
+    shared = dict(reader[COMMON]) if COMMON in reader else {}
     for section in reader.sections():
         name, slash, _ = (part.strip() for part in section.partition("/"))
+        if section == COMMON:
+            continue
         if slash and name not in common:
             raise UserError(f"{file}: [{section}]: there is no [{name}] before it")
         try:
-            flags = PART_FLAGS if slash else STAGE_FLAGS
-            made = _apply(dict(reader[section]), common[name] if slash else args, flags)
+            if slash:
+                made = _apply(dict(reader[section]), common[name], PART_FLAGS)
+            else:
+                made = _apply(shared | dict(reader[section]), args, STAGE_FLAGS)
             check(made)
         except UserError as e:
             raise UserError(f"{file}: [{section}]: {e}") from e
