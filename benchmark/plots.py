@@ -114,6 +114,28 @@ def bars(labels: Sequence[str], values: Sequence[float], unit: str) -> Any:
     return figure
 
 
+def by_motion(report: Mapping[str, Any]) -> Any:
+    """Draws each measure against the camera's motion, a panel for each kind of motion; `report` is pans.py's."""
+    kinds, metrics = report["motions"], report["metrics"]
+    figure = new_figure(2.4 * len(metrics) + 0.6)
+    panels = figure.subplots(len(metrics), len(kinds), sharex="col", sharey="row", squeeze=False)
+    values = {(row["method"], row["group"], row["metric"]): row["value"] for row in report["rows"]}
+    methods = list(dict.fromkeys(method for method, _, _ in values))
+    for column, (kind, motion) in enumerate(kinds.items()):
+        for row, metric in enumerate(metrics):
+            panel = panels[row, column]
+            for i, method in enumerate(methods):
+                own = [values[method, group, metric] for group in motion["groups"]]
+                heights = [math.nan if value is None else value for value in own]
+                panel.plot(motion["amounts"], heights, label=method, marker=".", **style(method, i))
+            panel.grid(alpha=0.3)
+            if column == 0:
+                panel.set_ylabel(f"{metric} {UNITS.get(metric, '')}".strip())
+        panels[-1, column].set_xlabel(f"{kind} in {motion['unit']}")
+    add_legend(figure, panels[0, 0])
+    return figure
+
+
 def cost(records: Sequence[Mapping[str, Any]]) -> Any:
     """Milliseconds a frame and peak memory of each setting against the size of a frame, all axes logarithmic."""
     figure = new_figure(4.6)

@@ -1,0 +1,85 @@
+"""The methods that benchmarks compare on pictures: networks, each at a flow scale, and the classical baselines."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from benchmark.baselines import BASELINES, Baseline
+from model import RIFE, load_model, pick_device
+from model.image import to_picture, to_tensor
+from model.loading import TRAIN_LOG
+from model.RIFE import FLOW_SCALES, PreparedFrame
+
+Method = Callable[[np.ndarray, np.ndarray, Fraction], np.ndarray]  # two (H,W,3) uint8 and a timestep -> one between
+
+
+class Network:
+    """Runs a network at a flow scale as in a video: the features of a frame serve both pairs that the frame is in."""
+
+    def __init__(self, model: RIFE, scale: float) -> None:
+        self.model, self.scale = model, scale
+        self.latest: tuple[np.ndarray, PreparedFrame] | None = None
+
+    def __call__(self, first: np.ndarray, last: np.ndarray, timestep: Fraction) -> np.ndarray:
+        if self.latest is None or self.latest[0] is not first:
+            self.latest = first, self._prepare(first)
+        start, end = self.latest[1], self._prepare(last)
+        self.latest = last, end
+        (image,) = self.model.between(start, end, (timestep,), scale=self.scale)
+        return to_picture(image)  # on the CPU, so that a GPU has finished when the clock is read
+
+    def _prepare(self, picture: np.ndarray) -> PreparedFrame:
+        return self.model.prepare(to_tensor(picture, self.model.device), scale=self.scale)
+
+
+def classical(baseline: Baseline) -> Method:
+    """Returns a baseline whose result is rounded to a picture, as a network's is."""
+
+    def method(first: np.ndarray, last: np.ndarray, timestep: Fraction) -> np.ndarray:
+        return to_picture(to_tensor(np.asarray(baseline(first, last, timestep), np.float32) / 255))
+
+    return method
+
+
+def add_methods_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --model and --scale, which may be given several times, and --device."""
+    add = parser.add_argument
+    add(
+        "--model", type=Path, action="append", help="folder or file of weights, may be given again (default: train_log)"
+    )
+    add("--scale", type=float, choices=FLOW_SCALES, action="append", help="of the flow, may be repeated (default: 1)")
+    add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+
+
+def load_networks(args: argparse.Namespace) -> dict[str, Network]:
+    """Returns every --model at every --scale, by a name that tells them apart."""
+    device = pick_device(args.device)
+    models = [load_model(path, device=device) for path in dict.fromkeys(args.model or [TRAIN_LOG])]
+    scales = list(dict.fromkeys(args.scale or [1.0]))
+    networks = {}
+    for model, name in zip(models, method_names(models), strict=True):
+        print(model, file=sys.stderr)
+        for scale in scales:
+            networks[name if scales == [1.0] else f"{name}, scale {scale:g}"] = Network(model, scale)
+    return networks
+
+
+def load_methods(args: argparse.Namespace) -> dict[str, Method]:
+    """Returns every network of `load_networks`, then the baselines."""
+    return {**load_networks(args), **{name: classical(baseline) for name, baseline in BASELINES.items()}}
+
+
+def method_names(models: Sequence[RIFE]) -> list[str]:
+    """Returns a name for each model: its network, and its file by as much of its path as tells the files apart."""
+    paths = [Path(model.source.partition(":")[0] if ".whl:" in model.source else model.source) for model in models]
+    for parts in range(2, max((len(path.parts) for path in paths), default=0) + 1):
+        files = ["/".join(path.parts[-parts:]) for path in paths]
+        if len(set(files)) == len(set(paths)):
+            break
+    else:
+        files = [str(path) for path in paths]
+    return [f"{file} ({model.name})" for file, model in zip(files, models, strict=True)]
