@@ -36,7 +36,7 @@ from model.training.checkpoint import STATE, WEIGHTS, refuse_old_run, write_tens
 from model.training.distillation import Teacher
 from model.training.log import say
 from model.training.network import Trainable, build, build_from, crop_for, recipe_for
-from model.training.recipe import Recipe
+from model.training.recipe import Recipe, by_flow_alone
 from model.training.run import Run, Settings
 from model.training.stages import Part, Stage
 from model.training.step import Guides
@@ -82,7 +82,8 @@ def open_stage(name: str, parts: Sequence[argparse.Namespace], net: Trainable, d
     """Returns a stage from the flags of its parts."""
     args = parts[0]
     chosen = {f.name: getattr(args, f.name) for f in fields(Recipe) if getattr(args, f.name) is not None}
-    recipe = replace(recipe_for(net), **chosen)
+    recipe = recipe_for(net)
+    recipe = replace(by_flow_alone(recipe) if args.flow_alone else recipe, **chosen)
     crops = [part.crop or crop_for(net) for part in parts]
     for crop in crops:
         if crop % net.pad_multiple:
@@ -186,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run.resume()
     recipes = {stage.name: asdict(stage.recipe) for stage in stages}
     run.log.write(run.before + run.step, settings={k: str(v) for k, v in vars(args).items()}, recipes=recipes)
-    run.log.tell(f"{folder}: {len(stages)} stages, {device}")
+    run.log.tell(f"{folder}: {'resumed' if resumed else 'begun'} on {device}, {len(stages)} stage(s)")
     run.train()
     if rank == 0:
         weights = {DDP_PREFIX + key: value for key, value in run.average.state_dict().items()}

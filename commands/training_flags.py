@@ -116,7 +116,7 @@ def _add_network(p: argparse.ArgumentParser) -> None:
         help="v4: copy what finer blocks have learnt to coarser ones first, as 2:0 3:1 (default: none)")
     add("--blocks", type=int, nargs="+", default=(), metavar="N", help="v4: train these blocks only (default: all)")
     add("--flow_alone", action="store_true", help="run only up to the last of --blocks, and train them by flow losses "
-        "alone (default: the whole network)")
+        "alone: --flow 1, --half_flow 16, no other (default: the whole network)")
     add("--coarsest", type=float, default=0.0, metavar="SCALE",
         help="scale of block 0 with --flow_alone; other blocks in proportion (default: 0, the network's)")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")

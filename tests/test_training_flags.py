@@ -184,7 +184,7 @@ def test_the_recipes_that_ship_can_be_read() -> None:
     files = sorted(RECIPES.glob("*.ini"))
     assert [file.stem for file in files] == ["default"]
     names = [name for name, _ in read_stages(files[0], flags("--photos", str(RECIPES)))]
-    assert names[0] == "block 0"
+    assert names[0] == "block 0 at scale 2"
     assert names[-1] == "all blocks"
 
 
@@ -282,6 +282,9 @@ def test_flags_of_a_stage_replace_the_numbers_of_the_network(tmp_path: Path) -> 
     [stage] = train.open_stages(args, tiny())
     assert (stage.recipe.peak, stage.recipe.clip, stage.steps, stage.inherit) == (7e-4, 1.0, 5, ((1, 0),))
     assert Recipe().clip == 0
+    args = flags("--photos", str(tmp_path), "--crop", "64", "--blocks", "0", "--flow_alone", "--distill_flow", "0.5")
+    [stage] = train.open_stages(args, tiny())
+    assert (stage.recipe.flow, stage.recipe.mask, stage.recipe.distill_flow, stage.blocks) == (1.0, 0.0, 0.5, (0,))
 
 
 def test_an_unread_message_is_no_traceback(tmp_path: Path) -> None:

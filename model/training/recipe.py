@@ -1,7 +1,7 @@
 """The numbers of a training run: learning rate, optimizer, and the weight of every loss."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -40,6 +40,11 @@ class Recipe:
 PAPER = Recipe()
 PAPER_TIMED = Recipe(distillation=0.005)  # RIFE_m; upstream advises 0.005 or 0.002
 V4 = Recipe(peak=4e-4, warmup=500, processes=1, clip=1.0, deep=0.3, flow=0.02, mask=0.02, anneal=0.1)
+
+
+def by_flow_alone(recipe: Recipe) -> Recipe:
+    """Returns the default numbers for coarse blocks that are trained by flow alone, in place of a network's."""
+    return replace(recipe, flow=1.0, half_flow=16.0, anneal=1.0, mask=0.0, distill_flow=0.0, distill_mask=0.0)
 
 
 def learning_rate(step: int, total: int, recipe: Recipe, world: int) -> float:

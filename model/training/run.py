@@ -60,6 +60,7 @@ class Run:
         """Makes all that a stage needs at its start; `fresh` is False if the stage is then resumed."""
         stage = self.stages[index]
         self.index, self.stage, self.step, self.seconds, self.best = index, stage, 0, 0.0, -math.inf
+        self.shown: set[str] = set()  # losses in the table: those that were above 0 in this stage
         if self.average is not self.net:
             self.net.load_state_dict(self.average.state_dict())
         for source, target in stage.inherit if fresh else ():
@@ -191,7 +192,8 @@ class Run:
             left = self.stage.hours * 3600 - self.seconds
         cells = {"step": f"{self.step}/{total}", "left": duration(max(left, 0)), "samples/s": f"{speed:.2f}"}
         cells = {**named, **cells, "rate": f"{rate:.1e}"}
-        self.log.row(cells | {name: f"{mean:.4f}" for name, mean in means.items() if mean})
+        self.shown |= {name for name, mean in means.items() if mean}
+        self.log.row(cells | {name: f"{mean:.4f}" for name, mean in means.items() if name in self.shown})
 
     def _checkpoint(self) -> None:
         """Validates, and writes weights and state."""
