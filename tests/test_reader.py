@@ -142,7 +142,7 @@ def test_errors_name_file_cause_and_remedy(tmp_path: Path) -> None:
         (missing, "no such file; check the path"),
         (text, "not a video that FFmpeg can open"),
         (one, "only one frame; interpolation needs two or more"),
-        (sound, r"no video stream \(it holds: audio\); give a file with pictures"),
+        (sound, r"no video stream that can be decoded \(it holds: audio\); give another file"),
         (indexless, "or cut off before its index was written"),
         (empty, "holds no picture; give a folder with any of"),
         (lonely, "1 pictures; interpolation needs two or more"),

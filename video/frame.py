@@ -124,3 +124,33 @@ class Frame:
         if isinstance(self.picture, np.ndarray):
             return self.picture
         return (self.colour or Colour.of(self.picture)).to_rgb(self.picture)
+
+
+def fit_picture(picture: av.VideoFrame, size: tuple[int, int], pix_fmt: str) -> av.VideoFrame:
+    """Returns a decoded picture in the given size (width, height) and pixel format; unchanged if it has both."""
+    if (picture.width, picture.height, picture.format.name) == (*size, pix_fmt):
+        return picture
+    return picture.reformat(width=size[0], height=size[1], format=pix_fmt, interpolation=EXACT)
+
+
+def clip_samples(picture: av.VideoFrame) -> av.VideoFrame:
+    """Returns a decoded picture without samples above the maximum of its bit depth, which damaged streams produce.
+
+    An encoder that is given one reads beyond its tables: x264 ends the whole process.
+    """
+    depth = max(component.bits for component in picture.format.components)
+    if not 8 < depth < 16 or not picture.format.name.endswith(f"p{depth}le"):
+        return picture  # every value of 8 or 16 bits is valid
+    limit = 2**depth - 1
+    planes = [_samples(plane) for plane in picture.planes]
+    if max(int(plane.max()) for plane in planes) <= limit:
+        return picture
+    clipped = av.VideoFrame(picture.width, picture.height, picture.format.name)
+    for plane, target in zip(planes, clipped.planes, strict=True):
+        np.minimum(plane, limit, out=_samples(target))
+    return clipped
+
+
+def _samples(plane: Any) -> np.ndarray:
+    """Returns the 16-bit samples (H,W) of a plane, without the padding of its lines."""
+    return np.frombuffer(memoryview(plane), np.uint16).reshape(plane.height, -1)[:, : plane.width]

@@ -1,34 +1,39 @@
-"""Frames of a video or of a folder of pictures, in order, each with its exact time; with size, rate and colour."""
+"""Reads the frames of a video or of a folder of pictures, in order, each with its exact time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from video.frame import Colour, Frame
+from video.clock import Clock
+from video.container import URL_MARK, check_regular_file, main_video, open_container, read_packets
+from video.decoder import Decoder
+from video.frame import Colour, Frame, clip_samples, fit_picture
 from video.picture import MediaError, list_pictures, read_picture
 
-PLAUSIBLE_RATE = 300  # frames/s; containers that time in milliseconds report 1000 when they do not know
-RATE_SAMPLE = 100  # packets looked at to find a rate that the container does not tell
+PLAUSIBLE_RATES = 1, 300  # frames/s; outside, the average of a container is not used
+RATE_SAMPLE = 100  # packets whose times give the rate instead
+ORDER_SAMPLE = 8  # frames that are decoded at the start to find out whether their pts rise
 CUT_OFF = Fraction(1, 2)  # seconds that may be missing at the end before a file counts as cut off
 
 
 @dataclass
 class Source:
-    """What is known of the input before the first frame is read, and of its damage after the last."""
+    """The properties of the input, known before its first frame is read; and what was found while reading it."""
 
     path: Path
     size: tuple[int, int]  # width, height as stored, before any rotation
     rate: Fraction  # frames/s, the average if it varies
-    count: int | None  # frames, if the container tells
+    count: int | None  # frames, if the container has that number
     time_base: Fraction  # every frame's time is a multiple of it
     is_video: bool
     colour: Colour | None = None  # of a video
@@ -37,152 +42,135 @@ class Source:
     display_matrix: tuple[int, ...] | None = None
     aspect: Fraction | None = None  # of a pixel
     start: Fraction = Fraction(0)  # seconds on the container's clock where its first stream starts
-    complaints: list[str] = field(default_factory=list)  # damage found while reading, for the user
+    location: Path | str = ""  # what FFmpeg opens: the path, or a network address
+    decode_order: bool = False  # times follow the order of decoding: the file's display times do not rise
+    complaints: list[str] = field(default_factory=list)  # damage found while reading: something is lost
+    notes: list[str] = field(default_factory=list)  # what was changed while reading, without loss
+    shifts: list[Fraction] = field(default_factory=list)  # seconds that the clock moves by after each restart
 
     def __iter__(self) -> Iterator[Frame]:
-        return _decode(self) if self.is_video else _read_folder(self)
+        return _read_video(self) if self.is_video else _read_folder(self)
 
 
 def open_frames(path: Path | str, rate: Fraction = Fraction(24)) -> Source:
-    """A video file, or a folder of pictures that play at `rate`. MediaError says what is wrong with it."""
-    path = Path(path)
-    if path.is_dir():
-        return _open_folder(path, rate)
-    if not path.exists():
-        raise MediaError(f"{path}: no such file; check the path")
+    """Opens a video file, a network address (a string), or a folder of pictures that play at `rate`.
+
+    Raises MediaError with file, cause and remedy.
+    """
+    if not (isinstance(path, str) and URL_MARK in path):
+        path = Path(path)
+        if path.is_dir():
+            return _open_folder(path, rate)
+        check_regular_file(path)
     with open_container(path) as container:
-        return _probe(path, container)
+        return _open_video(path, container)
 
 
-def open_container(path: Path) -> InputContainer:
-    """The file for demuxing; MediaError if FFmpeg cannot open it."""
-    try:
-        return av.open(str(path), metadata_errors="replace")
-    except FFmpegError as e:
-        raise MediaError(
-            f"{path}: not a video that FFmpeg can open, or cut off before its index was written ({e.strerror}); "
-            "check that it plays, or convert it"
-        ) from e
-
-
-def main_video(container: InputContainer) -> VideoStream | None:
-    """The video stream that FFmpeg takes for the best; None if there is none but a cover picture."""
-    stream: Any = container.streams.best("video")
-    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
-        return None
-    return stream
-
-
-def _probe(path: Path, container: InputContainer) -> Source:
+def _open_video(location: Path | str, container: InputContainer) -> Source:
     stream = main_video(container)
     if stream is None:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise MediaError(f"{path}: no video stream (it holds: {kinds}); give a file with pictures")
+        raise MediaError(f"{location}: no video stream that can be decoded (it holds: {kinds}); give another file")
+    decoder = Decoder(container, stream)
+    first = list(islice(decoder.pictures(), ORDER_SAMPLE))
+    if len(first) < 2:
+        found = "only one frame" if first else "not one frame could be decoded"
+        raise MediaError(f"{location}: {found}; interpolation needs two or more")
+    picture = first[0].picture
+    start = max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
     source = Source(
-        path=path,
-        size=(stream.width, stream.height),
-        rate=Fraction(1),
+        path=Path(Path(unquote(urlsplit(location).path)).name) if isinstance(location, str) else location,
+        size=(picture.width, picture.height),
+        rate=_rate(location, stream),
         count=stream.frames or None,
         time_base=stream.time_base or Fraction(1, 90000),
         is_video=True,
+        colour=Colour.of(picture),
+        pix_fmt=picture.format.name,
+        rotation=picture.rotation % 360,
+        display_matrix=_display_matrix(picture),
         aspect=stream.sample_aspect_ratio or None,
-        start=max(Fraction(container.start_time or 0, av.time_base), Fraction(0)),
+        start=start if first[0].pts is None else min(start, first[0].pts),
+        location=location,
+        decode_order=_out_of_order([stamped.pts for stamped in first]) > 1
+        and not _out_of_order([stamped.dts for stamped in first]),
     )
-    first = list(islice(_pictures(source, container, stream), 2))
-    if len(first) < 2:
-        found = "only one frame" if first else "not one frame could be decoded"
-        raise MediaError(f"{path}: {found}; interpolation needs two or more")
-    source.complaints.clear()  # they come again when the file is read in earnest
-    picture = first[0]
-    source.size = picture.width, picture.height
-    source.colour = Colour.of(picture)
-    source.pix_fmt = picture.format.name
-    source.rotation = picture.rotation % 360
-    matrix: Any = picture.side_data.get("DISPLAYMATRIX")
-    if matrix is not None:
-        source.display_matrix = tuple(np.frombuffer(memoryview(matrix), np.int32).tolist())
-    source.rate = _rate(path, stream)
     if source.count is None and container.duration:
         source.count = round(Fraction(container.duration, av.time_base) * source.rate)
     return source
 
 
-def _rate(path: Path, stream: VideoStream) -> Fraction:
-    """Frames/s: the container's average, or where that is not plausible the one of the first packets."""
-    average = stream.average_rate
-    if average and average <= PLAUSIBLE_RATE:
-        return average
-    with open_container(path) as container:
-        packets = container.demux(container.streams[stream.index])
-        times = sorted(p.pts for p in islice(packets, RATE_SAMPLE) if p.pts is not None)
-    if len(times) < 2 or times[-1] == times[0] or not stream.time_base:
-        return stream.guessed_rate or Fraction(25)
-    return ((len(times) - 1) / ((times[-1] - times[0]) * stream.time_base)).limit_denominator(1001)
+def _out_of_order(stamps: list[Fraction | None]) -> int:
+    """Returns how many stamps are not above the one before them."""
+    return sum(a is not None and b is not None and a >= b for a, b in pairwise(stamps))
 
 
-def _decode(source: Source) -> Iterator[Frame]:
-    """Frames with rising times. Damage is skipped and told in source.complaints, never fatal once frames were seen."""
-    with open_container(source.path) as container:
+def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
+    """Returns the nine numbers of the rotation that the container asks players for."""
+    try:
+        matrix: Any = picture.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # raised by PyAV if a kind of side data is newer than its list
+        return None
+    return None if matrix is None else tuple(np.frombuffer(memoryview(matrix), np.int32).tolist())
+
+
+def _rate(location: Path | str, stream: VideoStream) -> Fraction:
+    """Returns frames/s: the first plausible one of the container's average, FFmpeg's guess, and the first packets'."""
+    lowest, highest = PLAUSIBLE_RATES
+    for rate in (stream.average_rate, stream.guessed_rate):
+        if rate and lowest <= rate <= highest:
+            return rate
+    with open_container(location) as container:
+        packets = (packet for packet in read_packets(container) if packet.stream.index == stream.index)
+        times = sorted(packet.pts for packet in islice(packets, RATE_SAMPLE) if packet.pts is not None)
+    steps = [b - a for a, b in pairwise(times) if b > a]
+    if not steps or not stream.time_base:
+        return Fraction(25)
+    usual = [step for step in steps if step <= 10 * median(steps)]  # without gaps
+    return (len(usual) / (sum(usual) * stream.time_base)).limit_denominator(1001)
+
+
+def _read_video(source: Source) -> Iterator[Frame]:
+    """Yields the frames with rising times. Damage is counted in source.complaints, never fatal after two frames."""
+    for found in (source.complaints, source.notes, source.shifts):
+        found.clear()
+    with open_container(source.location) as container:
         stream = main_video(container)
         if stream is None:
             raise MediaError(f"{source.path}: its video stream is gone; was the file replaced?")
-        previous = None
-        disordered = 0
-        for picture in _pictures(source, container, stream):
-            stamp = picture.pts if picture.pts is not None else picture.dts
-            if stamp is not None and picture.time_base:
-                time = stamp * picture.time_base - source.start
-            else:
-                time = Fraction(0) if previous is None else previous + 1 / source.rate
-            if previous is not None and time <= previous:
-                disordered += 1
-                continue
-            previous = time
-            yield Frame(picture, time, source.colour)
-        if disordered:
-            source.complaints.append(f"{disordered} frames whose time does not rise were left out")
+        decoder = Decoder(container, stream)
+        first = Fraction(stream.start_time or 0) * source.time_base - source.start if source.decode_order else None
+        clock = Clock(source.rate, decode_order=source.decode_order, first=first)
+        clock.shifts = source.shifts
+        resized = 0
+        for picture, time in clock.times(decoder.pictures(source.start)):
+            resized += (picture.width, picture.height) != source.size
+            fitted = fit_picture(picture, source.size, source.pix_fmt)
+            yield Frame(clip_samples(fitted), time, source.colour)
+        source.complaints += decoder.complaints()
+        source.complaints += _missing_end(source, container, stream, decoder)
+        source.notes += _describe_clock(clock)
+        if resized:
+            source.notes.append(f"{resized} frames of another size were scaled to {source.size[0]}x{source.size[1]}")
 
 
-def _pictures(source: Source, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    """Every picture that can be decoded; what cannot goes to source.complaints."""
-    stream.thread_type = "AUTO"
-    damaged, packets, end = 0, 0, Fraction(0)
-    packet_iterator = container.demux()
-    while True:
-        try:
-            packet = next(packet_iterator, None)
-        except FFmpegError as e:
-            source.complaints.append(f"reading stopped at {float(end):.2f} s: {e.strerror}")
-            break
-        if packet is None:
-            break
-        if packet.pts is not None and packet.time_base:
-            end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-        if packet.stream is not stream:
-            continue
-        packets += packet.size > 0
-        try:
-            pictures: list[Any] = list(packet.decode())
-        except EOFError:  # the decoder had been flushed before
-            continue
-        except FFmpegError:
-            damaged += 1
-            continue
-        for picture in pictures:
-            damaged += picture.is_corrupt
-            yield picture
-    if damaged:
-        source.complaints.append(f"{damaged} damaged frames")
-    _notice_cut(source, container, stream, packets, end)
+def _describe_clock(clock: Clock) -> list[str]:
+    notes = []
+    if clock.shifts:
+        notes.append(f"time stamps that start again, {len(clock.shifts)} times: the parts follow one after the other")
+    if clock.rebuilt:
+        notes.append(f"the times of {clock.rebuilt} frames did not rise and were computed from their order and rate")
+    return notes
 
 
-def _notice_cut(source: Source, container: InputContainer, stream: VideoStream, packets: int, end: Fraction) -> None:
-    expected = Fraction(container.duration or 0, av.time_base) + source.start
-    by_index = container.format.name.startswith("mov") and packets < stream.frames
-    if by_index:
-        source.complaints.append(f"cut off: {packets} of {stream.frames} frames are in the file")
-    elif expected - end > CUT_OFF:
-        source.complaints.append(f"cut off: ends at {float(end):.2f} s of {float(expected):.2f} s")
+def _missing_end(source: Source, container: InputContainer, stream: VideoStream, decoder: Decoder) -> list[str]:
+    """Returns a complaint if the file ends before the end that its header states."""
+    expected = Fraction(container.duration or 0, av.time_base)  # some containers add the start, some do not
+    if container.format.name.startswith("mov") and decoder.packets < stream.frames:
+        return [f"cut off: {decoder.packets} of {stream.frames} frames are in the file"]
+    if expected - decoder.end > CUT_OFF:
+        return [f"cut off: ends at {float(decoder.end):.2f} s of {float(expected):.2f} s"]
+    return []
 
 
 def _open_folder(path: Path, rate: Fraction) -> Source:
@@ -190,7 +178,7 @@ def _open_folder(path: Path, rate: Fraction) -> Source:
     if len(pictures) < 2:
         raise MediaError(f"{path}: {len(pictures)} pictures; interpolation needs two or more in the folder")
     height, width = read_picture(pictures[0]).shape[:2]
-    return Source(path, (width, height), rate, len(pictures), 1 / rate, is_video=False)
+    return Source(path, (width, height), rate, len(pictures), 1 / rate, is_video=False, location=path)
 
 
 def _read_folder(source: Source) -> Iterator[Frame]:

@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 
-from video.reader import main_video, open_container
+from video.container import main_video, open_container
 
 AUDIO_BITRATE = 160_000  # bits/s a track, upstream's for audio that cannot be copied
 OPUS_RATE = 48_000  # Hz, the rate that libopus takes always

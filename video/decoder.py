@@ -1,0 +1,84 @@
+"""Decodes the video stream of a container and counts its damage."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from video.clock import Stamped
+from video.container import read_packets
+from video.error_log import ErrorLog
+
+
+class Decoder:
+    """Decodes one video stream from the start to the end of its container.
+
+    With one thread: frame threads of FFmpeg conceal damage differently, and PyAV loses the frames that follow an error
+    while the decoder is drained, more of them the more threads there are.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.packets = 0  # of the video stream, read
+        self.damaged: set[int | None] = set()  # stamps of the packets and pictures with an error
+        self.end = Fraction(0)  # seconds, the latest end of a packet of any stream
+        self._container, self._stream = container, stream
+        self._messages: list[str] = []  # of the demuxer
+        self._stopped = ""
+        stream.codec_context.thread_count = 1
+        stream.thread_type = "NONE"
+
+    def pictures(self, start: Fraction = Fraction(0)) -> Iterator[Stamped]:
+        """Yields every picture that can be decoded, in the order of display, with its stamps relative to `start`."""
+        for packet in self._read():
+            if packet.pts is not None and packet.time_base:
+                self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            # An empty packet stands for a repeated frame or the end; the decoder takes every one for the end.
+            if packet.stream.index == self._stream.index and packet.size:
+                self.packets += 1
+                yield from self._stamped(self._decode(packet), start)
+        yield from self._stamped(self._decode(None), start)
+
+    def complaints(self) -> list[str]:
+        """Returns what was lost, for the user."""
+        found = [self._stopped] if self._stopped else []
+        if self.damaged:
+            found.append(f"{len(self.damaged)} damaged frames")
+        if self._messages:
+            found.append(f"{len(self._messages)} errors in the container, first: {self._messages[0]}")
+        return found
+
+    def _read(self) -> Iterator[Packet]:
+        packets = read_packets(self._container)
+        while True:
+            try:
+                with ErrorLog() as log:
+                    packet = next(packets, None)
+            except FFmpegError as e:
+                self._stopped = f"reading stopped at {float(self.end):.2f} s: {e.strerror}"
+                return
+            self._messages += log.messages
+            if packet is None:
+                return
+            yield packet
+
+    def _decode(self, packet: Packet | None) -> list[av.VideoFrame]:
+        failed, pictures = False, []
+        with ErrorLog() as log:
+            try:
+                pictures = self._stream.codec_context.decode(packet)
+            except FFmpegError:
+                failed = True
+        if failed or log.messages:
+            self.damaged.add(None if packet is None else packet.pts)
+        self.damaged.update(picture.pts for picture in pictures if picture.is_corrupt)
+        return pictures
+
+    def _stamped(self, pictures: list[av.VideoFrame], start: Fraction) -> Iterator[Stamped]:
+        base = self._stream.time_base or Fraction(1, 90000)
+        for picture in pictures:
+            pts, dts = (None if t is None else t * base - start for t in (picture.pts, picture.dts))
+            yield Stamped(picture, pts, dts)
