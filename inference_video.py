@@ -27,6 +27,7 @@ from commands.network_flags import add_network_flags, load_tiled, options, pick_
 from model import UserError
 from model.inference.memory import keep_freed_memory
 from model.inference.tiling import TiledRIFE
+from video.container import parse_location
 from video.devices import SEGMENT
 from video.encoding import Encoding
 from video.frame import Frame
@@ -47,12 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Every flag: upstream's with their meaning, Practical-RIFE's --multi, and ours."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--video", type=Path, metavar="FILE", help="the video to interpolate")
+    add("--video", type=parse_location, metavar="FILE", help="the video to interpolate, a file or a network address")
     add("--img", type=Path, metavar="DIR", help="a folder of pictures instead, taken in natural order; implies --png")
     add(
         "--stitch",
         nargs=2,
-        type=Path,
+        type=parse_location,
         metavar=("LEFT", "RIGHT"),
         help="two synchronised videos of one scene, blended "
         "frame by frame from the left view to the right one; no frames are added",
@@ -254,6 +255,8 @@ def run(args: argparse.Namespace) -> int:
     rate = f"{float(output_rate(args, source)):g} fps"
     done = f"{report.made} made, {report.cuts} cuts held, {report.repeats} repeats replaced"
     print(f"Wrote {writer.path}: {writer.frames} frames at {rate}, {done}")
+    for note in source.notes:
+        print(f"{source.path}: {note}")
     for complaint in source.complaints:
         print(f"inference_video.py: {source.path}: {complaint}; what could be decoded was used", file=sys.stderr)
     return DAMAGED if source.complaints else 0

@@ -74,7 +74,7 @@ class Clock:
         expected, reorder = before + self.step, REORDER * self.step
         if after is None and stamp - before > LAST_JUMP:
             return expected
-        if stamp > before and (after is None or after > stamp or after <= before):
+        if stamp > before and (after is None or after >= stamp or after <= before):
             return stamp
         if (after is None or after <= before) and before - stamp > reorder:
             self._shift += expected - stamp

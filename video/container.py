@@ -1,6 +1,6 @@
 """Opens media files with FFmpeg, finds the video stream, and reads packets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from video.picture import MediaError
@@ -28,6 +29,11 @@ def open_container(location: Path | str) -> InputContainer:
             f"{location}: not a video that FFmpeg can open, or cut off before its index was written ({e.strerror}); "
             "check that it plays, or convert it"
         ) from e
+
+
+def parse_location(text: str) -> Path | str:
+    """Returns a network address (with ://) as it was written, which a Path would change, and a file name as a Path."""
+    return text if URL_MARK in text else Path(text)
 
 
 def check_regular_file(path: Path) -> None:
@@ -52,12 +58,12 @@ def main_video(container: InputContainer) -> VideoStream | None:
     return best if best in candidates else next(iter(candidates), None)
 
 
-def read_packets(container: InputContainer) -> Iterator[Packet]:
-    """Yields the packets of all streams that the file declares at its start; those that appear later are left out.
+def read_packets(container: InputContainer, streams: Sequence[Stream] = ()) -> Iterator[Packet]:
+    """Yields the packets of some streams, or of all that the file declares at its start; later ones are left out.
 
     Raises FFmpegError where the file cannot be read any further.
     """
-    packets = container.demux()
+    packets = container.demux(*streams)
     while True:
         try:
             packet = next(packets, None)

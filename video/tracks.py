@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 
-from video.container import main_video, open_container
+from video.container import main_video, open_container, read_packets
 
 AUDIO_BITRATE = 160_000  # bits/s a track, upstream's for audio that cannot be copied
 OPUS_RATE = 48_000  # Hz, the rate that libopus takes always
@@ -54,9 +54,9 @@ class Tracks:
     what was transcoded and what was dropped.
     """
 
-    def __init__(self, path: Path, output: OutputContainer, start: Fraction) -> None:
+    def __init__(self, location: Path | str, output: OutputContainer, start: Fraction) -> None:
         self.notes: list[str] = []
-        self._input = open_container(path)
+        self._input = open_container(location)
         video = main_video(self._input)
         self._output = output
         self._start = start
@@ -71,7 +71,7 @@ class Tracks:
         elif chapters:
             self.notes.append(f"{len(chapters)} chapters dropped: {output.format.name} holds none")
         followed = [track.source for track in self._tracks.values()]
-        self._packets = self._input.demux(followed) if followed else iter(())
+        self._packets = read_packets(self._input, followed) if followed else iter(())
         self._waiting: Packet | None = None
 
     def _add(self, stream: Stream) -> None:

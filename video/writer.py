@@ -64,7 +64,7 @@ class VideoWriter:
         try:
             self._stream = self._video_stream(encoding, rate, time_base, width, height)
             if tracks and source.is_video:
-                self._tracks = Tracks(source.path, self._output, source.start)
+                self._tracks = Tracks(source.location, self._output, source.start)
                 self.notes += self._tracks.notes
             self._output.start_encoding()
         except (FFmpegError, ValueError, TypeError) as e:
