@@ -33,12 +33,13 @@ from video.encoding import Encoding
 from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.montage import montage, montage_size
+from video.picture_writer import PictureWriter
 from video.prefetch import prefetch
 from video.reader import Source, open_frames
 from video.scene import CUT_SSIM, REPEAT_SSIM, TransitionDetector
 from video.stitch import stitch_frames
 from video.timing import multiply, parse_rate, resample
-from video.writer import PictureWriter, VideoWriter
+from video.writer import VideoWriter
 
 DAMAGED = 3  # exit status
 INTERRUPTED = 130
@@ -250,6 +251,9 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\n".join(writer.notes) or "interrupted: nothing was written", file=sys.stderr)
         return INTERRUPTED
+    except BaseException:
+        print("\n".join(writer.notes), file=sys.stderr)
+        raise
     for note in writer.notes:
         print(note)
     rate = f"{float(output_rate(args, source)):g} fps"
@@ -257,9 +261,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"Wrote {writer.path}: {writer.frames} frames at {rate}, {done}")
     for note in source.notes:
         print(f"{source.path}: {note}")
-    for complaint in source.complaints:
+    for complaint in (complaints := [*source.complaints, *writer.complaints]):
         print(f"inference_video.py: {source.path}: {complaint}; what could be decoded was used", file=sys.stderr)
-    return DAMAGED if source.complaints else 0
+    return DAMAGED if complaints else 0
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -181,10 +181,10 @@ def test_each_input_error_is_one_line(tmp_path: Path, run: Run) -> None:
     assert error_line(run, "--video", text).startswith(f"{text}: not a video")
     assert error_line(run, "--video", one).startswith(f"{one}: only one frame")
     assert error_line(run, "--video", clip, "--output", exists).startswith(
-        f"{exists}: exists already; give --overwrite"
+        f"{exists}: exists already; choose another name"
     )
-    assert error_line(run, "--video", clip, "--codec=nope").startswith("--codec nope: no such encoder")
-    assert "choose another --codec" in error_line(run, "--video", clip, "--ext=webm", "--codec=libx264")
+    assert error_line(run, "--video", clip, "--codec=nope").startswith("codec nope: no such encoder")
+    assert "choose another codec" in error_line(run, "--video", clip, "--ext=webm", "--codec=libx264")
     assert "its folder does not exist" in error_line(run, "--video", clip, "--output", tmp_path / "no" / "b.mp4")
     assert error_line(run, "--video", clip, "--device=cuda:99").startswith("device cuda:99: not on this machine")
     assert sorted(tmp_path.iterdir()) == before

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from clips import Clip, make_clip, picture
 
+from model.errors import UserError
 from video.encoding import Encoding, choose_pix_fmt
 from video.frame import Frame
-from video.picture import MediaError, read_picture
+from video.picture import read_picture
+from video.picture_writer import PictureWriter
 from video.reader import Source, open_frames
-from video.writer import PictureWriter, VideoWriter
+from video.writer import VideoWriter
 
 SUBTITLES = "1\n00:00:00,100 --> 00:00:00,600\nHello\n\n2\n00:00:00,700 --> 00:00:00,900\nthere\n"
 
@@ -161,11 +163,15 @@ def test_pixel_format_nearest_to_the_source(codec: str, wanted: str, size: tuple
 @pytest.mark.parametrize(
     ("name", "encoding", "says"),
     [
-        ("b.mp4", Encoding("libx999"), "--codec libx999: no such encoder; try libx264"),
-        ("b.mp4", Encoding("aac"), "--codec aac: encodes audio, not video"),
-        ("b.webm", Encoding("libx264"), "libx264 in .webm .* is refused .*; choose another --codec"),
-        ("b.xyz", Encoding(), "cannot be written .*; choose another --output or --ext"),
-        ("b.mkv", Encoding("ffv1", crf=10), "--crf: ffv1 has no such setting"),
+        ("b.mp4", Encoding("libx999"), "codec libx999: no such encoder; try libx264"),
+        ("b.mp4", Encoding("aac"), "codec aac: encodes audio, not video"),
+        (
+            "b.webm",
+            Encoding("libx264"),
+            "libx264 in .webm .* is refused .*; choose another codec, pixel format or container",
+        ),
+        ("b.xyz", Encoding(), "no container for video .*; use mp4, mkv, mov, webm or gif"),
+        ("b.mkv", Encoding("ffv1", crf=10), "crf: ffv1 has no such setting"),
         ("b.mp4", Encoding(pix_fmt="yuv420p99"), "yuv420p99"),
         ("b.mp4", Encoding("h264_nvenc"), "h264_nvenc .* is refused"),
         ("no/b.mp4", Encoding(), "its folder does not exist"),
@@ -175,7 +181,7 @@ def test_refusals_come_before_the_first_frame_and_leave_nothing(
     tmp_path: Path, name: str, encoding: Encoding, says: str
 ) -> None:
     source = open_frames(make_clip(tmp_path / "a.mp4"))
-    with pytest.raises(MediaError, match=says) as error:
+    with pytest.raises(UserError, match=says) as error:
         VideoWriter(tmp_path / name, source, F(48), F(1, 48), encoding=encoding)
     assert "\n" not in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
@@ -184,16 +190,16 @@ def test_refusals_come_before_the_first_frame_and_leave_nothing(
 def test_an_existing_file_is_replaced_only_on_request(tmp_path: Path) -> None:
     source = open_frames(make_clip(tmp_path / "a.mp4"))
     (tmp_path / "b.mp4").write_bytes(b"precious")
-    with pytest.raises(MediaError, match=r"b\.mp4: exists already; give --overwrite"):
+    with pytest.raises(UserError, match=r"b\.mp4: exists already; choose another name for the output, or overwrite it"):
         write(source, tmp_path / "b.mp4")
     assert (tmp_path / "b.mp4").read_bytes() == b"precious"
     write(source, tmp_path / "b.mp4", overwrite=True)
     assert len(Clip(tmp_path / "b.mp4").pictures) == 11
-    with pytest.raises(MediaError, match="is the source itself"):
+    with pytest.raises(UserError, match=r"is the input .*a\.mp4 itself"):
         write(source, tmp_path / "a.mp4", overwrite=True)
 
 
-def test_an_error_midway_leaves_nothing_and_keeps_the_old_file(tmp_path: Path) -> None:
+def test_an_error_midway_keeps_a_playable_part_and_the_old_file(tmp_path: Path) -> None:
     source = open_frames(make_clip(tmp_path / "a.mp4"))
     (tmp_path / "b.mp4").write_bytes(b"precious")
 
@@ -205,8 +211,9 @@ def test_an_error_midway_leaves_nothing_and_keeps_the_old_file(tmp_path: Path) -
 
     with pytest.raises(RuntimeError, match="the network failed"):
         fail()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "b.mp4", "b.part.mp4"]
     assert (tmp_path / "b.mp4").read_bytes() == b"precious"
+    assert len(Clip(tmp_path / "b.part.mp4").pictures) == 6
 
 
 def test_an_interrupt_leaves_a_playable_part_and_no_final_name(tmp_path: Path) -> None:
@@ -226,7 +233,7 @@ def test_an_interrupt_leaves_a_playable_part_and_no_final_name(tmp_path: Path) -
     assert len(Clip(tmp_path / "b.part.mp4").pictures) == 12
     assert str(tmp_path / "b.part.mp4") in writer.notes[-1]
     kept = (tmp_path / "b.part.mp4").read_bytes()
-    with pytest.raises(MediaError, match=r"b\.part\.mp4: exists already, left by an interrupted run or in use by one"):
+    with pytest.raises(UserError, match=r"b\.part\.mp4: exists already, left by an interrupted run or in use by one"):
         write(source, tmp_path / "b.mp4")
     assert (tmp_path / "b.part.mp4").read_bytes() == kept
     write(source, tmp_path / "b.mp4", overwrite=True)
@@ -239,7 +246,7 @@ def test_two_runs_do_not_write_into_one_file(tmp_path: Path) -> None:
         for i, frame in enumerate(source):
             writer.write(frame)
             if i == 1:
-                with pytest.raises(MediaError, match="in use by one that goes on; move it away, or give --overwrite"):
+                with pytest.raises(UserError, match="another run writes it now; let that run end"):
                     VideoWriter(tmp_path / "b.mp4", source, F(24), source.time_base)
     assert len(Clip(tmp_path / "b.mp4").pictures) == 3
 

@@ -1,13 +1,16 @@
-"""Which encoder, with which settings and which pixel format."""
+"""The encoder of the picture: its name, settings and pixel format."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
+from av.container import OutputContainer
 
+from video.frame import Colour
 from video.picture import MediaError
 
 CODECS = {".webm": "libvpx-vp9", ".gif": "gif"}  # by suffix; everything else gets H.264
@@ -20,7 +23,7 @@ QUIET = {"libx265": {"x265-params": "log-level=error"}, "libvpx-vp9": {"b": "0",
 
 @dataclass(frozen=True)
 class Encoding:
-    """How to encode; None takes the default of the suffix or of the codec."""
+    """The encoder settings that a user may give; None takes the default of the suffix or of the encoder."""
 
     codec: str | None = None
     crf: int | None = None
@@ -28,18 +31,62 @@ class Encoding:
     pix_fmt: str | None = None
 
     def codec_for(self, path: Path) -> str:
-        """The encoder asked for, or the usual one for the file's suffix."""
+        """Returns the encoder asked for, or the usual one for the file's suffix."""
         return self.codec or CODECS.get(path.suffix.lower(), DEFAULT_CODEC)
 
 
+@dataclass(frozen=True)
+class VideoSettings:
+    """All that defines the video stream of an output."""
+
+    codec: str
+    pix_fmt: str
+    width: int
+    height: int
+    rate: Fraction  # frames/s
+    time_base: Fraction  # seconds
+    encoding: Encoding
+    colour: Colour | None = None  # tags to write
+    aspect: Fraction | None = None  # of a pixel
+    display_matrix: tuple[int, ...] | None = field(default=None, repr=False)
+
+    def add_to(self, output: OutputContainer) -> Any:
+        """Adds the stream, with its encoder open, to a container and returns it. Raises what the library raises."""
+        stream: Any = output.add_stream(self.codec, rate=self.rate)
+        encoder = stream.codec_context
+        encoder.width, encoder.height, encoder.pix_fmt = self.width, self.height, self.pix_fmt
+        encoder.time_base, encoder.framerate = self.time_base, self.rate
+        if self.aspect:
+            encoder.sample_aspect_ratio = self.aspect
+        if self.colour is not None:
+            encoder.colorspace, encoder.color_range = self.colour.matrix, self.colour.range
+            encoder.color_primaries, encoder.color_trc = self.colour.primaries, self.colour.transfer
+        if self.display_matrix:
+            stream.set_display_matrix(self.display_matrix)
+        encoder.options = codec_options(self.codec, self.encoding, {o.name for o in encoder.supported_options.private})
+        encoder.thread_type = "AUTO"
+        encoder.open()
+        return stream
+
+    def blank_frame(self) -> av.VideoFrame:
+        """Returns a picture of zeros at time 0, for a trial of the encoder."""
+        frame = av.VideoFrame(self.width, self.height, self.pix_fmt)
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        frame.pts, frame.time_base = 0, self.time_base
+        if self.colour is not None:
+            frame.colorspace, frame.color_range = self.colour.matrix, self.colour.range
+        return frame
+
+
 def choose_pix_fmt(codec: str, wanted: str, width: int, height: int) -> str:
-    """The encoder's pixel format nearest to the source's; 4:2:0 for RGB sources, whole chroma for odd sizes."""
+    """Returns the encoder's pixel format nearest to the source's; 4:2:0 for RGB, whole chroma for odd sizes."""
     try:
         encoder = av.Codec(codec, "w")
     except (UnknownCodecError, ValueError) as e:
-        raise MediaError(f"--codec {codec}: no such encoder; try libx264, libx265, libsvtav1, ffv1, prores_ks") from e
+        raise MediaError(f"codec {codec}: no such encoder; try libx264, libx265, libsvtav1, ffv1, prores_ks") from e
     if encoder.type != "video":
-        raise MediaError(f"--codec {codec}: encodes {encoder.type}, not video; try libx264, libx265, libsvtav1, ffv1")
+        raise MediaError(f"codec {codec}: encodes {encoder.type}, not video; try libx264, libx265, libsvtav1, ffv1")
     formats = [f.name for f in encoder.video_formats or ()]
     if codec == "gif":
         return "pal8"
@@ -57,7 +104,7 @@ def choose_pix_fmt(codec: str, wanted: str, width: int, height: int) -> str:
 
 
 def codec_options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, str]:
-    """The encoder's private options; MediaError if a setting was asked for that is not among the `known` ones."""
+    """Returns the encoder's private options. Raises MediaError if a setting is given that is not among the `known`."""
     options = dict(QUIET.get(codec, {}))
     asked = {
         "crf": encoding.crf if encoding.crf is not None else CRF.get(codec),
@@ -67,13 +114,13 @@ def codec_options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, 
         if value is None:
             continue
         if name not in known:
-            raise MediaError(f"--{name}: {codec} has no such setting; leave it out")
+            raise MediaError(f"{name}: {codec} has no such setting; leave it out")
         options[name] = str(value)
     return options
 
 
 def quantise(rgb: np.ndarray) -> av.VideoFrame:
-    """(H,W,3 or 4) uint8 -> a picture with its own best palette of 256 colours, for GIF; alpha becomes all or none."""
+    """Returns (H,W,3 or 4) uint8 as a picture with its own best palette of 256 colours, for GIF; alpha: all or none."""
     kind = "rgba" if rgb.shape[2] == 4 else "rgb24"
     graph = av.filter.Graph()
     height, width = rgb.shape[:2]

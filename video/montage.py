@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from video.frame import Frame
-from video.writer import upright
+from video.picture_writer import upright
 
 
 def montage_size(size: tuple[int, int], rotation: int) -> tuple[int, int]:

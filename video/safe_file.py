@@ -180,7 +180,7 @@ class SafeFile(io.FileIO):
 
     def keep(self) -> None:
         """Closes the file and leaves what was written under the name of the part."""
-        with suppress(OSError):  # the disk may be full or gone: what is there is there
+        with suppress(OSError, ValueError):  # the disk is full or gone; or the file is closed already
             os.fsync(self)
         self.close()
 

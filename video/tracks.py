@@ -1,170 +1,146 @@
-"""The other streams of the source file: audio, subtitles, attachments, chapters, metadata. Copied where the container
-takes them, audio transcoded where it does not, and what had to be dropped is named."""
+"""The streams of the source beside its picture, carried to the output: sound, subtitles, attachments, chapters, tags.
 
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+An error in one of them is counted as a loss of that track and never costs the picture.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
-import av
-from av.audio.resampler import AudioResampler
-from av.audio.stream import AudioStream
-from av.container import OutputContainer
-from av.error import FFmpegError
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 
 from video.container import main_video, open_container, read_packets
+from video.losses import LIBRARY_ERRORS, reason
+from video.packet_clock import PacketClock
+from video.reader import Source
+from video.track import Track, TrackPlan
 
-AUDIO_BITRATE = 160_000  # bits/s a track, upstream's for audio that cannot be copied
-OPUS_RATE = 48_000  # Hz, the rate that libopus takes always
-WEBM = "webm"
-
-
-@dataclass
-class _Track:
-    """One stream of the source and its counterpart in the output."""
-
-    source: Stream
-    target: Any  # an output stream of the same type
-    resampler: AudioResampler | None = None  # if it is transcoded
-
-    def packets(self, packet: Packet) -> Iterator[Packet]:
-        """The packets to write for one that was read; a packet of size 0 flushes an encoder."""
-        if self.resampler is None:
-            if packet.dts is not None:
-                packet.stream = self.target
-                yield packet
-            return
-        frames: list[Any] = list(packet.decode())
-        flush = packet.size == 0
-        for frame in [*frames, None] if flush else frames:
-            for piece in self.resampler.resample(frame):
-                yield from self.target.encode(piece)
-        if flush:
-            yield from self.target.encode(None)
+CHAPTERS = ("matroska", "mp4", "mov", "webm", "ipod")  # containers that hold them
 
 
 class Tracks:
-    """Carries the streams beside the video from a source file into an output, in step with the video.
+    """Carries the planned streams of a source file into an output, in step with its video.
 
-    Opens the source a second time and only demuxes it, so that nothing is held in memory. `notes` says for the user
-    what was transcoded and what was dropped.
+    The source is opened a second time and only demuxed: nothing is held in memory.
     """
 
-    def __init__(self, location: Path | str, output: OutputContainer, start: Fraction) -> None:
-        self.notes: list[str] = []
-        self._input = open_container(location)
-        video = main_video(self._input)
-        self._output = output
-        self._start = start
-        self._tracks: dict[int, _Track] = {}
-        for stream in self._input.streams:
-            if stream is not video:
-                self._add(stream)
-        output.metadata.update(self._input.metadata)
-        chapters = self._input.chapters()
-        if chapters and _holds_chapters(output):
-            output.set_chapters(chapters)
-        elif chapters:
-            self.notes.append(f"{len(chapters)} chapters dropped: {output.format.name} holds none")
-        followed = [track.source for track in self._tracks.values()]
-        self._packets = read_packets(self._input, followed) if followed else iter(())
+    def __init__(self, source: Source, plans: Sequence[TrackPlan]) -> None:
+        self._plans, self._source = plans, source
+        self._input = open_container(source.location)
+        self._tracks: dict[int, Track] = {}
+        self._clocks: dict[int, PacketClock] = {}
+        self._packets: Iterator[Packet] = iter(())
         self._waiting: Packet | None = None
+        self._end: str | None = None  # why the source could not be read to its end
+        self._mux: Callable[[Packet], None]
 
-    def _add(self, stream: Stream) -> None:
-        name = _describe(stream)
-        container = self._output.format.name
-        if isinstance(stream, AttachmentStream):
-            if "matroska" in container:
-                self._output.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data or b"")
+    def attach(self, output: OutputContainer, suffix: str, mux: Callable[[Packet], None]) -> None:
+        """Adds the streams, chapters and tags to an output whose header is not written; `mux` takes its packets."""
+        self._mux = mux
+        for plan in self._plans:
+            stream = self._input.streams[plan.index]
+            if isinstance(stream, AttachmentStream):
+                output.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data or b"")
             else:
-                self.notes.append(f"{name} dropped: {container} holds no attachments")
-        elif _accepts(container, stream):
-            target = self._output.add_stream_from_template(stream)
-            _copy_labels(stream, target)
-            self._tracks[stream.index] = _Track(stream, target)
-        elif isinstance(stream, AudioStream) and stream.codec_context is not None:
-            self._tracks[stream.index] = self._transcoded(stream)
-            self.notes.append(f"{name} transcoded to {self._tracks[stream.index].target.codec_context.name}")
-        else:
-            self.notes.append(f"{name} dropped: {container} does not take it")
+                self._tracks[plan.index] = Track(stream, plan, output, suffix)
+        output.metadata.update(self._input.metadata)
+        chapters = _shifted_chapters(self._input, self._source.start)
+        if chapters and holds_chapters(output):
+            output.set_chapters(chapters)  # type: ignore[arg-type]
+        if self._tracks:
+            video = main_video(self._input)  # its packets show how far the file has been read
+            followed = [*(track.source for track in self._tracks.values()), *([video] if video else [])]
+            self._clocks = {s.index: self._make_clock(s) for s in followed}
+            self._packets = self._placed_packets(read_packets(self._input, followed))
 
-    def _transcoded(self, stream: AudioStream) -> _Track:
-        opus = self._output.format.name == WEBM
-        rate = OPUS_RATE if opus else stream.codec_context.sample_rate
-        target = self._output.add_stream(
-            "libopus" if opus else "aac", rate=rate, layout=stream.codec_context.layout.name
-        )
-        target.bit_rate = AUDIO_BITRATE
-        _copy_labels(stream, target)
-        target.codec_context.open()
-        encoder = target.codec_context
-        resampler = AudioResampler(encoder.format, encoder.layout, encoder.sample_rate, encoder.frame_size or None)
-        return _Track(stream, target, resampler)
+    def _make_clock(self, stream: Stream) -> PacketClock:
+        return PacketClock(self._source.start, self._source.shifts, hold=stream.type == "audio")
 
-    def write_until(self, time: Fraction | None) -> None:
-        """Writes what plays up to a time of the output, in seconds; all that is left if None."""
+    def _placed_packets(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        """Yields the packets that have data on the clock of the output, to the end, or until reading fails."""
+        try:
+            for packet in packets:
+                if packet.size and (placed := self._clocks[packet.stream.index].place(packet)):
+                    yield placed
+        except LIBRARY_ERRORS as e:
+            self._end = reason(e)
+        for clock in self._clocks.values():
+            if last := clock.place(None):
+                yield last
+
+    def write_until(self, time: Fraction) -> None:
+        """Writes what plays up to a time of the output, in seconds."""
         while True:
             packet = self._waiting or next(self._packets, None)
             self._waiting = None
             if packet is None:
                 return
-            if time is not None and _time(packet) - self._start > time:
+            if packet.dts is not None and packet.time_base and packet.dts * packet.time_base > time:
                 self._waiting = packet
                 return
             self._write(packet)
 
+    def write_start(self, shortest: Fraction, longest: Fraction) -> None:
+        """Writes what plays up to a time in seconds, and on until every sound track has had a packet; for trials."""
+        time = shortest
+        while time <= longest:
+            self.write_until(time)
+            if all(track.was_read or track.source.type != "audio" for track in self._tracks.values()):
+                break
+            time += 1
+        self._flush()
+
+    def finish(self) -> None:
+        """Writes all that is left, also what encoders hold back."""
+        packet = self._waiting or next(self._packets, None)
+        while packet is not None:
+            self._write(packet)
+            packet = next(self._packets, None)
+        self._flush()
+
+    def _flush(self) -> None:
+        for track in self._tracks.values():
+            self._write_pieces(track, None)
+
     def _write(self, packet: Packet) -> None:
-        track = self._tracks[packet.stream.index]
-        if self._start and packet.time_base and track.resampler is None:
-            shift = round(self._start / packet.time_base)
-            if packet.pts is not None:
-                packet.pts -= shift
-            if packet.dts is not None:
-                packet.dts -= shift
-        for out in track.packets(packet):
-            self._output.mux(out)
+        track = self._tracks.get(packet.stream.index)
+        if track is not None:  # it is not the video
+            self._write_pieces(track, packet)
+
+    def _write_pieces(self, track: Track, packet: Packet | None) -> None:
+        for piece in track.packets(packet):
+            with track.losses.counted():
+                self._mux(piece)
+
+    @property
+    def lost(self) -> list[Track]:
+        """The tracks of which more was lost than could be written."""
+        return [track for track in self._tracks.values() if track.losses.count > track.written]
+
+    @property
+    def complaints(self) -> list[str]:
+        """What was lost, for the user, a line a track."""
+        lines = [str(track.losses) for track in self._tracks.values() if track.losses.count]
+        return [*lines, f"sound and subtitles could not be read to their end ({self._end})"] if self._end else lines
 
     def close(self) -> None:
-        """Closes the source."""
+        """Closes the source and the trials of the tracks."""
+        for track in self._tracks.values():
+            track.close()
         self._input.close()
 
 
-def _time(packet: Packet) -> Fraction:
-    """When a packet is due, in seconds on the source's clock; packets without a time are due at once."""
-    return packet.dts * packet.time_base if packet.dts is not None and packet.time_base else Fraction(0)
+def holds_chapters(output: OutputContainer) -> bool:
+    """Returns whether a container stores chapters."""
+    return any(name in output.format.name for name in CHAPTERS)
 
 
-def _describe(stream: Stream) -> str:
-    codec = stream.codec_context.name if stream.codec_context is not None else None
-    language = stream.language if stream.language != "und" else None
-    known = ", ".join(word for word in (codec, language) if word)
-    return f"{stream.type} track {stream.index}" + (f" ({known})" if known else "")
-
-
-def _copy_labels(source: Stream, target: Stream) -> None:
-    target.metadata.update(source.metadata)
-    target.disposition = source.disposition
-
-
-def _accepts(container: str, stream: Stream) -> bool:
-    """Whether the container takes the stream as it is, found by writing a header to memory.
-
-    Some refusals (Opus in mov) come only with the header, hence the trial.
-    """
-    if stream.type not in ("audio", "subtitle") or stream.codec_context is None:
-        return False
-    try:
-        with av.open(io.BytesIO(), "w", format=container) as trial:
-            trial.add_stream_from_template(stream)
-            trial.start_encoding()
-    except (FFmpegError, ValueError):
-        return False
-    return True
-
-
-def _holds_chapters(output: OutputContainer) -> bool:
-    return any(name in output.format.name for name in ("matroska", "mp4", "mov", "webm", "ipod"))
+def _shifted_chapters(source: InputContainer, start: Fraction) -> list[dict[str, Any]]:
+    """Returns the chapters of a source on the clock of the output."""
+    chapters: list[dict[str, Any]] = [dict(chapter) for chapter in source.chapters()]
+    for chapter in chapters:
+        shift = round(start / chapter["time_base"])
+        chapter["start"], chapter["end"] = max(chapter["start"] - shift, 0), max(chapter["end"] - shift, 0)
+    return chapters

@@ -1,32 +1,38 @@
-"""Frames -> a video file with the source's other tracks, or numbered pictures. The final name appears when complete."""
+"""Frames as a video file, with the source's other tracks. The final name appears when the file is complete."""
 
-import os
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
 
-from video.encoding import Encoding, choose_pix_fmt, codec_options, quantise
+from model.errors import UserError
+from video.encoding import Encoding, VideoSettings, choose_pix_fmt, quantise
 from video.frame import HD_HEIGHT, UNSPECIFIED, Colour, Frame
-from video.picture import MediaError, write_picture
+from video.losses import LIBRARY_ERRORS, WRITE_ERRORS, reason
+from video.muxer import Muxer
+from video.picture import MediaError
+from video.picture_writer import upright
 from video.reader import Source
+from video.safe_file import SafeFile, check_output
 from video.tracks import Tracks
+from video.trial import plan_output, try_picture
 
 MAX_TIME_BASE = 2**31 - 1  # denominators that containers store in 32 bits
 ASPECT_IN_BAND = ("libx264", "libx265", "mpeg4", "mpeg2video")  # encoders that write it into the stream itself
+ASPECT_IN_CONTAINER = (".mp4", ".mov", ".m4v")
 KEEPS_ROTATION = (".mp4", ".mov", ".m4v", ".mkv")  # containers that store a display matrix
+SHORTEST = 2  # frames of a part that is worth keeping
 
 
 class VideoWriter:
     """Encodes frames into `path`, like `source` in colour, aspect, rotation and, if `tracks`, in its other streams.
 
-    The file is written as NAME.part.SUFFIX and renamed when the block ends without an error. Ctrl-C finishes the part
-    instead, so that hours of work can be played; any other error removes it.
+    The whole output is tried before the first frame: MediaError says what is refused. The file is written as
+    NAME.part.SUFFIX and gets its name when the block ends without an error. Any error, Ctrl-C or a full disk finishes
+    the part instead as far as it can be, so that hours of work can be played. `inputs` are never replaced.
     """
 
     def __init__(
@@ -39,194 +45,146 @@ class VideoWriter:
         encoding: Encoding | None = None,
         size: tuple[int, int] | None = None,  # width, height if not the source's
         tracks: bool = True,
+        sound: bool = True,
         overwrite: bool = False,
+        inputs: tuple[Path, ...] = (),
     ) -> None:
         self.path, self.source, self.frames = path, source, 0
-        self.part = path.with_name(f"{path.stem}.part{path.suffix}")
-        _check_output(path, self.part, source.path, overwrite)
-        encoding = encoding or Encoding()
-        self.codec = encoding.codec_for(path)
-        width, height = size or source.size
-        self.upright = source.rotation != 0 and path.suffix.lower() not in KEEPS_ROTATION
-        if self.upright and source.rotation % 180:
-            width, height = height, width
-        self.pix_fmt = encoding.pix_fmt or choose_pix_fmt(self.codec, source.pix_fmt, width, height)
         self.notes: list[str] = []
-        if encoding.pix_fmt is None and (width % 2 or height % 2) and self.pix_fmt == "yuv444p":
-            self.notes.append(f"{width}x{height} is odd, kept whole as yuv444p; some players want --pix-fmt yuv420p")
-        self.colour = source.colour or Colour(1 if height >= HD_HEIGHT else 6, 1, UNSPECIFIED, UNSPECIFIED, height)
+        if isinstance(source.location, Path):
+            inputs = (source.location, *inputs)
+        check_output(path, inputs, overwrite=overwrite)
+        self.upright = source.rotation != 0 and path.suffix.lower() not in KEEPS_ROTATION
+        self._settings = self._video_settings(encoding or Encoding(), size or source.size, rate, time_base)
         self._last_pts: int | None = None
         self._tracks: Tracks | None = None
+        if tracks and source.is_video:
+            plan = plan_output(path, self._settings, source, sound=sound)
+            self.notes += plan.notes
+            self._tracks = Tracks(source, plan.tracks)
+        else:
+            try_picture(path, self._settings)
+        self._file = SafeFile(path, inputs, overwrite=overwrite)
         try:
-            self._output = av.open(str(self.part), "w")
-        except (FFmpegError, ValueError) as e:
-            raise MediaError(f"{path}: cannot be written ({_reason(e)}); choose another --output or --ext") from e
-        try:
-            self._stream = self._video_stream(encoding, rate, time_base, width, height)
-            if tracks and source.is_video:
-                self._tracks = Tracks(source.location, self._output, source.start)
-                self.notes += self._tracks.notes
-            self._output.start_encoding()
-        except (FFmpegError, ValueError, TypeError) as e:
-            self._discard()
-            if isinstance(e, MediaError):
-                raise
-            raise MediaError(
-                f"{path}: {self.codec} in {path.suffix} with {self.pix_fmt} at {width}x{height} is refused "
-                f"({_reason(e)}); choose another --codec, --pix-fmt or --ext"
-            ) from e
+            self._muxer = Muxer(self._file, self._settings, self._tracks)
+        except LIBRARY_ERRORS as e:
+            self._file.discard()
+            raise MediaError(f"{path}: cannot be written ({reason(e)}); choose another output") from e
 
-    def _video_stream(self, encoding: Encoding, rate: Fraction, time_base: Fraction, width: int, height: int) -> Any:
-        stream: Any = self._output.add_stream(self.codec, rate=rate)
-        encoder = stream.codec_context
-        encoder.width, encoder.height, encoder.pix_fmt = width, height, self.pix_fmt
-        encoder.time_base = _storable(time_base, rate)
-        encoder.framerate = rate
-        if self.source.aspect and self.source.aspect != 1:
-            turned = self.upright and self.source.rotation % 180
-            encoder.sample_aspect_ratio = aspect = 1 / self.source.aspect if turned else self.source.aspect
-            if self.codec not in ASPECT_IN_BAND and self.path.suffix.lower() not in (".mp4", ".mov", ".m4v"):
-                self.notes.append(f"pixel aspect {aspect} cannot be stored with {self.codec} in {self.path.suffix}")
-        if self.source.colour is not None or self.pix_fmt.startswith("yuv"):
-            encoder.colorspace, encoder.color_range = self.colour.matrix, self.colour.range
-            encoder.color_primaries, encoder.color_trc = self.colour.primaries, self.colour.transfer
-        if self.source.display_matrix and not self.upright:
-            stream.set_display_matrix(self.source.display_matrix)
-        encoder.options = codec_options(self.codec, encoding, {o.name for o in encoder.supported_options.private})
-        encoder.thread_type = "AUTO"
-        encoder.open()
-        return stream
+    def _video_settings(
+        self, encoding: Encoding, size: tuple[int, int], rate: Fraction, time_base: Fraction
+    ) -> VideoSettings:
+        """Returns the settings of the video stream; adds notes about what cannot be kept."""
+        source, codec = self.source, encoding.codec_for(self.path)
+        turned = self.upright and source.rotation % 180 != 0
+        width, height = size[::-1] if turned else size
+        pix_fmt = encoding.pix_fmt or choose_pix_fmt(codec, source.pix_fmt, width, height)
+        if encoding.pix_fmt is None and (width % 2 or height % 2) and pix_fmt == "yuv444p":
+            self.notes.append(f"{width}x{height} is odd, kept whole as yuv444p; some players need yuv420p")
+        self.colour = source.colour or Colour(1 if height >= HD_HEIGHT else 6, 1, UNSPECIFIED, UNSPECIFIED, height)
+        aspect = None
+        if source.aspect and source.aspect != 1:
+            aspect = 1 / source.aspect if turned else source.aspect
+            if codec not in ASPECT_IN_BAND and self.path.suffix.lower() not in ASPECT_IN_CONTAINER:
+                self.notes.append(f"pixel aspect {aspect} cannot be stored with {codec} in {self.path.suffix}")
+        return VideoSettings(
+            codec,
+            pix_fmt,
+            width,
+            height,
+            rate,
+            time_base if time_base.denominator <= MAX_TIME_BASE else 1 / rate,
+            encoding,
+            self.colour if source.colour is not None or pix_fmt.startswith("yuv") else None,
+            aspect,
+            None if self.upright else source.display_matrix,
+        )
 
-    def __enter__(self) -> "VideoWriter":
-        return self
+    @property
+    def part(self) -> Path:
+        """The name of the file until it is complete."""
+        return self._file.part
+
+    @property
+    def complaints(self) -> list[str]:
+        """What was lost of the other tracks, a line a track."""
+        return self._tracks.complaints if self._tracks is not None else []
 
     def write(self, frame: Frame) -> None:
-        """Encodes one frame at its time; times must rise."""
-        picture = self._picture(frame)
-        picture.time_base = self._stream.codec_context.time_base
-        pts = round(frame.time / picture.time_base)
-        if self._last_pts is not None and pts <= self._last_pts:
-            pts = self._last_pts + 1
-        picture.pts = self._last_pts = pts
-        picture.pict_type = 0  # the decoder's choice of I, P, B is not the encoder's
-        self._mux(self._stream.encode(picture))
+        """Encodes one frame at its time; times must rise. Raises MediaError, also if the disk is full."""
+        try:
+            picture = self._picture(frame)
+            picture.time_base = self._settings.time_base
+            pts = round(frame.time / picture.time_base)
+            if self._last_pts is not None and pts <= self._last_pts:
+                pts = self._last_pts + 1
+            picture.pts = self._last_pts = pts
+            picture.pict_type = 0  # the decoder's choice of I, P, B is not the encoder's
+            self._muxer.encode(picture)
+        except WRITE_ERRORS as e:
+            raise self._refusal(e, f"the frame at {float(frame.time):.3f} s") from e
         self.frames += 1
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
-        if not self.upright and self.pix_fmt != "pal8" and not isinstance(frame.picture, np.ndarray):
-            return self._tag(self.colour.refit(frame.picture, self.pix_fmt))
+        pix_fmt = self._settings.pix_fmt
+        if not self.upright and pix_fmt != "pal8" and not isinstance(frame.picture, np.ndarray):
+            return self._tag(self.colour.refit(frame.picture, pix_fmt))
         rgb = upright(frame.rgb(), self.source.rotation if self.upright else 0)
         if rgb.dtype.kind == "f":
-            raise MediaError(f"{self.path}: cannot show light (float pictures); write pictures with --png instead")
-        if self.pix_fmt == "pal8":
+            raise MediaError(f"{self.path}: a video cannot hold light (float pictures); write pictures instead")
+        if pix_fmt == "pal8":
             return quantise(rgb)
-        return self._tag(self.colour.from_rgb(opaque(rgb), self.pix_fmt))
+        return self._tag(self.colour.from_rgb(opaque(rgb), pix_fmt))
 
     def _tag(self, picture: av.VideoFrame) -> av.VideoFrame:
         picture.colorspace, picture.color_range = self.colour.matrix, self.colour.range
         return picture
 
-    def _mux(self, packets: list[av.Packet]) -> None:
-        for packet in packets:
-            if self._tracks is not None and packet.dts is not None and packet.time_base:
-                self._tracks.write_until(packet.dts * packet.time_base)
-            self._output.mux(packet)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt) and self.frames > 0
-        if kind is not None and not interrupted:
-            self._discard()
-            return
+    def finish(self) -> None:
+        """Flushes the encoder, writes the rest of the tracks and the trailer, and gives the file its final name."""
         try:
-            self._mux(self._stream.encode(None))
-            if self._tracks is not None and not interrupted:
-                self._tracks.write_until(None)
-            self._close()
-        except BaseException:
-            self._discard()
+            self._muxer.encode(None)
+            if self._tracks is not None:
+                self._tracks.finish()
+            self._muxer.close()
+            self._file.commit()
+        except BaseException as e:
+            self.stop()
+            if isinstance(e, WRITE_ERRORS):
+                raise self._refusal(e, "its end") from e
             raise
-        if interrupted:
-            self.notes.append(f"interrupted: what was made until then is in {self.part}")
-        else:
-            os.replace(self.part, self.path)
 
-    def _close(self) -> None:
-        if self._tracks is not None:
-            self._tracks.close()
-        self._output.close()
+    def _refusal(self, error: Exception, what: str) -> UserError:
+        if isinstance(error, UserError):
+            return error
+        if self._file.error is not None or not isinstance(error, FFmpegError):
+            return MediaError(f"{self.path}: cannot be written any further ({reason(error)}); make room for it")
+        return MediaError(f"{self.path}: {what} cannot be encoded ({reason(error)}); choose another codec")
 
-    def _discard(self) -> None:
-        with suppress(FFmpegError, ValueError):
-            self._close()
-        self.part.unlink(missing_ok=True)
+    def stop(self) -> None:
+        """Finishes the part as far as possible and keeps it; removes it if it holds nothing to play."""
+        self._muxer.abandon()
+        if not self._file.closed and self.frames < SHORTEST:
+            self._file.discard()
+            return
+        self._file.keep()
+        self.notes.append(f"what was made until then is in {self.part}")
 
-
-class PictureWriter:
-    """Writes frames as folder/0000000.png, 0000001.png ... as upstream's --png does, over what is there."""
-
-    def __init__(self, folder: Path, source: Source) -> None:
-        self.path, self.rotation, self.frames = folder, source.rotation, 0
-        self.notes: list[str] = []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise MediaError(f"{folder}: cannot be made ({e.strerror}); choose another folder with --output") from e
-        if not os.access(folder, os.W_OK):
-            raise MediaError(f"{folder}: cannot be written to; choose another folder with --output")
-
-    def __enter__(self) -> "PictureWriter":
+    def __enter__(self) -> "VideoWriter":
         return self
 
-    def write(self, frame: Frame) -> None:
-        """Writes one frame under the next number."""
-        rgb = upright(frame.rgb(), self.rotation)
-        suffix = ".exr" if rgb.dtype.kind == "f" else ".png"
-        write_picture(self.path / f"{self.frames:07d}{suffix}", rgb)
-        self.frames += 1
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        stale = [p for p in self.path.glob("*.png") if p.stem.isdigit() and int(p.stem) >= self.frames]
-        if stale:
-            self.notes.append(f"{len(stale)} pictures of a longer earlier run are still there, from {min(stale)} on")
+        if kind is None:
+            self.finish()
+        else:
+            self.stop()
 
 
 def opaque(rgb: np.ndarray) -> np.ndarray:
-    """(H,W,3 or 4) -> (H,W,3), contiguous; what is transparent becomes black."""
+    """Returns (H,W,3 or 4) as (H,W,3), contiguous; what is transparent becomes black."""
     if rgb.shape[2] == 4:
         limit = np.iinfo(rgb.dtype).max
         rgb = (rgb[..., :3] * (rgb[..., 3:] / limit)).round().astype(rgb.dtype)
     return np.ascontiguousarray(rgb)
-
-
-def upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
-    """A picture turned as a player would show it; rotation in degrees counter-clockwise."""
-    return np.rot90(rgb, rotation // 90)
-
-
-def _check_output(path: Path, part: Path, source: Path, overwrite: bool) -> None:
-    if path.exists() and path.resolve() == source.resolve():
-        raise MediaError(f"{path}: is the source itself; choose another --output")
-    if path.exists() and not overwrite:
-        raise MediaError(f"{path}: exists already; give --overwrite to replace it, or another --output")
-    if part.exists() and not overwrite:
-        raise MediaError(
-            f"{part}: exists already, left by an interrupted run or in use by one that goes on; move it away, or give "
-            "--overwrite to replace it, or another --output"
-        )
-    if not path.parent.is_dir():
-        raise MediaError(f"{path}: its folder does not exist; make it or choose another --output")
-    if not os.access(path.parent, os.W_OK):
-        raise MediaError(f"{path}: its folder cannot be written to; choose another --output")
-
-
-def _storable(time_base: Fraction, rate: Fraction) -> Fraction:
-    """The time base asked for, or the frame's own duration if containers cannot store that."""
-    return time_base if time_base.denominator <= MAX_TIME_BASE else 1 / rate
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).strip() or type(error).__name__

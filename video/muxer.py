@@ -1,0 +1,72 @@
+"""One output container with its video stream and the tracks beside it, on a real file or on nothing."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import av
+from av.packet import Packet
+
+from video.encoding import VideoSettings
+from video.losses import WRITE_ERRORS
+from video.output import NullFile, open_output
+from video.safe_file import SafeFile
+from video.tracks import Tracks
+
+
+class Muxer:
+    """Encodes pictures into a container and writes the tracks in step with them.
+
+    `settings` of None makes an output without a picture. Raises what the library raises; where the file could not be
+    written, its OSError.
+    """
+
+    def __init__(self, file: SafeFile | NullFile, settings: VideoSettings | None, tracks: Tracks | None) -> None:
+        self._file, self._tracks = file, tracks
+        self._packets = 0
+        self._container = open_output(file)
+        self.stream: Any = settings.add_to(self._container) if settings is not None else None
+        if tracks is not None:
+            tracks.attach(self._container, Path(file.name).suffix, self._mux)
+        self._container.start_encoding()
+
+    def encode(self, picture: av.VideoFrame | None) -> None:
+        """Encodes one picture and writes what is complete; None flushes the encoder."""
+        for packet in self.stream.encode(picture):
+            if self._tracks is not None and packet.dts is not None and packet.time_base:
+                self._tracks.write_until(packet.dts * packet.time_base)
+            self._mux(packet)
+
+    def _mux(self, packet: Packet) -> None:
+        try:
+            self._container.mux(packet)
+        except Exception:
+            self._raise_disk_error()
+            raise
+        self._packets += 1
+
+    def close(self) -> None:
+        """Writes the trailer and closes the tracks; an output without a packet gets no trailer."""
+        if not self._packets:
+            self._file.close()  # FFmpeg crashes if it finishes an MP4 file in fragments without one
+        try:
+            self._container.close()
+        except Exception:
+            self._raise_disk_error()
+            raise
+        finally:
+            if self._tracks is not None:
+                self._tracks.close()
+
+    def abandon(self) -> None:
+        """Flushes the encoder and writes the trailer as far as this is still possible."""
+        if self._file.error is None and self.stream is not None:
+            with suppress(*WRITE_ERRORS):
+                self.encode(None)
+        with suppress(*WRITE_ERRORS):
+            self.close()
+
+    def _raise_disk_error(self) -> None:
+        """Raises the error of the file, which FFmpeg reports by a number of its own."""
+        if self._file.error is not None:
+            raise self._file.error from None

@@ -1,0 +1,58 @@
+"""Moves the packets of one stream to the clock of the output: it starts at 0, and its times rise."""
+
+from fractions import Fraction
+
+from av.packet import Packet
+
+LARGEST_STEP_BACK = Fraction(1)  # seconds; time stamps that step back further have started again
+
+
+class PacketClock:
+    """Gives the packets of one stream times that rise.
+
+    A stamp that alone is out of line is replaced by one between its neighbours'; this needs `hold`: each packet is held
+    back until the next one is known. After a restart (joined recordings) later packets are moved by the same time as
+    the frames of the video: `shifts` holds the seconds after each restart, as far as the video has been read.
+    """
+
+    def __init__(self, start: Fraction, shifts: list[Fraction], *, hold: bool) -> None:
+        """`start` is the time in seconds on the clock of the source that is 0 in the output."""
+        self._start, self._shifts, self._hold = start, shifts, hold
+        self._held: Packet | None = None
+        self._shift = Fraction(0)  # seconds
+        self._restarts = 0
+        self._last: int | None = None  # dts on the clock of the output, in units of the stream's time base
+
+    def place(self, packet: Packet | None) -> Packet | None:
+        """Returns the packet that is ready, with its new times; None gives the packet that is held back, if any."""
+        if packet is not None and packet.dts is None:
+            packet.dts = packet.pts
+        if not self._hold:
+            return packet and self._placed(packet, None)
+        held, self._held = self._held, packet
+        return held and self._placed(held, packet)
+
+    def _placed(self, packet: Packet, following: Packet | None) -> Packet:
+        base = packet.time_base or Fraction(1)
+        offset = round((self._shift - self._start) / base)
+        stamp = packet.dts
+        dts = (self._last or 0) + 1 if stamp is None else stamp + offset
+        if self._last is not None and dts <= self._last:
+            if (self._last - dts) * base > LARGEST_STEP_BACK:
+                dts += self._restart((self._last - dts) * base, base)
+            dts = max(dts, self._last + 1)
+        elif self._last is not None and following is not None and following.dts is not None:
+            after = following.dts + offset
+            if self._last < after <= dts:
+                dts = max((self._last + after) // 2, self._last + 1)
+        packet.pts = dts if packet.pts is None or stamp is None else packet.pts + dts - stamp
+        packet.dts = self._last = dts
+        return packet
+
+    def _restart(self, step_back: Fraction, base: Fraction) -> int:
+        """Moves the clock after a step back, in seconds; returns by how many units of the time base."""
+        before = self._shift
+        self._restarts += 1
+        known = len(self._shifts) >= self._restarts
+        self._shift = self._shifts[self._restarts - 1] if known else before + step_back
+        return round((self._shift - before) / base)

@@ -1,0 +1,107 @@
+"""One stream of the source beside its picture, with its counterpart in the output; its errors are counted as losses."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from av.bitstream import BitStreamFilterContext
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from video.audio import AudioEncoder, Transcoder
+from video.losses import LIBRARY_ERRORS, Losses
+from video.output import MP4, NullFile, open_output
+
+
+@dataclass(frozen=True)
+class TrackPlan:
+    """What happens to one stream of the source: its packets are copied, or encoded anew."""
+
+    index: int
+    encoder: AudioEncoder | None = None
+
+
+class Track:
+    """One stream of the source with its counterpart in `output`, a container for files with a suffix such as .mp4.
+
+    Each packet is first written to a container of its own that keeps nothing: one that this container refuses is left
+    out and counted. In the real output FFmpeg holds packets back for interleaving, and would report the error later,
+    with another track's packet.
+    """
+
+    def __init__(self, source: Any, plan: TrackPlan, output: OutputContainer, suffix: str) -> None:
+        self.source = source
+        self.losses = Losses(describe(source))
+        self.written = 0  # packets
+        self.was_read = False  # whether the source had a packet
+        self._suffix = suffix
+        self._target: Any
+        self._transcoder: Transcoder | None = None
+        self._trial_file = NullFile(suffix)
+        if plan.encoder is None:
+            self._target = output.add_stream_from_template(source)
+            self._filter = _make_filter(source, suffix)
+            self._start_trial()
+        else:
+            self._target = plan.encoder.add_to(output)
+            self._transcoder = Transcoder(self.source, self._target)
+        self._target.metadata.update(source.metadata)
+        self._target.disposition = source.disposition
+
+    def packets(self, packet: Packet | None) -> Iterator[Packet]:
+        """Yields what the output gets for one packet of the source; None flushes."""
+        self.was_read |= packet is not None
+        pieces: list[Packet] = []
+        with self.losses.counted():
+            if self._transcoder is not None:
+                pieces += self._transcoder.packets(packet)
+            else:
+                pieces += self._copied(packet)
+        for piece in pieces:
+            piece.stream = self._target
+            self.written += 1
+            yield piece
+
+    def _copied(self, packet: Packet | None) -> list[Packet]:
+        """Returns a packet in the form that the container takes. Raises what the container refuses it with."""
+        if packet is None:
+            return []
+        time_base = packet.time_base
+        pieces = self._filter.filter(packet) if self._filter is not None else [packet]
+        for piece in pieces:
+            times = piece.pts, piece.dts, piece.duration, time_base
+            piece.time_base = time_base
+            piece.stream = self._trial_target
+            try:
+                self._trial.mux(piece)
+            except LIBRARY_ERRORS:
+                if not self.written:  # the container may have set itself up by this damaged packet
+                    self._start_trial()
+                raise
+            piece.pts, piece.dts, piece.duration, piece.time_base = times
+        return pieces
+
+    def _start_trial(self) -> None:
+        self.close()
+        self._trial_file = NullFile(self._suffix)
+        self._trial = open_output(self._trial_file)
+        self._trial_target: Any = self._trial.add_stream_from_template(self.source)
+
+    def close(self) -> None:
+        """Ends the trial."""
+        self._trial_file.close()
+
+
+def describe(stream: Stream) -> str:
+    """Returns the name of a stream for the user: type, index, codec and language."""
+    codec = stream.codec_context.name if stream.codec_context is not None else None
+    language = stream.language if stream.language != "und" else None
+    known = ", ".join(word for word in (codec, language) if word)
+    return f"{stream.type} track {stream.index}" + (f" ({known})" if known else "")
+
+
+def _make_filter(stream: Any, suffix: str) -> BitStreamFilterContext | None:
+    """Returns the filter that AAC of a transport stream needs in MP4; FFmpeg adds it itself to other containers."""
+    needed = suffix.lower() in MP4 and stream.codec_context.name == "aac" and not stream.codec_context.extradata
+    return BitStreamFilterContext("aac_adtstoasc", in_stream=stream) if needed else None

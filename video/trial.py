@@ -1,0 +1,126 @@
+"""Trial of a whole output before the first frame is computed: header, a frame, the tracks' first packets, trailer.
+
+Whatever a container, an encoder or a track would refuse is found here, while nothing has been computed yet.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from av.audio.stream import AudioStream
+from av.stream import AttachmentStream, Stream
+
+from model.errors import UserError
+from video.audio import usable_encoders
+from video.container import main_video, open_container
+from video.encoding import VideoSettings
+from video.losses import LIBRARY_ERRORS, reason
+from video.muxer import Muxer
+from video.output import NullFile, open_output
+from video.picture import MediaError
+from video.reader import Source
+from video.track import TrackPlan, describe
+from video.tracks import Tracks, holds_chapters
+
+SHORTEST, LONGEST = Fraction(1), Fraction(30)  # seconds of the tracks in a trial: until every sound track has begun
+
+
+@dataclass
+class OutputPlan:
+    """How each stream of the source beside its picture is carried into an output, with notes for the user."""
+
+    tracks: list[TrackPlan] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def try_picture(path: Path, settings: VideoSettings) -> None:
+    """Raises MediaError if the encoder, with its settings, or the container refuses the picture."""
+    try:
+        _try_output(path, settings)
+    except UserError:
+        raise
+    except LIBRARY_ERRORS as e:
+        raise MediaError(
+            f"{path}: {settings.codec} in {path.suffix} with {settings.pix_fmt} at {settings.width}x{settings.height} "
+            f"is refused ({reason(e)}); choose another codec, pixel format or container"
+        ) from e
+
+
+def plan_output(path: Path, settings: VideoSettings, source: Source, *, sound: bool = True) -> OutputPlan:
+    """Returns what happens to each stream of the source beside its picture.
+
+    Only the picture decides: whatever else the output does not take is encoded anew, or dropped and named. `sound` of
+    False leaves the sound out. Raises MediaError if the picture itself is refused.
+    """
+    with open_container(source.location) as container:
+        video = main_video(container)
+        streams: list[Stream] = [s for s in container.streams if s is not video and (sound or s.type != "audio")]
+        form = open_output(NullFile(path.suffix))
+        name = form.format.name
+        choices = {s.index: list(_possible_plans(s, name)) for s in streams}
+        plan = OutputPlan([plans[0] for plans in choices.values() if plans])
+        if not _works(path, settings, source, plan):
+            try_picture(path, settings)
+            plan.tracks = [t for plans in choices.values() if (t := _first_that_works(path, source, plans))]
+            while plan.tracks and not _works(path, settings, source, plan):
+                plan.tracks.pop()
+        kept = {track.index: track for track in plan.tracks}
+        for stream in streams:
+            if stream.index not in kept:
+                plan.notes.append(f"{describe(stream)} dropped: {name} does not take it")
+            elif (encoder := kept[stream.index].encoder) is not None:
+                plan.notes.append(f"{describe(stream)} transcoded to {encoder.codec}")
+        if container.chapters() and not holds_chapters(form):
+            plan.notes.append(f"{len(container.chapters())} chapters dropped: {name} holds none")
+    return plan
+
+
+def _possible_plans(stream: Stream, container: str) -> Iterator[TrackPlan]:
+    """Yields what may be done with a stream, best first; nothing if it cannot be carried at all."""
+    if isinstance(stream, AttachmentStream):
+        if "matroska" in container:
+            yield TrackPlan(stream.index)
+    elif stream.type in ("audio", "subtitle") and stream.codec_context is not None:
+        yield TrackPlan(stream.index)
+        if isinstance(stream, AudioStream):
+            for encoder in usable_encoders(stream, container):
+                yield TrackPlan(stream.index, encoder)
+
+
+def _first_that_works(path: Path, source: Source, choices: Sequence[TrackPlan]) -> TrackPlan | None:
+    for track in choices:
+        if _works(path, None, source, OutputPlan([track])):
+            return track
+    return None
+
+
+def _works(path: Path, settings: VideoSettings | None, source: Source, plan: OutputPlan) -> bool:
+    """Returns whether an output with these tracks, and a picture if there are settings, can be written."""
+    try:
+        return _try_output(path, settings, Tracks(source, plan.tracks))
+    except LIBRARY_ERRORS:
+        return False
+
+
+def _try_output(path: Path, settings: VideoSettings | None, tracks: Tracks | None = None) -> bool:
+    """Writes a frame and the start of the tracks to nothing; returns whether the tracks got through.
+
+    Raises the library's error if the container or an encoder refuses.
+    """
+    muxer = None
+    try:
+        muxer = Muxer(NullFile(path.suffix), settings, tracks)
+        if settings is not None:
+            muxer.encode(settings.blank_frame())
+            muxer.encode(None)
+        if tracks is not None:
+            tracks.write_start(SHORTEST, LONGEST)
+        muxer.close()
+    except BaseException:
+        if muxer is not None:
+            muxer.abandon()
+        elif tracks is not None:
+            tracks.close()
+        raise
+    return tracks is None or not tracks.lost
