@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from benchmark.baselines import BASELINES, Baseline
 from benchmark.measures import Metric, load_metrics
+from benchmark.methods import method_names
 from benchmark.record import write_json
 from benchmark.table import Scores, render, summary
 from benchmark.test_set import Protocol, Sample, TestSet
@@ -153,7 +154,7 @@ class Saved:
         """The worst cases' pictures, and their JSON records."""
         records = []
         for i, case in enumerate(self.worst.cases, 1):
-            case.add_motion(model, model.name, scale=protocol.scale_of(case.where["group"]), bgr=bgr)
+            case.add_motion(model, self.network, scale=protocol.scale_of(case.where["group"]), bgr=bgr)
             records.append(write_case(self.folder / "worst", i, case))
         return located(records, self.folder.resolve() / "worst")
 
@@ -192,14 +193,15 @@ def run(test_set: TestSet, args: argparse.Namespace) -> None:
     if not args.baselines_only:
         model = load_model(args.model, arch=args.arch, device=pick_device(args.device))
         print(model, file=sys.stderr)
+    name = method_names([model])[0] if model else ""
     device = model.device if model else torch.device("cpu")
     metrics = load_metrics(protocol.metrics, device, lpips_required=args.lpips)
     methods: dict[str, Method] = {}
     if model:
-        methods[model.name] = partial(predict, model=model, protocol=protocol, bgr=test_set.bgr, tta=args.tta)
+        methods[name] = partial(predict, model=model, protocol=protocol, bgr=test_set.bgr, tta=args.tta)
     if not args.no_baselines:
         methods |= {name: partial(classical, baseline=b, device=device) for name, b in BASELINES.items()}
-    saved = Saved(args.save_frames, model.name, protocol.metrics[0]) if model and args.save_frames else None
+    saved = Saved(args.save_frames, name, protocol.metrics[0]) if model and args.save_frames else None
     scores = evaluate(
         islice(test_set.samples(args.data), args.limit),
         methods,
@@ -210,9 +212,9 @@ def run(test_set: TestSet, args: argparse.Namespace) -> None:
         total=min(args.limit or test_set.count, test_set.count),
         each=saved.add if saved else None,
     )
-    setting = {"set": test_set.name, "protocol": args.protocol, "model": model.name if model else None}
+    setting = {"set": test_set.name, "protocol": args.protocol, "model": name or None}
     setting |= {"weights": model.source if model else None, "scale": args.scale or protocol.scale, "tta": args.tta}
-    found = summary(scores, tuple(metrics), protocol.published, model.name if model else None)
+    found = summary(scores, tuple(metrics), protocol.published, name)
     report = {**setting, "samples": scores.samples, "of": test_set.count, **found}
     print(render(report))
     worst = saved.write_worst(model, protocol, bgr=test_set.bgr) if model and saved else []

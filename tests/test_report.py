@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scored import Evaluate, Seen, pictures, write
 
-from benchmark import clip, report, testtime
+from benchmark import clip, methods, report, testtime
 from model import RIFE
 from video.picture import read_picture
 
@@ -77,7 +77,8 @@ def ucf101(tmp_path: Path, evaluate: Evaluate) -> Path:
 def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What clip.py wrote: two scales, five frames scored."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(clip, "load_model", lambda *_, **__: RIFE(Seen(), name="fake"))
+    monkeypatch.setattr(methods, "load_model", lambda *_, **__: RIFE(Seen(), name="fake"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write({tmp_path / "shot" / f"{i}.png": p for i, p in enumerate(pictures(3, 11))})
     options = ["--scene-threshold", "0", "--device", "cpu", "--scale", "1", "--scale", "0.5"]
     assert clip.main([str(tmp_path / "shot"), *options]) == 0
