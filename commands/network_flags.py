@@ -8,13 +8,18 @@ import torch
 
 from model import load_model
 from model.devices import half_precision, pick_device
+from model.errors import UserError
 from model.inference.engines import ENGINES
+from model.inference.memory import available_bytes
 from model.inference.tiling import SMALLEST, TiledRIFE, tile_size
 from model.loading import TRAIN_LOG
 from model.RIFE import FLOW_SCALES
 
+# Of each pixel of two pictures in the smallest tiles: what 2048x2048 takes more than 1024x1024, resident, is 137.
+LEAST_BYTES = 130
 
-def add_weights_flags(parser: argparse.ArgumentParser) -> None:
+
+def add_weights_flags(parser: argparse._ActionsContainer) -> None:
     """--model, --arch and --device."""
     add = parser.add_argument
     add("--model", type=Path, default=TRAIN_LOG, help="folder or file of weights (default: train_log)")
@@ -22,7 +27,7 @@ def add_weights_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
 
 
-def add_network_flags(parser: argparse.ArgumentParser) -> None:
+def add_network_flags(parser: argparse._ActionsContainer) -> None:
     """Those and how the network runs: what `load_tiled` and `options` read."""
     add_weights_flags(parser)
     add = parser.add_argument
@@ -58,10 +63,21 @@ def load_tiled(
     `mapped`: it will be asked for a timestep for every pixel, which the kernels do not know. `tell`: see TiledRIFE.
     """
     place = pick_device(device)
+    check_memory(place, height, width)
     dtype = half_precision(place) if args.fp16 else torch.float32
     model = load_model(args.model, arch=args.arch, device=place, dtype=dtype, engine=args.engine)
     tile = tile_size(model, height, width, args.scale, mapped=mapped) if args.tile is None else args.tile
     return TiledRIFE(model, tile, tell=tell)
+
+
+def check_memory(device: torch.device, height: int, width: int) -> None:
+    """Raises UserError if two frames of a size, and the frame between them, exceed the free memory even in tiles."""
+    free, needed = available_bytes(device), LEAST_BYTES * height * width
+    if free is not None and needed > free:
+        raise UserError(
+            f"{width}x{height} frames take {needed / 2**30:.1f} GB of memory on {device} at least, and only "
+            f"{free / 2**30:.1f} GB are free; make the frames smaller, or free memory"
+        )
 
 
 def parse_scale(text: str) -> float | None:

@@ -1,4 +1,4 @@
-"""inference_img.py as it is called: files, numbers of them, values that pass through, and every error."""
+"""Tests inference_img.py as a command: its files, their number and values, and every error message."""
 
 import re
 from fractions import Fraction
@@ -9,7 +9,7 @@ import pytest
 from conftest import MovingSquare, Run, Shift, use, written
 
 import inference_img
-from video.picture import write_picture
+from video.picture import read_picture, write_picture
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_pictures_of_a_longer_run_are_named(
 
 
 def fails(result: tuple[int, str, str], message: str) -> None:
-    """One line on stderr, exit status 1, no output folder."""
+    """Checks a failed run: one line on stderr, exit status 1, no output folder."""
     status, _, err = result
     assert status == 1
     assert re.fullmatch(rf"inference_img\.py: {message}\n", err), err
@@ -224,9 +224,9 @@ def test_errors_are_one_line(run: Run, pair: tuple[np.ndarray, np.ndarray], tmp_
     write_picture("a.exr", np.zeros((48, 64, 3), np.float32))
     fails(run(img=("a.exr", "b.png")), r"a\.exr holds float32, b\.png uint8; convert one to the kind of the other")
     light = run("--gif", "x.gif", img=("a.exr", "a.exr"))
-    fails(light, r"a\.exr: holds light, which --gif and --mp4 cannot show; convert both to PNG first")
+    fails(light, r"a\.exr: holds floats, which --gif and --mp4 cannot show; convert both to PNG first")
     fails(run("--model", "nowhere"), r"nowhere: no such file or folder of weights; give the folder .*")
-    fails(run("--gif", "none/x.gif"), r"none/x\.gif: its folder is missing or cannot be written; make it .*")
+    fails(run("--gif", "none/x.gif"), r"none/x\.gif: its folder does not exist; make it or choose another output")
     blocked = run("--output", "a.png/deeper")
     fails(blocked, r"a\.png/deeper: cannot be made a folder \(Not a directory\); choose another --output")
     fails(run("--device", "gpu"), r"device gpu: no such device; available here: .*")
@@ -240,7 +240,7 @@ def test_errors_are_one_line(run: Run, pair: tuple[np.ndarray, np.ndarray], tmp_
         (["--ratio", "1.5"], "--ratio 1.5 is not between 0 and 1"),
         (["--ratio", "0.5", "--exp", "2"], "--ratio makes one picture: leave out --exp, --count, --gif and --mp4"),
         (["--ratio", "0.5", "--gif", "a.gif"], "--ratio makes one picture"),
-        (["--exp", "2", "--count", "3"], "--exp and --count both say how many pictures: give one of them"),
+        (["--exp", "2", "--count", "3"], "--exp and --count both set the number of pictures: give one of them"),
         (["--exp", "-1"], "--exp is 0 to 13, --count is 0 to 9999"),
         (["--exp", "14"], "--exp is 0 to 13"),
         (["--count", "-1"], "--count is 0 to 9999"),
@@ -269,3 +269,57 @@ def test_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(capsys.readouterr().out.split())
     for default in ("(default: 4)", "(default: 0.02)", "(default: 8)", "(default: train_log)", "(default: output)"):
         assert default in text
+
+
+def test_the_output_is_never_an_input(run: Run, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    """The default names are those of a folder that an earlier run made: output/img0.png, img1.png .."""
+    Path("output").mkdir()
+    for name in ("a", "b"):
+        Path(f"{name}.png").rename(f"output/img{'ab'.index(name)}.png")
+    before = {path.name: path.read_bytes() for path in Path("output").iterdir()}
+    names = "output/img0.png", "output/img1.png"
+    Path("link.png").symlink_to("output/img0.png")
+    for options, img in (
+        (["--exp", "1"], names),
+        (["--exp", "1"], ("link.png", "output/img1.png")),
+        (["--exp", "1", "--output", "./output/../output"], names),
+        (["--flow", "--output", "flows"], ("flows/flow01.png", "output/img1.png")),
+    ):
+        if options[0] == "--flow":
+            Path("flows").mkdir()
+            Path("output/img0.png").rename("flows/flow01.png")
+        status, _, err = run(*options, img=img)
+        assert status == 1
+        assert re.fullmatch(r"inference_img\.py: .*: is the input .* itself; choose another name for the output\n", err)
+    Path("flows/flow01.png").rename("output/img0.png")
+    assert {path.name: path.read_bytes() for path in Path("output").iterdir()} == before
+
+
+def test_a_stitched_picture_never_replaces_a_view(run: Run, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    Path("output").mkdir()
+    for first, second in (("output/stitched.png", "b.png"), ("b.png", "output/stitched.png")):
+        Path("output/stitched.png").write_bytes(Path("a.png").read_bytes())
+        assert inference_img.main(["--stitch", first, second, "--device", "cpu"]) == 1
+        np.testing.assert_array_equal(read_picture("output/stitched.png"), pair[0])
+
+
+def test_pictures_that_cannot_fit_into_memory_are_refused_before_the_run(
+    run: Run, pair: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16384x16384 takes 32 GB at least; here 64x48 meets a machine with 0.3 MB free."""
+    monkeypatch.setattr("commands.network_flags.available_bytes", lambda device: 300_000)
+    fails(run(), r"64x48 frames take 0\.0 GB of memory on cpu at least, and only 0\.0 GB are free; make the frames .*")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_running_out_of_memory_is_one_line(
+    error: Exception, run: Run, pair: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(inference_img, "between", allocate)
+    status, _, err = run()
+    assert (status, err) == (1, "inference_img.py: out of memory; use smaller pictures, --scale 0.5 or --tile 256\n")

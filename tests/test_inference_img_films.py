@@ -1,4 +1,4 @@
-"""The slow motion that inference_img.py writes as a GIF or an H.264 video, opened and counted."""
+"""Tests the GIF and the H.264 video that inference_img.py writes, read by PyAV alone."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import MovingSquare, Run, Shift, use, written
 
-import inference_img
+from video import slow_motion
 from video.picture import write_picture
 
 
@@ -74,7 +74,7 @@ def test_existing_films_are_not_replaced_unless_asked(run: Run, pair: tuple[np.n
     for option, name in (("--gif", "old.gif"), ("--mp4", "old.mp4")):
         Path(name).write_text("mine")
         status, _, err = run("--count=1", option, name)
-        message = f"inference_img.py: {name}: exists already; give --overwrite to replace it, or another name\n"
+        message = f"inference_img.py: {name}: exists already; choose another name for the output, or overwrite it\n"
         assert (status, err) == (1, message)
         assert Path(name).read_text() == "mine"
         assert not Path("output").exists()
@@ -88,8 +88,8 @@ def test_a_film_that_fails_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(inference_img.VideoWriter, "write", full)
+    monkeypatch.setattr(slow_motion.VideoWriter, "write", full)
     status, _, err = run("--count=1", "--mp4", "slow.mp4")
     assert status == 1
-    assert err == "inference_img.py: [Errno 28] No space left on device\n"
+    assert err.startswith("inference_img.py: No space left on device; check the names, the folders and")
     assert sorted(path.name for path in Path().iterdir()) == ["a.png", "b.png", "output"]

@@ -1,17 +1,34 @@
-"""Optical flow as files: Middlebury's .flo, and pictures in Middlebury's colours."""
+"""Writes optical flow as .flo files of the Middlebury format and as pictures in the Middlebury colours."""
 
 import struct
 from pathlib import Path
 
 import numpy as np
 
-from video.picture import MediaError
+from model.inference.end_flow import EndFlow
+from video.picture import MediaError, write_picture
 from video.safe_file import write_file
 
 FLO_TAG = 202021.25  # the float32 whose bytes read "PIEH"
-# The wheel of Baker et al. (A Database and Evaluation Methodology for Optical Flow, 2011): steps from colour to colour.
+# Colour wheel of Baker et al., A Database and Evaluation Methodology for Optical Flow, 2011: steps between colours.
 WHEEL = (("R", "Y", 15), ("Y", "G", 6), ("G", "C", 4), ("C", "B", 11), ("B", "M", 13), ("M", "R", 6))
 PURE = {"R": (1, 0, 0), "Y": (1, 1, 0), "G": (0, 1, 0), "C": (0, 1, 1), "B": (0, 0, 1), "M": (1, 0, 1)}
+
+
+def write_flows(folder: Path, ends: EndFlow) -> None:
+    """Writes the flow of one pair in both directions.
+
+    Per direction: flow01.flo, flow01.png in colours (one scale for both), and flow01_consistent.png, 255 where the flow
+    is reliable, else 0. 01 is from the first picture to the second.
+    """
+    directions = {"01": (ends.forward, ends.forward_consistent), "10": (ends.backward, ends.backward_consistent)}
+    largest = max(float(flow[0].norm(dim=0).max()) for flow, _ in directions.values())
+    for name, (tensor, consistent) in directions.items():
+        flow = tensor[0].permute(1, 2, 0).cpu().numpy()  # (H,W,2)
+        write_flo(folder / f"flow{name}.flo", flow)
+        write_picture(folder / f"flow{name}.png", flow_picture(flow, largest))
+        mask = consistent[0, 0].cpu().numpy().astype(np.uint8) * 255  # (H,W)
+        write_picture(folder / f"flow{name}_consistent.png", mask[..., None])
 
 
 def write_flo(path: Path, flow: np.ndarray) -> None:
@@ -22,7 +39,7 @@ def write_flo(path: Path, flow: np.ndarray) -> None:
 
 
 def read_flo(path: Path) -> np.ndarray:
-    """(H,W,2) float32 px of a .flo file; MediaError if it is none or cut off."""
+    """Reads a .flo file as (H,W,2) float32 px. Raises MediaError if it is another file or cut off."""
     data = path.read_bytes()
     if len(data) < 12 or struct.unpack("<f", data[:4])[0] != FLO_TAG:
         raise MediaError(f"{path}: not a .flo file; give one that --flow or another tool wrote")
@@ -33,9 +50,10 @@ def read_flo(path: Path) -> np.ndarray:
 
 
 def flow_picture(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
-    """(H,W,2) px -> (H,W,3) uint8: direction as hue (right is red, down yellow-green), length as saturation.
+    """Converts flow (H,W,2) px to a picture (H,W,3) uint8: direction as hue, length as saturation.
 
-    Still is white; `largest` is the length of full colour, that of the longest flow if not given.
+    No motion is white, right is red, down is yellow-green. `largest` is the length shown at full saturation, by default
+    that of the longest flow vector.
     """
     length = np.hypot(flow[..., 0], flow[..., 1])
     top = max(float(length.max()) if largest is None else largest, 1e-6)
@@ -52,7 +70,7 @@ def flow_picture(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
 
 
 def _wheel() -> np.ndarray:
-    """(55,3) in 0..1, from red through yellow, green, cyan, blue and magenta back to red."""
+    """Returns the colours (55,3) in 0..1, from red through yellow, green, cyan, blue and magenta back to red."""
     arcs = []
     for start, end, steps in WHEEL:
         along = np.arange(steps)[:, None] / steps

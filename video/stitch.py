@@ -1,6 +1,7 @@
-"""Two views of one scene, left and right, blended into one whose time runs from the left view to the right one.
+"""Blends two views of one scene into one picture, from the left view at its left edge to the right view.
 
-The paper's general temporal encoding: the timestep is a map, 0 at the left edge (the left picture) and 1 at the right.
+Every pixel has a time of its own, from 0 at the left edge to 1 at the right edge (the paper's general temporal
+encoding). The image at these times is made from the optical flow between the views, see model/inference/end_flow.py.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,26 +12,25 @@ from torch import Tensor
 
 from model import RIFE
 from model.image import from_layers, to_layers
+from model.inference.end_flow import blend_between, end_flow
 from video.frame import Frame
-from video.picture import MediaError
 
 
 def ramp(height: int, width: int) -> Tensor:
-    """(1,1,H,W): t = x / (W-1), over the width of the picture itself, not of its padding."""
+    """Returns the times (1,1,H,W): t = x / (W-1)."""
     return torch.linspace(0, 1, width).expand(1, 1, height, width)
 
 
 def stitch(left: np.ndarray, right: np.ndarray, model: RIFE, scale: float = 1.0) -> np.ndarray:
-    """Two pictures (H,W,C) of one shape and dtype -> one like them. UserError if the network knows only the middle."""
+    """Blends two pictures (H,W,C) of one shape and dtype into one of the same shape and dtype."""
     height, width, channels = left.shape
-    if not model.arbitrary_time:
-        raise MediaError(f"--stitch needs a network that takes any timestep; {model.name} knows only the middle")
-    views = (to_layers(view, model.device) for view in (left, right))
-    image = model.inference(*views, timestep=ramp(height, width), scale=scale)
+    img0, img1 = (to_layers(view, model.device) for view in (left, right))
+    ends = end_flow(model, img0, img1, scale=scale)
+    image = blend_between(ends, img0, img1, ramp(height, width).to(model.device))
     return from_layers(image, channels, left.dtype.type)
 
 
 def stitch_frames(lefts: Iterable[Frame], rights: Iterable[Frame], model: RIFE, scale: float = 1.0) -> Iterator[Frame]:
-    """Stitches two synchronised streams frame by frame, at the times of the left one, until the shorter ends."""
+    """Yields the blended frames of two synchronised streams, at the times of the left one, until the shorter ends."""
     for left, right in zip(lefts, rights, strict=False):
         yield Frame(stitch(left.rgb(), right.rgb(), model, scale), left.time)
