@@ -1,1 +1,1 @@
-"""One training step: losses, optimizer, learning rate."""
+"""Training: the network, losses, steps, stages, checkpoints and the log of a run."""

@@ -1,4 +1,4 @@
-"""Muon (K. Jordan and others, 2024): steps of convolutions whose directions all weigh the same; AdamW for the rest."""
+"""Muon (K. Jordan and others, 2024): orthogonal updates of convolutions; AdamW for all other weights."""
 
 import math
 from collections.abc import Callable
@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, which takes singular values to 0.7..1.2
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, which moves singular values to 0.7..1.2
 ITERATIONS = 5
 MOMENTUM = 0.95
-ADAM_RMS = 0.2  # size of an AdamW update at rate 1, so that one rate serves both (arXiv 2502.16982)
+ADAM_RMS = 0.2  # size of an AdamW update at rate 1, so that one rate fits both (arXiv 2502.16982)
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of AdamW
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """(N,rows,columns) -> the same shape, about U V^T of each U S V^T: its singular values lie near 1.
+    """Returns about U V^T of each matrix U S V^T, (N,rows,columns): matrices whose singular values are near 1.
 
-    Every iterate is a polynomial of x x^T times x, so all but two products are of small square matrices.
+    Every iterate is a polynomial of x x^T times x, so all products but two are of small square matrices.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
@@ -30,15 +30,15 @@ def orthogonal(matrices: Tensor) -> Tensor:
         factor = torch.baddbmm(a * one + b * gram, gram, gram, alpha=c)
         product = factor @ product
         gram = factor @ gram @ factor
-        gram = (gram + gram.mT) / 2  # rounding would grow in what is not symmetric
+        gram = (gram + gram.mT) / 2  # rounding errors would grow in its antisymmetric part
     x = product @ x
     return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
-    """Both kinds of steps under one rate; convolutions within the blocks take Muon's, all other weights AdamW's.
+    """Updates convolutions within the blocks by Muon and all other weights by AdamW, at one learning rate.
 
-    A kernel (out,in,k,k) is the matrix (out, in*k*k). First layers see images and stay with AdamW, as is usual.
+    A kernel (out,in,k,k) is taken as the matrix (out, in*k*k). First layers, whose inputs are images, use AdamW.
     """
 
     def __init__(self, net: nn.Module, weight_decay: float) -> None:
@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every weight that has a gradient."""
+        """Updates every weight that has a gradient."""
         loss = closure() if closure else None
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
@@ -61,7 +61,7 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _muon(self, params: list[Tensor]) -> list[Tensor]:
-        """Updates, worked out together for kernels of one shape."""
+        """Returns Muon's updates, computed together for kernels of one shape."""
         made: dict[Tensor, Tensor] = {}
         for shape in {p.shape for p in params}:
             alike = [p for p in params if p.shape == shape]
@@ -71,7 +71,7 @@ class Muon(torch.optim.Optimizer):
         return [made[p] for p in params]
 
     def _ahead(self, p: Tensor) -> Tensor:
-        """The gradient carried on by Nesterov's momentum."""
+        """Returns the gradient with Nesterov's momentum."""
         assert p.grad is not None
         kept: dict[str, Any] = self.state[p]
         momentum = kept.setdefault("momentum", torch.zeros_like(p))
@@ -79,6 +79,7 @@ class Muon(torch.optim.Optimizer):
         return p.grad.lerp(momentum, MOMENTUM)
 
     def _adam(self, p: Tensor) -> Tensor:
+        """Returns AdamW's update without the weight decay."""
         assert p.grad is not None
         kept: dict[str, Any] = self.state[p]
         first, second = (kept.setdefault(key, torch.zeros_like(p)) for key in ("first", "second"))
