@@ -1,15 +1,19 @@
-# Two commands for a fresh machine; README.md spells out what they run.
+# README.md spells out what these commands run.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test
+.PHONY: demo test test-all
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/render.py
 	$(BIN)/python inference_video.py --exp=1 --video=demo/clip.mp4 --overwrite
 
+# without the tests marked slow; the last lines tell how many they are
 test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 $(VENV)/.demo: requirements.txt

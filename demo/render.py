@@ -1,13 +1,11 @@
-"""Renders the demonstration clip: 3 seconds of moving shapes, text and a swinging light, with sound.
+"""Renders the demonstration clip and two pictures of it: 3 seconds of moving shapes and text, with sound.
 
-    python3 demo/render.py                       writes demo/clip.mp4
-    python3 demo/render.py --poster picture.png  also a picture: two frames and, between them, the one that RIFE makes
+    python3 demo/render.py                   writes demo/clip.mp4, demo/img0.png and demo/img1.png
 
-Everything is drawn here, so the repository carries no footage of others.
+Everything is drawn by this program, so the repository contains no pictures of other people.
 """
 
 import argparse
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,11 +19,11 @@ RATE = 24  # frames/s
 SECONDS = 3
 SAMPLES = 48000  # Hz
 SUBPIXEL = 4  # fractional bits of OpenCV's drawing coordinates
-POSTER_TIMES = (1.0, 1 + 2 / RATE)  # seconds
+PICTURE_TIMES = (1.0, 1 + 2 / RATE)  # seconds of the clip
 
 
 def background() -> np.ndarray:
-    """(H,W*2,3): hills of smooth noise under a gradient sky, wide enough to pan over."""
+    """Returns hills of smooth noise under a gradient sky, (H,2W,3) uint8, wide enough for the camera to pan."""
     width, height = SIZE[0] * 2, SIZE[1]
     noise = np.random.default_rng(3).random((height // 6, width // 6, 3)).astype(np.float32)
     texture = cv2.resize(cv2.GaussianBlur(noise, (0, 0), 1.2), (width, height), interpolation=cv2.INTER_CUBIC)
@@ -39,7 +37,7 @@ def background() -> np.ndarray:
 
 
 def draw(ground: np.ndarray, t: float) -> np.ndarray:
-    """(H,W,3) RGB at t seconds: the view pans, a ball rolls and bounces, a wheel turns, a line of text passes."""
+    """Returns the frame (H,W,3) RGB at t seconds: the camera pans, a ball bounces, a wheel turns, a text passes."""
     width, height = SIZE
     pan = np.array([[1, 0, -20 - 60 * t], [0, 1, 0]], np.float32)
     picture = cv2.warpAffine(ground, pan, SIZE, flags=cv2.INTER_CUBIC)
@@ -66,7 +64,7 @@ def draw(ground: np.ndarray, t: float) -> np.ndarray:
 
 
 def render(path: Path) -> None:
-    """Writes the clip: H.264 and AAC."""
+    """Writes the clip with sound: H.264 and AAC."""
     ground = background()
     times = np.arange(SECONDS * SAMPLES) / SAMPLES
     tone = (np.sin(2 * np.pi * 330 * times) * np.abs(np.sin(times * 4)) * 6000).astype(np.int16)
@@ -86,30 +84,22 @@ def render(path: Path) -> None:
         out.mux(video.encode(None))
 
 
-def poster(path: Path) -> None:
-    """Writes two frames side by side and, between them, what RIFE makes of the two."""
-    sys.path.insert(0, str(HERE.parent))  # run as a script, only demo/ is on the path
-    from model import load_model
-    from model.image import to_picture, to_tensor
-
+def write_pictures(folder: Path) -> None:
+    """Writes two frames of the clip to img0.png and img1.png in the folder."""
     ground = background()
-    first, last = (draw(ground, t) for t in POSTER_TIMES)
-    made = load_model().inference(to_tensor(first), to_tensor(last))
-    gap = np.full((SIZE[1], 6, 3), 255, np.uint8)
-    picture = np.concatenate((first, gap, to_picture(made), gap, last), axis=1)
-    cv2.imwrite(str(path), picture[:, :, ::-1])
+    for i, t in enumerate(PICTURE_TIMES):
+        cv2.imwrite(str(folder / f"img{i}.png"), draw(ground, t)[:, :, ::-1])
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=HERE / "clip.mp4", help="the clip (demo/clip.mp4)")
-    parser.add_argument("--poster", type=Path, help="also write the three-frame picture to this file")
+    help_output = "the clip; the pictures are written beside it (default: demo/clip.mp4)"
+    parser.add_argument("--output", type=Path, default=HERE / "clip.mp4", help=help_output)
     args = parser.parse_args(argv)
     render(args.output)
-    print(f"Rendered {args.output}: {SECONDS * RATE} frames at {RATE} fps, {SIZE[0]}x{SIZE[1]}")
-    if args.poster:
-        poster(args.poster)
+    write_pictures(args.output.parent)
+    print(f"Rendered {args.output}: {SECONDS * RATE} frames at {RATE} fps, {SIZE[0]}x{SIZE[1]}, and two pictures of it")
 
 
 if __name__ == "__main__":

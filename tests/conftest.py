@@ -33,6 +33,13 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Prints how many slow tests were left out, and how to run them."""
+    left_out = len(terminalreporter.stats.get("deselected", ()))
+    if config.option.markexpr == "not slow" and left_out:
+        terminalreporter.write_line(f"{left_out} slow tests were left out; all tests: make test-all")
+
+
 class Shift(nn.Module):
     """A network whose answer is known: everything moves by `motion` pixels to the right from img0 to img1."""
 
