@@ -66,6 +66,9 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     old = p.add_argument_group("launcher (taken from torchrun; these are read for old commands)")
     old.add_argument("--local_rank", "--local-rank", type=int, default=0, help="number of the GPU (default: 0)")
     old.add_argument("--world_size", type=int, help="not used: the launcher tells how many processes there are")
+    for action in p._actions:
+        if action.metavar is None and action.type is not None:
+            action.metavar = {Path: "DIR", str: "NAME"}.get(action.type, "N")  # type: ignore[call-overload]
 
 
 # fmt: off

@@ -1,6 +1,7 @@
 """The files of a training run: weights to interpolate with, and the state from which an interrupted run goes on."""
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ def read_state(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file, so there is no run to resume")
     remedy = f"start a new run from the weights in {path.with_name(WEIGHTS)}"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickles that it did not write
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (*DAMAGE, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as e:
         raise UserError(f"{path}: damaged or cut off, or not the state of a run; {remedy}") from e
     if not isinstance(state, dict) or not set(state) >= FIELDS:

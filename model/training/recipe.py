@@ -31,7 +31,7 @@ class Recipe:
     half_flow: float = _number(0.0, "flow in px at which a flow error counts half, to balance motions; 0: all alike")
     distill_flow: float = _number(0.02, "weight per px of every block's distance to the flow of --distill")
     distill_mask: float = _number(0.0, "weight of the cross entropy of every block's mask with the mask of --distill")
-    anneal: float = _number(1.0, "share of themselves to which flow and mask weights fall over the run")
+    anneal: float = _number(1.0, "factor that --flow and --mask have fallen by at the end of the run")
     ema: float = _number(0.0, "decay of the moving average of the weights that is validated and saved; 0: none")
     amp: str = _number("no", "precision of convolutions: no (float32), bf16 or fp16")
     accumulate: int = _number(1, "number of pieces in which a batch is computed, to save memory")
