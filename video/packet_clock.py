@@ -4,6 +4,8 @@ from fractions import Fraction
 
 from av.packet import Packet
 
+from video.losses import Losses
+
 LARGEST_STEP_BACK = Fraction(1)  # seconds; time stamps that step back further have started again
 
 
@@ -12,12 +14,13 @@ class PacketClock:
 
     A stamp that alone is out of line is replaced by one between its neighbours'; this needs `hold`: each packet is held
     back until the next one is known. After a restart (joined recordings) later packets are moved by the same time as
-    the frames of the video: `shifts` holds the seconds after each restart, as far as the video has been read.
+    the frames of the video: `shifts` holds the seconds after each restart, as far as the video has been read. Packets
+    that would play at the same time as those before them are left out and counted in `losses`.
     """
 
-    def __init__(self, start: Fraction, shifts: list[Fraction], *, hold: bool) -> None:
+    def __init__(self, start: Fraction, shifts: list[Fraction], losses: Losses, *, hold: bool) -> None:
         """`start` is the time in seconds on the clock of the source that is 0 in the output."""
-        self._start, self._shifts, self._hold = start, shifts, hold
+        self._start, self._shifts, self._losses, self._hold = start, shifts, losses, hold
         self._held: Packet | None = None
         self._shift = Fraction(0)  # seconds
         self._restarts = 0
@@ -32,27 +35,30 @@ class PacketClock:
         held, self._held = self._held, packet
         return held and self._placed(held, packet)
 
-    def _placed(self, packet: Packet, following: Packet | None) -> Packet:
+    def _placed(self, packet: Packet, following: Packet | None) -> Packet | None:
         base = packet.time_base or Fraction(1)
         offset = round((self._shift - self._start) / base)
         stamp = packet.dts
         dts = (self._last or 0) + 1 if stamp is None else stamp + offset
+        if self._last is not None and (self._last - dts) * base > LARGEST_STEP_BACK:
+            dts += self._restart(self._last - dts + (packet.duration or 1), base)
         if self._last is not None and dts <= self._last:
-            if (self._last - dts) * base > LARGEST_STEP_BACK:
-                dts += self._restart((self._last - dts) * base, base)
-            dts = max(dts, self._last + 1)
+            if self._last - dts > (packet.duration or 0) // 2:
+                self._losses.add("they overlap with those before them")
+                return None
+            dts = self._last + 1
         elif self._last is not None and following is not None and following.dts is not None:
             after = following.dts + offset
-            if self._last < after <= dts:
+            if self._last < after < dts:
                 dts = max((self._last + after) // 2, self._last + 1)
         packet.pts = dts if packet.pts is None or stamp is None else packet.pts + dts - stamp
         packet.dts = self._last = dts
         return packet
 
-    def _restart(self, step_back: Fraction, base: Fraction) -> int:
-        """Moves the clock after a step back, in seconds; returns by how many units of the time base."""
+    def _restart(self, step_back: int, base: Fraction) -> int:
+        """Moves the clock by a step back or, if it is known, as the video's; returns by how many units of `base`."""
         before = self._shift
         self._restarts += 1
         known = len(self._shifts) >= self._restarts
-        self._shift = self._shifts[self._restarts - 1] if known else before + step_back
+        self._shift = self._shifts[self._restarts - 1] if known else before + step_back * base
         return round((self._shift - before) / base)

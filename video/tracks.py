@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 
 from video.container import main_video, open_container, read_packets
-from video.losses import LIBRARY_ERRORS, reason
+from video.losses import LIBRARY_ERRORS, Losses, reason
 from video.packet_clock import PacketClock
 from video.reader import Source
 from video.track import Track, TrackPlan
@@ -56,7 +56,8 @@ class Tracks:
             self._packets = self._placed_packets(read_packets(self._input, followed))
 
     def _make_clock(self, stream: Stream) -> PacketClock:
-        return PacketClock(self._source.start, self._source.shifts, hold=stream.type == "audio")
+        losses = self._tracks[stream.index].losses if stream.index in self._tracks else Losses("video")
+        return PacketClock(self._source.start, self._source.shifts, losses, hold=stream.type == "audio")
 
     def _placed_packets(self, packets: Iterator[Packet]) -> Iterator[Packet]:
         """Yields the packets that have data on the clock of the output, to the end, or until reading fails."""
