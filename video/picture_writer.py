@@ -18,12 +18,14 @@ class PictureWriter:
     Raises MediaError if the folder cannot be written to, or if a picture would replace one that is read.
     """
 
-    def __init__(self, folder: Path, source: Source) -> None:
+    def __init__(self, folder: Path, source: Source, inputs: tuple[Path, ...] = ()) -> None:
         self.path, self.rotation, self.frames = folder, source.rotation, 0
         self.notes: list[str] = []
         self.complaints: list[str] = []
-        if same_file(folder, source.path) or (_is_numbered(source.path) and same_file(folder, source.path.parent)):
-            raise MediaError(f"{folder}: pictures there would replace the input; choose another output folder")
+        self.part = folder  # written picture by picture
+        for read in (source.path, *inputs):
+            if same_file(folder, read) or (_is_numbered(read) and same_file(folder, read.parent)):
+                raise MediaError(f"{folder}: pictures there would replace the input {read}; choose another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:

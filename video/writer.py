@@ -9,6 +9,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from model.errors import UserError
+from video.container import URL_MARK
 from video.encoding import Encoding, VideoSettings, choose_pix_fmt, quantise
 from video.frame import HD_HEIGHT, UNSPECIFIED, Colour, Frame
 from video.losses import LIBRARY_ERRORS, WRITE_ERRORS, reason
@@ -51,12 +52,13 @@ class VideoWriter:
     ) -> None:
         self.path, self.source, self.frames = path, source, 0
         self.notes: list[str] = []
-        if isinstance(source.location, Path):
-            inputs = (source.location, *inputs)
+        if URL_MARK not in str(source.location):
+            inputs = (source.path, *inputs)
         check_output(path, inputs, overwrite=overwrite)
         self.upright = source.rotation != 0 and path.suffix.lower() not in KEEPS_ROTATION
         self._settings = self._video_settings(encoding or Encoding(), size or source.size, rate, time_base)
         self._last_pts: int | None = None
+        self._stopped = False
         self._tracks: Tracks | None = None
         if tracks and source.is_video:
             plan = plan_output(path, self._settings, source, sound=sound)
@@ -163,6 +165,9 @@ class VideoWriter:
 
     def stop(self) -> None:
         """Finishes the part as far as possible and keeps it; removes it if it holds nothing to play."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._muxer.abandon()
         if not self._file.closed and self.frames < SHORTEST:
             self._file.discard()

@@ -1,0 +1,83 @@
+"""Printing that never costs a result: a closed pipe, a full disk or a missing terminal only ends the printing."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+
+class SafeStream(io.TextIOBase):
+    """Passes text on to a stream; drops it from the first error of the stream on, or if there is no stream."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes text; what the encoding of the stream lacks, such as names that are no UTF-8, as escapes."""
+        try:
+            if self._stream is not None:
+                self._stream.write(text)
+        except UnicodeEncodeError:
+            return self.write(text.encode("ascii", "backslashreplace").decode())
+        except RuntimeError:  # a signal handler prints while the same stream is being written to
+            pass
+        except (OSError, ValueError):
+            self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes what the stream holds back."""
+        try:
+            if self._stream is not None:
+                self._stream.flush()
+        except RuntimeError:
+            pass
+        except (OSError, ValueError):
+            self._give_up()
+
+    def isatty(self) -> bool:
+        """Returns whether the stream is a terminal."""
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Returns the file descriptor; raises OSError if there is none."""
+        if self._stream is None:
+            raise OSError("no stream")
+        return self._stream.fileno()
+
+    def _give_up(self) -> None:
+        """Sends this and all later output to nowhere, also what Python flushes when it ends."""
+        stream, self._stream = self._stream, None
+        with suppress(OSError, ValueError):
+            assert stream is not None
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+@contextmanager
+def safe_printing() -> Iterator[None]:
+    """Makes standard output and standard error SafeStreams in the block."""
+    open_standard_files()
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = SafeStream(streams[0]), SafeStream(streams[1])
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
+
+
+def open_standard_files() -> None:
+    """Opens whichever of the file descriptors 0, 1 and 2 is closed, on nothing.
+
+    Otherwise the next file to be opened gets that number, and messages of libraries are written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one

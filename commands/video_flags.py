@@ -1,0 +1,115 @@
+"""The flags of inference_video.py, in groups, and what they exclude."""
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+
+from commands.network_flags import add_network_flags
+from video.container import parse_location
+from video.scene import CUT_SSIM, REPEAT_SSIM
+from video.timing import parse_rate
+
+MAX_EXP = 10
+MAX_MULTI = 2**MAX_EXP  # frames of the output for each of the input
+MAX_RATE = 10_000  # frames/s of the output
+
+
+def build_parser(description: str = "") -> argparse.ArgumentParser:
+    """Returns the parser of all flags: upstream's with their meaning, Practical-RIFE's --multi, and ours."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _add_input(parser.add_argument_group("input (one of the first three)"))
+    _add_output(parser.add_argument_group("output"))
+    _add_encoder(parser.add_argument_group("encoder"))
+    _add_timing(parser.add_argument_group("timing"))
+    _add_transitions(parser.add_argument_group("cuts and repeats"))
+    network = parser.add_argument_group("network")
+    add_network_flags(network)
+    network.add_argument("--devices", metavar="A,B",
+        help="use several devices in turns, as in cuda:0,cuda:1 (default: the one of --device)")  # fmt: skip
+    network.add_argument("--UHD", action="store_true", help="set --scale to 0.5 (default: off)")
+    return parser
+
+
+def _add_input(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--video", type=parse_location, metavar="FILE", help="interpolate this video, a file or a network address")
+    add(
+        "--img", type=Path, metavar="DIR", help="interpolate the pictures of this folder, in the order of their numbers"
+    )
+    add("--stitch", nargs=2, type=parse_location, metavar=("LEFT", "RIGHT"),
+        help="blend two synchronised videos of one scene, from left to right; no frames are added")  # fmt: skip
+    add("--input-fps", type=parse_rate, default=Fraction(24), metavar="RATE",
+        help="frames/s of the pictures of --img (default: 24)")  # fmt: skip
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--output", type=Path, metavar="FILE",
+        help="name of the result (default: {video}_{multi}X_{fps}fps.{ext} beside the video)")  # fmt: skip
+    add("--ext", default="mp4", help="container of the result: mp4, mkv, mov, webm or gif (default: mp4)")
+    add("--png", action="store_true",
+        help="write pictures to the folder --output, not a video (default: for --img; folder vid_out)")  # fmt: skip
+    add("--montage", action="store_true",
+        help="show the original beside the result, the central half of each (default: off)")  # fmt: skip
+    add("--no-audio", action="store_true", help="leave the sound out (default: keep it)")
+    add("--overwrite", action="store_true", help="replace the result if it exists (default: refuse)")
+
+
+def _add_encoder(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--codec", help="encoder, as in libx265, libsvtav1, prores_ks, ffv1, h264_nvenc "
+        "(default: libx264; libvpx-vp9 for webm)")  # fmt: skip
+    add("--crf", type=int, help="constant quality of the encoder, lower is better (default: 18 for libx264)")
+    add("--preset", help="speed of the encoder (default: medium for libx264)")
+    add("--pix-fmt", metavar="FORMAT", help="pixel format (default: the nearest to the source's)")
+
+
+def _add_timing(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--exp", type=int, help=f"make 2^EXP times the frames, 0 to {MAX_EXP}; 0 only replaces repeats (default: 1)")
+    add("--multi", type=int, help=f"make MULTI times as many frames, 1 to {MAX_MULTI} (default: by --exp)")
+    add("--target-fps", type=parse_rate, metavar="RATE",
+        help="resample to this rate, as in 60 or 60000/1001 (default: off)")  # fmt: skip
+    add("--fps", type=parse_rate, metavar="RATE",
+        help="play the frames at this rate, without sound: slow motion (default: MULTI times the rate)")  # fmt: skip
+    add("--skip", action="store_true", help="does nothing; upstream abandoned it")
+
+
+def _add_transitions(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--scene-threshold", type=float, default=CUT_SSIM, metavar="SSIM",
+        help=f"two frames less similar than this are a cut, which is held; 0: never (default: {CUT_SSIM})")  # fmt: skip
+    add("--static-threshold", type=float, default=REPEAT_SSIM, metavar="SSIM",
+        help=f"replace a frame more similar than this to the last; 1: never (default: {REPEAT_SSIM})")  # fmt: skip
+
+
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program by parser.error if arguments are out of range or exclude each other; sets `multi`, `scale`."""
+    if [args.video, args.img, args.stitch].count(None) != 2:
+        parser.error("give --video FILE or --img DIR, one of them (or --stitch LEFT RIGHT)")
+    if args.stitch and (args.montage or args.exp or args.multi or args.target_fps or args.fps):
+        parser.error("--stitch adds no frames: leave out --exp, --multi, --target-fps, --fps and --montage")
+    if args.devices and (args.device or args.stitch):
+        parser.error("--devices replaces --device, and does not go with --stitch")
+    if args.target_fps and args.fps:
+        parser.error("--target-fps keeps the duration, --fps changes it; give one of them")
+    for name, rate in (("--target-fps", args.target_fps), ("--fps", args.fps), ("--input-fps", args.input_fps)):
+        if rate is not None and rate > MAX_RATE:
+            parser.error(f"{name} {float(rate):g}: at most {MAX_RATE} frames/s")
+    args.multi = _multi(parser, args)
+    args.ext = args.ext.removeprefix(".")
+    if args.UHD and args.scale in (1.0, None):
+        args.scale = 0.5
+
+
+def _multi(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    """Returns how many frames of the output there are for each of the input."""
+    if args.stitch:
+        return 1
+    if args.exp is not None and not 0 <= args.exp <= MAX_EXP:
+        parser.error(f"--exp {args.exp}: must be 0 or more, and {MAX_EXP} at most")
+    if args.multi is not None and not 1 <= args.multi <= MAX_MULTI:
+        parser.error(f"--multi {args.multi}: must be 1 or more, and {MAX_MULTI} at most")
+    if None not in (args.exp, args.multi) and args.multi != 2**args.exp:
+        parser.error(f"--exp {args.exp} means --multi {2**args.exp}, but --multi is {args.multi}; give one of them")
+    return args.multi if args.multi is not None else 2 ** (1 if args.exp is None else args.exp)

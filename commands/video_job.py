@@ -1,0 +1,103 @@
+"""What one run of inference_video.py reads and writes: found from the flags before anything is loaded."""
+
+import argparse
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from commands.video_flags import MAX_RATE
+from model import UserError
+from video.encoding import Encoding
+from video.montage import montage_size
+from video.picture_writer import PictureWriter
+from video.reader import Source, open_frames
+from video.writer import VideoWriter
+
+PICTURES = Path("vid_out")  # upstream's folder of pictures
+
+
+@dataclass
+class VideoJob:
+    """The input and the output of a run."""
+
+    source: Source
+    right: Source | None  # the second view of --stitch
+    rate: Fraction  # frames/s of the output
+    count: int | None  # frames of the output, if the container of the input tells how many it has
+    path: Path  # of the video, or of the folder of pictures
+    is_video: bool  # the output
+
+
+def plan_job(args: argparse.Namespace) -> VideoJob:
+    """Opens the input and returns the job. Raises UserError if input or output cannot be what they are."""
+    source = open_frames(args.video or args.img or args.stitch[0], args.input_fps)
+    right = _open_right_view(args, source) if args.stitch else None
+    rate = args.fps or args.target_fps or source.rate * args.multi
+    if rate > MAX_RATE:
+        raise UserError(
+            f"{source.path}: {float(rate):g} frames/s are too many; {MAX_RATE} at most, lower --exp or --multi"
+        )
+    path = _video_path(args, source, rate)
+    if path is None:
+        return VideoJob(source, right, rate, _frame_count(args, source), args.output or PICTURES, False)
+    return VideoJob(source, right, rate, _frame_count(args, source), path, True)
+
+
+def _open_right_view(args: argparse.Namespace, left: Source) -> Source:
+    """Opens the right view of --stitch, which must match the left one."""
+    right = open_frames(args.stitch[1])
+    if (right.size, right.rate) != (left.size, left.rate):
+        sizes = " and ".join(f"{s.path} is {s.size[0]}x{s.size[1]} at {float(s.rate):g} fps" for s in (left, right))
+        raise UserError(f"{sizes}; bring both views to one size and rate")
+    return right
+
+
+def _video_path(args: argparse.Namespace, source: Source, rate: Fraction) -> Path | None:
+    """Returns the name of the video, upstream's by default; None if pictures are to be written."""
+    output: Path | None = args.output
+    if args.png or (args.img is not None and (output is None or output.suffix == "" or output.is_dir())):
+        return None
+    if args.stitch:
+        name = f"{source.path.stem}_stitched.{args.ext}"
+    else:
+        fps = int(np.round(float(rate)))  # half to even, as upstream names files
+        factor = f"{args.multi}X_" if not args.target_fps else ""
+        name = f"{source.path.stem}_{factor}{fps}fps.{args.ext}"
+    if output is None:
+        return source.path.with_name(name)
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder; give --output the name of a file, as in {output / name}")
+    if not output.suffix:
+        raise UserError(f"{output}: no suffix names its container; give --output a name as {output}.{args.ext}")
+    return output
+
+
+def _frame_count(args: argparse.Namespace, source: Source) -> int | None:
+    if source.count is None:
+        return None
+    if args.target_fps:
+        return int((source.count - 1) / source.rate * args.target_fps) + 1
+    return (source.count - 1) * args.multi + 1
+
+
+def open_writer(args: argparse.Namespace, job: VideoJob) -> VideoWriter | PictureWriter:
+    """Returns the writer, ready for the first frame: whatever encoder or container refuse is refused here."""
+    source = job.source
+    inputs = tuple(view.path for view in (source, job.right) if view is not None and isinstance(view.location, Path))
+    if args.montage:
+        source = replace(source, size=montage_size(source.size, source.rotation), rotation=0, display_matrix=None)
+    if not job.is_video:
+        return PictureWriter(job.path, source, inputs)
+    return VideoWriter(
+        job.path,
+        source,
+        job.rate,
+        1 / job.rate if args.fps or args.target_fps else source.time_base / args.multi,
+        encoding=Encoding(args.codec, args.crf, args.preset, args.pix_fmt),
+        tracks=not args.fps,
+        sound=not args.no_audio,
+        overwrite=args.overwrite,
+        inputs=inputs,
+    )
