@@ -30,10 +30,11 @@ from commands.errors import run_command
 from commands.network_flags import add_network_flags, load_tiled, options, pick_scale
 from model import RIFE
 from model.errors import UserError
+from model.halving import HALVING_TOLERANCE, reachable
 from model.image import from_layers, to_layers
 from model.inference.end_flow import end_flow
 from model.inference.memory import keep_freed_memory
-from model.RIFE import HALVING_TOLERANCE, reachable
+from model.inference.tile_engine import describe_tiles
 from video.flow import write_flows
 from video.picture import MediaError, alike, check_pair, natural_key, read_picture, write_picture
 from video.safe_file import check_not_input, check_output
@@ -221,7 +222,8 @@ def run(args: argparse.Namespace) -> int:
     if args.scale is None:
         args.scale = pick_scale(height, width)
     model = load_tiled(args, args.device, height, width)
-    print(f"{model}\n{width}x{height}, flow at scale {args.scale:g}{model.describe(height, width, args.scale)}")
+    tiles = describe_tiles(model, height, width, args.scale)
+    print(f"{model}\n{width}x{height}, flow at scale {args.scale:g}{tiles}")
     if args.flow:
         written = run_flow(args, model, pictures)
     elif args.stitch:

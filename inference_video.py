@@ -32,8 +32,9 @@ from commands.interrupts import Interrupts
 from commands.network_flags import load_tiled, options, pick_scale
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job
+from model import RIFE
 from model.inference.memory import keep_freed_memory
-from model.inference.tiling import TiledRIFE
+from model.inference.tile_engine import describe_tiles
 from video.devices import SEGMENT
 from video.frame import Frame
 from video.interpolate import Report, interpolate
@@ -84,22 +85,20 @@ def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     return summarise(job, writer, report)
 
 
-def load_models(args: argparse.Namespace, job: VideoJob) -> list[TiledRIFE]:
+def load_models(args: argparse.Namespace, job: VideoJob) -> list[RIFE]:
     """Loads the network on every device that was asked for, in tiles where whole frames do not fit."""
     width, height = job.source.size
     devices = args.devices.split(",") if args.devices else [args.device]
-    return [load_tiled(args, device, height, width, tell=tqdm.write) for device in devices]
+    return [load_tiled(args, device, height, width, report=tqdm.write) for device in devices]
 
 
-def stitched_frames(args: argparse.Namespace, job: VideoJob, models: list[TiledRIFE]) -> Iterator[Frame]:
+def stitched_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE]) -> Iterator[Frame]:
     """Yields the blended frames of both views."""
     assert job.right is not None
     return stitch_frames(prefetch(job.source), prefetch(job.right), models[0], args.scale)
 
 
-def interpolated_frames(
-    args: argparse.Namespace, job: VideoJob, models: list[TiledRIFE], report: Report
-) -> Iterator[Frame]:
+def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report) -> Iterator[Frame]:
     """Yields all frames of the output, of the source and made; `report` counts them."""
     timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
     detector = TransitionDetector(args.scene_threshold, args.static_threshold)
@@ -121,9 +120,7 @@ def interpolated_frames(
     return (replace(frame, time=i / args.fps) for i, frame in enumerate(made)) if args.fps else made
 
 
-def announce(
-    args: argparse.Namespace, job: VideoJob, models: list[TiledRIFE], writer: VideoWriter | PictureWriter
-) -> None:
+def announce(args: argparse.Namespace, job: VideoJob, models: list[RIFE], writer: VideoWriter | PictureWriter) -> None:
     """Prints the first lines: input, rates, sound, weights, device, size, and what of the source cannot be kept."""
     source, model = job.source, models[0]
     count = source.count if source.count is not None else "unknown"
@@ -139,7 +136,7 @@ def announce(
         others = ", ".join(str(other.device) for other in models[1:])
         print(f"The same on {others}, {SEGMENT} pairs of frames at a time")
     width, height = source.size
-    tiles = model.describe(height, width, args.scale)
+    tiles = describe_tiles(model, height, width, args.scale)
     print(f"{width}x{height}, flow at scale {args.scale:g}{tiles}, to {job.path}")
     if not model.arbitrary_time and args.multi & (args.multi - 1):
         print(f"This network only halves: each of the {args.multi - 1} times is reached to within 0.01 of a frame")

@@ -226,7 +226,7 @@ class Baseline:
     @torch.no_grad()
     def inference(self, img0: Tensor, img1: Tensor, timestep: float = 0.5, scale: float = 1.0) -> Tensor:
         """(B,3,H,W) in 0..1 each -> (B,3,H,W) float32, as RIFE.inference."""
-        padder = padder_for(self.model.net, img0.shape[2], img0.shape[3], scale)
+        padder = padder_for(self.model.engine, img0.shape[2], img0.shape[3], scale)
         img0, img1 = (padder.pad(image.to(self.model.device)) for image in (img0, img1))
         out: Tensor = self.net(img0, img1, timestep_plane(timestep, img0), scale)
         return padder.unpad(out)

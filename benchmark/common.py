@@ -29,9 +29,9 @@ from benchmark.test_set import Protocol, Sample, TestSet
 from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, file_name, located, write_case
 from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
+from model.frames import FLOW_SCALES
 from model.image import levels, to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
-from model.RIFE import FLOW_SCALES
 from video.picture import write_picture
 
 BATCH_PIXELS = 2**22  # of a batch on a GPU: 36 samples of Vimeo90K, 4 of 720p, one beyond 1440p

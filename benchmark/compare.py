@@ -26,12 +26,12 @@ from benchmark.loop import measure_loop
 from benchmark.memory import render
 from benchmark.operators import operators
 from model import RIFE, UserError, load_model
+from model.frames import FLOW_SCALES
 from model.IFNet_v4 import IFNet_v4
 from model.inference.engines import ENGINES
 from model.inference.memory import keep_freed_memory
-from model.inference.tiling import TiledRIFE
+from model.inference.tile_engine import tiled
 from model.loading import TRAIN_LOG
-from model.RIFE import FLOW_SCALES
 from video.reader import open_frames
 
 LEAST = 2  # timed calls of each setting, however long they take
@@ -66,7 +66,7 @@ class Setting:
     def load(self, device: torch.device) -> RIFE:
         """Our model of this setting."""
         model = load_model(self.model, arch=self.arch, device=device, dtype=DTYPES[self.dtype], engine=self.engine)
-        return TiledRIFE(model, self.tile) if self.tile else model
+        return tiled(model, self.tile) if self.tile else model
 
     def call(self, model: RIFE, img0: Tensor, img1: Tensor) -> Callable[[], Tensor]:
         """What is measured: one frame between two, the images already on the device."""
@@ -163,7 +163,7 @@ def flops(setting: Setting, model: RIFE, size: Size) -> int:
     if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
         net.config = replace(net.config, auto_scale=False)
     bare = RIFE(net, name=model.name)
-    call = setting.call(TiledRIFE(bare, setting.tile) if setting.tile else bare, *pair(size, "meta"))
+    call = setting.call(tiled(bare, setting.tile) if setting.tile else bare, *pair(size, "meta"))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         call()
     return counter.get_total_flops()

@@ -37,7 +37,7 @@ def openvino_inference(model: RIFE, height: int, width: int, scale: float) -> Ca
         raise UserError("the setting openvino needs OpenVINO: python3 -m pip install openvino packaging") from e
     if model.device.type != "cpu":
         raise UserError(f"the setting openvino runs on the processor: give --device cpu, not {model.device}")
-    padder = padder_for(model.net, height, width, scale)
+    padder = padder_for(model.engine, height, width, scale)
     example = tuple(padder.pad(torch.zeros(1, 3, height, width)) for _ in range(2))  # one tensor twice is one input
     try:
         with warnings.catch_warnings():

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmark.device import synchronise
 from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
+from model.frames import FLOW_SCALES
 from model.image import from_layers, to_layers
 from model.inference.memory import keep_freed_memory
-from model.RIFE import FLOW_SCALES
 from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.prefetch import prefetch
@@ -118,7 +118,7 @@ def measure_steps(source: Source, model: RIFE, scale: float) -> dict[str, float]
     other = model.prepare(to_layers(second.rgb(), device), scale=scale)
     small2 = detector.signature(second.rgb(), size)
     steps["comparison"], _ = milliseconds(device, lambda: detector.classify(small, small2))
-    features, _ = milliseconds(device, lambda: model.fast.frame_features(prepared.image))
+    features, _ = milliseconds(device, lambda: model.engine.frame_features(prepared.image))
     between, made = milliseconds(device, lambda: model.inference(prepared, other, scale=scale))
     steps["network"] = features + between
     steps["to 8 bits"], picture = milliseconds(device, lambda: from_layers(made, rgb.shape[2], rgb.dtype.type))

@@ -10,9 +10,9 @@ import numpy as np
 
 from benchmark.baselines import BASELINES, Baseline
 from model import RIFE, load_model, pick_device
+from model.frames import FLOW_SCALES, PreparedFrame
 from model.image import to_picture, to_tensor
 from model.loading import TRAIN_LOG
-from model.RIFE import FLOW_SCALES, PreparedFrame
 
 ARCHIVES = (".zip", ".whl")
 Method = Callable[[np.ndarray, np.ndarray, Fraction], np.ndarray]  # two (H,W,3) uint8 and a timestep -> one between

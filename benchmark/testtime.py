@@ -41,8 +41,8 @@ from benchmark.device import peak_memory
 from benchmark.plots import check, cost, save
 from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
+from model.frames import FLOW_SCALES
 from model.inference.memory import keep_freed_memory
-from model.RIFE import FLOW_SCALES
 
 SWEEP = ((256, 256), (448, 256), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
 SECONDS = 20  # a size: a sweep of ours against upstream's way then takes four minutes on two cores

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from model import load_model
+from model import RIFE, load_model
 from model.devices import half_precision, pick_device
 from model.errors import UserError
+from model.frames import FLOW_SCALES
 from model.inference.engines import ENGINES
 from model.inference.memory import available_bytes
-from model.inference.tiling import SMALLEST, TiledRIFE, tile_size
+from model.inference.tile_engine import SMALLEST, tile_size, tiled
 from model.loading import TRAIN_LOG
-from model.RIFE import FLOW_SCALES
 
 # Of each pixel of two pictures in the smallest tiles: what 2048x2048 takes more than 1024x1024, resident, is 137.
 LEAST_BYTES = 130
@@ -56,18 +56,18 @@ def load_tiled(
     width: int,
     *,
     mapped: bool = False,
-    tell: Callable[[str], None] | None = None,
-) -> TiledRIFE:
+    report: Callable[[str], None] | None = None,
+) -> RIFE:
     """The network for frames of a size, at a scale that is known by now, in tiles that fit unless --tile says which.
 
-    `mapped`: it will be asked for a timestep for every pixel, which the kernels do not know. `tell`: see TiledRIFE.
+    `mapped`: for a timestep for every pixel, for which there are no kernels. `report`: see TileEngine.
     """
     place = pick_device(device)
     check_memory(place, height, width)
     dtype = half_precision(place) if args.fp16 else torch.float32
     model = load_model(args.model, arch=args.arch, device=place, dtype=dtype, engine=args.engine)
     tile = tile_size(model, height, width, args.scale, mapped=mapped) if args.tile is None else args.tile
-    return TiledRIFE(model, tile, tell=tell)
+    return tiled(model, tile, report=report)
 
 
 def check_memory(device: torch.device, height: int, width: int) -> None:

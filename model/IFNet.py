@@ -3,14 +3,13 @@
 Source: Huang et al., ECCV 2022, sections 3.2-3.4; upstream model/IFNet.py, IFNet_m.py, IFNet_2R.py.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.errors import UserError
-from model.networks.layers import Begun, IFBlock, Prediction, Teaching, blend, coarse, timestep_plane
+from model.contract import BlockOutput, CoarseEstimate, NetworkModule, Prediction, Teaching, count_coarse
+from model.networks.layers import IFBlock, blend, changes, timestep_plane
 from model.networks.refine import Contextnet, Unet
 from model.networks.warp import warp_both
 from model.training.loss import distillation_loss
@@ -18,34 +17,30 @@ from model.training.loss import distillation_loss
 CHANNELS = (240, 150, 90)  # width of each block, coarse to fine
 BLOCK_SCALES = (4, 2, 1)
 
-
 Levels = tuple[Tensor, ...]
 
 
-class _State(NamedTuple):
-    """Where the estimate stands after a block."""
+class _Estimate(NamedTuple):
+    """The estimate after a block."""
 
     flow: Tensor  # (B,4,H,W) px
     mask: Tensor  # (B,1,H,W) logits
-    warped0: Tensor  # (B,3,H,W), both images moved by the flow
+    warped0: Tensor  # (B,3,H,W), both images warped by the flow
     warped1: Tensor
 
     def blend(self) -> Tensor:
-        """The image (B,3,H,W) without the refinement."""
+        """Returns the image (B,3,H,W) without the refinement."""
         return blend(self.warped0, self.warped1, torch.sigmoid(self.mask))
 
 
-def _refuse_ensemble(ensemble: bool) -> None:
-    if ensemble:
-        raise UserError("the paper's networks have no ensemble (that is 4.0-4.20); theirs is tta")
+class IFNet(NetworkModule):
+    """Three IFBlocks, each given images, warped images and mask of the one before, then Contextnet and Unet.
 
-
-class IFNet(nn.Module):
-    """Three IFBlocks, each given images, warps and mask of the one before, then Contextnet and Unet.
-
-    `timed`: RIFE_m, whose blocks also see a plane of the timestep. `half_stride`: 2R, same weights' shapes, twice the
-    working size. Keys and shapes are upstream's, `block_tea` included.
+    `timed`: RIFE_m, whose blocks also take a plane of the timestep. `half_stride`: 2R, weights of the same shapes at
+    twice the working size. Keys and shapes are upstream's, `block_tea` included.
     """
+
+    has_coarse_stage = True
 
     def __init__(self, *, timed: bool = False, half_stride: bool = False) -> None:
         super().__init__()
@@ -57,22 +52,10 @@ class IFNet(nn.Module):
         self.block_tea = IFBlock(20 + extra, CHANNELS[2], first_stride=stride)
         self.contextnet = Contextnet(first_stride=stride)
         self.unet = Unet(first_stride=stride)
-        self.timed = timed
-
-    @property
-    def arbitrary_time(self) -> bool:
-        """Whether any timestep can be asked for, or only the middle."""
-        return self.timed
-
-    @property
-    def pad_multiple(self) -> int:
-        """Height and width must be multiples of this (32: Unet's five halvings)."""
-        return 32
-
-    pad_mode = "constant"  # what is beyond the edge up to those: upstream's zeros
+        self.timed = self.arbitrary_time = timed
 
     def frame_features(self, image: Tensor) -> Levels:
-        """(B,3,H,W) -> the context levels of one frame, to be reused by every pair and timestep it takes part in."""
+        """(B,3,H,W) -> the context levels of one frame, for every pair and timestep that the frame is part of."""
         return self.contextnet.features(image)
 
     def forward(
@@ -84,37 +67,33 @@ class IFNet(nn.Module):
         features1: Levels | None = None,
         *,
         scale: float = 1.0,
-        scales: Sequence[float] = BLOCK_SCALES,
-        ensemble: bool = False,
-        begun: Begun | None = None,
+        coarse: CoarseEstimate = (),
         gt: Tensor | None = None,
     ) -> Prediction:
-        """Images (B,3,H,W) in 0..1, sizes multiples of 32 -> the prediction, with the teaching if `gt` is given.
+        """Estimates the frame at the timestep; images (B,3,H,W) in 0..1, sizes multiples of 32.
 
-        The timestep is ignored unless `timed`, as upstream does. merged[-1] is the blend before the refinement, `begun`
-        what `begin` made.
+        The timestep is ignored unless `timed`, as upstream does. merged[-1] is the blend before the refinement. With
+        `gt`, the true frame (B,3,H,W), the prediction has the teacher's estimate.
         """
-        _refuse_ensemble(ensemble)
         planes = self._planes(img0, img1, timestep)
-        state = None if begun is None else self._warped(planes, begun.flow, begun.mask)
-        flows, merged, masks = [], [], []
-        for i in range(begun.blocks if begun else 0, len(scales)):
-            state = self._warped(planes, *self._step(i, planes, state, scales[i] / scale))
-            flows.append(state.flow)
-            merged.append(state.blend())
-            masks.append(state.mask)
+        state = self._resume(planes, coarse)
+        states: list[_Estimate] = []
+        for i in range(len(coarse), len(BLOCK_SCALES)):
+            output = self._output(i, planes, state, BLOCK_SCALES[i] / scale)
+            state = self._warped(planes, *_add(state, output))
+            states.append(state)
         assert state is not None
         flow, mask, warped0, warped1 = state
-        inputs = (*planes, warped0, warped1, mask)
-        teaching = None if gt is None else self._teach(inputs, gt, img0, img1, mask, flows, merged)
         context0 = self.contextnet.warped(features0 or self.frame_features(img0), flow[:, :2])
         context1 = self.contextnet.warped(features1 or self.frame_features(img1), flow[:, 2:4])
-        residual = self.unet(img0, img1, warped0, warped1, mask, flow, context0, context1) * 2 - 1
+        residual = self.unet(img0, img1, warped0, warped1, mask, flow, context0, context1) * 2 - 1  # (B,3,H,W)
+        merged = [s.blend() for s in states]
         image = ((merged[-1] if merged else state.blend()) + residual).clamp(0, 1)
-        return Prediction(image, flow, torch.sigmoid(mask), flows, merged, masks, teaching)
+        made = Prediction(image, flow, torch.sigmoid(mask), [s.flow for s in states], merged, [s.mask for s in states])
+        return made if gt is None else made._replace(teaching=self._teach(planes, state, gt, made))
 
     @torch.no_grad()
-    def begin(
+    def estimate_coarse(
         self,
         img0: Tensor,
         img1: Tensor,
@@ -123,48 +102,46 @@ class IFNet(nn.Module):
         features1: Levels | None = None,
         *,
         scale: float = 1.0,
-        ensemble: bool = False,
-    ) -> Begun | None:
-        """As IFNet_v4's; features are not looked at."""
-        _refuse_ensemble(ensemble)
+        **options: bool,  # this network has none
+    ) -> CoarseEstimate:
+        """Runs the coarse blocks alone; `forward` continues from the result, or from tiles cut out of it."""
         factors = [factor / scale for factor in BLOCK_SCALES]
         planes = self._planes(img0, img1, timestep)
-        begun: Begun | None = None
-        for i in range(coarse(factors)):
-            state = None if begun is None else self._warped(planes, begun.flow, begun.mask)
-            begun = Begun(i + 1, *self._step(i, planes, state, factors[i]))
-        return begun
+        outputs: list[BlockOutput] = []
+        for i in range(count_coarse(factors)):
+            outputs.append(self._output(i, planes, self._resume(planes, tuple(outputs)), factors[i]))
+        return tuple(outputs)
 
     def _planes(self, img0: Tensor, img1: Tensor, timestep: float | Tensor) -> tuple[Tensor, ...]:
+        """Returns the inputs of every block: both images and, if `timed`, a plane of the timestep."""
         return (img0, img1, timestep_plane(timestep, img0)) if self.timed else (img0, img1)
 
-    def _step(self, i: int, planes: Sequence[Tensor], state: _State | None, factor: float) -> tuple[Tensor, Tensor]:
-        """Flow and mask after block i, from what is known by then."""
-        block = self.get_submodule(f"block{i}")
-        if state is None:
-            flow, mask, _ = block([torch.cat(tuple(planes), 1)], None, factor)
-            return flow, mask
-        inputs = torch.cat((*planes, state.warped0, state.warped1, state.mask), 1)
-        flow, mask, _ = block([inputs], state.flow, factor)
-        return state.flow + flow, state.mask + mask
+    def _resume(self, planes: tuple[Tensor, ...], coarse: CoarseEstimate) -> _Estimate | None:
+        """Returns the estimate after the blocks whose outputs are given."""
+        state: tuple[Tensor, Tensor] | None = None
+        for output in coarse:
+            state = _add(state, output)
+        return state and self._warped(planes, *state)
 
-    def _warped(self, planes: Sequence[Tensor], flow: Tensor, mask: Tensor) -> _State:
-        return _State(flow, mask, *warp_both(planes[0], planes[1], flow))
+    def _output(self, i: int, planes: tuple[Tensor, ...], state: _Estimate | None, scale: float) -> BlockOutput:
+        """Runs block i."""
+        block: IFBlock = self.get_submodule(f"block{i}")  # type: ignore[assignment]
+        inputs = planes if state is None else (*planes, state.warped0, state.warped1, state.mask)
+        output: BlockOutput = block([torch.cat(inputs, 1)], state and state.flow, scale)
+        return output
 
-    def _teach(
-        self,
-        inputs: Sequence[Tensor],
-        gt: Tensor,
-        img0: Tensor,
-        img1: Tensor,
-        mask: Tensor,
-        flows: list[Tensor],
-        merged: list[Tensor],
-    ) -> Teaching:
-        change, mask_change, _ = self.block_tea([torch.cat((*inputs, gt), 1)], flows[-1], 1)
-        flow = flows[-1] + change
-        warped0, warped1 = warp_both(img0, img1, flow)
-        mask = torch.sigmoid(mask + mask_change)
-        taught = blend(warped0, warped1, mask)
-        distillation = distillation_loss(flow, taught, flows, merged, gt)
-        return Teaching(flow, mask, taught, distillation)
+    def _warped(self, planes: tuple[Tensor, ...], flow: Tensor, mask: Tensor) -> _Estimate:
+        return _Estimate(flow, mask, *warp_both(planes[0], planes[1], flow))
+
+    def _teach(self, planes: tuple[Tensor, ...], state: _Estimate, gt: Tensor, made: Prediction) -> Teaching:
+        """Returns the estimate of a further block that also takes the ground truth (paper section 3.3)."""
+        inputs = torch.cat((*planes, state.warped0, state.warped1, state.mask, gt), 1)
+        taught = self._warped(planes, *_add(state, self.block_tea([inputs], state.flow, 1)))
+        distillation = distillation_loss(taught.flow, taught.blend(), made.flows, made.merged, gt)
+        return Teaching(taught.flow, torch.sigmoid(taught.mask), taught.blend(), distillation)
+
+
+def _add(state: _Estimate | tuple[Tensor, Tensor] | None, output: BlockOutput) -> tuple[Tensor, Tensor]:
+    """Returns the flow (B,4,H,W) px and the mask (B,1,H,W) in logits after a block's output."""
+    flow, mask, _ = changes(output)
+    return (flow, mask) if state is None else (state[0] + flow, state[1] + mask)

@@ -8,8 +8,8 @@ the last two are submodules, so their keys carry `contextnet.` and `unet.`. Sour
 import torch
 from torch import Tensor, nn
 
-from model.errors import UserError
-from model.networks.layers import Prediction, blend, conv, deconv, dtype_of
+from model.contract import NetworkModule, Prediction
+from model.networks.layers import blend, conv, deconv, dtype_of
 from model.networks.refine import Pair
 from model.networks.refine_HD import ContextnetHD, FusionNet, Levels, ResBlock, normed_conv
 from model.networks.warp import resize, resize_flow, warp, warp_both
@@ -17,63 +17,56 @@ from model.networks.warp import resize, resize_flow, warp, warp_both
 CHANNELS_V1 = CHANNELS_V2 = (192, 128, 96, 48)  # width of each block, coarse to fine; v2 doubles it inside
 CHANNELS_V3_1 = (80, 80, 80)
 CHANNELS_V3_8 = (90, 90, 90)
-SCALES_4 = (8, 4, 2, 1)
-SCALES_3 = (4, 2, 1)
+SCALES_OF_4 = (8, 4, 2, 1)
+SCALES_OF_3 = (4, 2, 1)
 
 
-def _refuse_ensemble(ensemble: bool) -> None:
-    if ensemble:
-        raise UserError("HD networks have no ensemble (that is 3.9-4.20); 3.2-3.8 always run both ways")
+class _Fused(NetworkModule):
+    """The parts that 1.x to 3.1 share: flow at half resolution, then context and fusion, which also return the mask.
 
+    Sizes are multiples of 32 for five halvings in context and fusion.
+    """
 
-class _Fused(nn.Module):
-    """What 1.x to 3.1 share: flow at half resolution, then context and fusion that also give the mask."""
-
-    arbitrary_time = False
-    pad_multiple = 32  # five halvings in context and fusion
-    pad_mode = "constant"
     flow_channels: int  # of the flow that fusion sees: 2 if it is symmetric, else 4
     contextnet: ContextnetHD
     unet: FusionNet
 
     def frame_features(self, image: Tensor) -> Levels:
-        """(B,3,H,W) -> the context levels of one frame, to be reused by both pairs it takes part in."""
+        """(B,3,H,W) -> the context levels of one frame, for both pairs that the frame is part of."""
         return self.contextnet.features(image)
 
     def half_flow(self, img0: Tensor, img1: Tensor, scale: float) -> Tensor:
-        """The flow (B,4,H/2,W/2) in pixels of its own size."""
+        """Returns the flow (B,4,H/2,W/2) in pixels of its own size."""
         raise NotImplementedError
 
     def forward(
         self,
         img0: Tensor,
         img1: Tensor,
-        timestep: float | Tensor = 0.5,  # ignored: the middle is all these networks know
+        timestep: float | Tensor = 0.5,  # ignored: these networks estimate the middle alone
         features0: Levels | None = None,
         features1: Levels | None = None,
         *,
         scale: float = 1.0,
-        ensemble: bool = False,
     ) -> Prediction:
-        """Images (B,3,H,W) in 0..1, sizes multiples of 32 (divided by scale below 1) -> the prediction.
+        """Estimates the middle frame; images (B,3,H,W) in 0..1, sizes multiples of 32 (divided by scale below 1).
 
         flows[0] is the flow at half resolution that everything derives from, merged[0] the blend without the residual.
         """
-        _refuse_ensemble(ensemble)
-        half = self.half_flow(img0, img1, scale)
+        half = self.half_flow(img0, img1, scale)  # (B,4,H/2,W/2)
         context0 = self.contextnet.warped(features0 or self.frame_features(img0), half[:, :2])
         context1 = self.contextnet.warped(features1 or self.frame_features(img1), half[:, 2:])
         flow = resize_flow(half, 2)  # (B,4,H,W)
         warped0, warped1 = warp_both(img0, img1, flow)
         out = self.unet(torch.cat((warped0, warped1, flow[:, : self.flow_channels]), 1), context0, context1)
-        mask = out[:, 3:]
+        mask = out[:, 3:]  # (B,1,H,W)
         merged = blend(warped0, warped1, mask)
         image = (merged + out[:, :3] * 2 - 1).clamp(0, 1)
         return Prediction(image, flow, mask, [half], [merged])
 
 
 class BlockV1(nn.Module):
-    """A coarse-to-fine step of 1.x: the change of one symmetric flow, at the size of its input."""
+    """A block of 1.x: estimates the change of one symmetric flow, at the size of its input."""
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
@@ -83,11 +76,11 @@ class BlockV1(nn.Module):
         self.conv1 = nn.Conv2d(width, 8, 3, 1, 1)
 
     def forward(self, x: Tensor, scale: float) -> Tensor:
-        """x (B,C,h,w) -> (B,2,h,w); upstream resizes the flow without multiplying it, which the weights expect."""
-        x = self.conv0(resize(x, 1 / scale).to(dtype_of(self)))
+        """x (B,C,h,w) -> (B,2,h,w); upstream resizes the flow without multiplying it, and the weights need that."""
+        x = self.conv0(resize(x, 1 / scale).to(dtype_of(self)))  # (B,width,h/2/scale,w/2/scale)
         for i in range(6):
             x = self.get_submodule(f"res{i}")(x)
-        return resize(nn.functional.pixel_shuffle(self.conv1(x), 2).float(), scale)
+        return resize(nn.functional.pixel_shuffle(self.conv1(x), 2).float(), scale)  # (B,2,h,w)
 
 
 class IFNet_HD(_Fused):
@@ -103,17 +96,17 @@ class IFNet_HD(_Fused):
         self.unet = FusionNet(8, conv, ResBlock, shuffle=True)
 
     def half_flow(self, img0: Tensor, img1: Tensor, scale: float) -> Tensor:
-        small0, small1 = resize(img0, 0.5 * scale), resize(img1, 0.5 * scale)
-        flow = self.get_submodule("block0")(torch.cat((small0, small1), 1), SCALES_4[0])
+        small0, small1 = resize(img0, 0.5 * scale), resize(img1, 0.5 * scale)  # (B,3,h,w), h = H/2 * scale
+        flow = self.get_submodule("block0")(torch.cat((small0, small1), 1), SCALES_OF_4[0])
         for i in (1, 2, 3):
             pair = warp(small0, flow), warp(small1, -flow)
-            flow = flow + self.get_submodule(f"block{i}")(torch.cat((*pair, flow), 1), SCALES_4[i])
-        flow = resize_flow(flow, 1 / scale)
-        return torch.cat((flow, -flow), 1)
+            flow = flow + self.get_submodule(f"block{i}")(torch.cat((*pair, flow), 1), SCALES_OF_4[i])
+        flow = resize_flow(flow, 1 / scale)  # (B,2,H/2,W/2)
+        return torch.cat((flow, -flow), 1)  # (B,4,H/2,W/2)
 
 
 class BlockV2(nn.Module):
-    """A coarse-to-fine step of 2.x and 3.0/3.1: the change of the flow, at half the size of its input.
+    """A block of 2.x and 3.0/3.1: estimates the change of the flow, at half the size of its input.
 
     `paired`: 3.0/3.1, whose units are three pairs with a skip each and whose flow is multiplied when it is resized.
     """
@@ -131,16 +124,16 @@ class BlockV2(nn.Module):
 
     def forward(self, x: Tensor, flow: Tensor | None, scale: float) -> Tensor:
         """x (B,6,h,w) and flow (B,4,h,w) px -> (B,4,h/2,w/2)"""
-        x = resize(x, 1 / scale)
+        x = resize(x, 1 / scale)  # (B,6,h/scale,w/scale)
         if flow is not None:
-            x = torch.cat((x, resize(flow, 1 / scale) / (scale if self.paired else 1)), 1)
-        x = self.conv0(x.to(dtype_of(self)))
+            x = torch.cat((x, resize(flow, 1 / scale) / (scale if self.paired else 1)), 1)  # 10 channels
+        x = self.conv0(x.to(dtype_of(self)))  # (B,2*width,h/scale/4,w/scale/4)
         if self.paired:
             for i in range(3):
                 x = self.get_submodule(f"convblock{i}")(x) + x
         else:
             x = self.convblock(x)
-        x = self.conv1(x).float()
+        x = self.conv1(x).float()  # (B,4,h/scale/2,w/scale/2)
         return resize_flow(x, scale) if self.paired else resize(x, scale)
 
 
@@ -152,7 +145,7 @@ class IFNet_HDv2(_Fused):
     def __init__(self, *, paired: bool = False) -> None:
         super().__init__()
         self.paired = paired
-        self.scales = SCALES_3 if paired else SCALES_4
+        self.scales = SCALES_OF_3 if paired else SCALES_OF_4
         for i, width in enumerate(CHANNELS_V3_1 if paired else CHANNELS_V2):
             self.add_module(f"block{i}", BlockV2(10 if i else 6, width, paired=paired))
         self.contextnet = ContextnetHD(Pair, Pair)
@@ -162,7 +155,7 @@ class IFNet_HDv2(_Fused):
         # 2.x works on resized images; 3.0/3.1 on whole ones with other scales
         shrink, factor = (1.0, 1 / scale) if self.paired else (scale, 1.0)
         img0, img1 = resize(img0, shrink), resize(img1, shrink)
-        half = self.get_submodule("block0")(torch.cat((img0, img1), 1), None, self.scales[0] * factor)
+        half = self.get_submodule("block0")(torch.cat((img0, img1), 1), None, self.scales[0] * factor)  # (B,4,h/2,w/2)
         for i in range(1, len(self.scales)):
             flow = resize_flow(half, 2)
             pair = warp_both(img0, img1, flow)
@@ -171,7 +164,7 @@ class IFNet_HDv2(_Fused):
 
 
 class BlockV3(nn.Module):
-    """A coarse-to-fine step of 3.2-3.8, with a head for the flow (`conv1`) and one for the mask (`conv2`)."""
+    """A block of 3.2-3.8, with a head for the change of the flow (`conv1`) and one for the mask (`conv2`)."""
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
@@ -187,27 +180,23 @@ class BlockV3(nn.Module):
 
     def forward(self, x: Tensor, flow: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """x (B,7,H,W) and flow (B,4,H,W) px -> change of flow (B,4,H,W) px and of the mask's logits (B,1,H,W)."""
-        x = torch.cat((resize(x, 1 / scale), resize_flow(flow, 1 / scale)), 1)
+        x = torch.cat((resize(x, 1 / scale), resize_flow(flow, 1 / scale)), 1)  # (B,11,h,w), h = H/scale
         x = self.conv0(x.to(dtype_of(self)))  # (B,width,h/4,w/4)
         for i in range(4):
             x = self.get_submodule(f"convblock{i}")(x) + x
-        return resize_flow(self.conv1(x).float(), scale), resize(self.conv2(x).float(), scale)
+        return resize_flow(self.conv1(x).float(), scale), resize(self.conv2(x).float(), scale)  # (B,C,H,W)
 
 
-class IFNet_HDv3(nn.Module):
-    """3.2-3.8: one file, flow and mask at full resolution, no refinement; always symmetric in the two images."""
+class IFNet_HDv3(NetworkModule):
+    """3.2-3.8: one file, flow and mask at full resolution, no refinement; always symmetric in the two images.
 
-    arbitrary_time = False
-    pad_multiple = 32  # 16 would do; upstream pads to 32, and padding shows in the result
-    pad_mode = "constant"
+    Sizes are multiples of 32; 16 would be enough, but upstream pads to 32, and padding changes the result.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         for i, width in enumerate(CHANNELS_V3_8):
             self.add_module(f"block{i}", BlockV3(11, width))
-
-    def frame_features(self, image: Tensor) -> None:
-        """Nothing: these networks compute no features of a single frame."""
 
     def forward(
         self,
@@ -218,14 +207,12 @@ class IFNet_HDv3(nn.Module):
         features1: None = None,
         *,
         scale: float = 1.0,
-        ensemble: bool = False,
     ) -> Prediction:
-        """Images (B,3,H,W) in 0..1, sizes multiples of 32 (divided by scale below 1) -> the prediction."""
-        _refuse_ensemble(ensemble)
+        """Estimates the middle frame; images (B,3,H,W) in 0..1, sizes multiples of 32 (divided by scale below 1)."""
         b, _, h, w = img0.shape
         flow, mask = img0.new_zeros(b, 4, h, w), img0.new_zeros(b, 1, h, w)
         warped0, warped1 = img0, img1
-        for i, factor in enumerate(SCALES_3):
+        for i, factor in enumerate(SCALES_OF_3):
             block = self.get_submodule(f"block{i}")
             swapped = torch.cat((flow[:, 2:], flow[:, :2]), 1)
             change, logit = block(torch.cat((warped0, warped1, mask), 1), flow, factor / scale)

@@ -1,76 +1,22 @@
-"""Every v4 network, 4.0 to 4.26, and 3.9: one class, and a configuration that its weights' shapes determine.
+"""Every v4 network, 4.0 to 4.26, and 3.9: one class, and a configuration that follows from the shapes of its weights.
 
-Nothing here depends on a release's name: which has which numbers is in published.py.
+No code here depends on a release's name: weights/published.py holds the configuration of each release.
 """
 
-from typing import NamedTuple
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from model.contract import BlockOutput, CoarseEstimate, NetworkModule, Prediction, Teaching, count_coarse
 from model.errors import UserError
+from model.networks.estimate import Estimate, Pair, Side, average
 from model.networks.head import Head
-from model.networks.layers import Begun, IFBlock, Prediction, Teaching, blend, coarse, timestep_plane
+from model.networks.layers import IFBlock, changes, timestep_plane
 from model.networks.refine import Contextnet, Unet
-from model.networks.sharp import GATES, SAMPLING, SMOOTHING, sharpened, smoothed
-from model.networks.warp import resize, warp_both
+from model.networks.sharp import GATES
 from model.training.loss import distillation_loss
 from model.weights.published import IFNetConfig
 
 AUTO_SCALE_FLOW = 32  # px; 4.0 and 4.1 start again at double scales if the largest flow to both images exceeds it
-
-
-class _Side(NamedTuple):
-    """A frame and its features."""
-
-    image: Tensor  # (B,3,H,W)
-    features: Tensor  # (B,E,H,W), E may be 0
-
-
-class _State(NamedTuple):
-    """Where the estimate stands after a block."""
-
-    sides: tuple[_Side, _Side]
-    flow: Tensor  # (B,4,H,W) px
-    mask: Tensor  # (B,1,H,W) logits
-    carried: Tensor | None  # (B,8,h,w) features for the next block, at the size of their own, not warped
-    change: Tensor  # (B,4,H,W) px, what this block said before any ensemble
-    warped: tuple[Tensor, Tensor] | None  # both images moved by the flow, if they are wanted at their full size anyway
-
-    def swapped(self) -> "_State":
-        """The same estimate with the two images exchanged."""
-        warped = self.warped and self.warped[::-1]
-        return self._replace(sides=self.sides[::-1], flow=_swap(self.flow), mask=-self.mask, warped=warped)
-
-    def seen(self, scale: float) -> list[Tensor]:
-        """Both images, then both sides' features, moved by the flow, for a block that looks at them at 1/scale of their
-        size: at that size if not all of their pixels go into it, else at their own.
-        """
-        factor = int(scale) if scale >= 4 and scale % 2 == 0 else 1
-        (image0, features0), (image1, features1) = self.sides
-        images = self.warped or warp_both(image0, image1, self.flow, factor=factor)
-        if not features0.shape[1]:
-            return [*images]
-        # apart from the images, since no gradient is wanted of those
-        return [*images, *warp_both(features0, features1, self.flow, factor=factor)]
-
-    def blend(self, gates: Tensor | None = None) -> Tensor:
-        """The image (B,3,H,W); `gates`: those of a sharp blend, (B,8,h,w) logits."""
-        mask = torch.sigmoid(self.mask)
-        warped = self.warped or warp_both(self.sides[0].image, self.sides[1].image, self.flow)
-        if gates is None:
-            return blend(*warped, mask)
-        sampling, smoothing = resize(gates, mask.shape[3] / gates.shape[3]).split((SAMPLING, SMOOTHING), 1)
-        warped0, warped1 = (
-            sharpened(image, side.image, flow, sampling[:, i::2])
-            for i, (image, side, flow) in enumerate(zip(warped, self.sides, self.flow.split(2, 1), strict=True))
-        )
-        return smoothed(blend(warped0, warped1, mask), smoothing)
-
-
-def _swap(flow: Tensor) -> Tensor:
-    """The same flow with the two images exchanged."""
-    return torch.cat((flow[:, 2:4], flow[:, :2]), 1)
 
 
 def _block(config: IFNetConfig, inputs: int, width: int) -> IFBlock:
@@ -86,14 +32,14 @@ def _block(config: IFNetConfig, inputs: int, width: int) -> IFBlock:
     )
 
 
-def _is_large(change: Tensor) -> bool:
-    return bool(change[:, :2].abs().max() > AUTO_SCALE_FLOW and change[:, 2:4].abs().max() > AUTO_SCALE_FLOW)
+def _is_large(flow: Tensor) -> bool:
+    return bool(flow[:, :2].abs().max() > AUTO_SCALE_FLOW and flow[:, 2:4].abs().max() > AUTO_SCALE_FLOW)
 
 
-class IFNet_v4(nn.Module):
-    """Blocks from coarse to fine; each sees both frames warped by the flow so far and corrects flow and mask.
+class IFNet_v4(NetworkModule):
+    """Blocks from coarse to fine; each takes both frames warped by the flow so far and corrects flow and mask.
 
-    Unlike the paper's network, later blocks see only the warped images, and there is no refinement by default.
+    Unlike the paper's network, later blocks take only the warped images, and there is no refinement by default.
     """
 
     arbitrary_time = True
@@ -101,32 +47,23 @@ class IFNet_v4(nn.Module):
     def __init__(self, config: IFNetConfig, *, teacher: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.pad_multiple, self.pad_mode = config.pad_multiple, config.pad_mode
+        self.options = frozenset(name for name in ("ensemble", "refine") if getattr(config, name))
+        self.fixed_scales = self.has_coarse_stage = not config.auto_scale
         for i, (inputs, width) in enumerate(zip(config.inputs, config.channels, strict=True)):
             self.add_module(f"block{i}", _block(config, inputs, width))
-        if teacher:  # for training only: it sees the ground truth besides what the last block sees
+        if teacher:  # for training only: its input is that of the last block and the ground truth
             self.block_tea = _block(config, config.inputs[-1] + 3, config.channels[-1])
         if config.encoder:
             self.encode = Head(config.encoder, config.encoder_width, config.encoder_channels)
         if config.refine:
             self.contextnet = Contextnet(config.act)
             self.unet = Unet(config.act)
-        if config.sharp:  # the mark by which a file of weights says so
+        if config.sharp:  # marks a file of weights whose last block has gates for the sharp blend
             self.register_buffer("sharp", torch.ones(GATES))
 
-    @property
-    def pad_multiple(self) -> int:
-        """Height and width must be multiples of this at scale 1."""
-        return self.config.pad_multiple
-
-    @property
-    def pad_mode(self) -> str:
-        """What is beyond the edge up to those, for torch.nn.functional.pad: upstream's zeros, for our own weights the
-        edge repeated. What moves in from there is made of it: a dark rim in every other frame if it is zeros.
-        """
-        return "replicate" if self.config.sharp else "constant"
-
     def frame_features(self, image: Tensor) -> Tensor | None:
-        """(B,3,H,W) -> (B,E,H,W), to be reused by every pair and timestep the frame takes part in; None if E is 0."""
+        """(B,3,H,W) -> (B,E,H,W), for every pair and timestep that the frame is part of; None if E is 0."""
         return self.encode(image) if self.config.encoder else None
 
     def forward(
@@ -140,54 +77,53 @@ class IFNet_v4(nn.Module):
         scale: float = 1.0,
         ensemble: bool = False,
         refine: bool = False,
-        begun: Begun | None = None,
-        every_block: bool = False,
+        coarse: CoarseEstimate = (),
         gt: Tensor | None = None,
     ) -> Prediction:
-        """Images (B,3,H,W) in 0..1, sizes multiples of pad_multiple (divided by scale below 1) -> Prediction.
+        """Estimates the frame at the timestep; images (B,3,H,W) in 0..1, sizes multiples of pad_multiple.
 
         image = warp(img0, F(t->0)) * mask + warp(img1, F(t->1)) * (1 - mask). `ensemble` averages both directions,
-        `refine` adds the residual of the Unet, `begun` is what `begin` made, `every_block` also returns each block's
-        flow, blend and mask. So does `gt`, the true frame, from which the teacher learns, if there is one.
+        `refine` adds the residual of the Unet, `coarse` is the result of `estimate_coarse`. `gt`, the true frame
+        (B,3,H,W), is for training: the prediction then has the outputs of every block and of the teacher.
         """
-        if ensemble and not self.config.ensemble:
-            raise UserError("this network has no ensemble: only 3.9-4.20 and 4.24 do")
-        if refine and not self.config.refine:
-            raise UserError("these weights hold no refinement: contextnet.* and unet.* are missing")
-        sides = self._sides(img0, img1, features0, features1)
-        plane = timestep_plane(timestep, img0)
-        scales = [s / scale for s in self.config.scales]
-        every_block = every_block or gt is not None
-        whole = every_block or refine
-        state: _State | None = None
-        if begun is not None:
-            warped = warp_both(img0, img1, begun.flow) if whole else None
-            state = _State(sides, begun.flow, begun.mask, begun.carried, begun.flow, warped)
-        flows, merged, masks = [], [], []
-        for i in range(begun.blocks if begun else 0, len(scales)):
-            state = self._step(i, sides, plane, state, scales[i], ensemble=ensemble, whole=whole)
-            if i == 1 and self.config.auto_scale and _is_large(state.change):
-                scales = [2 * s for s in scales]
-                before = self._step(0, sides, plane, None, scales[0], ensemble=False, whole=whole)
-                flows, merged, masks = [before.flow], [before.blend()], [before.mask]
-                state = self._step(1, sides, plane, before, scales[1], ensemble=ensemble, whole=whole)
-            if every_block and i + 1 < len(scales):
-                flows.append(state.flow)
-                merged.append(state.blend())
-                masks.append(state.mask)
-        assert state is not None
-        blended = image = state.blend(state.carried if self.config.sharp else None)
-        if refine:
-            image = (image + self._residual(img0, img1, state)).clamp(0, 1)
-        made = Prediction(image, state.flow, torch.sigmoid(state.mask))
-        if every_block:
-            made = made._replace(flows=[*flows, state.flow], merged=[*merged, blended], masks=[*masks, state.mask])
+        if gt is not None:
+            return self.forward_blocks(img0, img1, timestep, scale=scale, gt=gt)
+        self._check_options(ensemble, refine)
+        pair = self.make_pair(img0, img1, timestep, features0, features1, scale, ensemble=ensemble, keep_warped=refine)
+        _, states = self._run_blocks(pair, coarse)
+        return self._predict(pair, states[-1], refine=refine)
+
+    def forward_blocks(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor = 0.5,
+        *,
+        scale: float = 1.0,
+        ensemble: bool = False,
+        refine: bool = False,
+        gt: Tensor | None = None,
+    ) -> Prediction:
+        """Returns the prediction of `forward` with each block's flow, blend and mask.
+
+        With `gt`, the true frame (B,3,H,W), also the teacher's estimate, if the network has a teacher.
+        """
+        self._check_options(ensemble, refine)
+        pair = self.make_pair(img0, img1, timestep, None, None, scale, ensemble=ensemble, keep_warped=True)
+        pair, states = self._run_blocks(pair, (), keep_all=True)
+        made = self._predict(pair, states[-1], refine=refine)
+        last = self._predict(pair, states[-1], refine=False).image if refine else made.image
+        made = made._replace(
+            flows=[state.flow for state in states],
+            merged=[*(state.blend(pair) for state in states[:-1]), last],
+            masks=[state.mask for state in states],
+        )
         if gt is None or not hasattr(self, "block_tea"):
             return made
-        return made._replace(teaching=self._teach(sides, plane, state, scales[-1], gt, made))
+        return made._replace(teaching=self._teach(pair, states[-1], gt, made))
 
     @torch.no_grad()
-    def begin(
+    def estimate_coarse(
         self,
         img0: Tensor,
         img1: Tensor,
@@ -196,87 +132,148 @@ class IFNet_v4(nn.Module):
         features1: Tensor | None = None,
         *,
         scale: float = 1.0,
-        ensemble: bool = False,
-        refine: bool = False,
-    ) -> Begun | None:
-        """The coarse blocks of `forward` alone, in little memory: on the same, or with all of it cut into tiles, it
-        goes on from there. Not for networks that choose their scales. None if no block is coarse.
+        **options: bool,  # as in `forward`
+    ) -> CoarseEstimate:
+        """Runs the coarse blocks alone; `forward` continues from the result, or from tiles cut out of it.
+
+        In little memory: nothing of the frame's size is kept but flow and mask. () if the scales are not fixed.
         """
-        sides, plane = self._sides(img0, img1, features0, features1), timestep_plane(timestep, img0)
-        scales = [s / scale for s in self.config.scales]
-        state: _State | None = None
-        for i in range(coarse(scales)):
-            state = self._step(i, sides, plane, state, scales[i], ensemble=ensemble, whole=False)
-        return state and Begun(coarse(scales), state.flow, state.mask, state.carried)
+        ensemble = options.get("ensemble", False)
+        self._check_options(ensemble, options.get("refine", False))
+        pair = self.make_pair(img0, img1, timestep, features0, features1, scale, ensemble=ensemble, keep_warped=False)
+        outputs: list[BlockOutput] = []
+        state: Estimate | None = None
+        for i in range(count_coarse(pair.scales) if self.fixed_scales else 0):
+            outputs.append(self._output(i, pair, state))
+            state = self._add(state, outputs[-1])
+        return tuple(outputs)
 
-    def _sides(
-        self, img0: Tensor, img1: Tensor, features0: Tensor | None, features1: Tensor | None
-    ) -> tuple[_Side, _Side]:
-        if self.config.encoder:
-            features0 = self.encode(img0) if features0 is None else features0
-            features1 = self.encode(img1) if features1 is None else features1
-        return (
-            _Side(img0, img0[:, :0] if features0 is None else features0),
-            _Side(img1, img1[:, :0] if features1 is None else features1),
-        )
+    def _check_options(self, ensemble: bool, refine: bool) -> None:
+        if ensemble and not self.config.ensemble:
+            raise UserError("this network has no ensemble: only 3.9-4.20 and 4.24 do")
+        if refine and not self.config.refine:
+            raise UserError("these weights hold no refinement: contextnet.* and unet.* are missing")
 
-    def _step(
+    def make_pair(
         self,
-        i: int,
-        sides: tuple[_Side, _Side],
-        t: Tensor,
-        state: _State | None,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor,
+        features0: Tensor | None,
+        features1: Tensor | None,
         scale: float,
         *,
         ensemble: bool,
-        whole: bool,
-    ) -> _State:
-        """Runs block i on what it sees of both sides, moved by the flow so far."""
-        block = self.get_submodule(f"block{i}")
-        flow, mask, carried = block(self._inputs(sides, t, state, scale), state and state.flow, scale)
-        change = flow
-        if ensemble:
-            # 3.9 alone gives later blocks the frames themselves, and its published graph does not exchange those
-            # (found with fixture v3_9 at timestep 0.5, which cannot tell whether it gives t or 1-t with them)
-            turned = sides[::-1] if state is None else sides
-            other = state and state.swapped()
-            flow1, mask1, _ = block(self._inputs(turned, 1 - t, other, scale), other and other.flow, scale)
-            flow, mask = (flow + _swap(flow1)) / 2, (mask - mask1) / 2
+        keep_warped: bool,
+    ) -> Pair:
+        """Returns the inputs that are the same for every block; features that are None are computed."""
+        if self.config.encoder:
+            features0 = self.encode(img0) if features0 is None else features0
+            features1 = self.encode(img1) if features1 is None else features1
+        sides = (
+            Side(img0, img0[:, :0] if features0 is None else features0),
+            Side(img1, img1[:, :0] if features1 is None else features1),
+        )
+        scales = tuple(s / scale for s in self.config.scales)
+        return Pair(sides, timestep_plane(timestep, img0), scales, ensemble, keep_warped)
+
+    def _run_blocks(self, pair: Pair, coarse: CoarseEstimate, *, keep_all: bool = False) -> tuple[Pair, list[Estimate]]:
+        """Runs the blocks that follow the coarse estimate; returns the pair with the final scales, and estimates.
+
+        The estimates are those after every block (`keep_all`, without a coarse estimate), or the last one alone.
+        """
+        state: Estimate | None = None
+        for output in coarse:
+            state = self._add(state, output)
+        states = [state.with_warped(pair)] if state else []
+        first = len(coarse)
+        if self.config.auto_scale:
+            pair, states = self._first_blocks(pair)
+            first = 2
+        for i in range(first, len(pair.scales)):
+            state = self.run_block(i, pair, states[-1] if states else None)
+            states = [*states, state] if keep_all else [state]
+        return pair, states
+
+    def _first_blocks(self, pair: Pair) -> tuple[Pair, list[Estimate]]:
+        """Runs blocks 0 and 1 of 4.0 and 4.1, and once more at double scales if the flow that block 1 adds is large.
+
+        Upstream runs block 0 of the second run in one direction only, also in an ensemble.
+        """
+        first = self.run_block(0, pair, None)
+        output = self._one_way(1, pair, first)
+        if not _is_large(changes(output)[0]):
+            second = self._add(first, self._both_ways(1, pair, first, output)).with_warped(pair)
+            return pair, [first, second]
+        pair = pair._replace(scales=tuple(2 * scale for scale in pair.scales))
+        first = self.run_block(0, pair._replace(ensemble=False), None)
+        return pair, [first, self.run_block(1, pair, first)]
+
+    def run_block(self, i: int, pair: Pair, state: Estimate | None) -> Estimate:
+        """Returns the estimate after block i."""
+        return self._add(state, self._output(i, pair, state)).with_warped(pair)
+
+    def _output(self, i: int, pair: Pair, state: Estimate | None) -> BlockOutput:
+        """Runs block i, in both directions for an ensemble."""
+        return self._both_ways(i, pair, state, self._one_way(i, pair, state))
+
+    def _both_ways(self, i: int, pair: Pair, state: Estimate | None, output: BlockOutput) -> BlockOutput:
+        """Returns the output of block i, for an ensemble the mean with its output for the exchanged frames."""
+        if not pair.ensemble:
+            return output
+        turned = pair.swapped()
+        if state is None:
+            return average(output, self._one_way(i, turned, None))
+        return average(output, self._one_way(i, turned, state.swapped(), frames=pair))
+
+    def _one_way(self, i: int, pair: Pair, state: Estimate | None, *, frames: Pair | None = None) -> BlockOutput:
+        block: IFBlock = self.get_submodule(f"block{i}")  # type: ignore[assignment]
+        inputs = self._inputs(pair, state, pair.scales[i], frames or pair)
+        output: BlockOutput = block(inputs, state and state.flow, pair.scales[i])
+        return output
+
+    def _inputs(self, pair: Pair, state: Estimate | None, scale: float, frames: Pair) -> list[Tensor]:
+        """Returns the inputs of a block besides the flow: 7+2E channels at first, then 8+2E and the carried features.
+
+        Later blocks of 3.9 also take both images unwarped, those of `frames`: its published graph does not exchange
+        them in an ensemble (found with fixture v3_9 at timestep 0.5, which cannot show whether it exchanges t).
+        """
+        (image0, features0), (image1, features1) = pair.sides
+        if state is None:
+            parts = [image0, image1, features0, features1, pair.timestep]
+            return [part for part in parts if part.shape[1]]
+        warped = state.warped_sides(pair, scale)
+        if self.config.images_again:
+            return [frames.sides[0].image, frames.sides[1].image, pair.timestep, *warped, state.mask]
+        carried = [] if state.carried is None else [state.carried]
+        return [*warped, pair.timestep, state.mask, *carried]
+
+    def _add(self, state: Estimate | None, output: BlockOutput) -> Estimate:
+        """Returns the estimate after a block's output, without warped images."""
+        flow, mask, carried = changes(output)
         if state is not None:
             flow = state.flow + flow
             mask = mask if self.config.replace_mask else state.mask + mask
-        warped = warp_both(sides[0].image, sides[1].image, flow) if whole else None
-        return _State(sides, flow, mask, carried, change, warped)
+        return Estimate(flow, mask, carried)
 
-    def _teach(
-        self, sides: tuple[_Side, _Side], t: Tensor, state: _State, scale: float, gt: Tensor, made: Prediction
-    ) -> Teaching:
-        """Returns what a further block estimates that also sees the ground truth (paper section 3.3)."""
-        img0, img1 = (side.image for side in sides)
-        change, mask, _ = self.block_tea((*self._inputs(sides, t, state, scale), gt), state.flow, scale)
-        flow = state.flow + change
-        mask = torch.sigmoid(mask if self.config.replace_mask else state.mask + mask)
-        taught = blend(*warp_both(img0, img1, flow), mask)
-        return Teaching(flow, mask, taught, distillation_loss(flow, taught, made.flows, made.merged, gt))
+    def _predict(self, pair: Pair, state: Estimate, *, refine: bool) -> Prediction:
+        image = state.sharp_blend(pair) if self.config.sharp else state.blend(pair)
+        if refine:
+            image = (image + self._residual(pair, state)).clamp(0, 1)
+        return Prediction(image, state.flow, torch.sigmoid(state.mask))
 
-    def _inputs(self, sides: tuple[_Side, _Side], t: Tensor, state: _State | None, scale: float) -> list[Tensor]:
-        """What a block sees besides the flow: 7+2E channels at first, then 8+2E and what was carried on."""
-        if state is None:
-            (image0, features0), (image1, features1) = sides
-            parts = [image0, image1, features0, features1, t]
-            return [part for part in parts if part.shape[1]]
-        if self.config.images_again:
-            return [sides[0].image, sides[1].image, t, *state.seen(scale), state.mask]
-        carried = [] if state.carried is None else [state.carried]
-        return [*state.seen(scale), t, state.mask, *carried]
-
-    def _residual(self, img0: Tensor, img1: Tensor, state: _State) -> Tensor:
+    def _residual(self, pair: Pair, state: Estimate) -> Tensor:
+        img0, img1 = (side.image for side in pair.sides)
         context0 = self.contextnet(img0, state.flow[:, :2])
         context1 = self.contextnet(img1, state.flow[:, 2:4])
         assert state.warped is not None
         return self.unet(img0, img1, *state.warped, state.mask, state.flow, context0, context1) * 2 - 1
 
-
-def chooses_scales(net: nn.Module) -> bool:
-    """Whether a network's scales, and so its steps, depend on the largest flow that it finds in a batch (4.0, 4.1)."""
-    return isinstance(net, IFNet_v4) and net.config.auto_scale
+    def _teach(self, pair: Pair, state: Estimate, gt: Tensor, made: Prediction) -> Teaching:
+        """Returns the estimate of a further block that also takes the ground truth (paper section 3.3)."""
+        scale = pair.scales[-1]
+        output = self.block_tea((*self._inputs(pair, state, scale, pair), gt), state.flow, scale)
+        taught = self._add(state, output)
+        merged = taught.blend(pair)
+        distillation = distillation_loss(taught.flow, merged, made.flows, made.merged, gt)
+        return Teaching(taught.flow, torch.sigmoid(taught.mask), merged, distillation)

@@ -1,4 +1,4 @@
-"""What a user can mend: scripts print such an error as one line and exit with a status other than 0."""
+"""Errors that a user can correct: commands print them as one line and exit with a status other than 0."""
 
 
 class UserError(ValueError):
@@ -6,7 +6,7 @@ class UserError(ValueError):
 
 
 class WeightsError(UserError):
-    """Weights that cannot be used. Whatever names a damaged file holds, the message is one printable line."""
+    """Weights that cannot be used. The message is one printable line, whatever keys a damaged file holds."""
 
     def __init__(self, message: str) -> None:
         super().__init__("".join(c if c.isprintable() else "?" for c in message))

@@ -17,7 +17,7 @@ OPAQUE = 1 - 1e-5  # alpha above this counts as 1: the difference is less than o
 
 def to_tensor(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """Converts (H,W,C) uint8 or uint16 to (1,C,H,W) float32 in 0..1; values of float pictures (EXR) stay."""
-    if picture.dtype == np.uint16:  # torch has few uint16 operations; float32 holds every value exactly
+    if picture.dtype == np.uint16:  # torch has few uint16 operations; float32 represents every value exactly
         picture = picture.astype(np.float32)
         limit = 65535.0
     else:

@@ -1,4 +1,4 @@
-"""Which network a checkpoint is, found from its keys and shapes alone, and loading it."""
+"""Detects from keys and shapes alone which network a checkpoint belongs to, and loads it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -17,9 +17,10 @@ from model.weights.metadata import read_metadata
 from model.weights.published import PUBLISHED, read_config, shape_of
 
 State = dict[str, Tensor]
-# Found in official files, needed for training only (Practical-RIFE 4.x).
+AnyNetwork = IFNet | IFNet_v4 | IFNet_HD | IFNet_HDv2 | IFNet_HDv3
+# Prefixes of keys in official files that are for training only (Practical-RIFE 4.x).
 TRAINING_ONLY = ("teacher.", "caltime.", "block_tea.")
-TRAIN_LOG = Path(__file__).resolve().parents[1] / "train_log"  # where the default weights are, whatever the folder
+TRAIN_LOG = Path(__file__).resolve().parents[1] / "train_log"  # of the default weights, whatever the current folder
 REMEDY = "download the file again if it should be a published one"
 COUNTERS = "num_batches_tracked"
 REFINEMENT = ("contextnet.", "unet.")
@@ -27,14 +28,14 @@ REFINEMENT = ("contextnet.", "unet.")
 
 @dataclass(frozen=True)
 class Version:
-    """One network as published: its name, how to build it, and which keys of a file it takes."""
+    """A published network: its name, a function that builds it, and the keys of a file that it ignores."""
 
     name: str
-    build: Callable[[], nn.Module]
+    build: Callable[[], AnyNetwork]
     ignored: tuple[str, ...] = ()  # key prefixes that inference does not need
 
 
-# The key that only this generation of the HD networks has, and the generation.
+# A key that only one generation of the HD networks has, and the generation.
 HD_VERSIONS = {
     "block0.res0.fc1.weight": Version("HD 1.x", IFNet_HD),
     "block0.convblock.0.0.weight": Version("HD 2.x", IFNet_HDv2),
@@ -44,15 +45,15 @@ HD_VERSIONS = {
 
 
 def detect_version(state: State, arch: str | None = None) -> Version:
-    """The network that a state dict (keys without `module.`) belongs to.
+    """Returns the network that a state dict (keys without `module.`) belongs to.
 
-    `arch="rife_2r"` names the one network that shapes cannot tell from another. Raises WeightsError with what does not
-    add up and the nearest known network.
+    `arch="rife_2r"` names the one network whose shapes are also those of another. Raises WeightsError with the
+    difference and the nearest known network.
     """
     if "block0.lastconv.weight" in state and "block3.conv0.0.0.weight" not in state:
         return _paper_version(state, arch)
     if arch is not None:
-        raise WeightsError(f"--arch {arch} does not fit these weights; leave it out, shapes tell what they are")
+        raise WeightsError(f"architecture {arch} does not fit these weights; name none: their shapes determine it")
     if "block0.lastconv.weight" in state or "block0.lastconv.0.weight" in state:
         return _v4_version(state)
     for mark, version in HD_VERSIONS.items():
@@ -62,7 +63,7 @@ def detect_version(state: State, arch: str | None = None) -> Version:
 
 
 def known_names() -> str:
-    """The networks that can be loaded, in one line."""
+    """Returns the names of the networks that can be loaded, in one line."""
     return ", ".join(("RIFE", "RIFE_m", "RIFE 2R", *(v.name for v in HD_VERSIONS.values()), *PUBLISHED))
 
 
@@ -78,7 +79,7 @@ def _paper_version(state: State, arch: str | None) -> Version:
     if arch == "rife_2r" and not timed:
         return Version("RIFE 2R", lambda: IFNet(half_stride=True))
     if arch not in (None, "rife_m" if timed else "rife"):
-        raise WeightsError(f"--arch {arch} does not fit these weights, which are {'RIFE_m' if timed else 'RIFE'}")
+        raise WeightsError(f"architecture {arch} does not fit these weights, which are {'RIFE_m' if timed else 'RIFE'}")
     return Version("RIFE_m" if timed else "RIFE", lambda: IFNet(timed=timed))
 
 
@@ -86,7 +87,7 @@ def _v4_version(state: State) -> Version:
     config = read_config(state)
     refine = "unet.conv.weight" in state and not config.shuffle
     config = replace(config, refine=refine)
-    plain = replace(config, sharp=False)
+    plain = replace(config, sharp=False, pad_mode="constant")
     name = next((n for n, known in PUBLISHED.items() if replace(known, refine=refine) == plain), None)
     if name is None:
         name = f"v4 (not a published one; widths {', '.join(map(str, config.channels))})"
@@ -94,7 +95,7 @@ def _v4_version(state: State) -> Version:
     return Version(name, lambda: IFNet_v4(config), ignored)
 
 
-def load_network(path: Path | str, arch: str | None = None) -> tuple[nn.Module, str, WeightFile]:
+def load_network(path: Path | str, arch: str | None = None) -> tuple[AnyNetwork, str, WeightFile]:
     """Returns the network whose weights are in `path` (a file, folder or zip), its name, and the file.
 
     The network is in float32 on the CPU. The name is the entry "name" in the metadata of a .safetensors file, such as
@@ -111,8 +112,8 @@ def load_network(path: Path | str, arch: str | None = None) -> tuple[nn.Module, 
     return net, read_metadata(file).get("name") or version.name, file
 
 
-def build(version: Version, state: State) -> nn.Module:
-    """The network of that version with these weights (keys without `module.`); WeightsError if they do not fit."""
+def build(version: Version, state: State) -> AnyNetwork:
+    """Returns the network of a version with these weights (keys without `module.`). WeightsError if they differ."""
     with torch.device("meta"):
         net = version.build()
     try:
@@ -123,10 +124,10 @@ def build(version: Version, state: State) -> nn.Module:
 
 
 def fill(net: nn.Module, state: State) -> None:
-    """Puts the tensors into the network (float32), refusing missing, surplus and misshapen ones.
+    """Copies tensors into the network (float32). Raises WeightsError for missing, surplus or misshapen ones.
 
-    The paper's teacher may be missing, and the counters of batch normalisation: re-hosted files leave them out, and
-    inference needs neither.
+    The paper's teacher and the counters of batch normalisation may be missing: re-hosted files leave them out, and
+    inference does not need them.
     """
     wanted = net.state_dict()
     missing = [k for k in wanted if k not in state and not k.startswith("block_tea.") and not k.endswith(COUNTERS)]

@@ -1,8 +1,8 @@
-"""What a file of weights is, and rewriting it: the command line of loading.py.
+"""Describes a file of weights, and converts it to .safetensors: the command line of loading.py.
 
-python3 -m model.versions train_log                                    what the weights there are
-python3 -m model.versions RIFE.zip --convert flownet.safetensors       the same, and writes them anew
-python3 -m model.versions flownet.pkl --arch rife_2r                   the one network that must be named
+python3 -m model.versions train_log                                    describes the weights in a folder
+python3 -m model.versions RIFE.zip --convert flownet.safetensors       the same, and converts them
+python3 -m model.versions flownet.pkl --arch rife_2r                   the one network to be named
 """
 
 import argparse
@@ -13,21 +13,20 @@ import safetensors.torch
 from torch import nn
 
 from model.errors import WeightsError
-from model.IFNet_v4 import IFNet_v4
-from model.inference.fast import accelerate
+from model.inference.engines import accelerate
 from model.inference.memory import peak_bytes
-from model.loading import build, detect_version, load_network
+from model.loading import AnyNetwork, build, detect_version, load_network
 from model.weights.checkpoint import WeightFile, find_weights, read_weights
 from model.weights.metadata import read_metadata
 
-MEMORY_SIZE = (1080, 1920)  # height and width that memory is stated for
+MEMORY_SIZE = (1080, 1920)  # height and width of the frames whose memory is stated
 MEASURED = "1.5 times as much in all was measured on a CPU"  # 4.25: 1451 MB resident where 962 are computed
 PADDING = {"constant": "zeros", "replicate": "the edge repeated"}
-ARCHS = ("rife", "rife_m", "rife_2r")  # what may be named; only the last must be
+ARCHS = ("rife", "rife_m", "rife_2r")  # names for --arch; only the last is ever needed
 
 
-def describe(net: nn.Module, name: str, file: WeightFile | Path | str) -> str:
-    """What a network is and asks for, in a few lines for people."""
+def describe(net: AnyNetwork, name: str, file: WeightFile | Path | str) -> str:
+    """Returns a description of a network and its needs, in a few lines."""
     beyond = PADDING[str(net.pad_mode)]
     blocks = [child for key, child in net.named_children() if key.startswith("block") and key != "block_tea"]
     widths = [[m for m in block.get_submodule("conv0").modules() if isinstance(m, nn.Conv2d)][-1] for block in blocks]
@@ -50,12 +49,9 @@ def describe(net: nn.Module, name: str, file: WeightFile | Path | str) -> str:
     return "\n".join(f"{key:<11} {value}" for key, value in lines.items())
 
 
-def _options(net: nn.Module) -> str:
-    """The keywords of RIFE.inference that this network knows besides timestep and scale."""
-    known = ["tta"]
-    if isinstance(net, IFNet_v4):
-        known += [option for option in ("ensemble", "refine") if getattr(net.config, option)]
-    return ", ".join(known)
+def _options(net: AnyNetwork) -> str:
+    """Returns the options of RIFE.inference that this network has, besides timestep and scale."""
+    return ", ".join(["tta", *sorted(net.options)])
 
 
 def convert(path: Path | str, out: Path, arch: str | None = None, name: str | None = None) -> None:
@@ -77,12 +73,12 @@ def convert(path: Path | str, out: Path, arch: str | None = None, name: str | No
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line; see the top of this file."""
+    """Runs the command line; see the top of this file."""
     parser = argparse.ArgumentParser(
         prog="python3 -m model.versions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("path", type=Path, help="file, folder or zip of weights")
-    parser.add_argument("--arch", choices=ARCHS, help="the network, where shapes cannot tell (rife_2r)")
+    parser.add_argument("--arch", choices=ARCHS, help="the network, only needed for rife_2r")
     parser.add_argument("--convert", type=Path, metavar="OUT", help="write the weights to this .safetensors file")
     parser.add_argument("--name", help='name of the weights that --convert writes into the file, e.g. "mine, 2026-11"')
     args = parser.parse_args(argv)

@@ -17,8 +17,9 @@ import inference_img
 from benchmark import common
 from commands import network_flags as flags
 from model import RIFE
+from model.contract import Network, NetworkModule, Prediction
 from model.IFNet_v4 import IFNet_v4
-from model.networks.layers import Prediction, blend, timestep_plane
+from model.networks.layers import blend, timestep_plane
 from model.networks.warp import warp
 from model.weights.published import IFNetConfig
 from video.picture import read_picture, write_picture
@@ -40,11 +41,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"{left_out} slow tests were left out; all tests: make test-all")
 
 
-class Shift(nn.Module):
+class Shift(NetworkModule):
     """A network whose answer is known: everything moves by `motion` pixels to the right from img0 to img1."""
 
     pad_multiple = 8
-    pad_mode = "constant"
 
     def __init__(self, motion: float = 0, *, arbitrary_time: bool = True) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ def evaluate(
     """Runs a benchmark on a network, without LPIPS, and returns the record of its last line."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def call(name: str, net: torch.nn.Module, data: Path, *options: str) -> dict[str, Any]:
+    def call(name: str, net: Network, data: Path, *options: str) -> dict[str, Any]:
         monkeypatch.setattr(common, "load_model", lambda *_, **__: RIFE(net, name="fake"))
         test_set = import_module(f"benchmark.{name}").SET
         status = common.main(test_set, "", ["--data", str(data), "--device", "cpu", *options])

@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import torch
 from conftest import TINY
-from torch import nn
 
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
+from model.loading import AnyNetwork
 from model.weights.published import PUBLISHED
 
 V3_9 = replace(PUBLISHED["3.9"], channels=(16, 16, 8, 8), refine=True)
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "default": lambda: IFNet_v4(replace(TINY, sharp=True)),
+NETWORKS: dict[str, Callable[[], AnyNetwork]] = {
+    "default": lambda: IFNet_v4(replace(TINY, sharp=True, pad_mode="replicate")),
     "3.9": lambda: IFNet_v4(V3_9),
     "paper": IFNet,
     "RIFE_m": lambda: IFNet(timed=True),
@@ -26,7 +26,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def build(name: str) -> nn.Module:
+def build(name: str) -> AnyNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         return NETWORKS[name]().eval()

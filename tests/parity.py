@@ -17,7 +17,7 @@ from benchmark.yuv import read_yuv420, to_rgb
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
-from model.loading import build, detect_version
+from model.loading import AnyNetwork, build, detect_version
 from model.metrics import ssim_map
 from model.networks.warp import warp
 from model.RIFE import RIFE
@@ -47,7 +47,7 @@ def load(name: str, spec: dict[str, Any], weights: dict[str, dict[str, np.ndarra
 
 
 @torch.no_grad()
-def run_network(net: torch.nn.Module, case: dict[str, Any], inputs: dict[str, np.ndarray]) -> Outputs:
+def run_network(net: AnyNetwork, case: dict[str, Any], inputs: dict[str, np.ndarray]) -> Outputs:
     images = [torch.from_numpy(inputs[key]) for key in ("img0", "img1")]
     padder = Padder(images[0].shape[2], images[0].shape[3], case["pad_modulus"])
     padded = [padder.pad(image) for image in images]
@@ -58,9 +58,8 @@ def run_network(net: torch.nn.Module, case: dict[str, Any], inputs: dict[str, np
     options: dict[str, Any] = {key: True for key in ("ensemble", "refine") if case.get(key)}
     if case.get("gt"):
         options["gt"] = padder.pad(torch.from_numpy(inputs["gt"]))
-    elif hasattr(net, "config"):
-        options["every_block"] = True
-    out = net(*padded, case["timestep"], scale=case["scale"], **options)
+    run: Any = net.forward_blocks if isinstance(net, IFNet_v4) else net
+    out = run(*padded, case["timestep"], scale=case["scale"], **options)
     named = {"frame": out.image, "flow": out.flow, "mask": out.mask}
     if not isinstance(net, IFNet | IFNet_v4) and out.flows:  # HD: at half size, not a step on the way
         half = out.flows[0][..., : images[0].shape[2] // 2, : images[0].shape[3] // 2]

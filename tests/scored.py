@@ -11,7 +11,7 @@ from scipy.ndimage import correlate1d
 from torch import Tensor
 
 from benchmark import MiddleBury_Other as Middlebury
-from model.networks.layers import Prediction
+from model.contract import Prediction
 from video.picture import write_picture
 
 Report = dict[str, Any]

@@ -1,6 +1,5 @@
 """The wrapper around every network, and upstream's Model interface."""
 
-from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -10,10 +9,11 @@ import torch
 from conftest import Shift
 
 from model import RIFE, UserError, load_model, pick_device
+from model.halving import reachable
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.metrics import psnr
-from model.RIFE import Model, reachable
+from model.RIFE import Model
 
 HALF = Fraction(1, 2)
 
@@ -233,7 +233,7 @@ def test_nothing_dark_comes_in_from_beyond_the_edge() -> None:
     bright = 0.4 + 0.6 * torch.nn.functional.interpolate(noise(1, 3, 10, 14), size=(108, 158), mode="bilinear")
     img0, between, img1 = (bright[..., i : i + 100, i : i + 150] for i in (0, 4, 8))
     ours, as_upstream = load_model(), load_model()
-    as_upstream.net.config = replace(as_upstream.net.config, sharp=False)
+    as_upstream.net.pad_mode = "constant"
     assert (ours.net.pad_mode, as_upstream.net.pad_mode) == ("replicate", "constant")
     for edge in ((..., -1, slice(None)), (..., slice(None), -1)):
         darker, upstreams = (

@@ -2,7 +2,7 @@
 
 import copy
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
@@ -11,18 +11,17 @@ from torch import Tensor
 
 from benchmark.compare import pair
 from model import RIFE, load_model
+from model.contract import Prediction
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
-from model.inference.tiling import TiledRIFE
-from model.networks.layers import Prediction
+from model.inference.tile_engine import TileEngine, tiled
 from model.weights.published import IFNetConfig
 
 STEPS = [Fraction(k, 6) for k in range(1, 6)]
 SIZE = (100, 70)
-M = TypeVar("M", bound=RIFE)
 
 
-def together(model: M, count: int) -> M:
+def together(model: RIFE, count: int) -> RIFE:
     """The model, made to take that many timesteps at once."""
     height, width = (-(-side // model.multiple()) * model.multiple() for side in SIZE[::-1])
     model.batch_pixels = count * height * width
@@ -51,9 +50,8 @@ def test_the_pictures_are_those_of_one_call_each(tiny_net: IFNet_v4, kind: str, 
     torch.manual_seed(0)
     net = tiny_net if kind == "v4" else IFNet(timed=True).eval()
     img0, img1 = (torch.cat((image, image, image), 1)[:, :channels] for image in pair(SIZE, "cpu"))
-    one = TiledRIFE(RIFE(net, name=kind))
-    many = together(TiledRIFE(RIFE(net, name=kind)), count)
-    many.fast = one.fast = net  # the same arithmetic on both sides
+    one = RIFE(net, name=kind, engine=net)  # the same arithmetic on both sides
+    many = together(tiled(RIFE(net, name=kind, engine=net)), count)
     for tta in (False, True) if channels == 3 else (False,):
         wanted, got = ([*m.between(img0, img1, STEPS, tta=tta)] for m in (one, many))
         assert len(got) == len(STEPS)
@@ -82,18 +80,19 @@ def test_on_a_cpu_one_at_a_time(tiny_net: IFNet_v4) -> None:
 def test_networks_that_choose_scales_by_the_largest_flow_take_one() -> None:
     """4.0 and 4.1: the large motion of one timestep would change the scales of another."""
     model = together(RIFE(IFNet_v4(IFNetConfig((8, 8, 8), (4, 2, 1), auto_scale=True)), name="4.0"), 4)
-    assert model._at_once(model.prepare(pair(SIZE, "cpu")[0])) == 1
+    assert model._timesteps_at_once(model.prepare(pair(SIZE, "cpu")[0])) == 1
 
 
 def test_out_of_memory_halves_the_batch_before_the_tiles() -> None:
     net = Counted(limit=2)
-    told: list[str] = []
-    model = together(TiledRIFE(RIFE(net, name="counted"), tell=told.append), 5)
+    lines: list[str] = []
+    model = together(tiled(RIFE(net, name="counted"), report=lines.append), 5)
     images = pair(SIZE, "cpu")
     for _ in range(2):
         got = list(model.between(*images, STEPS))
         for a, b in zip(RIFE(Shift(2), name="shift").between(*images, STEPS), got, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
-    assert [count for count, _ in net.made] == [2, 1, 2, 2, 2, 1]
-    assert told == []
-    assert model.tile == 0
+    assert [count for count, _ in net.made] == [2, 2, 1] * 2
+    assert lines == []
+    assert isinstance(model.engine, TileEngine)
+    assert model.engine.tile == 0

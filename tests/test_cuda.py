@@ -14,7 +14,7 @@ from benchmark.compare import pair
 from model import load_model
 from model.image import from_layers, to_layers
 from model.inference.engines import ENGINES
-from model.inference.tiling import TiledRIFE
+from model.inference.tile_engine import tiled
 from model.metrics import psnr
 from video.frame import Frame
 from video.interpolate import interpolate
@@ -52,7 +52,7 @@ def test_tiles_give_the_whole_frame(dtype: torch.dtype, engine: str | None) -> N
     images = pair((1280, 720), "cuda")
     for scale in (0.5, 1.0):
         whole = model.inference(*images, scale=scale)
-        assert decibels(TiledRIFE(model, 512).inference(*images, scale=scale), whole) > 50
+        assert decibels(tiled(model, 512).inference(*images, scale=scale), whole) > 50
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -75,7 +75,7 @@ def test_graphs_and_batches_change_nothing(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_what_comes_out_of_the_loop_is_what_was_made(engine: str | None, dtype: type[np.integer]) -> None:
     """Pictures that cross the bus while others are made: none is read too early, none is another's memory."""
-    model = TiledRIFE(load_model(device="cuda", engine=engine))
+    model = tiled(load_model(device="cuda", engine=engine))
     noise = torch.rand(1, 3, 9, 16, generator=torch.Generator().manual_seed(1))
     big = torch.nn.functional.interpolate(noise, (256, 480), mode="bilinear")[0].permute(1, 2, 0).numpy()
     clip = [(big[:, 2 * i : 448 + 2 * i] * np.iinfo(dtype).max).astype(dtype) for i in range(12)]

@@ -18,7 +18,8 @@ from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder, to_tensor
 from model.inference import kernels, memory, packed
-from model.inference.fast import Fast, accelerate
+from model.inference.engines import accelerate
+from model.inference.kernel_engine import KernelEngine
 from model.loading import build, detect_version
 from model.weights.published import IFNetConfig
 from video.reader import open_frames
@@ -56,7 +57,7 @@ def rms(x: Tensor) -> float:
 def test_recorded_frames(path: Path) -> None:
     fixture = read_fixture(path)
     model = load(fixture)
-    assert isinstance(model.fast, Fast) == (fixture.name not in OWN_FORWARD)
+    assert isinstance(model.engine, KernelEngine) == (fixture.name not in OWN_FORWARD)
     compared = 0
     for case in fixture.cases:
         if case.get("tta") or case.get("gt"):
@@ -64,10 +65,10 @@ def test_recorded_frames(path: Path) -> None:
         inputs = fixture.inputs(case)
         images = [torch.from_numpy(inputs[key]) for key in ("img0", "img1")]
         padder = Padder(images[0].shape[2], images[0].shape[3], case["pad_modulus"])
-        padded = [padder.pad(image) for image in images]
+        img0, img1 = (padder.pad(image) for image in images)
         options: dict[str, Any] = {key: True for key in ("ensemble", "refine") if case.get(key)}
-        features = [model.fast.frame_features(image) for image in padded]
-        out = model.fast(*padded, case["timestep"], *features, scale=case["scale"], **options)
+        features0, features1 = (model.engine.frame_features(image) for image in (img0, img1))
+        out = model.engine(img0, img1, case["timestep"], features0, features1, scale=case["scale"], **options)
         for name, value in (("frame", out.image), ("flow", out.flow), ("mask", out.mask)):
             if name in case["outputs"]:
                 assert fixture.excess(case, name, padder.unpad(value).numpy()) <= 1, f"{case['id']}: {name}"
@@ -132,12 +133,12 @@ def test_bfloat16_is_near_float32(name: str, amx: bool, monkeypatch: pytest.Monk
     img0, img1 = pictures(128, 256)
     true = RIFE(net, name="float32").inference(img0, img1, timestep=0.3)
     half = RIFE(net.to(torch.bfloat16), name="half")
-    assert isinstance(half.fast, Fast)
+    assert isinstance(half.engine, KernelEngine)
     for _ in range(2):
         made = half.inference(img0, img1, timestep=0.3)
         assert made.dtype == torch.float32
         assert 1e-6 < (made - true).square().mean().sqrt() < 10 ** (-50 / 20)
-        half.fast = half.net  # and now its own forward
+        half.engine = half.net  # and now its own forward
 
 
 def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +156,7 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_no_kernel_knows_is_the_networks_own(tiny_net: IFNet_v4) -> None:
     model = RIFE(tiny_net, name="tiny")
     plain = RIFE(tiny_net, name="plain")
-    plain.fast = tiny_net
+    plain.engine = tiny_net
     img0, img1 = pictures(50, 70)
     times = torch.linspace(0, 1, 70).expand(1, 1, 50, 70)
     for options in ({"timestep": times}, {"scale": 2.0}, {"scale": 4.0}):
@@ -185,14 +186,14 @@ def test_weights_that_change_are_noticed() -> None:
 
 def test_where_the_kernels_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
     config = IFNetConfig((32, 16), (2, 1), encoder="H3", encoder_width=8, encoder_channels=4)
-    assert isinstance(accelerate(IFNet_v4(config)), Fast)
+    assert isinstance(accelerate(IFNet_v4(config)), KernelEngine)
     half, two_r = IFNet_v4(config).half(), IFNet(half_stride=True)
     assert accelerate(half) is half
     assert accelerate(two_r) is two_r
     monkeypatch.setattr(kernels, "cpu_flags", lambda: (packed.AMX,))
     for dtype in (torch.float32, torch.bfloat16):
-        assert isinstance(accelerate(IFNet_v4(replace(config, act="prelu")).to(dtype)), Fast)
-        assert isinstance(accelerate(IFNet().to(dtype)), Fast) == (dtype == torch.float32)
+        assert isinstance(accelerate(IFNet_v4(replace(config, act="prelu")).to(dtype)), KernelEngine)
+        assert isinstance(accelerate(IFNet().to(dtype)), KernelEngine) == (dtype == torch.float32)
     monkeypatch.setattr(kernels, "available", lambda: False)
     net = IFNet_v4(config)
     assert accelerate(net) is net
@@ -202,7 +203,7 @@ def test_where_the_kernels_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
 @torch.no_grad()
 def test_memory_computed_without_data_is_that_of_tensors_with_data(name: str, mapped: bool) -> None:
     net = load(read_fixture(GOLDEN / f"{name}.json")).net
-    called, height, width = Fast(net), 448, 512
+    called, height, width = KernelEngine(net), 448, 512
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
     with memory.LiveBytes() as live:
         img0, img1 = (torch.rand(1, 3, height, width) for _ in range(2))
@@ -217,7 +218,7 @@ def test_the_kernels_take_less_memory_than_the_networks_own_forward() -> None:
     net = load(read_fixture(GOLDEN / "v4_25.json")).net
     own, kernels_, mapped = (
         memory.bytes_per_pixel(called, mapped=mapped)
-        for called, mapped in ((net, False), (Fast(net), False), (Fast(net), True))
+        for called, mapped in ((net, False), (KernelEngine(net), False), (KernelEngine(net), True))
     )
     assert 2.5 < own / kernels_ < 5
     assert mapped == pytest.approx(own, rel=0.15)

@@ -17,13 +17,13 @@ from torch.utils._pytree import tree_leaves
 
 from model import RIFE
 from model.IFNet_v4 import IFNet_v4
-from model.inference.graphs import KEPT, Graphed, Outputs
+from model.inference.graph_engine import MAX_RECORDINGS, GraphEngine, Outputs
 from model.inference.memory import peak_bytes
-from model.inference.tiling import TiledRIFE
+from model.inference.tile_engine import TileEngine, tiled
 
 
 def record_operators(run: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Outputs, Callable[[], None]]:
-    """As model.inference.graphs.record, by torch.fx: python runs once, its operators as often as wanted."""
+    """Records a call by torch.fx, as graph_engine.record does by CUDA: Python runs once, its operators repeatedly."""
     graph = make_fx(run)(*inputs)
     outputs: Outputs = graph(*inputs)
 
@@ -32,6 +32,12 @@ def record_operators(run: Callable[..., Outputs], inputs: tuple[Tensor, ...]) ->
             place.copy_(value)
 
     return outputs, replay
+
+
+def recorded(model: RIFE) -> dict[object, Any]:
+    """The recordings of a model's engine."""
+    assert isinstance(model.engine, GraphEngine)
+    return dict(model.engine.recordings)
 
 
 def images(seed: int, size: tuple[int, int] = (70, 50)) -> tuple[Tensor, Tensor]:
@@ -43,8 +49,8 @@ def images(seed: int, size: tuple[int, int] = (70, 50)) -> tuple[Tensor, Tensor]
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_was_recorded_is_the_network_at_other_values(name: str) -> None:
     net = build(name)
-    plain = RIFE(net, name=name, fast=net)
-    graphed = TiledRIFE(RIFE(net, name=name, fast=Graphed(net, record_operators)))
+    plain = RIFE(net, name=name, engine=net)
+    graphed = RIFE(net, name=name, engine=GraphEngine(net, record_operators))
     times = (0.5, 0.2) if plain.arbitrary_time else (0.5,)
     options: list[dict[str, bool]] = [{}, {"ensemble": True, "refine": True}] if name == "3.9" else [{}]
     for more in options:
@@ -56,12 +62,12 @@ def test_what_was_recorded_is_the_network_at_other_values(name: str) -> None:
                 made.append(graphed.inference(img0, img1, timestep=t, **more))
                 torch.testing.assert_close(made[-1], wanted, rtol=0, atol=1e-5)
         assert all((a - b).abs().max() > 1e-3 for a, b in pairwise(made))  # none is another's memory
-    assert len(graphed.fast.calls) == len(options)
+    assert len(recorded(graphed)) == len(options)
 
 
 def test_several_timesteps_and_maps_are_recorded_too(tiny_net: IFNet_v4) -> None:
-    graphed = RIFE(tiny_net, name="tiny", fast=Graphed(tiny_net, record_operators))
-    plain = RIFE(tiny_net, name="tiny", fast=tiny_net)
+    graphed = RIFE(tiny_net, name="tiny", engine=GraphEngine(tiny_net, record_operators))
+    plain = RIFE(tiny_net, name="tiny", engine=tiny_net)
     graphed.batch_pixels = 2 * 128 * 64
     for seed in (0, 1):
         got, wanted = (list(m.between(*images(seed), [0.2, 0.5, 0.9])) for m in (graphed, plain))
@@ -71,22 +77,22 @@ def test_several_timesteps_and_maps_are_recorded_too(tiny_net: IFNet_v4) -> None
     for time in (ramp, 1 - ramp):
         a, b = (m.inference(*images(0), timestep=time) for m in (graphed, plain))
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-    assert len(graphed.fast.calls) == 3
+    assert len(recorded(graphed)) == 3
 
 
 def test_a_few_recordings_are_kept(tiny_net: IFNet_v4) -> None:
-    recorded: list[tuple[int, ...]] = []
+    sizes_recorded: list[tuple[int, ...]] = []
 
     def recorder(run: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Outputs, Callable[[], None]]:
-        recorded.append(inputs[0].shape[2:])
+        sizes_recorded.append(inputs[0].shape[2:])
         return run(*inputs), lambda: None
 
-    model = RIFE(tiny_net, name="tiny", fast=Graphed(tiny_net, recorder))
-    sizes = [(64, 64 * k) for k in range(1, KEPT + 2)]
+    model = RIFE(tiny_net, name="tiny", engine=GraphEngine(tiny_net, recorder))
+    sizes = [(64, 64 * k) for k in range(1, MAX_RECORDINGS + 2)]
     for size in [*sizes, sizes[-1], sizes[0]]:
         model.inference(*images(0, size[::-1]))
-    assert recorded == [*sizes, sizes[0]]
-    assert len(model.fast.calls) == KEPT
+    assert sizes_recorded == [*sizes, sizes[0]]
+    assert len(recorded(model)) == MAX_RECORDINGS
 
 
 def test_running_out_of_memory_drops_the_recordings(tiny_net: IFNet_v4) -> None:
@@ -95,14 +101,15 @@ def test_running_out_of_memory_drops_the_recordings(tiny_net: IFNet_v4) -> None:
             raise torch.OutOfMemoryError("Out of memory")
         return record_operators(run, inputs)
 
-    graphed = Graphed(tiny_net, recorder)
-    tiles = TiledRIFE(RIFE(tiny_net, name="tiny", fast=graphed), tell=lambda line: None)
+    graphed = GraphEngine(tiny_net, recorder)
+    tiles = tiled(RIFE(tiny_net, name="tiny", engine=graphed), report=lambda line: None)
     tiles.inference(*images(0))
-    assert len(graphed.calls) == 1
+    assert len(graphed.recordings) == 1
     wide = images(0, (500, 60))
     made = tiles.inference(*wide)
-    assert len(graphed.calls) == 1  # of the tiles, which have one size
-    plain = TiledRIFE(RIFE(tiny_net, name="tiny", fast=tiny_net), tiles.tile)
+    assert isinstance(tiles.engine, TileEngine)
+    assert len(graphed.recordings) == 1  # of the tiles, which have one size
+    plain = tiled(RIFE(tiny_net, name="tiny", engine=tiny_net), tiles.engine.tile)
     torch.testing.assert_close(made, plain.inference(*wide), rtol=0, atol=1e-5)
 
 
@@ -120,18 +127,20 @@ class OnDevice(TorchDispatchMode):
 def test_no_step_touches_the_host(name: str) -> None:
     """The meta device stands for any: what is computed on it can neither be read nor mixed with the host's."""
     net = build(name).to("meta")
-    graphed = Graphed(net, lambda run, inputs: (run(*inputs), lambda: None))
+    graphed = GraphEngine(net, lambda run, inputs: (run(*inputs), lambda: None))
     image = torch.empty(1, 3, 64, 64, device="meta")
     with torch.no_grad(), OnDevice():
         features = graphed.frame_features(image)
         made = graphed(image, image, 0.5, features, features)
-        if hasattr(net, "begin"):
-            begun = graphed.begin(image, image, 0.5, features, features)
-            assert graphed(image, image, 0.5, features, features, begun=begun).flow.shape == begun.flow.shape
+        if graphed.has_coarse_stage:
+            coarse = graphed.estimate_coarse(image, image, 0.5, features, features)
+            continued = graphed(image, image, 0.5, features, features, coarse=coarse)
+            assert len(coarse) > 0
+            assert continued.flow.shape == made.flow.shape
     assert made.image.shape == (1, 3, 64, 64)
-    batch = RIFE(net, name=name, fast=graphed)
+    batch = RIFE(net, name=name, engine=graphed)
     assert len(list(batch.between(image, image, [0.25, 0.5, 0.75]))) == 3
 
 
 def test_memory_is_told_of_the_network_itself(tiny_net: IFNet_v4) -> None:
-    assert peak_bytes(Graphed(tiny_net), 64, 64) == peak_bytes(tiny_net, 64, 64)
+    assert peak_bytes(GraphEngine(tiny_net), 64, 64) == peak_bytes(tiny_net, 64, 64)

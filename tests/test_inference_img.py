@@ -182,7 +182,7 @@ def test_tta_scale_and_half_precision_change_the_picture(run: Run, pair: tuple[n
 def test_arch_is_handed_on(run: Run, pair: tuple[np.ndarray, np.ndarray]) -> None:
     status, _, err = run("--arch", "rife_2r")
     assert status == 1
-    assert "--arch rife_2r does not fit these weights; leave it out, shapes tell what they are" in err
+    assert "architecture rife_2r does not fit these weights; name none: their shapes determine it" in err
 
 
 def test_output_folder_and_names_with_spaces(run: Run, pair: tuple[np.ndarray, np.ndarray]) -> None:

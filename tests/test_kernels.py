@@ -119,10 +119,16 @@ def test_bytes_are_rounded_as_numpy_rounds(channels: int) -> None:
 
 
 @needs_kernels
-def test_a_flow_that_is_no_number_reads_within_the_image() -> None:
-    image, flow = noise(1, 16, 8, 8), torch.full((1, 2, 8, 8), float("nan"))
-    flow[:, :, 4:] = float("inf")
-    kernels.warp(image, flow, kernels.empty(image, 16, 8, 8))
+def test_a_flow_without_a_value_reads_a_corner_of_the_image() -> None:
+    """NaN the first pixel, infinity the last one, minus infinity the first: never memory beyond the image."""
+    image, flow = noise(1, 16, 9, 8), torch.full((1, 2, 9, 8), float("nan"))
+    flow[:, :, 3:6] = float("inf")
+    flow[:, :, 6:] = -float("inf")
+    out = kernels.empty(image, 16, 9, 8)
+    kernels.warp(image, flow, out)
+    corners = image[..., :1, :1], image[..., -1:, -1:], image[..., :1, :1]
+    for rows, corner in zip(out.split(3, 2), corners, strict=True):
+        assert torch.equal(rows, corner.expand_as(rows))
 
 
 @needs_kernels
@@ -176,7 +182,7 @@ def fresh() -> Iterator[None]:
 def test_without_a_compiler_there_is_one_warning(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setenv("CXX", str(tmp_path / "no-such-compiler"))
-    with pytest.warns(UserWarning, match=r"kernels.cpp was not built, .* \(g\+\+ on the PATH builds it\): "):
+    with pytest.warns(UserWarning, match=r"the CPU kernels were not built, .* \(install g\+\+ to build them\): "):
         assert not kernels.available()
     assert not kernels.available()
     assert not list(tmp_path.iterdir())

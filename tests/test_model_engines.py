@@ -1,27 +1,26 @@
 """engines.py: every network traces whole and gives its own picture; what an engine cannot do is one line."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from clips import make_clip
 from networks import NETWORKS, V3_9, build
-from torch import nn
 
 import inference_video
 from benchmark.compare import parse_setting
 from model import RIFE, UserError
+from model.contract import NetworkModule
 from model.IFNet_v4 import IFNet_v4
-from model.inference.engines import Compiled, with_engine
+from model.inference.compile_engine import CompileEngine
+from model.inference.engines import with_engine
 from model.inference.memory import peak_bytes
-from model.inference.tiling import TiledRIFE
-from model.weights.published import IFNetConfig
+from model.inference.tile_engine import tiled
 
 
 @pytest.fixture
@@ -36,7 +35,9 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_network_traces_whole(name: str, traced: None) -> None:
     net = build(name)
     images = torch.rand(2, 1, 3, 60, 70, generator=torch.Generator().manual_seed(1))
-    made, wanted = (RIFE(net, name=name, fast=fast).inference(*images) for fast in (with_engine(net, "compile"), net))
+    made, wanted = (
+        RIFE(net, name=name, engine=engine).inference(*images) for engine in (with_engine(net, "compile"), net)
+    )
     assert wanted.std() > 0.01
     torch.testing.assert_close(made, wanted, rtol=0, atol=1e-5)
 
@@ -46,8 +47,8 @@ def test_what_is_left_for_tiles_traces_whole_too(name: str, traced: None) -> Non
     net = build(name)
     images = torch.rand(2, 1, 3, 128, 256, generator=torch.Generator().manual_seed(1))
     made, wanted = (
-        TiledRIFE(RIFE(net, name=name, fast=fast), 128).inference(*images)
-        for fast in (with_engine(net, "compile"), net)
+        tiled(RIFE(net, name=name, engine=engine), 128).inference(*images)
+        for engine in (with_engine(net, "compile"), net)
     )
     torch.testing.assert_close(made, wanted, rtol=0, atol=1e-5)
 
@@ -61,9 +62,9 @@ def test_timesteps_are_filled_in(traced: None) -> None:
         programs += 1
         return graph
 
-    compiled = Compiled(net)
+    compiled = CompileEngine(net)
     compiled.compiled = torch.compile(net, backend=count, fullgraph=True, dynamic=False)
-    model, plain = RIFE(net, name="default", fast=compiled), RIFE(net, name="default", fast=net)
+    model, plain = RIFE(net, name="default", engine=compiled), RIFE(net, name="default", engine=net)
     images = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     for step in (0.25, 0.5, 0.75):
         made = model.inference(*images, timestep=step)
@@ -83,25 +84,17 @@ def test_what_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
     net = build("default")
     image = torch.rand(1, 3, 64, 64)
-    with pytest.raises(UserError, match=r"^the network cannot be compiled here, leave out --engine: .*no such instr"):
-        RIFE(net, name="default", fast=with_engine(net, "compile")).inference(image, image)
+    with pytest.raises(
+        UserError, match=r"^the network cannot be compiled here, run it without an engine: .*no such instr"
+    ):
+        RIFE(net, name="default", engine=with_engine(net, "compile")).inference(image, image)
     torch.compiler.reset()
-
-
-def test_tensorrt_is_the_back_end_of_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-    monkeypatch.setitem(sys.modules, "torch_tensorrt", ModuleType("torch_tensorrt"))
-    monkeypatch.setattr(torch, "compile", lambda net, **how: asked.update(how) or net)
-    Compiled(IFNet_v4(IFNetConfig((8,), (1,))), tensorrt=True)
-    assert asked["backend"] == "torch_tensorrt"
-    assert asked["options"] == {"use_explicit_typing": True}
-    assert asked["dynamic"] is False
 
 
 def test_what_depends_on_values_is_refused() -> None:
     net = IFNet_v4(replace(V3_9, auto_scale=True))
     with pytest.raises(
-        UserError, match=r"^4\.0 and 4\.1 choose their scales by the flow they find: leave out --engine"
+        UserError, match=r"^4\.0 and 4\.1 choose their scales by the flow they find: run them without an engine"
     ):
         with_engine(net, "compile")
     with pytest.raises(ValueError, match="engine 'vulkan' is none of graphs, compile, tensorrt"):
@@ -114,17 +107,19 @@ def test_on_a_cpu_it_is_refused(
 ) -> None:
     arguments = ["--video", str(make_clip(tmp_path / "a.mp4")), "--model", str(tiny_weights), "--device", "cpu"]
     assert inference_video.main([*arguments, "--engine", engine]) == 1
-    error = f"--engine {engine} is for CUDA devices: leave it out on cpu"
+    error = f"the engine {engine} is for CUDA devices: run the network without it on cpu"
     assert capsys.readouterr().err == f"inference_video.py: {error}\n"
     with pytest.raises(UserError, match=f"^{error}"):
         parse_setting(f"model={tiny_weights},{engine}").load(torch.device("cpu"))
 
 
 def test_without_tensorrt_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OnGpu(nn.Module):
+    class OnGpu(NetworkModule):
         def parameters(self, recurse: bool = True) -> Iterator[Any]:
             yield SimpleNamespace(device=torch.device("cuda"))
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^--engine tensorrt needs Torch-TensorRT: python3 -m pip install torch-tenso"):
+    with pytest.raises(
+        UserError, match=r"^the engine tensorrt needs Torch-TensorRT: python3 -m pip install torch-tenso"
+    ):
         with_engine(OnGpu(), "tensorrt")

@@ -1,5 +1,7 @@
 """What the wrapper hands on to the v4 networks: refinement, ensemble, scales, flow, and a timestep for every pixel."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +39,7 @@ def pair() -> Pair:
     return img0, img1
 
 
-def test_refinement_is_asked_for(pair: Pair) -> None:
+def test_refinement_is_an_option(pair: Pair) -> None:
     model = make(OLD)
     plain, refined = model.inference(*pair), model.inference(*pair, refine=True)
     assert (plain - refined).abs().max() > 0.01
@@ -47,30 +49,39 @@ def test_refinement_is_asked_for(pair: Pair) -> None:
     got = next(model.between(*pair, (0.5,), refine=True, ensemble=True))
     assert torch.equal(got, padder.unpad(wanted))
     with pytest.raises(ValueError, match=r"these weights hold no refinement: contextnet\.\* and unet\.\* are missing"):
+        make(NEW).net(*pair, refine=True)
+    with pytest.raises(ValueError, match=r"RIFE tiny has no option 'refine' \(it has: none\)"):
         make(NEW).inference(*pair, refine=True)
-    with pytest.raises(ValueError, match="RIFE paper has no refinement to choose"):
+    with pytest.raises(ValueError, match="RIFE paper has no option 'refine'"):
         RIFE(IFNet().eval(), name="paper").inference(*pair, refine=True)
 
 
 @pytest.mark.parametrize("config", [OLD, MIDDLE], ids=["4.2", "4.13"])
-def test_an_ensemble_does_not_care_which_frame_is_first(config: IFNetConfig, pair: Pair) -> None:
+def test_an_ensemble_is_symmetric_in_the_two_frames(config: IFNetConfig, pair: Pair) -> None:
     model = make(config)
     there = model.inference(*pair, timestep=0.3, ensemble=True)
     back = model.inference(*pair[::-1], timestep=0.7, ensemble=True)
     torch.testing.assert_close(there, back, rtol=0, atol=1e-5)
     assert (there - model.inference(*pair, timestep=0.3)).abs().max() > 1e-4
     with pytest.raises(ValueError, match=r"this network has no ensemble: only 3.9-4.20 and 4.24 do"):
+        make(NEW).net(*pair, ensemble=True)
+    with pytest.raises(ValueError, match=r"RIFE tiny has no option 'ensemble' \(it has: none\)"):
         make(NEW).inference(*pair, ensemble=True)
 
 
 @pytest.mark.parametrize("scale", [0.25, 0.5, 1.0, 2.0, 4.0])
 @pytest.mark.parametrize("config", [OLD, MIDDLE, NEW], ids=["4.2", "4.13", "4.25"])
-def test_every_scale(config: IFNetConfig, scale: float, pair: Pair) -> None:
+def test_the_scale_divides_the_scales_of_the_blocks(config: IFNetConfig, scale: float, pair: Pair) -> None:
+    """As upstream does: the frame is that of a network whose blocks have the divided scales, on the same padding."""
     model = make(config)
+    padder = Padder(*SIZE, int(config.pad_multiple / min(scale, 1)))
+    divided = IFNet_v4(replace(config, scales=tuple(s / scale for s in config.scales))).eval()  # type: ignore[misc]
+    divided.load_state_dict(model.net.state_dict())
+    with torch.no_grad():
+        expected = divided.forward(*map(padder.pad, pair), refine=config.refine)
     out = model.inference(*pair, scale=scale, refine=config.refine)
-    assert out.shape == pair[0].shape
-    assert out.isfinite().all()
-    assert model.flow(*pair, scale=scale).shape == (1, 4, *SIZE)
+    torch.testing.assert_close(out, padder.unpad(expected.image), rtol=0, atol=2e-5)
+    torch.testing.assert_close(model.flow(*pair, scale=scale), padder.unpad(expected.flow), rtol=0, atol=2e-3)  # px
 
 
 def test_flow_is_that_of_the_frame(pair: Pair) -> None:

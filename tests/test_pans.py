@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmark import block_flows, methods, pans
 from benchmark.pans import KINDS, Motion, enlarged, needed_size, view
 from model import RIFE
-from model.networks.layers import Prediction
+from model.contract import Network, NetworkModule, Prediction
 from video.picture import write_picture
 
 Run = Callable[..., tuple[int, str, str]]
@@ -115,7 +115,7 @@ class Correction(nn.Module):
         return flow + change
 
 
-class Blocks(nn.Module):
+class Blocks(NetworkModule):
     """Two blocks: the first finds no motion, the second that of `Shift(20)`."""
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ def test_pans_have_the_lengths_of_their_band() -> None:
 
 
 def test_blocks_are_tabled_by_band(
-    run: Run, photo: np.ndarray, tmp_path: Path, tiny_net: nn.Module, monkeypatch: pytest.MonkeyPatch
+    run: Run, photo: np.ndarray, tmp_path: Path, tiny_net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_picture(tmp_path / "photo.png", photo)
     monkeypatch.setattr(block_flows, "PANS", 2)

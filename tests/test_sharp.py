@@ -11,7 +11,7 @@ import torch
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
 from model.inference import kernels
-from model.inference.fast import Fast
+from model.inference.kernel_engine import KernelEngine
 from model.loading import build as build_network
 from model.loading import detect_version
 from model.networks.sharp import nearer, smoothed
@@ -118,7 +118,7 @@ def test_whole_pixels_stay_what_they_are() -> None:
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_kernels_sample_alike(scale: float) -> None:
     net = sharp_net()
-    fast = Fast(net)
+    fast = KernelEngine(net)
     img0, img1 = torch.rand(2, 2, 3, 128, 256)
     with torch.inference_mode():
         known = net(img0, img1, 0.3, scale=scale)

@@ -14,8 +14,8 @@ from conftest import Shift
 from benchmark import compare, plots, testtime
 from benchmark.compare import parse_setting
 from model import RIFE
+from model.contract import Prediction
 from model.inference import kernels
-from model.networks.layers import Prediction
 
 
 def test_table_and_json(tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

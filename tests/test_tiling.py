@@ -11,20 +11,23 @@ import pytest
 import torch
 from conftest import Shift
 from networks import build
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import inference_img
 import inference_video
 from model import RIFE, UserError, load_model
+from model.contract import Prediction
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import to_tensor
-from model.inference import tiling
+from model.inference import tile_engine
+from model.inference.engines import accelerate
 from model.inference.memory import available_bytes, bytes_per_pixel, peak_bytes
-from model.inference.tiling import TiledRIFE, spans, tile_size
+from model.inference.tile_engine import TileEngine, describe_tiles, tile_size, tiled
+from model.inference.tiles import spans
+from model.loading import AnyNetwork, load_network
 from model.metrics import psnr
-from model.networks.layers import Prediction
 from model.weights.published import PUBLISHED, IFNetConfig
 from video.picture import read_picture
 from video.reader import open_frames
@@ -62,12 +65,12 @@ def pair(height: int, width: int, channels: int = 3, *, motion: int = 2, sigma: 
 
 
 @pytest.mark.parametrize("arbitrary", [True, False])
-def test_a_network_that_looks_at_each_pixel_alone_gives_the_whole_frame(arbitrary: bool) -> None:
+def test_tiles_of_a_network_without_a_neighbourhood_give_the_whole_frame(arbitrary: bool) -> None:
     """Everything about the wrapper at once: extra channels, several times, halving, turned frames, flow."""
     img0, img1 = pair(150, 200, 4)
     whole, cut = (RIFE(Shift(2, arbitrary_time=arbitrary), name="shift") for _ in range(2))
-    tiles = TiledRIFE(cut, 64, overlap=16)
-    assert tiles.describe(150, 200) == ", in 20 tiles of 64x56"
+    tiles = tiled(cut, 64, overlap=16)
+    assert describe_tiles(tiles, 150, 200) == ", in 20 tiles of 64x56"
     steps = [Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)]
     for tta in (False, True):
         wanted, got = ([*m.between(img0, img1, steps, tta=tta)] for m in (whole, tiles))
@@ -83,9 +86,9 @@ def test_a_network_that_looks_at_each_pixel_alone_gives_the_whole_frame(arbitrar
 
 def test_features_are_computed_once_a_frame_and_tile() -> None:
     net = Shift(2)
-    tiles = TiledRIFE(RIFE(net, name="shift"), 64, overlap=16)
+    tiles = tiled(RIFE(net, name="shift"), 64, overlap=16)
     frames = [tiles.prepare(image) for image in (*pair(128, 128), pair(128, 128)[0])]
-    count = len(tiles.grid(128, 128)[0]) * len(tiles.grid(128, 128)[1])
+    count = TileEngine(net, 64, overlap=16).grid(128, 128).tile_count
     for first, second in pairwise(frames):
         list(tiles.between(first, second, [0.25, 0.5]))
     assert net.encoded == 3 * count > 3
@@ -95,34 +98,35 @@ def test_features_are_computed_once_a_frame_and_tile() -> None:
 def test_features_of_tiles_are_those_of_the_frame(kind: str) -> None:
     torch.manual_seed(1)
     net = IFNet() if kind == "paper" else IFNet_v4(PUBLISHED["4.25, 4.26"])
-    for called in (RIFE(net.eval(), name=kind).fast, net):
-        tiles = TiledRIFE(RIFE(net, name=kind), 256)
-        tiles.fast = called
-        frame0, frame1 = (tiles.prepare(image) for image in pair(300, 420))
-        tiles.inference(frame0, frame1)
-        for frame in (frame0, frame1):
-            features: Any = frame.features
-            made, known = (tree_leaves(f) for f in (features.whole, called.frame_features(frame.image)))
-            assert len(made) == len(known) > 0
-            for a, b in zip(made, known, strict=True):
-                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for engine in (accelerate(net.eval()), net):
+        frame = tiled(RIFE(net, name=kind, engine=engine), 256).prepare(pair(300, 420)[0])
+        made, known = (tree_leaves(f) for f in (frame.features, engine.frame_features(frame.image)))
+        assert len(made) == len(known) > 0
+        for a, b in zip(made, known, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_one_tile_is_the_network_bit_for_bit(tiny_net: IFNet_v4) -> None:
     model = RIFE(tiny_net, name="tiny")
     img0, img1 = pair(100, 130)
-    assert torch.equal(TiledRIFE(model).inference(img0, img1), model.inference(img0, img1))
-    assert TiledRIFE(model, 512).describe(100, 130) == ""
+    assert torch.equal(tiled(model).inference(img0, img1), model.inference(img0, img1))
+    assert describe_tiles(tiled(model, 512), 100, 130) == ""
 
 
-def test_the_refinement_of_the_paper_network_runs_on_tiles() -> None:
+def test_the_refinement_of_the_paper_network_on_tiles_is_that_of_the_whole_frame() -> None:
+    """Blocks that leave the flow at 0 and the mask at 1/2, so that all that differs is the residual of the Unet."""
     torch.manual_seed(0)
-    model = RIFE(IFNet().eval(), name="paper")
-    img0, img1 = pair(64, 96)
-    made = TiledRIFE(model, 64, overlap=32).inference(img0, img1)
-    assert made.shape == img0.shape
-    with pytest.raises(ValueError, match="RIFE paper has no refinement to choose"):
-        TiledRIFE(model, 64).inference(img0, img1, refine=True)
+    net = IFNet().eval()
+    for i in range(3):
+        tail = net.get_submodule(f"block{i}.lastconv")
+        assert isinstance(tail, nn.ConvTranspose2d)
+        nn.init.zeros_(tail.weight)
+        nn.init.zeros_(tail.bias)  # type: ignore[arg-type]
+    model = RIFE(net, name="paper")
+    img0, img1 = pair(256, 384)
+    whole = model.inference(img0, img1)
+    assert psnr((img0 + img1) / 2, whole) < 40  # the residual is there
+    assert psnr(tiled(model, 256, overlap=128).inference(img0, img1), whole) > 60
 
 
 @pytest.mark.skipif(not MIDDLEBURY.is_dir(), reason="no Middlebury pictures here")
@@ -131,9 +135,14 @@ def test_seams_are_invisible_with_the_default_weights(name: str) -> None:
     """640x480 in tiles of 384, motion of up to 18 px: the whole frame to better than 50 dB."""
     model = load_model()
     img0, img1 = (to_tensor(read_picture(MIDDLEBURY / name / f"frame1{i}.png")) for i in (0, 1))
-    tiles = TiledRIFE(model, 384)
-    assert tiles.describe(480, 640).startswith(", in ")
+    tiles = tiled(model, 384)
+    assert describe_tiles(tiles, 480, 640).startswith(", in ")
     assert psnr(tiles.inference(img0, img1), model.inference(img0, img1)) > 50
+
+
+def default_network() -> AnyNetwork:
+    """The default weights, without the kernels."""
+    return load_network("train_log")[0].eval()
 
 
 @pytest.mark.parametrize("own_forward", [False, True])
@@ -143,8 +152,8 @@ def test_seams_of_small_tiles_are_invisible_in_large_motion(scale: float, own_fo
     model = load_model()
     img0, img1 = pair(512, 768, motion=48, sigma=8)
     if own_forward:
-        model.fast = model.net
-    made = TiledRIFE(model, 256).inference(img0, img1, scale=scale)
+        model.engine = default_network()
+    made = tiled(model, 256).inference(img0, img1, scale=scale)
     assert psnr(made, model.inference(img0, img1, scale=scale)) > 80
 
 
@@ -155,7 +164,7 @@ def test_seams_are_invisible_in_a_fast_pan_in_4k(scale: float) -> None:
     model = load_model()
     pictures = (frame.rgb() for frame in islice(open_frames(FAST_PAN), 4, 6))
     img0, img1 = (to_tensor(cv2.resize(p, (3840, 2160), interpolation=cv2.INTER_CUBIC)) for p in pictures)
-    made = TiledRIFE(model, 1024).inference(img0, img1, scale=scale)
+    made = tiled(model, 1024).inference(img0, img1, scale=scale)
     assert psnr(made, model.inference(img0, img1, scale=scale)) > 70
 
 
@@ -164,25 +173,37 @@ def test_seams_are_invisible_in_a_fast_pan_in_4k(scale: float) -> None:
     [*product(["default", "3.9", "paper", "RIFE_m"], [0.25, 1.0]), ("2R", 0.25), ("default", 4.0)],
 )
 @torch.no_grad()
-def test_what_coarse_blocks_began_is_ended_as_in_one_call(name: str, scale: float) -> None:
-    """By the kernels, where they know the network, and by its own forward, options and maps of timesteps included."""
+def test_coarse_blocks_first_and_the_others_later_give_the_result_of_one_call(name: str, scale: float) -> None:
+    """By the kernels, where they support the network, and by its own forward; with options and maps of timesteps."""
     net = build(name)
     images = pair(256, 256)
     calls: list[tuple[float | Tensor, dict[str, bool]]] = [(0.3, {}), (torch.rand(1, 1, 256, 256), {})]
     if name == "3.9":
         calls.append((0.3, {"ensemble": True, "refine": True}))
-    ways: tuple[Any, Any] = (net, RIFE(net, name=name).fast)
-    for called in ways:
-        features = [called.frame_features(image) for image in images]
+    engines: tuple[Any, Any] = (net, accelerate(net))
+    for engine in engines:
+        features = [engine.frame_features(image) for image in images]
         for time, options in calls:
-            begun = called.begin(*images, time, *features, scale=scale, **options)
-            made = called(*images, time, *features, scale=scale, begun=begun, **options)
-            wanted = called(*images, time, *features, scale=scale, **options)
-            assert all(torch.equal(a, b) for a, b in zip(made[:3], wanted[:3], strict=True))
+            coarse = engine.estimate_coarse(*images, time, *features, scale=scale, **options)
+            made = engine(*images, time, *features, scale=scale, coarse=coarse, **options)
+            expected = engine(*images, time, *features, scale=scale, **options)
+            assert all(torch.equal(a, b) for a, b in zip(made[:3], expected[:3], strict=True))
 
 
-def test_tiles_overlap_more_where_coarse_blocks_see_no_more() -> None:
-    """HD networks, and 4.0 and 4.1, which choose their scales by what coarse blocks find."""
+@torch.no_grad()
+def test_the_network_continues_from_the_coarse_blocks_of_the_kernels() -> None:
+    """Their outputs wait for a pixel shuffle; the network's own are shuffled."""
+    net, images = build("default"), pair(256, 256)
+    engine = accelerate(net)
+    features = [engine.frame_features(image) for image in images]
+    coarse = engine.estimate_coarse(*images, 0.3, *features)
+    made, expected = net(*images, 0.3, coarse=coarse), net(*images, 0.3)
+    torch.testing.assert_close(made.flow, expected.flow, rtol=0, atol=1e-4)
+    torch.testing.assert_close(made.image, expected.image, rtol=0, atol=1e-5)
+
+
+def test_tiles_overlap_more_without_a_coarse_stage() -> None:
+    """HD networks, and 4.0 and 4.1, which choose their scales by the flow that coarse blocks find."""
     chooses = IFNet_v4(IFNetConfig((8, 8, 8, 8), (8, 4, 2, 1), auto_scale=True))
     for net, scale, overlap in (
         (build("default"), 0.5, 128),
@@ -190,7 +211,7 @@ def test_tiles_overlap_more_where_coarse_blocks_see_no_more() -> None:
         (build("HD 3.8"), 0.5, 512),
         (chooses, 1.0, 384),
     ):
-        rows, _ = TiledRIFE(RIFE(net, name="net"), 1024).grid(1024 + 640, 1024, scale)
+        rows, _ = TileEngine(net, 1024).grid(1024 + 640, 1024, scale)
         assert rows[0].stop - rows[1].start == overlap, net
 
 
@@ -208,25 +229,26 @@ class Small(Shift):
 
 
 def test_running_out_of_memory_halves_the_tiles_and_says_so_once() -> None:
-    told: list[str] = []
-    tiles = TiledRIFE(RIFE(Small(300 * 300), name="small"), tell=told.append)
+    lines: list[str] = []
+    tiles = tiled(RIFE(Small(300 * 300), name="small"), report=lines.append)
     img0, img1 = pair(600, 1000)
     got = list(tiles.between(img0, img1, [0.25, 0.5, 0.75]))
     for a, b in zip(RIFE(Shift(2), name="shift").between(img0, img1, [0.25, 0.5, 0.75]), got, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-    assert told == ["Out of memory on cpu: going on in tiles of 500 px"]
-    assert tiles.tile == 256
+    assert lines == ["Out of memory on cpu: the network runs on tiles of 504 px from here on"]
+    assert isinstance(tiles.engine, TileEngine)
+    assert tiles.engine.tile == 256
 
 
 def test_tiles_that_are_as_small_as_can_be_end_in_one_line() -> None:
-    tiles = TiledRIFE(RIFE(Small(100), name="small"), tell=lambda line: None)
-    with pytest.raises(UserError, match=r"^Out of memory; tiles of 2\d\d px are the smallest: choose a lower --scale"):
+    tiles = tiled(RIFE(Small(100), name="small"), report=lambda line: None)
+    with pytest.raises(UserError, match=r"^Out of memory; tiles of 2\d\d px are the smallest: use a lower flow scale"):
         tiles.inference(*pair(600, 400))
 
 
 def test_what_fits_is_chosen_by_the_memory_that_is_free(tiny_net: IFNet_v4, monkeypatch: pytest.MonkeyPatch) -> None:
     model = RIFE(tiny_net, name="tiny")
-    plain, each = bytes_per_pixel(tiny_net), bytes_per_pixel(model.fast)
+    plain, each = bytes_per_pixel(tiny_net), bytes_per_pixel(model.engine)
     assert plain == pytest.approx(1.5 * peak_bytes(tiny_net, 2048, 1024) / 2**21, rel=0.05)
     pixels = 2160 * 3840
     for free, wanted in (
@@ -235,9 +257,9 @@ def test_what_fits_is_chosen_by_the_memory_that_is_free(tiny_net: IFNet_v4, monk
         (1, 256),
         (None, 0),
     ):
-        monkeypatch.setattr(tiling, "available_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(tile_engine, "available_bytes", lambda device, free=free: free)
         assert tile_size(model, 2160, 3840) == pytest.approx(wanted, abs=1)
-    monkeypatch.setattr(tiling, "available_bytes", lambda device: (plain / 4 + 450) * pixels / 0.8)
+    monkeypatch.setattr(tile_engine, "available_bytes", lambda device: (plain / 4 + 450) * pixels / 0.8)
     mapped = tile_size(model, 2160, 3840, mapped=True)  # the network's own forward, whatever is called otherwise
     assert mapped == pytest.approx((pixels / 4) ** 0.5, rel=0.1)
 

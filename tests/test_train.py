@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from training_runs import RECIPE, batch_of, tiny
 
+from model.contract import Prediction
 from model.errors import UserError
 from model.IFNet import IFNet
 from model.loading import detect_version
-from model.networks.layers import Prediction
 from model.networks.warp import warp
 from model.training import network
 from model.training import step as training

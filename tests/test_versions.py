@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model import load_model
+from model.contract import NetworkModule
 from model.errors import WeightsError
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
@@ -69,9 +70,9 @@ def test_2r_must_be_named() -> None:
     paper = zeros(shapes(IFNet))
     assert detect_version(paper).name == detect_version(paper, "rife").name == "RIFE"
     assert detect_version(paper, "rife_2r").name == "RIFE 2R"
-    with pytest.raises(WeightsError, match="--arch rife_2r does not fit these weights, which are RIFE_m"):
+    with pytest.raises(WeightsError, match="architecture rife_2r does not fit these weights, which are RIFE_m"):
         detect_version(zeros(shapes(IFNet, timed=True)), "rife_2r")
-    with pytest.raises(WeightsError, match="--arch rife_2r does not fit these weights; leave it out, shapes tell"):
+    with pytest.raises(WeightsError, match="architecture rife_2r does not fit these weights; name none: their shapes"):
         detect_version(zeros(shapes(IFNet_v4, TINY)), "rife_2r")
 
 
@@ -184,7 +185,7 @@ def test_garbage_is_always_refused_as_weights(seed: int) -> None:
 
 
 def test_memory_counts_what_is_alive_at_once() -> None:
-    class Doubler(nn.Module):
+    class Doubler(NetworkModule):
         pad_multiple = 8
         pad_mode = "constant"
         weight: nn.Parameter
@@ -235,7 +236,7 @@ def test_command_line_says_what_a_file_is(tmp_path: Path) -> None:
     assert lines["timestep"] == "any between 0 and 1"
     assert lines["padding"] == "to multiples of 64 (divided by the scale if that is below 1), zeros"
     assert " MB at 1920x1080 in float32, computed; libraries take more" in lines["memory"]
-    assert done.stderr == "" or (not kernels.available() and "kernels.cpp was not built" in done.stderr)
+    assert done.stderr == "" or (not kernels.available() and "the CPU kernels were not built" in done.stderr)
 
 
 ROOT = Path(__file__).parents[1]

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from model.frames import PreparedFrame
 from model.image import send_layers, to_layers
 from model.metrics import Surroundings
-from model.RIFE import RIFE, PreparedFrame
+from model.RIFE import RIFE
 from video.frame import Frame, Picture
 from video.scene import Transition
 

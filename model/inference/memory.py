@@ -1,5 +1,7 @@
-"""How much memory a network needs for a frame size, computed by running tensors without data through it; how much
-there is; and how what one tensor leaves serves the next."""
+"""Computes the memory that a network needs for a frame size, and reads how much is free.
+
+The need is computed by running the network on tensors without data. `keep_freed_memory` makes the process reuse memory.
+"""
 
 import copy
 import ctypes
@@ -10,29 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from model.contract import Network
 from model.IFNet_v4 import IFNet_v4
 from model.image import padder_for
-from model.inference.engines import Compiled
-from model.inference.fast import Fast
-from model.inference.graphs import Graphed
+from model.inference.engine import Engine
+from model.inference.kernel_engine import KernelEngine
 
 # Resident memory to computed memory, on a CPU: 1.48 of 4.25's own forward at 720p (733 MB to 495), 1.43 of the paper's;
 # by the kernels 1.31 at 720p, 1.12 at 1080p, 1.03 at 4K (1295 MB to 1252).
 LIBRARIES = 1.5
-PROBE = 1024  # px, the side of the frame from which, and from two side by side, the need of a pixel is told
+PROBE = 1024  # px; the need of a pixel is the difference between a frame of this side and one of twice the width
 ROOT = Path("/")
-Called = nn.Module | Fast | Graphed | Compiled  # a network, or what is called in its place
-# Of glibc's mallopt: how many blocks are got from the system one by one, and how much is free before some goes back
+# Parameters of glibc's mallopt: the number of blocks mapped one by one, and the free bytes from which some are returned
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 NEVER = 2**31 - 1
 
 
 class LiveBytes(TorchDispatchMode):
-    """Adds up the storage of every tensor made within it, for as long as it lives."""
+    """Adds up the storage of every tensor made inside the context, for as long as the tensor lives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,40 +56,41 @@ class LiveBytes(TorchDispatchMode):
 
 
 @torch.no_grad()
-def peak_bytes(network: Called, height: int, width: int, scale: float = 1.0, *, mapped: bool = False) -> int:
-    """Weights, two frames and the most that is alive at once between them, in the dtype of the weights.
+def peak_bytes(network: Network, height: int, width: int, scale: float = 1.0, *, mapped: bool = False) -> int:
+    """Returns the bytes of the weights, two frames and the most tensors alive at once between them.
 
-    Of a Fast also what it keeps beside the weights. `mapped`: at a timestep for every pixel. Not counted: what
-    convolutions borrow while they run and what an allocator keeps, which depend on the machine.
+    In the dtype of the weights; for a KernelEngine with its packed weights. `mapped`: with a timestep for every pixel.
+    Not counted: the workspace of convolutions and the reserve of an allocator, which depend on the machine.
     """
-    net: Any = copy.deepcopy(network if isinstance(network, nn.Module) else network.net).to("meta")
-    if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
+    module: Any = network.net if isinstance(network, Engine) else network
+    net = copy.deepcopy(module).to("meta")
+    if isinstance(net, IFNet_v4):  # a restart depends on the flow, which has no values here
         net.config = replace(net.config, auto_scale=False)
     weights = sum(p.numel() * p.element_size() for p in (*net.parameters(), *net.buffers()))
-    called: Any = Fast(net) if isinstance(network, Fast) else net
+    engine: Any = KernelEngine(net) if isinstance(network, KernelEngine) else net
     padder = padder_for(net, height, width, scale)
     with LiveBytes() as live:
         frames = [padder.pad(torch.empty(1, 3, height, width, device="meta")) for _ in range(2)]
-        features = [called.frame_features(frame) for frame in frames]
+        features = [engine.frame_features(frame) for frame in frames]
         time = torch.empty_like(frames[0][:, :1]) if mapped else 0.5
-        called(*frames, time, *features, scale=scale)
+        engine(*frames, time, *features, scale=scale)
     return weights + live.peak
 
 
-def bytes_per_pixel(network: Called, scale: float = 1.0, *, mapped: bool = False) -> float:
-    """What each pixel of a large frame adds to the peak, with what libraries take on top; `mapped` as in peak_bytes."""
+def bytes_per_pixel(network: Network, scale: float = 1.0, *, mapped: bool = False) -> float:
+    """Returns the bytes that each pixel of a large frame adds to the peak, libraries included, as in peak_bytes."""
     one, two = (peak_bytes(network, PROBE, n * PROBE, scale, mapped=mapped) for n in (1, 2))
     return LIBRARIES * (two - one) / PROBE**2
 
 
 def available_bytes(device: torch.device, root: Path = ROOT) -> int | None:
-    """Memory that is free on a device; None where nothing says so (MPS, and the CPU on other systems than Linux).
+    """Returns the free bytes of a device; None where they are unknown (MPS, and the CPU on systems other than Linux).
 
-    On a CPU the least of what the system and the limits of the process's control groups (containers) leave.
+    On a CPU: the least that the system and the limits of the process's control groups (containers) leave.
     """
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reserved
     if device.type != "cpu":
         return None
     try:
@@ -117,10 +119,10 @@ def available_bytes(device: torch.device, root: Path = ROOT) -> int | None:
 
 
 def keep_freed_memory() -> bool:
-    """Has the process keep what tensors free for the next ones; whether it can (glibc: Linux) and now does.
+    """Makes the process keep the memory of freed tensors for new ones; returns whether it does (glibc: Linux).
 
-    By itself glibc gives large tensors back at once and gets every page anew, zeroed: a sixth of the time at 720p, a
-    third at 4K. It concerns all of the process and cannot be undone, so commands call it, and no library function.
+    By default glibc returns large tensors to the system at once and gets every page again, zeroed: a sixth of the time
+    at 720p, a third at 4K. It concerns the whole process and cannot be undone: only commands call it.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,8 +1,8 @@
-"""The parts of a network with their weights as the kernels want them: what Fast is made of.
+"""The parts of a KernelEngine: blocks, encoder and Unet with their weights in the form of the kernels.
 
-Memory order is (B,H,W,C); 3x3 convolutions go by Winograd, with bias, activation, residual and the weight of a ResConv
-in one pass; a block's input is made and read a strip at a time. With weights in bfloat16 torch's convolutions are in
-that, and all between them as before: for CPUs with units for it.
+Memory order is (B,H,W,C); 3x3 convolutions run by Winograd, with bias, activation, residual and the weight of a ResConv
+in one pass; a block's input is made and read a strip at a time. With weights in bfloat16, for CPUs with units for it,
+only the convolutions by torch compute in bfloat16.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,29 +19,29 @@ from model.networks.layers import LEAKY_SLOPE, IFBlock, ResConv
 from model.networks.refine import Pair, Unet
 from model.networks.warp import resize_flow
 
-STRIP = 2**20  # floats of a block's input made at once: 4 MB stay in the cache
-WINOGRAD_VECTORS = 2  # of channels; with one, transforms cost more than they save: 16 channels on AVX-512, not on AVX2
-HALF = torch.bfloat16
-AMX = "amx_bf16"  # with it a convolution in bfloat16 is faster than Winograd in float32, with AVX512-BF16 it is not
+STRIP = 2**20  # floats of a block's input that are made at once: 4 MB stay in the cache
+WINOGRAD_VECTORS = 2  # of channels at least; with one (16 channels on AVX-512) transforms cost more than they save
+BFLOAT16 = torch.bfloat16
+AMX = "amx_bf16"  # units that make bfloat16 convolutions faster than Winograd in float32; those of AVX512 do not
 NHWC = torch.channels_last
 
-Strips = Callable[[tuple[int, int]], Tensor]  # what makes rows [from, to) of a block's input, zeros outside
+MakeRows = Callable[[tuple[int, int]], Tensor]  # returns rows [from, to) of a block's input, zeros outside it
 
 
 def _slope(activation: nn.Module, like: Tensor) -> Tensor:
-    """(O), the slope of each output of a weight (O,...): float32 of a PReLU, the weight's dtype of a LeakyReLU."""
+    """Returns the slopes (O) of the outputs of a weight (O,...): float32 for PReLU, else the weight's dtype."""
     if isinstance(activation, nn.PReLU):
         return activation.weight.detach().float().contiguous()
     return like.new_full(like.shape[:1], LEAKY_SLOPE)
 
 
 def _activate(x: Tensor, slope: Tensor) -> Tensor:
-    """In place; but in bfloat16 a LeakyReLU by torch, and a PReLU, at which torch is slow, in float32."""
-    return F.leaky_relu_(x, LEAKY_SLOPE) if slope.dtype == HALF else kernels.activate(x.float(), slope)
+    """Applies the activation in place: LeakyReLU in bfloat16 by torch, all others by a kernel in float32."""
+    return F.leaky_relu_(x, LEAKY_SLOPE) if slope.dtype == BFLOAT16 else kernels.activate(x.float(), slope)
 
 
 class _Conv:
-    """A convolution by torch, and its activation if it has one."""
+    """A convolution by torch, followed by its activation if it has one."""
 
     def __init__(self, conv: nn.Module, activation: nn.Module | None, order: list[int] | None = None) -> None:
         assert isinstance(conv, nn.Conv2d)
@@ -54,13 +54,13 @@ class _Conv:
         x = F.conv2d(x.to(self.weight.dtype), self.weight, self.bias, self.stride, padding)
         return x if self.slope is None else _activate(x.contiguous(memory_format=NHWC), self.slope)
 
-    def strips(self, source: Strips, height: int, width: int) -> Tensor:
-        """With stride 2, of an input of that size that `source` makes rows of, zeros outside, a strip at a time."""
+    def strips(self, make_rows: MakeRows, height: int, width: int) -> Tensor:
+        """Convolves an input of a size with stride 2, a strip at a time; `make_rows` returns the rows of the input."""
         step = 2 * max(1, STRIP // (2 * width * self.weight.shape[1]))
         out: Tensor | None = None
         for top in range(0, height, step):
             bottom = min(top + step, height)
-            part = self(source((top - 1, bottom)), (0, 1))
+            part = self(make_rows((top - 1, bottom)), (0, 1))
             if out is None:
                 if bottom == height:
                     return part
@@ -71,7 +71,7 @@ class _Conv:
 
 
 class _Direct:
-    """The same as a Winograd, by torch: faster where channels are few, and in bfloat16."""
+    """The convolution of Winograd, by torch: faster with few channels, and in bfloat16."""
 
     def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
         self.weight, self.bias, self.slope = weight.contiguous(memory_format=NHWC), bias, slope
@@ -85,12 +85,12 @@ class _Direct:
 
 
 def winograd_pays(dtype: torch.dtype) -> bool:
-    """Whether Winograd in float32 is faster than a convolution in that dtype."""
+    """Returns whether Winograd in float32 is faster than a convolution by torch in a dtype."""
     return dtype == torch.float32 or AMX not in kernels.cpu_flags()
 
 
 def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) -> Any:
-    """A 3x3 convolution of stride 1 with its activation; `beta` (O) weighs what comes before the residual."""
+    """Returns a 3x3 convolution of stride 1 with its activation; `beta` (O) scales its outputs before the residual."""
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
     weight, bias = conv.weight.detach(), conv.bias.detach()
@@ -101,11 +101,10 @@ def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) ->
 
 
 def of_sub_pixels(weight: Tensor) -> Tensor:
-    """A transposed convolution of stride 2, (C,O,4,4), as one of 3x3 that makes the four sub-pixels of every pixel,
-    (2,2,O,C,3,3)."""
+    """Returns a transposed convolution of stride 2, (C,O,4,4), as a 3x3 one for four sub-pixels, (2,2,O,C,3,3)."""
     weight = weight.transpose(0, 1)
     kernel = weight.new_zeros(2, 2, *weight.shape[:2], 3, 3)
-    taps = (((1, 1), (0, 3)), ((1, 2), (2, 0)))  # of each sub-pixel: place in the 3x3 kernel, in the 4x4 one
+    taps = (((1, 1), (0, 3)), ((1, 2), (2, 0)))  # of each sub-pixel: index in the 3x3 kernel, index in the 4x4 kernel
     for dy in (0, 1):
         for dx in (0, 1):
             for y, j in taps[dy]:
@@ -125,14 +124,14 @@ class _Transposed:
 
 
 class Tail:
-    """The transposed convolution at a block's end: by Winograd, or by torch where channels are few, and in bfloat16.
+    """The transposed convolution at a block's end: by Winograd, or by torch with few channels and in bfloat16.
 
-    What it makes, (B,packed**2*outputs,h,w), is not shuffled: sub-pixels, row by row, come before the channels.
+    Its result (B,packed**2*outputs,h,w) still needs a pixel shuffle: sub-pixels, row by row, come before the channels.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, outputs: int, *, shuffle: bool) -> None:
-        """weight (C,O,4,4); `outputs`: how many channels of what it says, shuffled if it is, are used."""
-        inner = 2 if shuffle else 1  # sub-pixels along an axis that a shuffle makes of its outputs
+        """weight (C,O,4,4); `outputs`: the number of channels that are used, after a pixel shuffle with `shuffle`."""
+        inner = 2 if shuffle else 1  # sub-pixels along an axis in the network's own pixel shuffle
         used = torch.arange(weight.shape[1]).view(-1, inner, inner)[:outputs].permute(1, 2, 0).flatten()
         weight, bias = weight[:, used], bias[used]
         self.packed = inner
@@ -149,7 +148,7 @@ class Tail:
 
 
 class PackedBlock:
-    """An IFBlock whose input comes in the order of Estimate.inputs."""
+    """An IFBlock whose input has the channel order of KernelEstimate.inputs."""
 
     def __init__(self, block: IFBlock, order: list[int], outputs: int) -> None:
         first: Any = block.conv0[0]
@@ -166,9 +165,9 @@ class PackedBlock:
         tail: Any = block.lastconv[0] if isinstance(block.lastconv, nn.Sequential) else block.lastconv
         self.tail = Tail(tail.weight.detach(), tail.bias.detach(), outputs, shuffle=self.shuffle)
 
-    def __call__(self, source: Strips, height: int, width: int) -> Tensor:
-        """-> what its tail makes."""
-        x = before = self.second(self.first.strips(source, height, width))
+    def __call__(self, make_rows: MakeRows, height: int, width: int) -> Tensor:
+        """Returns the result of its Tail for an input of a size, whose rows `make_rows` returns."""
+        x = before = self.second(self.first.strips(make_rows, height, width))
         for unit in self.units[:-1]:
             x = unit(x, x if self.residual else None)
         skipped = before if self.skip else None
@@ -177,7 +176,7 @@ class PackedBlock:
 
 
 class PackedPair:
-    """refine.Pair."""
+    """A Pair of networks/refine.py."""
 
     def __init__(self, pair: Pair, order: list[int] | None = None) -> None:
         (conv1, act1), (conv2, act2) = pair.conv1, pair.conv2
@@ -188,7 +187,7 @@ class PackedPair:
 
 
 class PackedEncoder:
-    """A Head."""
+    """The Head of networks/head.py, without its pixel shuffle: (B,3,H,W) -> (B,4*E,H/2,W/2), sub-pixels first."""
 
     def __init__(self, head: Head) -> None:
         first, *middle, last = head.children()
@@ -208,10 +207,10 @@ class PackedEncoder:
 
 
 class PackedUnet:
-    """refine.Unet, its first input in the order of Estimate.inputs.
+    """The Unet of networks/refine.py, whose first input has the channel order of KernelEstimate.inputs.
 
-    What a level hands down and up shares one tensor with what joins it, so that nothing has to be put together: first
-    the level's own channels, then the warped context of both frames, and on the way up, in their place, what comes.
+    Each level is one tensor, so that nothing is concatenated: first the level's own channels, then the warped context
+    of both frames, which the result of the level below replaces on the way up.
     """
 
     def __init__(self, unet: Unet) -> None:
@@ -226,16 +225,16 @@ class PackedUnet:
         ups: list[Any] = [unet.up0, unet.up1, unet.up2, unet.up3]
         for i, (layer, activation) in enumerate(ups):
             weight = layer.weight.detach()
-            if i:  # upstream: what comes from below, then the level's own; here: the other way round
+            if i:  # upstream: the level below, then the level's own channels; here: in the opposite order
                 weight = weight.roll(weight.shape[0] // 2, 0)
             bias, slope = layer.bias.detach().repeat(4), _slope(activation, layer.bias).repeat(4)
             self.up.append(Winograd(of_sub_pixels(weight).flatten(0, 2), bias, slope, step=2))
         self.last = _Conv(unet.conv, None)
 
-    def __call__(self, source: Strips, flow: Tensor, levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Context levels of both frames, not warped, and the flow (B,4,H,W) px -> the residual in 0..1 around 0.5."""
+    def __call__(self, make_rows: MakeRows, flow: Tensor, levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Context levels of both frames, unwarped, and the flow (B,4,H,W) px -> the residual (B,3,H,W) in 0..1."""
         joined: list[Tensor] = []
-        x = self.down[0].first.strips(source, *flow.shape[2:])
+        x = self.down[0].first.strips(make_rows, *flow.shape[2:])
         for i, pair in enumerate(self.down):
             if i:
                 x = pair.first(joined[-1])

@@ -1,4 +1,4 @@
-"""What the v4 networks from 4.7 on compute of one frame: features at full size, which its pairs share."""
+"""The encoder of the v4 networks from 4.7 on: features of one frame at full size, shared by its pairs."""
 
 from torch import Tensor, nn
 
@@ -24,9 +24,9 @@ class Head(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,channels,H,W)"""
         *layers, last = self.children()
-        x = entering(image, last)
+        x = entering(image, last)  # (B,3,H,W)
         for layer in layers:
-            x = layer(x)
+            x = layer(x)  # (B,width,H/2,W/2)
             if self.leaky:
                 x = nn.functional.leaky_relu(x, LEAKY_SLOPE, inplace=True)
-        return last(x).float().contiguous()
+        return last(x).float().contiguous()  # (B,channels,H,W)

@@ -1,80 +1,42 @@
-"""The parts every IFNet is made of: convolutions with their activation, ResConv, and the IFBlock."""
+"""The parts of every IFNet: convolutions with their activation, ResConv, and the IFBlock."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from model.contract import FLOW_AND_MASK, BlockOutput
 from model.networks.warp import resize, resize_flow
 
-COARSE = 4  # a block at this scale or beyond is a coarse one
 LEAKY_SLOPE = 0.2  # of every LeakyReLU in the v4 networks
 
 
-class Teaching(NamedTuple):
-    """The estimate of the teacher, a block that also sees the ground truth (paper section 3.3)."""
-
-    flow: Tensor  # (B,4,H,W) px
-    mask: Tensor  # (B,1,H,W) in 0..1
-    merged: Tensor  # (B,3,H,W)
-    distillation: Tensor  # the loss that pulls every student flow to the teacher's, a scalar
-
-
-class Prediction(NamedTuple):
-    """What a network returns for a pair of padded images; flows in pixels, channels (x, y) to img0, (x, y) to img1."""
-
-    image: Tensor  # (B,3,H,W), the frame at the timestep, not clamped by the v4 networks
-    flow: Tensor  # (B,4,H,W), F(t->0) and F(t->1)
-    mask: Tensor  # (B,1,H,W) in 0..1, the weight of the warped img0
-    flows: Sequence[Tensor] = ()  # after each block, coarse to fine
-    merged: Sequence[Tensor] = ()  # each block's blend, before any refinement
-    masks: Sequence[Tensor] = ()  # each block's mask (B,1,H,W), logits
-    teaching: Teaching | None = None  # of the teacher, if the ground truth was given
-
-
-class Begun(NamedTuple):
-    """What coarse blocks said of two images: all that the others need of it. Tensors have the images' size or a whole
-    fraction of it, so that tiles can be cut out of them."""
-
-    blocks: int  # how many have spoken
-    flow: Tensor  # (B,4,H,W) px
-    mask: Tensor  # (B,1,H,W) logits
-    carried: Tensor | None = None  # (B,8,h,w), features for the next block
-
-
-def coarse(scales: Sequence[float]) -> int:
-    """How many of the blocks, coarse to fine, look at so few pixels that they take little memory: at a sixteenth."""
-    return sum(scale >= COARSE for scale in scales)
-
-
 def activation(kind: str, channels: int) -> nn.Module:
-    """PReLU with one slope a channel (it has a state-dict key) or LeakyReLU (it has none)."""
+    """Returns PReLU with a slope for each channel (it has a state-dict key), or LeakyReLU (it has none)."""
     return nn.PReLU(channels) if kind == "prelu" else nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:
-    """The dtype a module computes in: that of its weights."""
+    """Returns the dtype of a module's weights, in which it computes."""
     return next(module.parameters()).dtype
 
 
 def entering(x: Tensor, module: nn.Module) -> Tensor:
-    """x (B,C,H,W) as a module's convolutions take it: in the dtype of their weights, channels last for inference.
+    """Returns x (B,C,H,W) in the dtype of a module's weights, and for inference in the memory order channels_last.
 
-    That order makes whole networks 1.1 to 1.2 times as fast on a CPU and is what tensor cores want; training gains
-    nothing from it.
+    That order makes whole networks 1.1 to 1.2 times as fast on a CPU and suits tensor cores; training gains nothing.
     """
     x = x.to(dtype_of(module))
     return x if torch.is_grad_enabled() else x.contiguous(memory_format=torch.channels_last)
 
 
 def conv(in_channels: int, out_channels: int, stride: int = 1, act: str = "prelu") -> nn.Sequential:
-    """A 3x3 convolution and its activation: keys `0.weight`, `0.bias` and, for PReLU, `1.weight`."""
+    """Returns a 3x3 convolution and its activation: keys `0.weight`, `0.bias` and, for PReLU, `1.weight`."""
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1), activation(act, out_channels))
 
 
 def deconv(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
-    """The transposed convolution that doubles a size: kernel 4, stride 2, padding 1."""
+    """Returns the transposed convolution that doubles a size: kernel 4, stride 2, padding 1."""
     return nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1)
 
 
@@ -100,7 +62,7 @@ class IFBlock(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,  # all that enters the first convolution, the flow included
+        in_channels: int,  # of the first convolution, the flow included
         width: int,
         *,
         act: str = "prelu",
@@ -121,40 +83,46 @@ class IFBlock(nn.Module):
         if shuffle:
             self.lastconv = nn.Sequential(deconv(width, 4 * outputs), nn.PixelShuffle(2))
         self.skip = skip
-        # the tail ends at this fraction of the block's own size: what is left is done by resizing
+        # the block's own size divided by the size of its output
         self.remaining = first_stride * (1 if shuffle else 2) // 2
 
-    def forward(
-        self, parts: Sequence[Tensor], flow: Tensor | None, scale: float
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Parts (B,C,h,w) of any size, the first of them (B,C,H,W) unless there is a flow (B,4,H,W) px
-        -> change of flow (B,4,H,W) px, mask logits (B,1,H,W), features for the next block, (B,C,H,W)/scale, or None.
+    def forward(self, parts: Sequence[Tensor], flow: Tensor | None, scale: float) -> BlockOutput:
+        """Estimates changes at 1/scale of the frame's size.
 
-        Features have the coarser block's own size: resized from there at once they are the same as by way of the
-        frame's, unless the block's is larger than that.
+        `parts` are joined as channels: (B,C,H,W), or smaller; (B,C,h,w) features of a coarser block come at its own
+        size and are resized from there at once, which gives the same as resizing by way of the frame's size. `flow`
+        (B,4,H,W) px is the last part, or None, and then the first part has the frame's size.
         """
-        frame = (parts[0] if flow is None else flow).shape[3]
+        frame_width = (parts[0] if flow is None else flow).shape[3]
         if scale < 1:
-            parts = [resize(part, frame / part.shape[3]) for part in parts]
-        inputs = [resize(part, frame / scale / part.shape[3]) for part in parts]
+            parts = [resize(part, frame_width / part.shape[3]) for part in parts]
+        inputs = [resize(part, frame_width / scale / part.shape[3]) for part in parts]  # (B,C,h,w), h = H/scale
         if flow is not None:
-            inputs.append(resize_flow(flow, 1 / scale))
+            inputs.append(resize_flow(flow, 1 / scale))  # (B,4,h,w) px of that size
         x = self.conv0(entering(torch.cat(inputs, 1), self))  # (B,width,h/4,w/4)
         x = self.convblock(x) + x if self.skip else self.convblock(x)
         x = self.lastconv(x).float().contiguous()  # (B,outputs,h,w) / remaining
-        # split, not slices: the gradient of each slice is a whole tensor of zeros with a copy in it
-        change, mask, features = x.split((4, 1, x.shape[1] - 5), 1)
-        factor = scale * self.remaining
-        return resize_flow(change, factor), resize(mask, factor), features if features.shape[1] > 1 else None
+        return BlockOutput(x, scale * self.remaining)
+
+
+def changes(output: BlockOutput) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Returns a block's change of flow (B,4,H,W) px, its mask logits (B,1,H,W), and its features (B,C,h,w) or None.
+
+    Flow and mask have the frame's size, features the block's own; a single spare channel is no feature.
+    """
+    x, factor, _ = output.unpacked()
+    # split, not slices: the gradient of each slice would be a whole tensor of zeros with a copy in it
+    flow, mask, features = x.split((4, 1, x.shape[1] - FLOW_AND_MASK), 1)
+    return resize_flow(flow, factor), resize(mask, factor), features if features.shape[1] > 1 else None
 
 
 def blend(warped0: Tensor, warped1: Tensor, mask: Tensor) -> Tensor:
-    """Weighs two warped images by a mask in 0..1 that belongs to the first."""
+    """Returns the mean of two warped images (B,C,H,W), weighted by a mask (B,1,H,W) in 0..1 for the first."""
     return torch.lerp(warped1, warped0, mask)
 
 
 def timestep_plane(timestep: float | Tensor, image: Tensor) -> Tensor:
-    """A timestep as a float32 plane (B,1,H,W): from a number, a value per sample (B,1,1,1), or a map (B,1,H,W)."""
+    """Returns a timestep as a float32 plane (B,1,H,W): from a number, (B,1,1,1), or a map (B,1,H,W)."""
     b, _, h, w = image.shape
     if not isinstance(timestep, Tensor):
         return torch.full((b, 1, h, w), float(timestep), dtype=torch.float32, device=image.device)

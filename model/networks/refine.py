@@ -1,4 +1,4 @@
-"""Contextnet and Unet: the refinement of the paper's networks, which 4.0-4.4 carry too (upstream model/refine.py)."""
+"""Contextnet and Unet: the refinement of the paper's networks and of the full files of 4.0-4.4 (upstream refine.py)."""
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ class Pair(nn.Module):
         self.conv2 = conv(out_channels, out_channels, 1, act)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,out_channels,H/stride,W/stride)"""
         return self.conv2(self.conv1(entering(x, self)))
 
 
@@ -41,7 +42,7 @@ class Contextnet(nn.Module):
         return tuple(levels)
 
     def warped(self, levels: tuple[Tensor, ...], flow: Tensor) -> list[Tensor]:
-        """The levels, each warped by the flow (B,2,H,W) px brought to its size."""
+        """Returns the levels, each warped by the flow (B,2,H,W) px resized to its size."""
         out, factor = [], self.first_factor
         for level in levels:
             flow = resize_flow(flow, factor)
@@ -50,11 +51,15 @@ class Contextnet(nn.Module):
         return out
 
     def forward(self, image: Tensor, flow: Tensor) -> list[Tensor]:
+        """image (B,3,H,W), flow (B,2,H,W) px -> four warped levels, (B,16*2^k,H/2^(k+1),W/2^(k+1))."""
         return self.warped(self.features(image), flow)
 
 
 class Unet(nn.Module):
-    """The residual image from both images, their warps, mask, flow and warped context, in 0..1 around 0.5."""
+    """Estimates the residual image from both images, warped images, mask, flow and warped context.
+
+    Sizes in the comments are those of first_stride 2; in the 2R variant each level is twice as large.
+    """
 
     def __init__(self, act: str = "prelu", first_stride: int = 2) -> None:
         super().__init__()
@@ -84,12 +89,13 @@ class Unet(nn.Module):
         c0: list[Tensor],
         c1: list[Tensor],
     ) -> Tensor:
-        s0 = self.down0(torch.cat((img0, img1, warped0, warped1, mask, flow), 1))
-        s1 = self.down1(torch.cat((s0, c0[0], c1[0]), 1))
-        s2 = self.down2(torch.cat((s1, c0[1], c1[1]), 1))
-        s3 = self.down3(torch.cat((s2, c0[2], c1[2]), 1))
-        x = self.up0(torch.cat((s3, c0[3], c1[3]), 1))
-        x = self.up1(torch.cat((x, s2), 1))
-        x = self.up2(torch.cat((x, s1), 1))
-        x = self.up3(torch.cat((x, s0), 1))
+        """Images (B,3,H,W), flow (B,4,H,W) px and levels c0, c1 of Contextnet -> (B,3,H,W) in 0..1 around 0.5."""
+        s0 = self.down0(torch.cat((img0, img1, warped0, warped1, mask, flow), 1))  # (B,32,H/2,W/2)
+        s1 = self.down1(torch.cat((s0, c0[0], c1[0]), 1))  # (B,64,H/4,W/4)
+        s2 = self.down2(torch.cat((s1, c0[1], c1[1]), 1))  # (B,128,H/8,W/8)
+        s3 = self.down3(torch.cat((s2, c0[2], c1[2]), 1))  # (B,256,H/16,W/16)
+        x = self.up0(torch.cat((s3, c0[3], c1[3]), 1))  # (B,128,H/8,W/8)
+        x = self.up1(torch.cat((x, s2), 1))  # (B,64,H/4,W/4)
+        x = self.up2(torch.cat((x, s1), 1))  # (B,32,H/2,W/2)
+        x = self.up3(torch.cat((x, s0), 1))  # (B,16,H,W)
         return torch.sigmoid(self.conv(x).float())  # (B,3,H,W)

@@ -1,4 +1,4 @@
-"""Context and fusion of the HD networks 1.x to 3.1: what turns a flow at half resolution into a frame and its mask."""
+"""Context and fusion of the HD networks 1.x to 3.1: a frame and its mask from a flow at half resolution."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ Unit = Callable[[int, int, int], nn.Module]  # (in_channels, out_channels, strid
 
 
 class ResBlock(nn.Module):
-    """Two convolutions weighed by channel attention, and a skip (1.x); `normed` in the flow blocks, where it is 5x5."""
+    """Two convolutions weighted by channel attention, and a skip (1.x); `normed`: 5x5, in the flow blocks."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, normed: bool = False) -> None:
         super().__init__()
@@ -36,15 +36,16 @@ class ResBlock(nn.Module):
         self.fc2 = nn.Conv2d(SQUEEZED, c, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B,in_channels,H,W) -> (B,C,H/stride,W/stride)"""
         x = x.to(dtype_of(self))
-        y = self.conv2(self.conv1(x))
+        y = self.conv2(self.conv1(x))  # (B,C,H/stride,W/stride)
         weight = y.mean((2, 3), keepdim=True)  # (B,C,1,1)
         weight = torch.sigmoid(self.fc2(self.relu1(self.fc1(weight))))
         return self.relu2(y * weight + self.conv0(x))
 
 
 def normed_conv(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """A 5x5 convolution without bias, normalised by its running statistics, and PReLU: keys 0, 1 and 2 (1.x)."""
+    """Returns a 5x5 convolution without bias, batch normalisation and PReLU: keys 0, 1 and 2 (1.x)."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 5, stride, 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -73,7 +74,7 @@ class ContextnetHD(nn.Module):
         return tuple(levels)
 
     def warped(self, levels: Levels, half_flow: Tensor) -> list[Tensor]:
-        """The levels, each warped by the flow (B,2,H/2,W/2) px brought to its size."""
+        """Returns the levels, each warped by the flow (B,2,H/2,W/2) px resized to its size."""
         out, flow = [], half_flow
         for level in levels:
             flow = resize_flow(flow, 0.5)
@@ -82,7 +83,7 @@ class ContextnetHD(nn.Module):
 
 
 class FusionNet(nn.Module):
-    """Residual image and mask from both warped images, the flow and the warped context (upstream's unet.pkl)."""
+    """Estimates residual image and mask from both warped images, the flow and the warped context (unet.pkl)."""
 
     def __init__(self, inputs: int, first: Unit, unit: Unit, *, shuffle: bool) -> None:
         super().__init__()
@@ -106,11 +107,11 @@ class FusionNet(nn.Module):
     def forward(self, x: Tensor, c0: list[Tensor], c1: list[Tensor]) -> Tensor:
         """(B,inputs,H,W) and warped levels -> residual in 0..1 around 0.5 and mask in 0..1, (B,4,H,W)."""
         s0 = self.down0(self.conv0(x.to(dtype_of(self))))  # (B,64,H/4,W/4)
-        s1 = self.down1(torch.cat((s0, c0[0], c1[0]), 1))
-        s2 = self.down2(torch.cat((s1, c0[1], c1[1]), 1))
+        s1 = self.down1(torch.cat((s0, c0[0], c1[0]), 1))  # (B,128,H/8,W/8)
+        s2 = self.down2(torch.cat((s1, c0[1], c1[1]), 1))  # (B,256,H/16,W/16)
         s3 = self.down3(torch.cat((s2, c0[2], c1[2]), 1))  # (B,512,H/32,W/32)
-        x = self.up0(torch.cat((s3, c0[3], c1[3]), 1))
-        x = self.up1(torch.cat((x, s2), 1))
-        x = self.up2(torch.cat((x, s1), 1))
-        x = self.conv(self.up3(torch.cat((x, s0), 1)))  # (B,4,H,W), or (B,16,H/2,W/2) to be shuffled
+        x = self.up0(torch.cat((s3, c0[3], c1[3]), 1))  # (B,256,H/16,W/16)
+        x = self.up1(torch.cat((x, s2), 1))  # (B,128,H/8,W/8)
+        x = self.up2(torch.cat((x, s1), 1))  # (B,64,H/4,W/4)
+        x = self.conv(self.up3(torch.cat((x, s0), 1)))  # (B,4,H,W), or (B,16,H/2,W/2) before a pixel shuffle
         return torch.sigmoid((nn.functional.pixel_shuffle(x, 2) if self.shuffle else x).float())

@@ -1,7 +1,7 @@
-"""The sharp blend of our own weights: what the last block says besides flow and mask, for each pixel.
+"""The sharp blend of our own weights, by eight gates that the last block estimates for each pixel.
 
-Its last tail has eight spare outputs, no block takes them: how far each frame is sampled by cubics and how nearby, and
-how far the blend is smoothed along x and y, in two bands each.
+The last block has eight outputs that no other block takes. Here they are gates: for each frame the share of bicubic
+sampling and of sampling nearer to pixels, and for the blend the smoothing along x and y, in two bands each.
 """
 
 import torch
@@ -9,35 +9,37 @@ from torch import Tensor, nn
 
 from model.networks.warp import warp
 
-SAMPLING = 4  # gates: how far img0 and img1 are sampled by cubics, then how nearby
-SMOOTHING = 4  # how far fine and coarse detail along x is smoothed, then along y
+SAMPLING = 4  # gates: bicubic sampling of img0 and img1, then sampling nearer to pixels
+SMOOTHING = 4  # gates: smoothing of fine and coarse detail along x, then along y
 GATES = SAMPLING + SMOOTHING
 
 
 def sharpened(warped: Tensor, image: Tensor, flow: Tensor, gates: Tensor) -> Tensor:
-    """An image (B,3,H,W) that was warped by the flow (B,2,H,W) px, sampled as two gates (B,2,H,W), logits, say: from
-    bilinear over cubic, half open, to twice as far; and that from the flow's own place to one `nearer` to pixels.
+    """Returns an image (B,3,H,W) warped by the flow (B,2,H,W) px, sampled by two gates (B,2,H,W), logits.
+
+    `warped` is the bilinear sample. The first gate leads from bilinear (0) over bicubic (1/2) to twice the difference
+    (1), the second from the flow's own position to one `nearer` to pixels.
     """
     cubic, nearby = torch.sigmoid(gates).split(1, 1)
     return torch.lerp(warped, warp(image, nearer(flow, nearby), "bicubic"), 2 * cubic)
 
 
 def nearer(flow: Tensor, share: Tensor) -> Tensor:
-    """A flow (B,2,H,W) px whose fractions f, at most half a pixel, go to 4f^3 by that share (B,1,H,W) in 0..1.
+    """Returns a flow (B,2,H,W) px whose fractions f, at most half a pixel, move towards 4f^3 by a share (B,1,H,W).
 
-    A sample between pixels is mostly of the nearer ones. At the middle of a motion both frames are sampled at opposite
-    fractions: what is nearby in both is less blurred than what each makes of pixels farther off, and as well placed.
+    The share is in 0..1. A sample between pixels blurs them; nearer to a pixel it blurs less. In the middle of a motion
+    both frames are sampled at opposite fractions, so that the shifts of the two cancel in the blend.
     """
     fraction = flow - flow.round()
     return flow + share * fraction * (4 * fraction.square() - 1)
 
 
 def smoothed(image: Tensor, gates: Tensor) -> Tensor:
-    """An image (B,C,H,W) with its bands of detail along x then y, fine then coarse, weaker as the gates (B,4,H,W) say:
-    from 1 (the band is gone) over 0 at a logit of 0 to -1 (it is twice as strong).
+    """Returns an image (B,C,H,W) with four bands of detail weakened by the gates (B,4,H,W).
 
-    Bands of the undecimated wavelet transform by B-splines of order 1: what [1 2 1] takes away, then what it takes away
-    of the rest at every other pixel.
+    The order is fine and coarse along x, then along y. tanh(gate / 2) = 1 removes a band, 0 keeps it, -1 doubles it.
+    The bands are those of the undecimated wavelet transform by B-splines of order 1: fine is the image minus the image
+    filtered by [1 2 1] / 4, coarse is that filtered image minus itself filtered by [1 0 2 0 1] / 4.
     """
     out = image
     shares = torch.tanh(gates / 2).split(1, 1)

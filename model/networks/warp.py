@@ -11,14 +11,15 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1
     """out[y, x] = image[y + flow_y, x + flow_x], the border repeated (upstream model/warplayer.py).
 
     image (B,C,H,W), flow (B,2,H,W) in pixels, x right, y down -> (B,C,H,W). Coordinates are float32 whatever the
-    dtype of the image: half precision cannot name the pixels of a frame wider than 2048. `mode` may be "bicubic" (Keys,
-    1981, with a = -0.75), which keeps detail that bilinear samples between pixels lose. With an even `factor`, of which
-    H and W are multiples, it is then resized by 1/factor: only pixels that go into that are sampled.
+    dtype of the image: half precision cannot represent the columns of a frame wider than 2048. `mode` may be "bicubic"
+    (Keys, 1981, with a = -0.75), which keeps detail that bilinear samples between pixels lose. With an even `factor`,
+    of which H and W are multiples, the result is resized to (B,C,H/factor,W/factor): only the pixels that the resized
+    image needs are sampled.
     """
     h, w = flow.shape[2:]
     if mode == "bilinear" and factor == 1 and _trains(image, flow) and min(h, w) > 1 and kernels.available():
         return kernels.warp_planes(image, flow)
-    # -1 and 1 are the centres of the first and the last pixel; rounded as upstream rounds them, which frames follow
+    # -1 and 1 are the centres of the first and the last pixel; rounded as upstream rounds them, for equal frames
     xs, ys = (torch.linspace(-1, 1, size, device=flow.device) for size in (w, h))
     half_w, half_h = (max(size - 1, 1) / 2 for size in (w, h))
     if factor > 1:
@@ -26,7 +27,7 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1
         flow = _middles(_middles(flow, factor).transpose(2, 3), factor).transpose(2, 3)
     flow = flow.float()
     x, y = xs + flow[:, 0] / half_w, ys[:, None] + flow[:, 1] / half_h  # (B,H,W)
-    if mode == "bicubic" and image.device.type == "mps":  # knows no cubics
+    if mode == "bicubic" and image.device.type == "mps":  # has no bicubic grid_sample
         out = sample_cubic(image.float(), (x + 1) * half_w, (y + 1) * half_h)
     else:
         grid, border = torch.stack((x, y), 3), "border"
@@ -38,12 +39,12 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1
 
 
 def warp_both(first: Tensor, second: Tensor, flow: Tensor, *, factor: int = 1) -> tuple[Tensor, Tensor]:
-    """Two images (B,C,H,W), each by its half of a flow (B,4,H,W) px; `factor` as in `warp`."""
+    """Warps two images (B,C,H,W), each by its half of a flow (B,4,H,W) px; `factor` as in `warp`."""
     return warp(first, flow[:, :2], factor=factor), warp(second, flow[:, 2:4], factor=factor)
 
 
 def sample_cubic(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """What grid_sample's "bicubic" gives of an image (B,C,H,W) at places (B,h,w) px, the border repeated: (B,C,h,w)."""
+    """Samples an image (B,C,H,W) at positions (B,h,w) px as grid_sample's "bicubic", the border repeated: (B,C,h,w)."""
     batch, channels, height, width = image.shape
     pixels = image.flatten(2)
     out = image.new_zeros(batch, channels, *x.shape[1:])
@@ -55,7 +56,7 @@ def sample_cubic(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _cubic_taps(at: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """Of each place (B,h,w) along an axis the four pixels around it and what each weighs (Keys, 1981, a = -0.75)."""
+    """Returns the four pixels around each position (B,h,w) along an axis, with weights (Keys, 1981, a = -0.75)."""
     a = -0.75
     first = at.floor()
     f = at - first
@@ -69,12 +70,12 @@ def _cubic_taps(at: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def _middles(x: Tensor, factor: int) -> Tensor:
-    """(..,N) -> (..,2 * N / factor): of each `factor` the two in the middle."""
+    """(..,N) -> (..,2 * N / factor): the two in the middle of every `factor` values."""
     return x.unflatten(-1, (-1, factor))[..., factor // 2 - 1 : factor // 2 + 1].flatten(-2)
 
 
 def _trains(image: Tensor, flow: Tensor) -> bool:
-    """Whether gradients are wanted on a CPU, where PyTorch's own take four times as long as those of the kernels."""
+    """Returns whether gradients are needed on a CPU, where PyTorch's own take four times as long as the kernels'."""
     plain = image.dtype == flow.dtype == torch.float32 and image.device.type == "cpu"
     return plain and flow.requires_grad and not torch.compiler.is_compiling()
 
@@ -87,5 +88,5 @@ def resize(image: Tensor, factor: float) -> Tensor:
 
 
 def resize_flow(flow: Tensor, factor: float) -> Tensor:
-    """Resized and multiplied: a flow is measured in its own pixels."""
+    """Returns a flow resized and multiplied by the factor, since it is measured in its own pixels."""
     return flow if factor == 1 else resize(flow, factor) * factor

@@ -6,14 +6,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from model.contract import FLOW_AND_MASK, Prediction
 from model.errors import UserError, WeightsError
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.loading import REFINEMENT, TRAINING_ONLY, detect_version, fill
-from model.networks.layers import Prediction, timestep_plane
 from model.networks.sharp import GATES
 from model.training.recipe import PAPER, PAPER_TIMED, V4, Recipe
-from model.weights.published import FEATURES_AFTER, PUBLISHED, IFNetConfig, read_config
+from model.weights.published import PUBLISHED, IFNetConfig, read_config
 
 Trainable = IFNet | IFNet_v4
 State = dict[str, Tensor]
@@ -38,7 +38,9 @@ def build(arch: str, *, teacher: bool = False, sharp: bool = False) -> Trainable
 def _v4(config: IFNetConfig, name: str, *, teacher: bool, sharp: bool) -> IFNet_v4:
     if sharp and config.carried < GATES:
         raise UserError(f"the last block of {name} has no spare outputs for a sharp blend; v4.22 and later have them")
-    return IFNet_v4(replace(config, sharp=sharp), teacher=teacher)
+    if sharp:
+        config = replace(config, sharp=True, pad_mode="replicate")
+    return IFNet_v4(config, teacher=teacher)
 
 
 def _includes(names: str, name: str) -> bool:
@@ -134,7 +136,7 @@ def add_gates(state: State, blocks: int) -> State:
     """Returns weights with all gates of the sharp blend; new gates are neutral: cubic sampling, no smoothing."""
     known = len(state["sharp"]) if "sharp" in state else 0
     state = {**state, "sharp": torch.ones(GATES)}
-    rows = slice(4 * (FEATURES_AFTER + known), 4 * (FEATURES_AFTER + GATES))  # of the tail before its pixel shuffle
+    rows = slice(4 * (FLOW_AND_MASK + known), 4 * (FLOW_AND_MASK + GATES))  # of the tail before its pixel shuffle
     for key, index in (("weight", (slice(None), rows)), ("bias", (rows,))):
         name = f"block{blocks - 1}.lastconv.0.{key}"
         state[name] = state[name].clone()
@@ -164,12 +166,10 @@ class CoarseBlocks(nn.Module):
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor, *, gt: Tensor | None = None) -> Prediction:
         """Images (B,3,H,W) in 0..1 -> Prediction of every block's flow and mask logits; its `image` is empty."""
         with torch.no_grad():
-            sides = self.net._sides(img0, img1, None, None)
-        plane = timestep_plane(timestep, img0)
+            pair = self.net.make_pair(img0, img1, timestep, None, None, self.scale, ensemble=False, keep_warped=False)
         state, flows, masks = None, [], []
         for i in range(self.count):
-            scale = self.net.config.scales[i] / self.scale
-            state = self.net._step(i, sides, plane, state, scale, ensemble=False, whole=False)
+            state = self.net.run_block(i, pair, state)
             flows.append(state.flow)
             masks.append(state.mask)
         return Prediction(img0[:0], flows[-1], masks[-1].sigmoid(), flows, (), masks)

@@ -10,8 +10,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.contract import Prediction
 from model.errors import UserError
-from model.networks.layers import Prediction
 from model.training.distillation import Lesson, Teacher
 from model.training.loss import LapLoss, flow_loss, mask_loss, psnr_loss
 from model.training.muon import Muon

@@ -1,4 +1,4 @@
-"""The numbers that make a v4 network: those of the published ones, and those read off weights' shapes."""
+"""The configurations of the published v4 networks, and the configuration that follows from the shapes of weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,14 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
+from model.contract import FLOW_AND_MASK
 from model.errors import WeightsError
-
-FEATURES_AFTER = 5  # outputs of a tail that are flow and mask; a tail of 13 carries 8 features on to the next block
 
 
 @dataclass(frozen=True)
 class IFNetConfig:
-    """The numbers that make one v4 network; `from_state` reads them off a checkpoint."""
+    """The numbers that define one v4 network; `read_config` reads them from a checkpoint."""
 
     channels: tuple[int, ...]  # width of each block, coarse to fine
     scales: tuple[int, ...]  # of each block at scale 1
@@ -26,27 +25,28 @@ class IFNetConfig:
     encoder: str = ""  # frame features: "" none, "H1" two layers, "H2" numbered keys, "H3" keys cnn0..cnn3
     encoder_width: int = 0
     encoder_channels: int = 0
-    images_again: bool = False  # later blocks see the unwarped images too (3.9)
-    replace_mask: bool = True  # each block gives the mask anew (4.7 on) instead of adding to it
-    auto_scale: bool = False  # 4.0 and 4.1
-    ensemble: bool = False  # whether running both directions is defined for it (not from 4.21 on)
-    refine: bool = False  # Contextnet and Unet are there (3.9, full files of 4.0-4.4)
-    sharp: bool = False  # the last blend samples by cubics and nearby as far as the last tail says (our own weights)
+    images_again: bool = False  # later blocks also take the unwarped images (3.9)
+    replace_mask: bool = True  # each block estimates the whole mask (4.7 on) instead of a change
+    auto_scale: bool = False  # scales double if the flow is large (4.0 and 4.1)
+    ensemble: bool = False  # blocks can run in both directions (not from 4.21 on)
+    refine: bool = False  # with Contextnet and Unet (3.9, full files of 4.0-4.4)
+    pad_mode: str = "constant"  # values beyond the frame's edge: upstream's zeros, or "replicate" (our own weights)
+    sharp: bool = False  # the last block has the gates of networks/sharp.py (our own weights)
 
     @property
     def carried(self) -> int:
-        """Features that a block hands on to the next."""
-        return self.outputs - FEATURES_AFTER if self.outputs > 6 else 0
+        """The number of features that a block passes to the next one."""
+        return self.outputs - FLOW_AND_MASK if self.outputs > 6 else 0
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """Channels that enter each block's first convolution."""
+        """The channels of each block's first convolution."""
         later = (18 if self.images_again else 12) + 2 * self.encoder_channels + self.carried
         return (7 + 2 * self.encoder_channels, *[later] * (len(self.channels) - 1))
 
     @property
     def pad_multiple(self) -> int:
-        """Four times the coarsest scale; twice that where the scales may double."""
+        """Padded sizes are multiples of this: four times the coarsest scale, twice that if scales may double."""
         return 4 * self.scales[0] * (2 if self.auto_scale else 1)
 
 
@@ -87,22 +87,22 @@ PUBLISHED: dict[str, IFNetConfig] = {
     "4.26.heavy": _v4(_FIVE, _FIVE_SCALES, **_head("H3", 16, 16)),
 }
 
-# Key of the last and the first layer of each kind of encoder; the last ones tell the kinds apart.
+# Keys of the last and the first layer of each kind of encoder; the last ones differ.
 _ENCODERS = (("H3", "cnn3", "cnn0"), ("H2", "6", "0"), ("H1", "1", "0"))
 
 
 def shape_of(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
-    """The shape of a convolution's weight, all four of its sizes above zero; WeightsError if it is not that."""
+    """Returns the shape of a convolution's weight, four sizes above zero. Raises WeightsError for any other shape."""
     if key not in state:
         raise WeightsError(f"{key} is missing")
     shape = tuple(state[key].shape)
     if len(shape) != 4 or 0 in shape:
-        raise WeightsError(f"{key} has shape {shape}, which is no convolution's")
+        raise WeightsError(f"{key} has shape {shape}, not that of a convolution")
     return shape
 
 
 def read_config(state: Mapping[str, Tensor]) -> IFNetConfig:
-    """The configuration of a v4 network, from the shapes of its weights; WeightsError where they do not add up."""
+    """Returns the configuration of a v4 network from the shapes of its weights. WeightsError if they do not agree."""
     count = 0
     while f"block{count}.conv0.0.0.weight" in state:
         count += 1
@@ -137,12 +137,14 @@ def _read_config(state: Mapping[str, Tensor], count: int) -> IFNetConfig:
         raise WeightsError(f"tails of {tail} channels; known are 5, and 20, 24 and 52 before their pixel shuffle")
     encoder, width, features = _read_encoder(state)
     scales: tuple[int, ...] = (8, 4, 2, 1) if count == 4 else _FIVE_SCALES
-    if channels == PUBLISHED["4.25.lite"].channels:  # the only one whose scales its shape does not imply
+    if channels == PUBLISHED["4.25.lite"].channels:  # the only one whose scales do not follow from its shapes
         scales = PUBLISHED["4.25.lite"].scales
+    sharp = "sharp" in state and outputs > 6  # smaller tails have no outputs to spare
     return IFNetConfig(
         channels,
         scales,
-        sharp="sharp" in state and outputs > 6,  # smaller tails have no outputs to spare
+        sharp=sharp,
+        pad_mode="replicate" if sharp else "constant",  # files with a key "sharp" were trained on replicated edges
         outputs=outputs,
         shuffle=shuffle,
         act="prelu" if prelu else "leaky",
@@ -168,7 +170,7 @@ def _read_encoder(state: Mapping[str, Tensor]) -> tuple[str, int, int]:
 
 
 def _nearest(state: Mapping[str, Tensor]) -> str:
-    """The published network with the most similar widths, in words."""
+    """Returns "nearest known: NAME", the published network with the most similar widths."""
     widths = []
     for i in range(len(state)):
         weight = state.get(f"block{i}.conv0.1.0.weight")

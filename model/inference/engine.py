@@ -1,0 +1,73 @@
+"""The base class of the engines: each runs a network in another way, under the network's own contract."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from model.contract import CoarseEstimate, Network, Prediction
+
+
+class Engine:
+    """An engine that runs `net`; whatever a subclass does not override, the network does itself."""
+
+    def __init__(self, net: Network) -> None:
+        self.net = net
+
+    @property
+    def arbitrary_time(self) -> bool:
+        return self.net.arbitrary_time
+
+    @property
+    def pad_multiple(self) -> int:
+        return self.net.pad_multiple
+
+    @property
+    def pad_mode(self) -> str:
+        return self.net.pad_mode
+
+    @property
+    def options(self) -> frozenset[str]:
+        return self.net.options
+
+    @property
+    def fixed_scales(self) -> bool:
+        return self.net.fixed_scales
+
+    @property
+    def has_coarse_stage(self) -> bool:
+        return self.net.has_coarse_stage
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.net.parameters()
+
+    def frame_features(self, image: Tensor) -> Any:
+        return self.net.frame_features(image)
+
+    def estimate_coarse(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor,
+        features0: Any,
+        features1: Any,
+        *,
+        scale: float = 1.0,
+        **options: bool,
+    ) -> CoarseEstimate:
+        return self.net.estimate_coarse(img0, img1, timestep, features0, features1, scale=scale, **options)
+
+    def __call__(
+        self,
+        img0: Tensor,
+        img1: Tensor,
+        timestep: float | Tensor,
+        features0: Any,
+        features1: Any,
+        *,
+        scale: float = 1.0,
+        coarse: CoarseEstimate = (),
+        **options: bool,
+    ) -> Prediction:
+        """Estimates the frame at the timestep, as the network does."""
+        raise NotImplementedError

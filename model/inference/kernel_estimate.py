@@ -1,0 +1,97 @@
+"""The estimate of flow and mask between the blocks, as the kernels keep it: every block output at its own size."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from model.contract import BlockOutput, CoarseEstimate
+from model.inference.kernels import call, empty, longs
+
+
+class _BlockOutput(ctypes.Structure):
+    """A BlockOutput in the form of the kernels: a map (B,C,h,w) whose first channels are 4 of flow, then the mask."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("channels", ctypes.c_int64),
+        ("factor", ctypes.c_int64),
+        ("gain", ctypes.c_float),
+        ("packed", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+    )
+
+
+class KernelEstimate:
+    """The sum of the block outputs so far: the flow and the mask of two frames."""
+
+    def __init__(self, side0: Tensor, side1: Tensor, *, sum_masks: bool, outputs: CoarseEstimate = ()) -> None:
+        """Sides (B,C,H,W): 3 of colour, features, and zeros up to C = 4, 8, 16 or 32.
+
+        `sum_masks`: the mask is the sum of all masks, not the last one. `outputs`: of the blocks that have run.
+        """
+        self.sides, self.sum_masks = (side0, side1), sum_masks
+        self.outputs = list(outputs)
+
+    def add(self, tail: Tensor, factor: int, packed: int) -> None:
+        """Adds the output of a block, its fields as in BlockOutput."""
+        self.outputs.append(BlockOutput(tail, factor, packed))
+
+    def _arguments(self) -> tuple[object, ...]:
+        """Returns the arguments of the kernels that name the sides, their size and the outputs."""
+        b, stride, height, width = self.sides[0].shape
+        outputs = [
+            _BlockOutput(
+                values.data_ptr(),
+                values.shape[1] // packed**2,
+                int(factor),
+                float(factor),
+                packed,
+                height // int(factor),
+                width // int(factor),
+            )
+            for values, factor, packed in self.outputs
+        ]
+        return *self.sides, longs(b, height, width, stride), (_BlockOutput * len(outputs))(*outputs), len(outputs)
+
+    def inputs(
+        self, *, colours: int, factor: int, again: bool, time: float | None, rest: int, rows: tuple[int, int]
+    ) -> Tensor:
+        """Returns rows [from, to) of a block's input at 1/factor of the frame's size, (B,C,to-from,W/factor).
+
+        Channels: `colours` of each warped side, both images unwarped if `again`, the time, `rest` (mask and carried
+        features), 4 of flow. `factor` is 1 or even. Rows outside the input are zeros.
+        """
+        width = self.sides[0].shape[3]
+        started = bool(self.outputs)
+        channels = 2 * colours + 6 * (again and started) + (time is not None) + (rest + 4) * started
+        out = empty(self.sides[0], channels, rows[1] - rows[0], width // factor)
+        shape = longs(colours, factor, again and started, rest if started else 0, self.sum_masks, channels)
+        arguments = (*self._arguments(), shape, -1.0 if time is None else time, *rows)
+        call("block_inputs", out, *arguments)
+        return out
+
+    def finish(self, *, sharp: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the blended image (B,3,H,W), the flow (B,4,H,W) px and the mask (B,1,H,W) in 0..1.
+
+        `sharp`: the last output has eight gates more, for `sharpened` and `smoothed` of networks/sharp.py.
+        """
+        b, _, height, width = self.sides[0].shape
+        image, flow, mask = (self.sides[0].new_empty(b, channels, height, width) for channels in (3, 4, 1))
+        call("finish", image, flow, mask, *self._arguments(), int(self.sum_masks), int(sharp))
+        if sharp:
+            blended, image = image, torch.empty_like(image)
+            call("smooth", image, blended, *self._arguments()[2:])
+        return image, flow, mask
+
+
+def make_side(image: Tensor, features: Tensor | None) -> Tensor:
+    """image (B,3,H,W) and features (B,4*E,H/2,W/2), sub-pixels before channels -> a side of a KernelEstimate."""
+    b, _, height, width = image.shape
+    channels = 0 if features is None else features.shape[1] // 4
+    side = empty(image, 4 if not channels else next(n for n in (8, 16, 32) if n >= 3 + channels), height, width)
+    image = image.contiguous(memory_format=torch.channels_last)
+    size = longs(b, height, width, side.shape[1])
+    call("make_side", side, image, features, size, channels)
+    return side
