@@ -85,7 +85,7 @@ def test_what_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     net = build("default")
     image = torch.rand(1, 3, 64, 64)
     with pytest.raises(
-        UserError, match=r"^the network cannot be compiled here, run it without an engine: .*no such instr"
+        UserError, match=r"^the network cannot be compiled here; run it without an engine: .*no such instr"
     ):
         RIFE(net, name="default", engine=with_engine(net, "compile")).inference(image, image)
     torch.compiler.reset()

@@ -235,7 +235,7 @@ def test_running_out_of_memory_halves_the_tiles_and_says_so_once() -> None:
     got = list(tiles.between(img0, img1, [0.25, 0.5, 0.75]))
     for a, b in zip(RIFE(Shift(2), name="shift").between(img0, img1, [0.25, 0.5, 0.75]), got, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-    assert lines == ["Out of memory on cpu: the network runs on tiles of 504 px from here on"]
+    assert lines == ["Out of memory on cpu: the network runs on tiles of 500 px from here on"]
     assert isinstance(tiles.engine, TileEngine)
     assert tiles.engine.tile == 256
 
