@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all
+.PHONY: demo test test-all fuzz
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/render.py
@@ -15,6 +15,10 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# 3,000 damaged inputs through the whole commands, about an hour: make fuzz CASES=200 SEED=5 for another share
+fuzz: $(VENV)/.test
+	$(BIN)/python tests/long/fuzz.py --cases $(or $(CASES),3000) --seed $(or $(SEED),0)
 
 $(VENV)/.demo: requirements.txt
 	$(PYTHON) -m venv $(VENV)

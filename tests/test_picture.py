@@ -316,3 +316,34 @@ def test_a_picture_is_never_written_over_an_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"b\.png: is the input .*a\.png itself"):
         write_picture(tmp_path / "b.png", noise(3, "uint8"), [tmp_path / "a.png"])
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), noise(1, "uint8"))
+
+
+def test_damaged_jpegs_are_refused_without_a_line_of_libjpeg(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """libjpeg decodes most of these files, with grey or smeared blocks, and prints about it."""
+    path = tmp_path / "a.jpg"
+    rgb = cv2.resize(noise(3, "uint8", (8, 10)), (160, 128), interpolation=cv2.INTER_CUBIC)
+    whole = cv2.imencode(".jpg", rgb)[1].tobytes()
+    rng = np.random.default_rng(3)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        start = int(rng.integers(2, len(whole) - 40))
+        damaged[start : start + 20] = rng.bytes(20)
+        path.write_bytes(damaged)
+        try:
+            read_picture(path)
+            capfd.readouterr()  # where bytes are left over libjpeg warns, and the picture is used
+        except MediaError:
+            refused += 1
+            assert capfd.readouterr().err == ""
+    assert refused > 20
+
+
+def test_jpegs_with_more_after_their_end_are_read(tmp_path: Path) -> None:
+    """Phones append a second picture or a video; metadata may be damaged."""
+    whole = cv2.imencode(".jpg", noise(3, "uint8", (64, 64)))[1].tobytes()
+    truth = cv2.imdecode(np.frombuffer(whole, np.uint8), cv2.IMREAD_COLOR)
+    exif = b"\xff\xe1\x00\x10Exif\0\0" + b"\xaa" * 8
+    for data in (whole, whole + whole, whole + bytes(100), whole[:2] + exif + whole[2:]):
+        (tmp_path / "a.jpg").write_bytes(data)
+        np.testing.assert_array_equal(read_picture(tmp_path / "a.jpg")[..., ::-1], truth)

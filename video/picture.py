@@ -6,7 +6,6 @@ OpenCV reads and writes BGR. This module converts to RGB after reading and to BG
 import contextlib
 import os
 import re
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,13 +14,12 @@ import numpy as np
 
 from model.errors import UserError
 from model.files import special_kind
-from video import png
+from video import jpeg, png
 from video.safe_file import write_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".exr", ".bmp")
-JPEG = b"\xff\xd8\xff"
 # First bytes of a file of each kind: they tell a damaged picture from a file of another kind.
-MAGICS = (png.SIGNATURE, JPEG, b"II*\0", b"MM\0*", b"\x76\x2f\x31\x01", b"BM")
+MAGICS = (png.SIGNATURE, jpeg.SIGNATURE, b"II*\0", b"MM\0*", b"\x76\x2f\x31\x01", b"BM")
 MAX_BYTES = 2**32  # of a picture file
 EXR_SWITCH = "OPENCV_IO_ENABLE_OPENEXR"
 WRITABLE = {  # suffix: dtypes that the format can hold, and the largest number of channels
@@ -53,15 +51,15 @@ def read_picture(path: Path | str) -> np.ndarray:
     path = Path(path)
     data = _read_bytes(path)
     damage = MediaError(f"{path}: damaged or cut off; copy or export the picture again")
-    # UNCHANGED keeps alpha but ignores orientation; JPEG has no alpha.
-    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data.startswith(JPEG) else cv2.IMREAD_UNCHANGED
-    if data.startswith(png.SIGNATURE):
-        try:
+    flags = cv2.IMREAD_UNCHANGED
+    try:
+        if data.startswith(png.SIGNATURE):
             data = png.checked_png(data)
-        except png.PngError as e:
-            raise damage from e
-    if data.startswith(JPEG) and not _jpeg_is_plausible(data):
-        raise damage
+        elif data.startswith(jpeg.SIGNATURE):
+            jpeg.check_jpeg(data)
+            flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # UNCHANGED ignores the orientation
+    except (png.PngError, jpeg.JpegError) as e:
+        raise damage from e
     try:
         with _opencv():
             bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
@@ -89,29 +87,6 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as e:
         raise MediaError(f"{path}: cannot be read ({e.strerror}); check the name and the folder") from e
-
-
-def _jpeg_is_plausible(data: bytes) -> bool:
-    """Returns whether a JPEG file is long enough for the size in its frame header.
-
-    Huffman coding takes 1 bit at least for each block of 8x8 values. libjpeg makes up whatever is missing: from a few
-    bytes it makes gigabytes of grey. Files in arithmetic coding pass.
-    """
-    offset = 2
-    while offset + 4 <= len(data) and data[offset] == 0xFF:
-        marker, length = data[offset + 1], int.from_bytes(data[offset + 2 : offset + 4], "big")
-        if marker in (0xC0, 0xC1, 0xC2):  # start of frame: baseline, extended, progressive
-            if offset + 10 > len(data):
-                return False
-            height, width, count = struct.unpack_from(">HHB", data, offset + 5)
-            factors = [data[i] for i in range(offset + 11, min(offset + 10 + 3 * count, len(data)), 3)]
-            across, down = [f >> 4 for f in factors], [f & 15 for f in factors]
-            if not factors or min(across + down) == 0:
-                return False
-            area = sum(h * v for h, v in zip(across, down, strict=True)) / (max(across) * max(down))
-            return height * width * area / 64 <= 8 * len(data)
-        offset += 1 if marker == 0xFF else 2 + length  # any number of bytes FF may come before a marker
-    return True
 
 
 def write_picture(path: Path | str, picture: np.ndarray, inputs: Iterable[Path] = ()) -> None:

@@ -10,6 +10,7 @@ import lzma
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -189,7 +190,9 @@ def read_state(file: WeightFile | Path | str) -> State:
     file = file if isinstance(file, WeightFile) else WeightFile(Path(file))
     data = file.read()
     try:
-        state = _load(file, data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of damage, which is one line below
+            state = _load(file, data)
     except WeightsError:
         raise
     except DAMAGE as e:

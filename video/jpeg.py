@@ -1,0 +1,76 @@
+"""Checks JPEG files before a decoder gets them: structure, size, and the coded data by FFmpeg's strict decoder.
+
+libjpeg makes up what is missing, grey or smeared, and prints its complaints to the standard error of the process.
+Format: ITU-T Recommendation T.81.
+"""
+
+import struct
+
+import av
+import av.logging
+from av.error import InvalidDataError
+
+SIGNATURE = b"\xff\xd8\xff"
+END = b"\xff\xd9"
+SCAN = 0xDA  # marker before the coded data
+HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # start of a frame: baseline, extended, progressive
+APPLICATION = (*range(0xE0, 0xF0), 0xFE)  # metadata and comments
+
+
+class JpegError(ValueError):
+    """A JPEG file that violates the format."""
+
+
+def check_jpeg(data: bytes) -> None:
+    """Raises JpegError if a JPEG file is damaged or claims more pixels than its data can hold."""
+    kept, offset = [data[:2]], 2
+    while True:
+        if offset + 4 > len(data) or data[offset] != 0xFF:
+            raise JpegError("a marker is missing")
+        if data[offset + 1] == 0xFF:  # any number of bytes FF may come before a marker
+            offset += 1
+            continue
+        marker, length = struct.unpack_from(">BH", data, offset + 1)
+        segment = data[offset : offset + 2 + length]
+        if length < 2 or len(segment) < 2 + length:
+            raise JpegError("cut off")
+        if marker in HUFFMAN_FRAMES:
+            check_size(segment, len(data))
+        if marker == SCAN:
+            break
+        if marker not in APPLICATION:
+            kept.append(segment)
+        offset += 2 + length
+    check_coded_data(b"".join((*kept, data[offset:])))
+
+
+def check_size(segment: bytes, length: int) -> None:
+    """Raises JpegError if a file of `length` bytes is too short for the frame header in `segment`.
+
+    Huffman coding takes 1 bit at least for each block of 8x8 values.
+    """
+    height, width, count = struct.unpack_from(">HHB", segment.ljust(10, b"\0"), 5)
+    factors = segment[11 : 10 + 3 * count : 3]
+    across, down = [factor >> 4 for factor in factors], [factor & 15 for factor in factors]
+    if not factors or min(*across, *down, height, width) == 0:
+        raise JpegError("the header is damaged")
+    blocks = height * width / 64 * sum(map(int.__mul__, across, down)) / (max(across) * max(down))
+    if blocks > 8 * length:
+        raise JpegError("the header claims more pixels than the file can hold")
+
+
+def check_coded_data(data: bytes) -> None:
+    """Raises JpegError if FFmpeg finds the coded data damaged; kinds of JPEG that it cannot decode pass."""
+    if END not in data:
+        raise JpegError("cut off")
+    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder.thread_count = 1
+    decoder.options = {"err_detect": "explode"}
+    try:
+        with av.logging.Capture():
+            decoder.decode(av.Packet(data))
+            decoder.decode(None)
+    except InvalidDataError as e:
+        raise JpegError("the coded data is damaged") from e
+    except OSError:  # FFmpeg does not know this kind
+        return
