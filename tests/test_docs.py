@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "trai
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 PROGRAM = re.compile(r"(?P<name>(?:\w+/)*\w+\.py\b|-m model\.\w+)(?P<arguments>.*)")
 NAMED_FILE = re.compile(r"`((?:model|video|data|commands|benchmark|demo|tests|docs)/[\w/.]+\.(?:py|cpp|ini|md))`")
-CODE_SUFFIXES = (".py", ".cpp", ".css", ".js", ".ini")
+CODE_SUFFIXES = (".py", ".cpp", ".h", ".css", ".js", ".ini")
 CODE_FOLDERS = ("model", "video", "data", "commands", "benchmark")
 IN_DOCKER = {"inference_video": "inference_video.py", "inference_img": "inference_img.py"}
 LONGEST = 200  # lines of README.md
@@ -100,7 +100,7 @@ def test_the_tree_lists_every_file_of_the_program() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     for folder in CODE_FOLDERS:
         section = text.split(f"### {folder}/", 1)[1].split("###", 1)[0]
-        listed = set(re.findall(r"(?<![\w/.])(?:[a-z]+/)*\w+\.(?:py|cpp|css|js|ini)\b", "".join(blocks(section))))
+        listed = set(re.findall(r"(?<![\w/.])(?:[a-z]+/)*\w+\.(?:py|cpp|h|css|js|ini)\b", "".join(blocks(section))))
         files = [path for path in (ROOT / folder).rglob("*") if path.suffix in CODE_SUFFIXES]
         expected = {str(path.relative_to(ROOT / folder)) for path in files if path.name != "__init__.py"}
         assert listed - {"__init__.py"} == expected, f"{folder}/ in docs/architecture.md"
