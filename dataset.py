@@ -6,6 +6,7 @@ same fields, see data/sample.py. Other sources: data/clips.py, data/triplets.py,
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data.sample import Sample, augment, pack
 from data.synthetic import scene
 from data.textures import Picture
-from model.errors import UserError
+from model.errors import UserError, printable
 from video.picture import MediaError, read_picture, with_channels
 
 VIMEO_CROP = 224
@@ -54,8 +55,9 @@ class Samples(Dataset[Sample]):
                 return self.source.sample(np.random.default_rng((self.seed, epoch, number)), number)
             except MediaError as e:
                 error = e
-                print(f"a sample is skipped: {e}", file=sys.stderr, flush=True)
-        raise UserError(f"{error}; {UNREADABLE} samples in a row cannot be read")
+                with suppress(OSError, ValueError):  # training goes on where nothing reads its lines
+                    print(printable(f"a sample is skipped: {e}"), file=sys.stderr, flush=True)
+        raise UserError(printable(f"{error}; {UNREADABLE} samples in a row cannot be read"))
 
 
 class BatchSampler(Sampler[list[tuple[int, int]]]):
@@ -149,7 +151,10 @@ class Vimeo:
         if not found:
             raise UserError(f"{self.root}: no tri_{half}list.txt or sep_{half}list.txt; give the folder vimeo_triplet")
         self.frames = 3 if found[0].name.startswith("tri") else 7
-        names = [line.strip() for line in found[0].read_text().splitlines() if line.strip()]
+        try:
+            names = [line.strip() for line in found[0].read_text("utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as e:
+            raise UserError(f"{found[0]}: cannot be read as a list of folders ({e}); download it again") from e
         first = len(names) - len(names) // VALIDATION_SHARE
         self.names = {"train": names[:first], "validation": names[first:], "test": names}[split]
 
@@ -178,8 +183,10 @@ def random_crop(rng: np.random.Generator, pictures: Sequence[Picture], size: int
 
 
 def read_rgb(path: Path) -> Picture:
-    """Reads a picture as (H,W,3) uint8 RGB; grey becomes RGB. MediaError if that is not possible."""
+    """Reads a picture as (H,W,3) uint8 RGB: grey becomes RGB, 16 bits are rounded to 8. MediaError for others."""
     picture = with_channels(read_picture(path), 3)[:, :, :3]
+    if picture.dtype == np.uint16:
+        picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if picture.dtype != np.uint8:
-        raise MediaError(f"{path}: holds {picture.dtype} values, training takes 8 bits; convert it")
+        raise MediaError(f"{path}: holds {picture.dtype} values, training takes 8 or 16 bits; convert it")
     return np.ascontiguousarray(picture)

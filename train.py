@@ -18,7 +18,8 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -28,19 +29,20 @@ import torch.distributed as dist
 from commands.training_data import TrainingData
 from commands.training_flags import parse, read_stages
 from model.devices import pick_device
-from model.errors import UserError
+from model.errors import UserError, printable
 from model.inference.memory import keep_freed_memory
 from model.loading import TRAIN_LOG, load_network
 from model.metrics import load_lpips
-from model.training.checkpoint import STATE, WEIGHTS, refuse_old_run, write_tensors
+from model.training.checkpoint import STATE, WEIGHTS, check_folder, locked, refuse_old_run, write_tensors
 from model.training.distillation import Teacher
 from model.training.log import say
 from model.training.network import Trainable, build, build_from, crop_for, recipe_for
 from model.training.recipe import Recipe, by_flow_alone
 from model.training.run import Run, Settings
-from model.training.stages import Part, Stage
+from model.training.stages import Part, Stage, check_stage
 from model.training.step import Guides
 from model.weights.checkpoint import DDP_PREFIX, find_weights, read_weights
+from video.safe_file import check_output, same_file
 
 RUNS = Path("runs")
 
@@ -95,18 +97,20 @@ def open_stage(name: str, parts: Sequence[argparse.Namespace], net: Trainable, d
     held_seed = data.args.seed + 1
     held = data.flow_validation(args, crops[0], held_seed) if args.flow_alone else data.validation(crops[0], held_seed)
     world = int(os.environ.get("WORLD_SIZE", 1))
-    return Stage(
+    stage = Stage(
         name=name,
         recipe=recipe,
         parts=opened,
         held=held,
-        steps=args.steps or args.epoch * (len(opened[0].data) // (args.batch_size * world)),
+        steps=args.steps or args.epoch * (len(opened[0].data) // (parts[0].batch_size * world)),
         hours=args.hours,
         blocks=tuple(args.blocks),
         flow_alone=args.flow_alone,
         coarsest=args.coarsest,
         inherit=tuple(args.inherit),
     )
+    check_stage(stage, net, world)
+    return stage
 
 
 def open_guides(args: argparse.Namespace, stages: Sequence[Stage], device: torch.device) -> Guides:
@@ -137,11 +141,29 @@ def run_folder(args: argparse.Namespace) -> tuple[Path, bool]:
     if args.resume and not (folder / STATE).is_file():
         raise UserError(f"argument --resume: {folder}: holds no {STATE}, so there is no run to resume")
     resumed = args.resume or (restarted and (folder / STATE).is_file())
+    check_folder(folder)
+    check_not_data(folder, args)
     if not resumed:
         refuse_old_run(folder)
-    if args.train_log and (TRAIN_LOG / WEIGHTS).exists():
-        raise UserError(f"argument --train_log: {TRAIN_LOG / WEIGHTS}: exists already; move it away first")
+    if args.train_log:
+        try:
+            check_folder(TRAIN_LOG)
+            if TRAIN_LOG.is_dir():
+                check_output(TRAIN_LOG / WEIGHTS)
+        except UserError as e:
+            raise UserError(f"argument --train_log: {e}") from e
     return folder, resumed
+
+
+def check_not_data(folder: Path, args: argparse.Namespace) -> None:
+    """Raises UserError if the pictures that the run writes would become training data."""
+    for flag in ("vimeo", "triplets", "clips", "photos"):
+        data = getattr(args, flag)
+        if data is not None and same_file(folder, data):
+            raise UserError(f"{folder}: is the folder of --{flag} itself; choose another folder for the run")
+    if args.triplets is not None and args.triplets.resolve() in folder.resolve().parents:
+        raise UserError(f"{folder}: lies in the folder of --triplets, which is read with all folders in it; "
+                        "choose another folder for the run")  # fmt: skip
 
 
 def start_group(device: torch.device, folder: Path) -> Path:
@@ -179,31 +201,58 @@ def main(argv: Sequence[str] | None = None) -> None:
         stages = open_stages(args, net)
         guides = open_guides(args, stages, device)
     except UserError as e:
-        parser.error(str(e))
+        parser.error(printable(str(e)))
     settings = Settings(args.seed, args.workers, args.log_every, args.save_every, args.val_samples, args.compile)
     folder = start_group(device, folder)
-    run = Run(net, stages, folder, device, settings, guides)
-    if resumed:
-        run.resume()
-    recipes = {stage.name: asdict(stage.recipe) for stage in stages}
-    run.log.write(run.before + run.step, settings={k: str(v) for k, v in vars(args).items()}, recipes=recipes)
-    run.log.tell(f"{folder}: {'resumed' if resumed else 'begun'} on {device}, {len(stages)} stage(s)")
-    run.train()
-    if rank == 0:
-        weights = {DDP_PREFIX + key: value for key, value in run.average.state_dict().items()}
-        if args.train_log:
-            write_tensors(TRAIN_LOG / WEIGHTS, weights)
-        print(f"{folder / WEIGHTS}: {run.before + run.step} steps, best validation {run.best:.3f}")
-    del run
+    with locked(folder) if rank == 0 else nullcontext():
+        if rank == 0 and not resumed:
+            refuse_old_run(folder)  # again: another run may have ended there meanwhile
+        train_stages(Run(net, stages, folder, device, settings, guides), args, resumed=resumed)
     leave_group()
 
 
-if __name__ == "__main__":
+def train_stages(run: Run, args: argparse.Namespace, *, resumed: bool) -> None:
+    """Trains a run to its end, from its last checkpoint if it is resumed, and prints what was written."""
+    if resumed:
+        run.resume()
+    recipes = {stage.name: asdict(stage.recipe) for stage in run.stages}
+    run.log.write(run.before + run.step, settings={k: str(v) for k, v in vars(args).items()}, recipes=recipes)
+    run.log.tell(
+        f"{run.folder}: {'resumed' if resumed else 'begun'} on {run.device}, {len(run.stages)} stage(s); after a stop "
+        f"the same command with --output {run.folder} --resume continues from the last checkpoint"
+    )
+    run.train()
+    if run.rank == 0:
+        weights = {DDP_PREFIX + key: value for key, value in run.average.state_dict().items()}
+        if args.train_log:
+            write_tensors(TRAIN_LOG / WEIGHTS, weights, overwrite=False)
+        steps = run.before + run.step
+        say(f"{run.folder / WEIGHTS}: {steps} steps, best validation {run.best:.3f}", result=True)
+
+
+def one_line(command: Callable[[], None]) -> str | None:
+    """Runs a command; returns one line with the cause and the remedy of what ended it, None if nothing did.
+
+    Errors of the program itself are raised.
+    """
+    memory = "out of memory; make --batch_size or --crop smaller, --accumulate larger, or --workers fewer"
     try:
-        main()
+        command()
     except UserError as e:
-        sys.exit(f"train.py: {e}")
+        return printable(str(e))
     except OSError as e:
-        sys.exit(f"train.py: {e.filename or 'the system'}: {e.strerror or e}")
+        return printable(f"{e.filename or 'the system'}: {e.strerror or e}; check the folders and the room on the disk")
+    except MemoryError:
+        return memory
+    except RuntimeError as e:
+        if not any(words in str(e) for words in ("out of memory", "not enough memory", "can't allocate memory")):
+            raise
+        return memory
     except KeyboardInterrupt:
-        sys.exit("train.py: interrupted; the same command with --resume continues from the last checkpoint")
+        return "interrupted; a run that has a checkpoint continues from it by --resume"
+    return None
+
+
+if __name__ == "__main__":
+    stopped = one_line(main)
+    sys.exit(f"train.py: {stopped}" if stopped else 0)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -20,10 +21,19 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 HELD_CROPS = 2  # photos are held out where there are at least so many times --held_out of them
 
 
-def every(items: Sequence[Path], step: int) -> tuple[list[Path], list[Path]]:
+def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Returns the files in a folder that end in one of `suffixes`, sorted; UserError if the folder cannot be read."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+    except OSError as e:
+        raise UserError(f"{folder}: cannot be read ({e.strerror}); check the folder") from e
+
+
+def every(items: Sequence[Any], step: int) -> tuple[list[Any], list[Any]]:
     """Returns what is trained on and every `step`-th item, which validates; 0: none."""
-    held = list(items[::step]) if step else []
-    return [item for item in items if item not in held], held
+    if not step:
+        return list(items), []
+    return [item for i, item in enumerate(items) if i % step], list(items[::step])
 
 
 class TrainingData:
@@ -40,7 +50,7 @@ class TrainingData:
     def photos(self) -> tuple[list[Picture], list[Picture]]:
         """The photos to train on and to validate with; the same ones where there are few."""
         folder = self.args.photos
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+        files = files_in(folder, PHOTO_SUFFIXES)
         read: dict[Path, Picture] = {}
         for file in files:
             try:
@@ -48,16 +58,17 @@ class TrainingData:
             except MediaError as e:
                 self.tell(f"{file.name} is skipped: {e}")
         if not read:
-            raise UserError(f"argument --photos: {folder}: holds no picture ({', '.join(PHOTO_SUFFIXES)})")
+            holds = f"none of its {len(files)} pictures can be read" if files else "holds no picture"
+            raise UserError(f"argument --photos: {folder}: {holds} ({', '.join(PHOTO_SUFFIXES)})")
         step = self.args.held_out
-        seen, held = every(list(read), step if len(read) >= HELD_CROPS * step else 0)
+        seen, held = every(list(read), step if step > 1 and len(read) >= HELD_CROPS * step else 0)
         return [read[p] for p in seen], [read[p] for p in held or seen]
 
     @cached_property
     def clips(self) -> tuple[list[Path], list[Path]]:
         """The clips to train on and to validate with."""
         folder = self.args.clips
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+        files = files_in(folder, VIDEO_SUFFIXES)
         if not files:
             raise UserError(f"argument --clips: {folder}: holds no video ({', '.join(VIDEO_SUFFIXES)})")
         return self._split(files, "clip", folder)
@@ -65,15 +76,11 @@ class TrainingData:
     @cached_property
     def triplets(self) -> tuple[list[Triplet], list[Triplet]]:
         """The triplets to train on and to validate with."""
-        found = find_triplets(self.args.triplets, self.tell)
-        step = self.args.held_out
-        held = found[::step] if step else []
-        if len(held) == len(found):
-            raise self._nothing_left("triplet", self.args.triplets)
-        return [t for t in found if t not in held], held
+        return self._split(find_triplets(self.args.triplets, self.tell), "triplet", self.args.triplets)
 
-    def _split(self, files: list[Path], kind: str, folder: Path) -> tuple[list[Path], list[Path]]:
-        seen, held = every(files, self.args.held_out)
+    def _split(self, items: list[Any], kind: str, folder: Path) -> tuple[list[Any], list[Any]]:
+        """Returns the items to train on, of which there is one at least, and those to validate with."""
+        seen, held = every(items, self.args.held_out)
         if not seen:
             raise self._nothing_left(kind, folder)
         return seen, held

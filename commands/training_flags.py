@@ -3,8 +3,10 @@
 import argparse
 import configparser
 import difflib
+import math
 import os
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ STAGE_FLAGS = PART_FLAGS | {field.name for field in fields(Recipe)} | {
 
 
 COMMON = "DEFAULT"  # the section that holds for all stages
+SMALLEST_CROP = 48  # px; the coarsest level of the Laplacian loss has a sixteenth of them, and needs 3
+LARGEST = 2**53  # of a number in any flag
+SWITCHES = configparser.ConfigParser.BOOLEAN_STATES  # yes, no, true, false, on, off, 1, 0
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,16 +40,29 @@ class Parser(argparse.ArgumentParser):
 
 def block_pair(text: str) -> tuple[int, int]:
     """Returns FROM:TO as two numbers, for argparse."""
-    source, target = text.split(":")
-    return int(source), int(target)
+    match = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text} is not FROM:TO, the numbers of two blocks")
+    return int(match[1]), int(match[2])
 
 
-def positive(text: str) -> int:
-    """Returns a whole number above 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
+def ranged(kind: type[int | float], least: float = 0, most: float = math.inf) -> Callable[[str], Any]:
+    """Returns the type of a flag, for argparse: a finite number from `least` to `most`."""
+
+    def read(text: str) -> int | float:
+        number = kind(text)
+        if not (least <= number <= min(most, LARGEST)):
+            limits = f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text} is not a number {limits}")
+        return number
+
+    read.__name__ = kind.__name__  # for "invalid int value"
+    return read
+
+
+positive, count = ranged(int, 1), ranged(int)
+amount, share = ranged(float), ranged(float, 0, 1)
+factor = ranged(float, 0.01, 100)
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
@@ -57,14 +75,16 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     for field in fields(Recipe):
         group = losses if field.name in LOSSES else optimizer
         kind = {"int": int, "float": float, "str": str}[str(getattr(field.type, "__name__", field.type))]
+        limits = field.metadata["least"], field.metadata["most"]
+        read = kind if kind is str else ranged(kind, *limits)
         assert field.default is not MISSING
         v4 = getattr(V4, field.name)
         default = f"{field.default:g}" if kind is float else str(field.default)
         if v4 != field.default:
             default += f"; v4: {v4:g}"
-        group.add_argument(f"--{field.name}", type=kind, help=f"{field.metadata['help']} (default: {default})")
+        group.add_argument(f"--{field.name}", type=read, help=f"{field.metadata['help']} (default: {default})")
     old = p.add_argument_group("launcher (taken from torchrun; these are read for old commands)")
-    old.add_argument("--local_rank", "--local-rank", type=int, default=0, help="number of the GPU (default: 0)")
+    old.add_argument("--local_rank", "--local-rank", type=count, default=0, help="number of the GPU (default: 0)")
     old.add_argument("--world_size", type=int, help="not used: the launcher tells how many processes there are")
     for action in p._actions:
         if action.metavar is None and action.type is not None:
@@ -82,28 +102,29 @@ def _add_data(p: argparse.ArgumentParser) -> None:
     add("--photos", type=Path, help="folder of pictures, for synthetic scenes and --pans (default: none)")
     add("--cache", type=Path, default=Path("runs/cache"), help="folder for decoded clips, gigabytes (default: "
         "runs/cache)")
-    add("--mix", type=float, nargs=3, default=(1, 1, 1), metavar=("TRIPLETS", "CLIPS", "SCENES"),
+    add("--mix", type=amount, nargs=3, default=(1, 1, 1), metavar=("TRIPLETS", "CLIPS", "SCENES"),
         help="weights of Vimeo90K and triplets, of clips, and of synthetic scenes (default: 1 1 1)")
-    add("--pans", type=float, default=0.0, metavar="WEIGHT",
+    add("--pans", type=amount, default=0.0, metavar="WEIGHT",
         help="weight of exact camera pans over the photos, for large motion (default: 0)")
-    add("--motion", type=float, nargs=2, default=(2.0, 160.0), metavar=("MIN", "MAX"),
+    add("--motion", type=amount, nargs=2, default=(2.0, 160.0), metavar=("MIN", "MAX"),
         help="motion of pans in px from first to last frame (default: 2 160)")
     add("--gaps", type=positive, nargs="+", default=(), metavar="G",
         help="frames of a clip from the first to the middle one, drawn from these (default: 1 to 3)")
     add("--by_motion", action="store_true", help="draw clips that move more often (default: by their length)")
-    add("--zoom", type=float, nargs=2, default=ZOOM, metavar=("MIN", "MAX"),
+    add("--zoom", type=factor, nargs=2, default=ZOOM, metavar=("MIN", "MAX"),
         help=f"factor on the size of clips (default: {ZOOM[0]} {ZOOM[1]})")
-    add("--weak", type=float, default=0.0, help="share of clip samples compressed at a low rate (default: 0)")
-    add("--moved", type=float, default=0.0, help="share of clip samples seen by a moving camera (default: 0)")
+    add("--weak", type=share, default=0.0, help="share of clip samples compressed at a low rate (default: 0)")
+    add("--moved", type=share, default=0.0, help="share of clip samples seen by a moving camera (default: 0)")
     add("--exact", action="store_true", help="do not estimate the flow of clips for flow losses (default: estimate)")
-    add("--crop", type=positive, help="side of training crops in px (default: 224; v4: 256)")
+    add("--crop", type=ranged(int, SMALLEST_CROP), help="side of training crops in px (default: 224; v4: 256)")
     add("--batch_size", type=positive, default=16, help="samples per step of one process (default: 16)")
     add("--views", type=positive, default=1, help="times that a batch is used, turned another way each time, where "
         "loading is the limit (default: 1)")
     add("--epoch_samples", type=positive, help="samples of an epoch (default: as many as there are)")
-    add("--held_out", type=int, default=10, help="every N-th clip, triplet and photo validates; 0: none (default: 10)")
-    add("--workers", type=int, default=8, help="processes that load data (default: 8)")
-    add("--seed", type=int, default=1234, help="seed of all random numbers (default: 1234)")
+    add("--held_out", type=count, default=10, help="every N-th clip, triplet and photo validates only; 0: "
+        "none (default: 10)")
+    add("--workers", type=count, default=8, help="processes that load data (default: 8)")
+    add("--seed", type=count, default=1234, help="seed of all random numbers (default: 1234)")
 
 
 def _add_network(p: argparse.ArgumentParser) -> None:
@@ -117,10 +138,10 @@ def _add_network(p: argparse.ArgumentParser) -> None:
     add("--sharp", action="store_true", help="v4.22 on: learn the sampling of the last blend (default: as --init)")
     add("--inherit", type=block_pair, nargs="+", default=(), metavar="FROM:TO",
         help="v4: copy what finer blocks have learnt to coarser ones first, as 2:0 3:1 (default: none)")
-    add("--blocks", type=int, nargs="+", default=(), metavar="N", help="v4: train these blocks only (default: all)")
+    add("--blocks", type=count, nargs="+", default=(), metavar="N", help="v4: train these blocks only (default: all)")
     add("--flow_alone", action="store_true", help="run only up to the last of --blocks, and train them by flow losses "
         "alone: --flow 1, --half_flow 16, no other (default: the whole network)")
-    add("--coarsest", type=float, default=0.0, metavar="SCALE",
+    add("--coarsest", type=amount, default=0.0, metavar="SCALE",
         help="scale of block 0 with --flow_alone; other blocks in proportion (default: 0, the network's)")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     add("--compile", action="store_true", help="run torch.compile on the network (default: no)")
@@ -130,10 +151,10 @@ def _add_length(p: argparse.ArgumentParser) -> None:
     add = p.add_argument_group("length").add_argument
     add("--epoch", type=positive, default=300, help="passes over the data (default: 300)")
     add("--steps", type=positive, help="steps, in place of --epoch (default: by --epoch)")
-    add("--hours", type=float, default=0.0, help="length on the clock, in place of --epoch (default: 0, not used)")
+    add("--hours", type=amount, default=0.0, help="length on the clock, in place of --epoch (default: 0, not used)")
     add("--stages", type=Path, metavar="FILE", help="file of stages, each with flags of its own; see "
         "model/training/recipes (default: one stage)")
-    add("--weight", type=float, default=1.0, help=argparse.SUPPRESS)  # of a part of a stage, in a file of stages
+    add("--weight", type=factor, default=1.0, help=argparse.SUPPRESS)  # of a part of a stage, in a file of stages
 
 
 def _add_output(p: argparse.ArgumentParser) -> None:
@@ -161,10 +182,14 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("argument --pans: needs --photos, the pictures that it pans over")
     if args.flow_alone and not args.blocks:
         raise UserError("argument --flow_alone: needs --blocks, the blocks to train")
-    if not 0 < args.motion[0] <= args.motion[1]:
-        raise UserError(f"argument --motion: {args.motion[0]:g} {args.motion[1]:g} is not a range above 0")
+    for flag in ("motion", "zoom"):
+        least, most = getattr(args, flag)
+        if not 0 < least <= most:
+            raise UserError(f"argument --{flag}: {least:g} {most:g} is not a range above 0")
     if args.name is not None and args.output is not None:
         raise UserError("argument --name: not together with --output")
+    if args.name is not None and (args.name in ("", "..") or Path(args.name).name != args.name):
+        raise UserError(f"argument --name: {args.name!r} is not the name of a folder; --output takes a path")
     if args.optimizer not in (None, "adamw", "muon"):
         raise UserError(f"argument --optimizer: unknown optimizer {args.optimizer}; known are adamw and muon")
     if args.amp not in (None, "no", "bf16", "fp16"):
@@ -177,52 +202,67 @@ def read_stages(file: Path, args: argparse.Namespace) -> list[tuple[str, list[ar
     A section [NAME] is a stage, a section [NAME / PART] a part of it; [DEFAULT] holds for all stages. The keys are
     flags of train.py, which replace those of the command line. UserError names the section.
     """
-    reader = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#", ";"), default_section="")
-    try:
-        with file.open(encoding="utf-8") as lines:
-            reader.read_file(lines)
-    except (OSError, UnicodeDecodeError, configparser.Error) as e:
-        raise UserError(f"{file}: cannot be read as a file of stages ({str(e).splitlines()[0]})") from e
+    sections = _read_sections(file)
     stages: dict[str, list[argparse.Namespace]] = {}
     common: dict[str, argparse.Namespace] = {}
-    shared = dict(reader[COMMON]) if COMMON in reader else {}
-    for section in reader.sections():
+    for section, values in sections.items():
         name, slash, _ = (part.strip() for part in section.partition("/"))
-        if section == COMMON:
-            continue
-        if slash and name not in common:
-            raise UserError(f"{file}: [{section}]: there is no [{name}] before it")
         try:
-            if slash:
-                made = _apply(dict(reader[section]), common[name], PART_FLAGS)
+            if section == COMMON:
+                args = _apply(values, args, STAGE_FLAGS)
+            elif not name:
+                raise UserError("a stage needs a name")
+            elif slash and name not in common:
+                raise UserError(f"there is no [{name}] before it")
+            elif slash:
+                stages[name].append(_apply(values, common[name], PART_FLAGS))
+                check(stages[name][-1])
+            elif name in common:
+                raise UserError("there are two stages of this name")
             else:
-                made = _apply(shared | dict(reader[section]), args, STAGE_FLAGS)
-            check(made)
+                common[name], stages[name] = _apply(values, args, STAGE_FLAGS), []
+                check(common[name])
         except UserError as e:
             raise UserError(f"{file}: [{section}]: {e}") from e
-        if slash:
-            stages[name].append(made)
-        else:
-            common[name], stages[name] = made, []
     if not stages:
         raise UserError(f"{file}: holds no stage; a stage begins with its [name]")
     return [(name, parts or [common[name]]) for name, parts in stages.items()]
 
 
+def _read_sections(file: Path) -> dict[str, dict[str, str]]:
+    """Reads the keys and values of all sections, [DEFAULT] first; UserError where the file has not that form."""
+    reader = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#", ";"), default_section="")
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            reader.read_file(lines)
+    except (OSError, UnicodeDecodeError, configparser.Error) as e:
+        reason = " ".join(str(e).split())
+        raise UserError(f"{file}: cannot be read as a file of stages ({reason})") from e
+    return {name: dict(reader[name]) for name in sorted(reader.sections(), key=lambda name: name != COMMON)}
+
+
 def _apply(values: dict[str, str], args: argparse.Namespace, flags: Collection[str]) -> argparse.Namespace:
-    """Returns the flags with some replaced by the values of a section, which are parsed as on the command line."""
-    argv: list[str] = []
+    """Returns the flags with some replaced by the values of a section, which are parsed as on the command line.
+
+    Flags that take no value are switched by yes and no.
+    """
+    parser = Parser(add_help=False)
+    add_flags(parser)
+    switches = {action.dest for action in parser._actions if action.nargs == 0}
+    made, argv = argparse.Namespace(**vars(args)), list[str]()
     for key, value in values.items():
         if key not in flags:
             near = difflib.get_close_matches(key, flags, 1)
             raise UserError(f"{key}: cannot be set here{f'; is it {near[0]}?' if near else ''}")
-        if value.lower() in ("yes", "true", "on"):
-            argv.append(f"--{key}")
-        elif value.lower() not in ("no", "false", "off"):
+        if key in switches:
+            if value.lower() not in SWITCHES:
+                raise UserError(f"{key}: {value!r} is neither yes nor no")
+            setattr(made, key, SWITCHES[value.lower()])
+        elif "--" in value:
+            raise UserError(f"{key}: {value!r} holds another flag; give each a line of its own")
+        else:
             argv += [f"--{key}", *value.split()]
-    parser = Parser(add_help=False)
-    add_flags(parser)
-    return parser.parse_args(argv, argparse.Namespace(**vars(args)))
+    return parser.parse_args(argv, made)
 
 
 def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.ArgumentParser, argparse.Namespace]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,12 +17,15 @@ from data.sample import Sample, augment, pack
 from data.synthetic import Layer, draw_motion
 from data.textures import Picture, compress
 from model.errors import UserError
+from video.picture import MediaError
 from video.reader import open_frames
+from video.safe_file import SafeFile
 from video.scene import Transition, TransitionDetector
 
 REPEAT_LEVELS = 0.25  # grey levels; frames that differ by less on average are one frame shown twice
 CACHE_SHORT_SIDE = 480  # px; clips are kept at this size at most
 CACHE_FRAMES = 400  # of one clip at most
+CACHE_NAME = 48  # characters of a clip's name in the cache
 SPANS, SPAN_SHARES = (2, 3, 4, 6), (0.6, 0.15, 0.15, 0.1)  # frames from img0 to img1
 ZOOM, WEAK_ZOOM = (0.45, 1.2), (0.45, 0.75)  # of clips, and of samples that are coded like a small web video
 CODED = 0.8, 1.3  # height and width of those relative to the crop
@@ -68,7 +71,10 @@ class Clips:
         self.clips = list(_readable(files, cache, tell))
         self.runs = [(k, a, b) for k, (_, runs) in enumerate(self.clips) for a, b in runs if b - a > 2]
         if not self.runs:
-            raise UserError("the clips hold no three frames in a row without a repeat or a cut")
+            raise UserError(
+                f"{files[0].parent}: none of {len(files)} clips can be read and holds three frames in a row without a "
+                "repeat or a cut; add clips"
+            )
         self.starts = np.cumsum([0] + [b - a - 2 for _, a, b in self.runs])
         lengths = np.diff(self.starts).astype(np.float64)
         self.shares = lengths / lengths.sum()
@@ -137,7 +143,7 @@ def _readable(
     for file in files:
         try:
             yield cached_clip(file, cache)
-        except (UserError, FFmpegError) as e:
+        except (MediaError, FFmpegError) as e:
             tell(f"{file.name} is skipped: {str(e).partition(chr(10))[0]}")
 
 
@@ -226,27 +232,40 @@ def guess_flow(img0: Picture, gt: Picture, img1: Picture) -> tuple[np.ndarray, n
 
 def cached_clip(file: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns the frames of a clip (N,H,W,3) uint8, mapped from disk, and its runs (R,2): first frame, last + 1."""
-    facts = file.stat()
-    name = f"{file.stem}-{facts.st_size:x}-{facts.st_mtime_ns:x}"  # another file of the same name is another clip
+    facts = file.stat()  # another file of the same name is another clip
+    name = f"{file.stem[:CACHE_NAME]}-{facts.st_size:x}-{facts.st_mtime_ns:x}"
     kept, runs = cache / f"{name}.npy", cache / f"{name}.runs.npy"
-    with suppress(OSError, ValueError, EOFError):  # none there yet, or cut off
-        return np.load(kept, mmap_mode="r"), np.load(runs)
+    with suppress(OSError, ValueError, EOFError, SyntaxError):  # none there yet, or cut off or damaged
+        found = np.load(kept, mmap_mode="r"), np.load(runs)
+        if _fits(*found):
+            return found
     frames = decode(file)
-    cache.mkdir(parents=True, exist_ok=True)
     _save(runs, find_runs(frames))
     _save(kept, frames)
     return np.load(kept, mmap_mode="r"), np.load(runs)
 
 
+def _fits(frames: np.ndarray, runs: np.ndarray) -> bool:
+    """Returns whether two arrays of the cache are frames and runs of these frames."""
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or runs.dtype.kind != "i":
+        return False
+    bounds = [0, *runs.ravel(), len(frames)]
+    return runs.ndim == 2 and runs.shape[1] == 2 and all(a <= b for a, b in pairwise(bounds))
+
+
 def _save(path: Path, array: np.ndarray) -> None:
     """Writes an array whole or not at all; several processes may fill one cache, each by a temporary folder."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent) as folder:
             part = Path(folder) / path.name
-            np.save(part, array)
+            with SafeFile(part) as file:
+                np.save(file, array)
             part.replace(path)
     except OSError as e:
-        raise OSError(e.errno, f"the cache cannot be written ({e.strerror})", str(path.parent)) from e
+        raise UserError(
+            f"{path.parent}: the cache cannot be written ({e.strerror or e}); choose another, or make room"
+        ) from e
 
 
 def decode(file: Path) -> np.ndarray:
@@ -256,12 +275,14 @@ def decode(file: Path) -> np.ndarray:
     """
     source = open_frames(file)
     scale = min(1.0, CACHE_SHORT_SIDE / min(source.size))
-    width, height = (round(side * scale / 2) * 2 for side in source.size)
+    width, height = (max(round(side * scale / 2) * 2, 2) for side in source.size)
     pictures = []
     for frame in islice(source, CACHE_FRAMES):
         rgb = frame.rgb()
         picture = rgb if rgb.dtype == np.uint8 else cv2.convertScaleAbs(rgb, alpha=1 / 257)
         pictures.append(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
+    if not pictures:
+        raise MediaError(f"{file}: holds no frame")
     return np.stack(pictures)
 
 

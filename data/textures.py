@@ -65,7 +65,7 @@ def cut_texture(rng: np.random.Generator, h: int, w: int, textures: Sequence[Pic
     """Returns a piece (h,w,3) of a random picture at 0.3 to 1.2 times its size, at times mirrored or as BGR."""
     picture = textures[int(rng.integers(len(textures)))]
     scale = max(np.exp(rng.uniform(np.log(0.3), np.log(1.2))), h / picture.shape[0], w / picture.shape[1])
-    rows, columns = min(int(h / scale), picture.shape[0]), min(int(w / scale), picture.shape[1])
+    rows, columns = (int(np.clip(n / scale, 1, side)) for n, side in zip((h, w), picture.shape[:2], strict=True))
     y, x = rng.integers(picture.shape[0] - rows + 1), rng.integers(picture.shape[1] - columns + 1)
     piece = picture[y : y + rows, x : x + columns]
     piece = cv2.resize(piece, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

@@ -26,7 +26,9 @@ def find_triplets(root: Path, tell: Callable[[str], None]) -> list[Triplet]:
     frame11); pictures NAME_1 NAME_2 NAME_3 in one folder; three folders that hold pictures of the same names. The true
     frame is the one named gt, target, mid, inter or truth, else the second. UserError if there is no triplet.
     """
-    pictures = sorted((p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES), key=lambda p: natural_key(str(p)))
+    pictures = sorted(
+        (p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()), key=lambda p: natural_key(str(p))
+    )
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in pictures:
         folders[path.parent].append(path)

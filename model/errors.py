@@ -1,6 +1,11 @@
 """Errors that a user can correct: commands print them as one line and exit with a status other than 0."""
 
 
+def printable(message: str) -> str:
+    """Returns a message as one printable line; other characters, of file names for example, become question marks."""
+    return "".join(c if c.isprintable() else "?" for c in message)
+
+
 class UserError(ValueError):
     """The message names the file or the setting, the cause and the remedy."""
 
@@ -9,4 +14,4 @@ class WeightsError(UserError):
     """Weights that cannot be used. The message is one printable line, whatever keys a damaged file holds."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else "?" for c in message))
+        super().__init__(printable(message))

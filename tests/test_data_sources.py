@@ -160,7 +160,7 @@ def test_damaged_clips_are_skipped(make_clip: MakeClip, tmp_path: Path) -> None:
     assert len(clips.clips) == 1
     assert [line.partition(" ")[0] for line in lines] == ["bad.mp4", "empty.mp4"]
     assert all("\n" not in line for line in lines)
-    with pytest.raises(UserError, match="no three frames"):
+    with pytest.raises(UserError, match="three frames in a row"):
         Clips([bad], tmp_path / "cache", 64)
 
 

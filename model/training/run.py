@@ -18,7 +18,7 @@ from model.training.checkpoint import BEST, STATE, WEIGHTS, read_state, write_te
 from model.training.log import Log, duration
 from model.training.network import CoarseBlocks, inherit, select_blocks
 from model.training.recipe import learning_rate
-from model.training.stages import Stage, stage_batches
+from model.training.stages import Stage, check_stage, stage_batches
 from model.training.step import ALONE, Guides, Losses, follow, on_device, open_optimizer, training_step
 from model.training.validation import flow_scores, picture_scores
 from model.weights.checkpoint import DDP_PREFIX
@@ -51,6 +51,8 @@ class Run:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.net, self.stages, self.folder, self.device = net.to(device), stages, folder, device
         self.settings, self.guides = settings, guides
+        for stage in stages:
+            check_stage(stage, net, self.world)
         self.log = Log(folder, active=self.rank == 0)
         self.before = 0  # steps of the stages before this one
         self.average: Any = self.net
@@ -79,19 +81,33 @@ class Run:
         if progress["stages"] != names:
             raise UserError(f"{path}: of a run with the stages {progress['stages']}, not {names}")
         self._begin(progress["stage"], fresh=False)
-        try:
-            self.net.load_state_dict(state["net"])
-            self.average.load_state_dict(state["average"])
-        except RuntimeError as e:
-            raise UserError(f"{path}: of another network; resume with the settings that the run began with") from e
         if progress["optimizer"] != self.stage.recipe.optimizer:
             raise UserError(f"{path}: of a run with the optimizer {progress['optimizer']}")
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            if self.average is not self.net:
+                self.average.load_state_dict(state["average"])
+            self.net.load_state_dict(state["net"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as e:
+            raise UserError(f"{path}: of another network; resume with the settings that the run began with") from e
+        self._tell_changes(progress.get("facts", {}))
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.before, self.seconds, self.best = (
             progress[key] for key in ("step", "before", "seconds", "best")
         )
+
+    def _facts(self) -> dict[str, dict[str, Any]]:
+        """Returns the settings on which the result depends, by stage."""
+        return {"": {"seed": self.settings.seed}} | {stage.name: stage.facts() for stage in self.stages}
+
+    def _tell_changes(self, before: dict[str, dict[str, Any]]) -> None:
+        """Prints the settings that differ from those `before` the run was resumed."""
+        for name, facts in self._facts().items():
+            old = before.get(name, facts)
+            changed = [f"{key} {old.get(key)} -> {value}" for key, value in facts.items() if old.get(key) != value]
+            if changed:
+                self.log.tell(f"resumed with other settings: {f'[{name}] ' if name else ''}{', '.join(changed)}")
 
     def save(self, score: float) -> bool:
         """Writes the weights and the state; returns whether the score is the best of the stage."""
@@ -111,6 +127,7 @@ class Run:
             "seconds": self.seconds,
             "best": self.best,
             "optimizer": self.stage.recipe.optimizer,
+            "facts": self._facts(),
         }
         state = {
             "net": self.net.state_dict(),
@@ -173,8 +190,7 @@ class Run:
         """Returns the network, or its coarse blocks alone, as this stage runs it."""
         if not self.stage.flow_alone:
             return net
-        if not isinstance(net, IFNet_v4):
-            raise UserError("blocks of the paper's networks cannot be trained alone, those of v4 networks can")
+        assert isinstance(net, IFNet_v4)  # check_stage
         return CoarseBlocks(net, max(self.stage.blocks) + 1, self.stage.coarsest)
 
     def _last_checkpoint(self) -> str:

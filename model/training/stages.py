@@ -1,16 +1,18 @@
 """The stages of a training run: what each one trains, on which data, by which losses, and for how long."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.sample import augment
 from dataset import BatchSampler, Samples, open_loader
 from model.errors import UserError
+from model.IFNet_v4 import IFNet_v4
+from model.training.network import check_inheritance, select_blocks
 from model.training.recipe import Recipe
 
 
@@ -39,6 +41,16 @@ class Stage:
     coarsest: float = 0.0  # scale of the first block in this stage; 0: its own
     inherit: tuple[tuple[int, int], ...] = ()  # (source, target) blocks whose weights are copied first
 
+    def facts(self) -> dict[str, Any]:
+        """Returns all settings of the stage as plain values, to compare a resumed run with the run before."""
+        parts = [
+            {"batch_size": p.batch_size, "weight": p.weight, "views": p.views, "samples": len(p.data)}
+            for p in self.parts
+        ]
+        own = ("steps", "hours", "blocks", "flow_alone", "coarsest", "inherit")
+        named = {f"part {i}: {key}": value for i, part in enumerate(parts) for key, value in part.items()}
+        return {**asdict(self.recipe), **{name: getattr(self, name) for name in own}, **named}
+
     def total(self, step: int, seconds: float) -> int:
         """Returns the number of steps of the stage; by the clock it follows from the pace so far."""
         if not self.hours or step <= 20:
@@ -48,6 +60,17 @@ class Stage:
     def finished(self, step: int, seconds: float) -> bool:
         """Returns whether the stage ends after so many steps and seconds."""
         return seconds >= self.hours * 3600 if self.hours else step >= self.steps
+
+
+def check_stage(stage: Stage, net: nn.Module, world: int) -> None:
+    """Raises UserError if the network or the data do not suit the stage; call it before the first stage begins."""
+    for source, target in stage.inherit:
+        check_inheritance(net, source, target)
+    select_blocks(net, stage.blocks)
+    if stage.flow_alone and not isinstance(net, IFNet_v4):
+        raise UserError("blocks of the paper's networks cannot be trained alone, those of v4 networks can")
+    for part in stage.parts:
+        BatchSampler(len(part.data), part.batch_size, seed=0, world=world)
 
 
 def stage_batches(
@@ -91,4 +114,9 @@ def _next(batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
     try:
         return next(batches)
     except UserError as e:
-        raise UserError(str(e).strip().splitlines()[-1].rpartition("Error: ")[2]) from None
+        raise UserError(str(e).strip().splitlines()[-1].rpartition("UserError: ")[2]) from None
+    except RuntimeError as e:
+        if "DataLoader worker" not in str(e):
+            raise
+        raise UserError("a process that loads data was ended by the system, perhaps for lack of memory; use fewer "
+                        "such processes, or smaller crops or batches") from e  # fmt: skip
