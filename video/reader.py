@@ -127,7 +127,8 @@ def _rate(location: Path | str, stream: VideoStream) -> Fraction:
     if not steps or not stream.time_base:
         return Fraction(25)
     usual = [step for step in steps if step <= 10 * median(steps)]  # without gaps
-    return (len(usual) / (sum(usual) * stream.time_base)).limit_denominator(1001)
+    rate = len(usual) / (sum(usual) * stream.time_base)
+    return rate.limit_denominator(1001) or rate  # below 1/2002 it would be rounded to 0
 
 
 def _read_video(source: Source) -> Iterator[Frame]:
