@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -84,6 +85,9 @@ class Transcoder:
         """Converts a decoded frame for the encoder; the sound may change its kind in mid-stream."""
         kind = frame.format.name, frame.layout.name, frame.sample_rate
         rest: list[AudioFrame] = []
+        if frame.pts is not None and frame.time_base:  # AVI counts blocks: pieces of one would get the same time
+            frame.pts = round(frame.pts * frame.time_base * frame.sample_rate)
+            frame.time_base = Fraction(1, frame.sample_rate)
         if kind != self._input:
             rest = self._resampler.resample(None) if self._resampler else []
             encoder = self._target.codec_context

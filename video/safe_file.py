@@ -147,11 +147,13 @@ class SafeFile(io.FileIO):
         return total
 
     def commit(self) -> None:
-        """Brings the file to the disk and renames it to its final name.
+        """Brings the file to the disk and renames it to its final name. Raises the error that `write` met, if any.
 
         Raises UserError, and leaves the part, if the final name has been taken meanwhile or the part is no longer the
         file that was written.
         """
+        if self.error is not None:  # which a library may have passed over
+            raise self.error
         os.fsync(self)
         written = os.fstat(self.fileno())
         self.close()

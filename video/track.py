@@ -1,6 +1,7 @@
 """One stream of the source beside its picture, with its counterpart in the output; its errors are counted as losses."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from video.audio import AudioEncoder, Transcoder
+from video.error_log import ErrorLog
 from video.losses import LIBRARY_ERRORS, Losses
 from video.output import MP4, NullFile, open_output
 
@@ -34,6 +36,7 @@ class Track:
         self.source = source
         self.losses = Losses(describe(source))
         self.written = 0  # packets
+        self._decodes = False  # whether a packet could be decoded
         self.was_read = False  # whether the source had a packet
         self._suffix = suffix
         self._target: Any
@@ -55,13 +58,31 @@ class Track:
         pieces: list[Packet] = []
         with self.losses.counted():
             if self._transcoder is not None:
-                pieces += self._transcoder.packets(packet)
+                pieces += self._transcoded(packet)
             else:
+                self._check_sound(packet)
                 pieces += self._copied(packet)
         for piece in pieces:
             piece.stream = self._target
             self.written += 1
             yield piece
+
+    def _transcoded(self, packet: Packet | None) -> Iterator[Packet]:
+        """Yields the encoded packets; errors that the decoder could conceal are counted too."""
+        assert self._transcoder is not None
+        with ErrorLog() as log:
+            yield from self._transcoder.packets(packet)
+        if log.messages:
+            self.losses.add(log.messages[-1])
+
+    def _check_sound(self, packet: Packet | None) -> None:
+        """Raises ValueError for a packet of sound that cannot be decoded, while others could: it would be noise."""
+        if packet is None or self.source.type != "audio":
+            return
+        with ErrorLog() as log, suppress(*LIBRARY_ERRORS):
+            self._decodes |= bool(self.source.codec_context.decode(packet))
+        if log.messages and self._decodes:
+            raise ValueError(log.messages[-1])
 
     def _copied(self, packet: Packet | None) -> list[Packet]:
         """Returns a packet in the form that the container takes. Raises what the container refuses it with."""
