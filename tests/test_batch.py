@@ -43,7 +43,7 @@ class Counted(Shift):
         return super().forward(img0, *rest, scale=scale)
 
 
-@pytest.mark.parametrize("count", [2, 4, 8])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["v4", "paper"])
 @pytest.mark.parametrize("channels", [3, 7])
 def test_the_pictures_are_those_of_one_call_each(tiny_net: IFNet_v4, kind: str, count: int, channels: int) -> None:

@@ -154,6 +154,7 @@ def test_blocks_are_pulled_to_the_flow_of_the_teacher_where_none_is_known() -> N
     assert float(losses(out, batch, recipe, 0.0, guides).distill_flow) == 0
 
 
+@pytest.mark.slow
 def test_a_network_learns_motion_from_a_teacher() -> None:
     """Distilled for 30 steps on one batch, the error of its flow falls to half."""
     net, batch = tiny(), moving_batch(8)

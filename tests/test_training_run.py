@@ -55,7 +55,9 @@ def two_stages() -> list[Stage]:
     return [replace(first, held=pans, recipe=replace(RECIPE, flow=1.0)), stage(4, name="all", parts=parts)]
 
 
-@pytest.mark.parametrize("case", ["adamw", "muon", "stages"])
+@pytest.mark.parametrize(
+    "case", [pytest.param("adamw", marks=pytest.mark.slow), pytest.param("muon", marks=pytest.mark.slow), "stages"]
+)
 def test_killed_and_resumed_is_as_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     stages = two_stages() if case == "stages" else [stage(recipe=replace(RECIPE, optimizer=case))]
     whole = start(tmp_path / "whole", stages)
@@ -259,6 +261,7 @@ def one_of_two(rank: int, folder: Path) -> None:
     train.leave_group()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_the_joined_batch(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)
     alone = start(tmp_path / "one", [stage(3, 4)])
