@@ -16,7 +16,6 @@ frames side by side, each from another second; worst/, the same frames as single
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +34,7 @@ from benchmark.measures import COMMON, Metric, load_metrics
 from benchmark.methods import Method, Network, add_methods_flags, classical, load_networks
 from benchmark.plots import new_figure, over_time, side_by_side, to_png
 from benchmark.record import new_folder, write_json
-from benchmark.table import LOWER_IS_BETTER, Scores, method_table, summary
+from benchmark.table import LOWER_IS_BETTER, SECONDS, Scores, decisive, method_table, summary
 from benchmark.triplets import Triplet, convert_frames, every_second, timestep_of
 from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, located, write_case
 from data.clips import REPEAT_LEVELS
@@ -70,7 +69,7 @@ def evaluate(
             seconds = time.perf_counter() - start
             made = to_tensor(pictures[name])
             values[name] = {metric: compute(made, true).item() for metric, compute in metrics.items()}
-            values[name]["seconds"] = seconds
+            values[name][SECONDS] = seconds
             scores.add(name, where, values[name])
         worst.add(int(truth.time), Case(where, values, pictures))
 
@@ -88,11 +87,6 @@ def render(report: Mapping[str, Any]) -> str:
     rank = {name: float("inf") if value is None else value for name, value in values.items()}
     best = min(rank, key=rank.__getitem__) if judge in LOWER_IS_BETTER else max(rank, key=rank.__getitem__)
     return "\n".join([*lines, f"{'Lowest' if judge in LOWER_IS_BETTER else 'Highest'} {judge}: {best}"])
-
-
-def decisive(metrics: Iterable[str]) -> str:
-    """Returns the measure by which methods are ranked: LPIPS, which agrees with viewers more often, else PSNR."""
-    return "LPIPS" if "LPIPS" in metrics else "PSNR"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -116,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
                             "leaves none out, a larger --limit reads on")  # fmt: skip
         report = report_of(source, networks, scores, tuple(metrics), left_out)
         records = write_worst(folder, worst, networks)
-        write_file(folder / "over_time.png", to_png(over_time(scores.rows, (*metrics, "seconds"), left_out)))
+        write_file(folder / "over_time.png", to_png(over_time(scores.rows, (*metrics, SECONDS), left_out)))
         write_json(folder / "results.json", {**report, "worst": located(records, Path("worst")), "each": scores.rows})
     for complaint in source.complaints:
         print(f"clip.py: {source.path}: {complaint}; what could be decoded was used", file=sys.stderr)
@@ -146,12 +140,7 @@ def report_of(
         for name, network in networks.items()
     ]
     report = {"clip": source.path.name, "size": source.size, "rate": float(source.rate), "choices": settings}
-    rows = summary(scores, metrics, {}, None)["rows"]
-    for method in scores.methods:
-        # the median: a network's first frames take longer, and so does one that the system interrupts
-        seconds = statistics.median(row["seconds"] for row in scores.rows if row["method"] == method)
-        rows.append({"group": "", "metric": "seconds", "method": method, "published": None, "value": seconds,
-                     "difference": None})  # fmt: skip
+    rows = summary(scores, (*metrics, SECONDS), {}, None)["rows"]
     return {**report, "samples": scores.samples, "left_out": left_out, "rows": rows}
 
 

@@ -1,12 +1,13 @@
-"""The one loop behind every test set, and the arguments of the scripts.
+"""The loop that scores every test set, and the arguments of the scripts.
 
-A test set is a file of its own that lists samples and says by which protocol its published figure was made.
+Each test set is a file that lists its samples and defines the protocols by which its published figures were made.
 """
 
 import argparse
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
@@ -21,10 +22,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.baselines import BASELINES, Baseline
+from benchmark.device import synchronise
 from benchmark.measures import Metric, load_metrics
 from benchmark.methods import method_names
 from benchmark.record import write_json
-from benchmark.table import Scores, render, summary
+from benchmark.table import SECONDS, Scores, render, summary
 from benchmark.test_set import Protocol, Sample, TestSet
 from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, file_name, located, write_case
 from commands.network_flags import add_weights_flags
@@ -40,9 +42,9 @@ Made = Mapping[str, list[tuple[Tensor, dict[str, float]]]]  # by method: image a
 
 
 def batches(samples: Iterable[Sample], size: int | None) -> Iterator[list[Sample]]:
-    """Up to `size` samples that follow each other with one group, one picture size and the same timesteps.
+    """Yields batches of up to `size` consecutive samples of one group, one picture size and the same timesteps.
 
-    None: as many as hold BATCH_PIXELS.
+    With `size` None a batch holds up to BATCH_PIXELS.
     """
 
     def kind(sample: Sample) -> tuple[str, tuple[int, ...], tuple[Fraction, ...]]:
@@ -54,7 +56,7 @@ def batches(samples: Iterable[Sample], size: int | None) -> Iterator[list[Sample
 
 
 def stack(pictures: Iterable[np.ndarray], device: torch.device) -> Tensor:
-    """B pictures (H,W,3), uint8 or float32 in 0..1 -> (B,3,H,W) in 0..1."""
+    """Returns B pictures (H,W,3), uint8 or float32 in 0..1, as one tensor (B,3,H,W) in 0..1."""
     return torch.cat([to_tensor(picture, device) for picture in pictures])
 
 
@@ -62,7 +64,7 @@ def stack(pictures: Iterable[np.ndarray], device: torch.device) -> Tensor:
 def predict(
     batch: Sequence[Sample], *, model: RIFE, protocol: Protocol, bgr: bool, tta: bool = False
 ) -> Iterator[Tensor]:
-    """The frames between, (B,3,H,W) RGB in 0..1, in the order of the samples' targets."""
+    """Yields the network's images (B,3,H,W) RGB in 0..1, one for each timestep of the samples' targets."""
     height, width = batch[0].frames[0].shape[:2]
     padding = protocol.padding.amounts(height, width)
     left, _, top, _ = padding
@@ -78,14 +80,14 @@ def predict(
 
 
 def classical(batch: Sequence[Sample], *, baseline: Baseline, device: torch.device) -> Iterator[Tensor]:
-    """What a baseline makes of each sample, as `predict` gives it."""
+    """Yields the images of a baseline, as `predict` does those of a network."""
     for t in batch[0].targets:
         made = (baseline(sample.frames[0], sample.frames[1], t) for sample in batch)
         yield stack((np.asarray(picture, np.float32) / 255 for picture in made), device)
 
 
 def score(image: Tensor, truth: Tensor, metrics: Mapping[str, Metric], *, rounded: bool) -> list[dict[str, float]]:
-    """(B,3,H,W) RGB in 0..1, twice -> the value of each metric for each of the B images."""
+    """Returns the value of each measure for each of B images; both tensors (B,3,H,W) RGB in 0..1."""
     image = levels(image) / 255 if rounded else image
     columns = {name: metric(image, truth).tolist() for name, metric in metrics.items()}
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -102,26 +104,21 @@ def evaluate(
     total: int,
     each: Callable[[Sample, Made], None] | None = None,
 ) -> Scores:
-    """Scores of every method on every sample, with the first one's running mean on stderr.
+    """Returns the scores of every method on every sample; the first method's running mean is shown on stderr.
 
-    `each` is given a sample with what each method made of it, (1,3,H,W) for each timestep, and its scores.
+    `each` is called with every sample and, by method and timestep, the images (1,3,H,W) and their scores.
     """
     scores = Scores()
     with tqdm(total=total, unit="sample", file=sys.stderr) as bar:
         for batch in batches(samples, batch_size):
             truths = [stack(pictures, device) for pictures in zip(*(s.targets.values() for s in batch), strict=True)]
-            images = {name: list(method(batch)) for name, method in methods.items()}
-            values = {
-                name: [score(image, truth, metrics, rounded=rounded) for image, truth in zip(made, truths, strict=True)]
-                for name, made in images.items()
+            made = {
+                name: run_method(method, batch, truths, metrics, rounded=rounded) for name, method in methods.items()
             }
             for i, sample in enumerate(batch):
-                own = {
-                    name: [(image[i : i + 1], v[i]) for image, v in zip(images[name], values[name], strict=True)]
-                    for name in methods
-                }
-                for name, made in own.items():
-                    for t, (_, found) in zip(sample.targets, made, strict=True):
+                own = {name: [(image[i : i + 1], values[i]) for image, values in times] for name, times in made.items()}
+                for name, times in own.items():
+                    for t, (_, found) in zip(sample.targets, times, strict=True):
                         scores.add(name, sample.where(t), found)
                 if each:
                     each(sample, own)
@@ -130,9 +127,25 @@ def evaluate(
     return scores
 
 
+def run_method(
+    method: Method, batch: Sequence[Sample], truths: Sequence[Tensor], metrics: Mapping[str, Metric], *, rounded: bool
+) -> list[tuple[Tensor, list[dict[str, float]]]]:
+    """Returns for each timestep the images (B,3,H,W) and the scores of each, among them the seconds that it took."""
+    start = time.perf_counter()
+    images = list(method(batch))
+    synchronise(truths[0].device)
+    seconds = (time.perf_counter() - start) / (len(batch) * len(images))
+    found = []
+    for image, truth in zip(images, truths, strict=True):
+        scores = score(image, truth, metrics, rounded=rounded)
+        found.append((image, [{**values, SECONDS: seconds} for values in scores]))
+    return found
+
+
 class Saved:
-    """--save-frames: every prediction of the network as NAME_TIMESTEP.png, in a folder per group; the worst with all
-    it takes to see why, in worst/.
+    """Writes every prediction of the network as NAME_TIMESTEP.png, in a folder for each group, for --save-frames.
+
+    The worst samples are written to worst/ with both frames, the truth, every method's picture and the motion.
     """
 
     def __init__(self, folder: Path, network: str, metric: str) -> None:
@@ -140,7 +153,7 @@ class Saved:
         self.worst = Worst([network], metric)
 
     def add(self, sample: Sample, made: Made) -> None:
-        """Writes the predictions of one sample, and remembers it if it is bad."""
+        """Writes the predictions of one sample, and keeps the sample if it is among the worst."""
         folder = self.folder / sample.group
         folder.mkdir(parents=True, exist_ok=True)
         for i, (t, truth) in enumerate(sample.targets.items()):
@@ -151,7 +164,7 @@ class Saved:
             self.worst.add((sample.group, sample.name), Case(sample.where(t), values, shown))
 
     def write_worst(self, model: RIFE, protocol: Protocol, *, bgr: bool) -> list[dict[str, Any]]:
-        """The worst cases' pictures, and their JSON records."""
+        """Writes the pictures of the worst samples and returns their JSON records."""
         records = []
         for i, case in enumerate(self.worst.cases, 1):
             case.add_motion(model, self.network, scale=protocol.scale_of(case.where["group"]), bgr=bgr)
@@ -160,7 +173,7 @@ class Saved:
 
 
 def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
-    """The arguments, the same for every set."""
+    """Returns the parser of the command line, the same for every set."""
     p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     first = next(iter(test_set.protocols))
     add_weights_flags(p)
@@ -184,7 +197,7 @@ def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
 
 
 def run(test_set: TestSet, args: argparse.Namespace) -> None:
-    """Evaluates, then prints the table and the JSON line. UserError where data or weights are missing."""
+    """Scores the set, then prints the table and the JSON line. UserError where data or weights are missing."""
     test_set.check(args.data)
     protocol = test_set.protocols[args.protocol]
     if args.scale:
@@ -214,7 +227,7 @@ def run(test_set: TestSet, args: argparse.Namespace) -> None:
     )
     setting = {"set": test_set.name, "protocol": args.protocol, "model": name or None}
     setting |= {"weights": model.source if model else None, "scale": args.scale or protocol.scale, "tta": args.tta}
-    found = summary(scores, tuple(metrics), protocol.published, name)
+    found = summary(scores, (*metrics, SECONDS), protocol.published, name)
     report = {**setting, "samples": scores.samples, "of": test_set.count, **found}
     print(render(report))
     worst = saved.write_worst(model, protocol, bgr=test_set.bgr) if model and saved else []
@@ -224,7 +237,7 @@ def run(test_set: TestSet, args: argparse.Namespace) -> None:
 
 
 def main(test_set: TestSet, doc: str | None, argv: list[str] | None = None) -> int:
-    """The command of a test set -> exit status: 0, or 1 after one line on stderr."""
+    """Runs the command of a test set and returns its exit status: 0, or 1 after one line on stderr."""
     parser = build_parser(test_set, doc)
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:

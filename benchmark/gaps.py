@@ -24,7 +24,7 @@ from tqdm import tqdm
 from benchmark.measures import COMMON, Metric, load_metrics
 from benchmark.methods import Method, add_methods_flags, load_methods
 from benchmark.record import write_json
-from benchmark.table import Scores, method_table, summary
+from benchmark.table import SECONDS, Scores, method_table, summary
 from benchmark.triplets import Triplet, find_obstacles, read_triplets, spread_middles, timestep_of
 from model import UserError
 from model.image import to_tensor
@@ -78,7 +78,7 @@ def add_triplet(
         seconds = time.perf_counter() - start
         made = to_tensor(picture)
         values = {metric: compute(made, true).item() for metric, compute in metrics.items()}
-        scores.add(name, where, {**values, "seconds": seconds})
+        scores.add(name, where, {**values, SECONDS: seconds})
 
 
 def run(args: argparse.Namespace) -> None:
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     metrics = load_metrics(COMMON[:2], "cpu")
     gaps = sorted(set(args.gaps))
     scores = measure(args.clips, gaps, load_methods(args), metrics, count=args.count, short_side=args.short_side)
-    columns = (*metrics, "seconds")
+    columns = (*metrics, SECONDS)
     report: dict[str, Any] = {"set": "gaps", "clips": [clip.name for clip in args.clips], "samples": scores.samples}
     report |= summary(scores, columns, {}, None)
     for gap in gaps:

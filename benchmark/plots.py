@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.baselines import BASELINES
-from benchmark.table import UNITS, shown
+from benchmark.table import LOWER_IS_BETTER, UNITS, decisive, shown
 from benchmark.worst import Case
 from model import UserError
 from video.safe_file import write_file
 
 WIDTH = 9.6  # inches, of 100 px
-LINE = 120  # characters of a legend that fit in WIDTH
+NARROW = 4.8  # inches: legible on a telephone 390 px wide
+LETTERS = 12.5  # characters of a legend in an inch
 TILE = 4.8  # inches a picture is wide in a comparison
 TITLE = 60  # characters that fit above it
 
 
 def new_figure(height: float, width: float = WIDTH) -> Any:
-    """An empty matplotlib Figure, inches; UserError that says what to install where there is no matplotlib."""
+    """Returns an empty matplotlib Figure, sizes in inches; UserError with the remedy where matplotlib is missing."""
     try:
         from matplotlib.figure import Figure  # an optional dependency
     except ImportError as e:
@@ -30,29 +31,29 @@ def new_figure(height: float, width: float = WIDTH) -> Any:
 
 
 def to_png(figure: Any) -> bytes:
-    """The figure as a PNG file, 100 px an inch."""
+    """Returns the figure as the bytes of a PNG file, 100 px an inch."""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=100)
     return data.getvalue()
 
 
 def check(path: Path) -> None:
-    """UserError now, not after the measurement: no matplotlib, or none of its formats, for a figure of that name."""
+    """Raises UserError, before a measurement, where matplotlib is missing or cannot write a file of that name."""
     kinds = new_figure(1).canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
         raise UserError(f"{path}: no plot format is called {path.suffix!r}; use .png, .svg or .pdf")
 
 
 def save(figure: Any, path: Path) -> None:
-    """Writes the figure whole, in the format that the name says."""
+    """Writes the figure in the format of the path's suffix; the file appears when it is complete."""
     data = io.BytesIO()
     figure.savefig(data, format=path.suffix[1:].lower())
     write_file(path, data.getvalue())
 
 
 def to_svg(figure: Any) -> str:
-    """The figure as SVG, transparent, its texts as texts."""
-    import matplotlib  # new_figure has told if it is missing
+    """Returns the figure as a transparent SVG that keeps texts as texts."""
+    import matplotlib  # new_figure has raised an error if it is missing
 
     data = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif"}):
@@ -60,9 +61,14 @@ def to_svg(figure: Any) -> str:
     return data.getvalue()
 
 
-def over_time(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], left_out: Sequence[Mapping[str, Any]]) -> Any:
-    """Each metric of each method against the time of a clip; lines break where frames were left out."""
-    figure = new_figure(2.6 * len(metrics))
+def over_time(
+    rows: Sequence[Mapping[str, Any]],
+    metrics: Sequence[str],
+    left_out: Sequence[Mapping[str, Any]],
+    width: float = WIDTH,
+) -> Any:
+    """Draws each measure of each method against the time of a clip; lines break where frames were left out."""
+    figure = new_figure(2.6 * len(metrics), width)
     panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
     for panel, metric in zip(panels, metrics, strict=True):
         for i, (method, own) in enumerate(by_method(rows).items()):
@@ -77,16 +83,16 @@ def over_time(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], left_ou
             panel.plot(times, values, label=method, marker=".", **style(method, i))
         for cut in (entry["time"] for entry in left_out if entry["why"] == "cut"):
             panel.axvline(cut, color="grey", linewidth=0.8, linestyle=":")
-        panel.set_ylabel(f"{metric} {UNITS.get(metric, '')}".strip())
+        panel.set_ylabel(with_unit(metric))
         panel.grid(alpha=0.3)
     panels[-1].set_xlabel("time in s" + (", cuts dotted" if any(e["why"] == "cut" for e in left_out) else ""))
     add_legend(figure, panels[0])
     return figure
 
 
-def by_sample(rows: Sequence[Mapping[str, Any]], metric: str) -> Any:
-    """The metric of each prediction by each method, from the first method's lowest to its highest."""
-    figure = new_figure(3.2)
+def by_sample(rows: Sequence[Mapping[str, Any]], metric: str, width: float = WIDTH) -> Any:
+    """Draws the measure of each prediction by each method, sorted by the first method's values."""
+    figure = new_figure(3.2, width)
     panel = figure.subplots()
     methods = by_method(rows)
     first = [row[metric] for row in next(iter(methods.values()))]
@@ -94,16 +100,16 @@ def by_sample(rows: Sequence[Mapping[str, Any]], metric: str) -> Any:
     for i, (method, own) in enumerate(methods.items()):
         values = [math.nan if own[k][metric] is None else own[k][metric] for k in order]
         panel.plot(range(1, len(values) + 1), values, label=method, marker=".", **style(method, i))
-    panel.set_ylabel(f"{metric} {UNITS.get(metric, '')}".strip())
-    panel.set_xlabel(f"predictions, by the {metric} of {next(iter(methods))}")
+    panel.set_ylabel(with_unit(metric))
+    panel.set_xlabel(fold(f"predictions, by the {metric} of {next(iter(methods))}", width))
     panel.grid(alpha=0.3)
     add_legend(figure, panel)
     return figure
 
 
-def bars(labels: Sequence[str], values: Sequence[float], unit: str) -> Any:
-    """Horizontal bars with their values at their ends."""
-    figure = new_figure(0.8 + 0.35 * len(labels))
+def bars(labels: Sequence[str], values: Sequence[float], unit: str, width: float = WIDTH) -> Any:
+    """Draws horizontal bars with their values at their ends."""
+    figure = new_figure(0.8 + 0.35 * len(labels), width)
     panel = figure.subplots()
     drawn = panel.barh(range(len(labels)), values, color="C0")
     panel.bar_label(drawn, fmt="%.1f", padding=3)
@@ -114,32 +120,64 @@ def bars(labels: Sequence[str], values: Sequence[float], unit: str) -> Any:
     return figure
 
 
-def by_motion(report: Mapping[str, Any]) -> Any:
-    """Draws each measure against the camera's motion, a panel for each kind of motion; `report` is pans.py's."""
+def by_motion(report: Mapping[str, Any], *, stacked: bool = False) -> Any:
+    """Draws quality against the camera's motion from the record of pans.py.
+
+    Each measure is a row of panels and each kind of motion a column; `stacked`: the decisive measure alone, with one
+    panel below the other, for narrow pages.
+    """
     kinds, metrics = report["motions"], report["metrics"]
-    figure = new_figure(2.4 * len(metrics) + 0.6)
-    panels = figure.subplots(len(metrics), len(kinds), sharex="col", sharey="row", squeeze=False)
+    places = [(kind, decisive(metrics)) for kind in kinds] if stacked else [(k, m) for m in metrics for k in kinds]
+    columns = 1 if stacked else len(kinds)
+    rows = len(places) // columns
+    figure = new_figure(2.4 * rows + 0.6, NARROW if stacked else WIDTH)
+    panels = figure.subplots(rows, columns, sharey="row", squeeze=False)
     values = {(row["method"], row["group"], row["metric"]): row["value"] for row in report["rows"]}
     methods = list(dict.fromkeys(method for method, _, _ in values))
-    for column, (kind, motion) in enumerate(kinds.items()):
-        for row, metric in enumerate(metrics):
-            panel = panels[row, column]
-            for i, method in enumerate(methods):
-                own = [values[method, group, metric] for group in motion["groups"]]
-                heights = [math.nan if value is None else value for value in own]
-                panel.plot(motion["amounts"], heights, label=method, marker=".", **style(method, i))
-            panel.grid(alpha=0.3)
-            if column == 0:
-                panel.set_ylabel(f"{metric} {UNITS.get(metric, '')}".strip())
-        panels[-1, column].set_xlabel(f"{kind} in {motion['unit']}")
+    for (kind, metric), panel in zip(places, panels.ravel(), strict=True):
+        motion = kinds[kind]
+        for i, method in enumerate(methods):
+            own = [values[method, group, metric] for group in motion["groups"]]
+            heights = [math.nan if value is None else value for value in own]
+            panel.plot(motion["amounts"], heights, label=method, marker=".", **style(method, i))
+        panel.grid(alpha=0.3)
+        panel.set_ylabel(with_unit(metric))
+        panel.set_xlabel(f"{kind} in {motion['unit']}")
     add_legend(figure, panels[0, 0])
     return figure
 
 
+def quality_against_time(panels: Mapping[str, tuple[str, Mapping[str, tuple[float, float]]]], width: float) -> Any:
+    """Draws one panel for each benchmark: its measure and, by method, seconds a frame and quality; better is higher."""
+    figure = new_figure(2.6 * len(panels) + 0.6, width)
+    drawn = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    names = list(dict.fromkeys(name for _, points in panels.values() for name in points))
+    names.sort(key=lambda name: name in BASELINES)  # networks first
+    for panel, (title, (metric, points)) in zip(drawn, panels.items(), strict=True):
+        for name, (seconds, value) in points.items():
+            own = style(name, names.index(name))
+            marker = {"color": own["color"], "marker": "o" if name not in BASELINES else "x"}
+            panel.plot([seconds], [value], linestyle="none", **marker)
+        panel.set_xscale("log")
+        if metric in LOWER_IS_BETTER:
+            panel.invert_yaxis()
+        panel.set_title(plain(fold(title, width)), fontsize=10)
+        panel.set_ylabel(with_unit(metric))
+        panel.grid(alpha=0.3)
+    drawn[-1].set_xlabel("seconds a frame; better is higher and further left")
+    for name in names:  # every method once, whichever panels it is in
+        own = style(name, names.index(name))
+        drawn[0].plot(
+            [], [], linestyle="none", color=own["color"], marker="x" if name in BASELINES else "o", label=name
+        )
+    add_legend(figure, drawn[0])
+    return figure
+
+
 def cost(records: Sequence[Mapping[str, Any]]) -> Any:
-    """Milliseconds a frame and peak memory of each setting against the size of a frame, all axes logarithmic."""
+    """Draws milliseconds a frame and peak memory of each setting against the size of a frame, all axes logarithmic."""
     figure = new_figure(4.6)
-    from matplotlib.ticker import LogLocator  # new_figure has told if it is missing
+    from matplotlib.ticker import LogLocator  # new_figure has raised an error if it is missing
 
     panels = figure.subplots(1, 2)
     sizes = {r["width"] * r["height"]: f"{r['width']}x{r['height']}" for r in records}
@@ -164,7 +202,7 @@ def cost(records: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def side_by_side(case: Case, metric: str) -> Any:
-    """Every picture of a case, with the score of those that a method made."""
+    """Draws every picture of a case, with the score of those that a method made."""
     height, width = case.pictures["truth"].shape[:2]
     columns = 3
     rows = -(-len(case.pictures) // columns)
@@ -181,14 +219,14 @@ def side_by_side(case: Case, metric: str) -> Any:
 
 
 def by_method(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The rows of each method, methods in order of appearance."""
+    """Returns the rows of each method, methods in order of appearance."""
     order = list(dict.fromkeys(row["method"] for row in rows))
     ordered = sorted(rows, key=lambda row: order.index(row["method"]))
     return {method: list(own) for method, own in groupby(ordered, lambda row: row["method"])}
 
 
 def style(method: str, index: int) -> dict[str, Any]:
-    """Networks in colour, baselines thin, grey and broken each in its way."""
+    """Returns how a method is drawn: networks in colour; baselines thin, grey and each with its own dashes."""
     if method not in BASELINES:
         return {"color": f"C{index}", "linewidth": 1.5, "markersize": 4}
     dashes = (":", "--", "-.")[list(BASELINES).index(method)]
@@ -196,12 +234,25 @@ def style(method: str, index: int) -> dict[str, Any]:
 
 
 def add_legend(figure: Any, panel: Any) -> None:
-    """Above the panels, in as many columns as their texts allow."""
+    """Adds the panel's legend above all panels, in as many columns as its texts and the figure's width allow."""
     handles, labels = panel.get_legend_handles_labels()
-    columns = max(1, LINE // (max(map(len, labels)) + 8))
-    figure.legend(handles, [plain(text) for text in labels], loc="outside upper center", ncols=columns)
+    width = figure.get_figwidth()
+    labels = [plain(fold(text, width, reserved=8)) for text in labels]
+    longest = max(len(line) for text in labels for line in text.splitlines())
+    columns = max(1, int(LETTERS * width) // (longest + 8))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+
+
+def fold(text: str, width: float, reserved: int = 0) -> str:
+    """Returns the text broken into lines that fit into a figure `width` inches wide, less `reserved` characters."""
+    return textwrap.fill(text, int(LETTERS * width) - reserved)
+
+
+def with_unit(metric: str) -> str:
+    """Returns the name of a measure with its unit, for an axis."""
+    return f"{metric} {UNITS.get(metric, '')}".strip()
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib will not take for a formula."""
+    """Returns the text so escaped that matplotlib does not read it as a formula."""
     return text.replace("$", r"\$")

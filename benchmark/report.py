@@ -1,18 +1,19 @@
-"""One HTML page of benchmark results: tables, plots, and the worst cases with a slider and the motion that was seen.
+"""One HTML page of benchmark results: a chart that sums up, tables, plots, and the worst cases with a slider.
 
 python3 benchmark/UCF101.py --json ucf101.json --save-frames frames
 python3 benchmark/clip.py video.mp4
+python3 benchmark/pans.py picture.png --json pans.json
 python3 benchmark/testtime.py > speed.txt
-python3 benchmark/report.py ucf101.json benchmark_video/results.json speed.txt --output report.html
+python3 benchmark/report.py ucf101.json benchmark_video/results.json pans.json speed.txt --output report.html
 
-A result is what --json wrote or what a script printed, whose last line is the same without single scores. Pictures
-are there where the script was asked for them: clip.py always writes them, a test set does so with --save-frames. The
-page holds everything itself and asks nothing of any network.
+A result is a file that --json wrote, or a file with the output of a script, whose last line is the same without single
+scores. Results of one benchmark for several networks share a table: one row a network, one column a measure. Pictures
+are shown where the script wrote them: clip.py always does, a test set with --save-frames. The page needs no network.
 """
 
 import argparse
-import base64
 import json
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,39 +23,22 @@ from xml.etree import ElementTree as ET
 # run as a script, this folder is on the path, not the repository's root
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cv2
-import numpy as np
-
 from benchmark.baselines import BASELINES
-from benchmark.plots import bars, by_sample, over_time, to_svg
-from benchmark.table import SUBSET, UNITS, label, shown
+from benchmark.html_elements import WIDEST, Cell, picture, plot, table, tag
+from benchmark.plots import NARROW, bars, by_motion, by_sample, over_time, quality_against_time
+from benchmark.report_tables import Result, quality_tables, setting, title
+from benchmark.table import SECONDS, SUBSET, UNITS, decisive, shown
 from benchmark.worst import FIRST, LAST, TRUTH
 from model import UserError
-from video.picture import read_picture, with_channels
+from video.picture import read_picture
 from video.safe_file import write_file
 
-WIDEST = 1280  # px of a picture in the page; larger ones are reduced, which the page says
-QUALITY = 90  # of WebP: about 1 bit a pixel, without visible change
-# Should a name ever get past the escaping, the browser still fetches nothing.
+# The browser fetches nothing, even if some text were not escaped.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-Result = Mapping[str, Any]
-
-
-def tag(name: str, /, *children: ET.Element | str, **attributes: str) -> ET.Element:
-    """An element; `class_` and the like stand for names that Python reserves. Text is escaped when it is written."""
-    element = ET.Element(name, {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()})
-    for child in children:
-        if not isinstance(child, str):
-            element.append(child)
-        elif len(element):
-            element[-1].tail = (element[-1].tail or "") + child
-        else:
-            element.text = (element.text or "") + child
-    return element
 
 
 def read_result(path: Path) -> Result:
-    """The JSON object of a file, or of its last line. UserError if it holds no result of a benchmark."""
+    """Returns the JSON object of a file, or of its last line; UserError if it holds no result of a benchmark."""
     try:
         text = path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as e:
@@ -69,80 +53,8 @@ def read_result(path: Path) -> Result:
     raise UserError(f"{path}: not the result of a benchmark; give what --json wrote, or what a script printed")
 
 
-def title(result: Result) -> str:
-    """What was measured."""
-    if "results" in result:
-        return f"Speed of {result.get('model', 'a network')}"
-    return result["clip"] if "clip" in result else f"{result['set']}, protocol {result['protocol']}"
-
-
-def quality_table(results: Sequence[Result]) -> ET.Element:
-    """A line for each network and metric: published, ours, their difference, the baselines."""
-    heads = ("benchmark", "network", "metric", "published", "ours", "difference", *BASELINES)
-    body = [line for result in results for line in quality_lines(result)]
-    return table(heads, body)
-
-
-def quality_lines(result: Result) -> list[list[ET.Element | str]]:
-    """The lines of one result; where no network ran, the baselines stand alone."""
-    rows = {(row["group"], row["metric"], row["method"]): row for row in result["rows"]}
-    networks = list(dict.fromkeys(method for _, _, method in rows if method not in BASELINES)) or [""]
-    lines: list[list[ET.Element | str]] = []
-    for group, metric in dict.fromkeys(key[:2] for key in rows):
-        for network in networks:
-            ours: Mapping[str, Any] = rows.get((group, metric, network), {})
-            sample = next(row for key, row in rows.items() if key[:2] == (group, metric))
-            line = [title(result), network, label(sample)]
-            others = [rows.get((group, metric, name), {}) for name in BASELINES]
-            known = [("published", ours), ("value", ours), ("difference", ours), *(("value", row) for row in others)]
-            lines.append([*line, *(number(metric, key, row) for key, row in known)])
-    return lines
-
-
-def number(metric: str, key: str, row: Mapping[str, Any]) -> ET.Element | str:
-    """A figure as it is printed, with its exact value for programs; nothing where there is none."""
-    value = row.get(key)
-    if value is None:
-        return "inf" if key == "value" and row else ""
-    return tag("data", shown(metric, value, "+" if key == "difference" else ""), value=repr(value))
-
-
-def table(heads: Sequence[str], lines: Sequence[Sequence[ET.Element | str]]) -> ET.Element:
-    """A table whose columns of text stand left."""
-    texts = [all(isinstance(line[i], str) and line[i] != "inf" for line in lines) for i in range(len(heads))]
-    kinds = ["text" if text else "number" for text in texts]
-    head = tag("tr", *(tag("th", name, scope="col", class_=kind) for name, kind in zip(heads, kinds, strict=True)))
-    body = (
-        tag("tr", *(tag("td", cell, class_=kind) for cell, kind in zip(line, kinds, strict=True))) for line in lines
-    )
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="wide")
-
-
-def plot(figure: Any, what: str) -> ET.Element:
-    """A matplotlib figure as an element of the page, without the namespaces and notes of a file of its own."""
-    svg = ET.fromstring(to_svg(figure))
-    for parent in svg.iter():
-        parent.tag = parent.tag.rpartition("}")[2]
-        parent.attrib = {key.rpartition("}")[2]: value for key, value in parent.attrib.items()}
-        if parent.tag == "g":
-            parent.attrib.pop("id", None)  # nothing refers to it, and every figure has the same
-    for metadata in svg.findall("metadata"):
-        svg.remove(metadata)
-    svg.attrib = {"viewBox": svg.attrib["viewBox"], "role": "img", "aria-label": what}
-    return tag("div", svg, class_="wide")
-
-
-def picture(path: Path, alt: str) -> ET.Element:
-    """A picture inside the page, as WebP, no wider than WIDEST."""
-    rgb = with_channels(read_picture(path), 3)[:, :, :3]
-    if rgb.shape[1] > WIDEST:
-        rgb = cv2.resize(rgb, (WIDEST, round(rgb.shape[0] * WIDEST / rgb.shape[1])), interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".webp", np.ascontiguousarray(rgb[:, :, ::-1]), [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
-    return tag("img", src=f"data:image/webp;base64,{base64.b64encode(data.tobytes()).decode()}", alt=alt)
-
-
 def case_article(case: Mapping[str, Any], folder: Path, metric: str) -> ET.Element:
-    """One bad prediction: a slider over any two of its pictures, and all of them below; `folder` is the result's."""
+    """Returns one of the worst predictions: a slider over two of its pictures, and all of them."""
     place = f"{case['time']:.2f} s" if "time" in case else f"timestep {case['timestep']:g}"
     where = f"One of the worst: {case['group']} {case['sample']}, {place}"
     captions = []
@@ -174,62 +86,101 @@ def case_article(case: Mapping[str, Any], folder: Path, metric: str) -> ET.Eleme
 
 
 def quality_section(result: Result, folder: Path) -> list[ET.Element]:
-    """Settings, plot and worst cases of a test set or a clip."""
-    parts = []
-    metric = result["rows"][0]["metric"]
-    if "clip" in result:
-        size = "{}x{}, {:.6g} frames/s".format(*result["size"], result["rate"])
-        reasons = [entry["why"] for entry in result["left_out"]]
-        left = "".join(f"; left out: {reasons.count(why)} for a {why}" for why in dict.fromkeys(reasons))
-        parts.append(f"{size}: {result['samples']} frames made anew{left}.")
-        parts.append(f"Weights: {', '.join(dict.fromkeys(choice['weights'] for choice in result['choices']))}.")
-    else:
-        subset = "" if result["samples"] == result["of"] else f" of {result['of']}: {SUBSET}"
-        tta = ", turned frames averaged in" if result["tta"] else ""
-        network = f"{result['model']} from {result['weights']}, " if result["model"] else ""
-        parts.append(f"{network}flow scale {result['scale']:g}{tta}; {result['samples']} samples{subset}.")
-    found = [tag("p", text, class_="faint") for text in parts]
-    if result.get("each"):
+    """Returns the settings, plot and worst cases of one result."""
+    metrics = list(dict.fromkeys(row["metric"] for row in result["rows"]))
+    metric = decisive(metrics)
+    found: list[ET.Element] = [tag("p", text, class_="faint") for text in describe(result)]
+    if "motions" in result:
+        found.append(plot(by_motion(result, stacked=True), f"{title(result)}: {metric} against motion"))
+    elif result.get("each"):
         if "clip" in result:
-            metrics = tuple(dict.fromkeys(row["metric"] for row in result["rows"]))
-            figure = over_time(result["each"], metrics, result["left_out"])
+            figure = over_time(result["each"], metrics, result["left_out"], NARROW)
         else:
-            figure = by_sample(result["each"], metric)
+            figure = by_sample(result["each"], metric, NARROW)
         found.append(plot(figure, f"{title(result)}: {metric} of every prediction"))
     return found + [case_article(case, folder, metric) for case in result.get("worst", ())]
 
 
+def describe(result: Result) -> list[str]:
+    """Returns sentences about what was measured, and how."""
+    if "clip" in result:
+        size = "{}x{}, {:.6g} frames/s".format(*result["size"], result["rate"])
+        reasons = [entry["why"] for entry in result["left_out"]]
+        left = "".join(f"; left out: {reasons.count(why)} for a {why}" for why in dict.fromkeys(reasons))
+        weights = ", ".join(dict.fromkeys(choice["weights"] for choice in result["choices"]))
+        return [f"{size}: {result['samples']} frames made anew{left}.", f"Weights: {weights}."]
+    if "motions" in result:
+        return [f"Views of {len(result['pictures'])} pictures by a camera that moves."]
+    if "clips" in result:
+        return [f"{result['samples']} triplets of {', '.join(result['clips'])}."]
+    subset = "" if result["samples"] == result["of"] else f" of {result['of']}: {SUBSET}"
+    network = f"{result['model']} from {result['weights']}{setting(result)}, " if result["model"] else ""
+    return [f"{network}{result['samples']} samples{subset}."]
+
+
 def speed_section(result: Result) -> list[ET.Element]:
-    """Settings, table and bars of testtime.py: every measurement is a line, each of its figures a column."""
-    setting = (f"{key} {value}" for key, value in result.items() if isinstance(value, str | int | float))
+    """Returns the settings, table and bars of testtime.py: one row a measurement, one column a figure."""
+    settings = (f"{key} {value}" for key, value in result.items() if isinstance(value, str | int | float))
     lines = result["results"]
     heads = [key for key, value in lines[0].items() if isinstance(value, str | int | float)]
-    body = [[str(v) if isinstance(v := line.get(head, ""), str) else tag("data", f"{v:g}", value=repr(v))
-             for head in heads] for line in lines]  # fmt: skip
-    found = [tag("p", ", ".join(setting), class_="faint"), table([head.replace("_", " ") for head in heads], body)]
+    body: list[list[Cell]] = [
+        [str(v) if isinstance(v := line.get(head, ""), str) else tag("data", f"{v:g}", value=repr(v)) for head in heads]
+        for line in lines
+    ]
+    found = [tag("p", ", ".join(settings), class_="faint"), table([head.replace("_", " ") for head in heads], body)]
     if all("median_ms" in line for line in lines):
         names = [" ".join([f"{line['width']}x{line['height']}", *(v for v in line.values() if isinstance(v, str))])
                  for line in lines]  # fmt: skip
-        figure = bars(names, [line["median_ms"] for line in lines], "median, ms a frame")
+        figure = bars(names, [line["median_ms"] for line in lines], "median, ms a frame", NARROW)
         found.append(plot(figure, f"{title(result)}: milliseconds a frame"))
     return found
 
 
+def overview(results: Sequence[Result]) -> list[ET.Element]:
+    """Returns the chart of quality against time over all results that hold both; nothing where none does."""
+    panels: dict[str, tuple[str, dict[str, tuple[float, float]]]] = {}
+    for result in results:
+        metrics = [row["metric"] for row in result["rows"]]
+        if SECONDS not in metrics:
+            continue
+        metric = decisive(metrics)
+        _, points = panels.setdefault(title(result), (metric, {}))
+        for method in dict.fromkeys(row["method"] for row in result["rows"]):
+            seconds, quality = (
+                [row["value"] for row in result["rows"] if (row["method"], row["metric"]) == (method, measure)]
+                for measure in (SECONDS, metric)
+            )
+            if quality and None not in quality:
+                name = method if method in BASELINES else method + setting(result)
+                points[name] = statistics.mean(seconds), statistics.mean(quality)
+    panels = {name: panel for name, panel in panels.items() if panel[1]}
+    return [plot(quality_against_time(panels, NARROW), "Quality against time of every method")] if panels else []
+
+
 def page(results: Mapping[Path, Result]) -> str:
-    """The whole document. UserError naming the result that lacks something."""
-    quality = [result for result in results.values() if "rows" in result]
-    body = [tag("h1", "Benchmark results")]
+    """Returns the whole document. UserError naming the result that lacks something."""
+    sections: dict[str, list[ET.Element]] = {}
+    quality: dict[str, list[Result]] = {}
     path = None
     try:
         for path, result in results.items():
-            section = quality_section(result, path.parent) if "rows" in result else speed_section(result)
-            body.append(tag("section", tag("h2", title(result)), *section))
-        if quality:
-            note = "Published figures are RIFE's; figures of a part of a test set cannot be compared with them. "
-            note += f"Pictures wider than {WIDEST} px are reduced."
-            body[1:1] = [quality_table(quality), tag("p", note, class_="faint")]
+            own = quality_section(result, path.parent) if "rows" in result else speed_section(result)
+            sections.setdefault(title(result), []).extend(own)
+            if "rows" in result:
+                quality.setdefault(title(result), []).append(result)
+        body = [tag("h1", "Benchmark results"), *overview([result for own in quality.values() for result in own])]
+        for name, parts in sections.items():
+            tables = quality_tables(quality[name]) if name in quality else []
+            body.append(tag("section", tag("h2", name), *tables, *parts))
     except (KeyError, TypeError, IndexError) as e:
         raise UserError(f"{path}: not as benchmarks write it ({e!r}); run the benchmark again") from e
+    note = "Published figures are RIFE's; figures of a part of a test set cannot be compared with them. "
+    body.append(tag("p", f"{note}Pictures wider than {WIDEST} px are reduced.", class_="faint"))
+    return document(body)
+
+
+def document(body: Sequence[ET.Element]) -> str:
+    """Returns the HTML text of a page with these elements, its style and its script inside."""
     here = Path(__file__)
     head = tag(
         "head",
@@ -240,12 +191,12 @@ def page(results: Mapping[Path, Result]) -> str:
         tag("style", here.with_suffix(".css").read_text(encoding="utf-8")),
     )
     script = tag("script", here.with_suffix(".js").read_text(encoding="utf-8"))
-    document = tag("html", head, tag("body", tag("main", *body), script), lang="en")
-    return "<!DOCTYPE html>\n" + ET.tostring(document, encoding="unicode", method="html") + "\n"
+    whole = tag("html", head, tag("body", tag("main", *body), script), lang="en")
+    return "<!DOCTYPE html>\n" + ET.tostring(whole, encoding="unicode", method="html") + "\n"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 1 after one line on stderr."""
+    """Runs the command and returns its exit status: 0, or 1 after one line on stderr."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("results", type=Path, nargs="+", help="what --json wrote, or what a benchmark printed")
     p.add_argument("--output", type=Path, default=Path("report.html"), help="the page (default: %(default)s)")

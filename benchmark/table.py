@@ -1,24 +1,26 @@
-"""Scores of many samples: their means, the table for people and the record for programs."""
+"""Scores of many samples: their means, the tables for people and the record for programs."""
 
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 UNITS = {"PSNR": "dB", "Y-PSNR": "dB"}
 FINE = ("SSIM", "LPIPS")  # metrics that take a digit more
-LOWER_IS_BETTER = ("IE", "LPIPS", "seconds")
+SECONDS = "seconds"  # a frame, of the method alone
+LOWER_IS_BETTER = ("IE", "LPIPS", SECONDS)
 SUBSET = "not the whole set, so not comparable with published figures"
 
 
 class Scores:
-    """Every value, one row a prediction: method, group, clip, sample, timestep, and a number for each metric."""
+    """Collects the scores of all predictions: method, group, clip, sample, timestep and measures."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.sums: dict[tuple[str, str, str], dict[str, tuple[float, int]]] = {}  # by method, group, metric, then clip
 
     def add(self, method: str, where: Mapping[str, Any], values: Mapping[str, float]) -> None:
-        """One prediction's scores, and where it is from: group, clip, sample, timestep, and whatever tells more."""
+        """Adds the scores of one prediction; `where` holds its group, clip, sample, timestep and more."""
         self.rows.append({"method": method, **where, **{metric: finite(value) for metric, value in values.items()}})
         for metric, value in values.items():
             clips = self.sums.setdefault((method, where["group"], metric), {})
@@ -27,39 +29,46 @@ class Scores:
 
     @property
     def methods(self) -> list[str]:
-        """In order of appearance."""
+        """Returns the methods in order of appearance."""
         return list(dict.fromkeys(row["method"] for row in self.rows))
 
     @property
     def groups(self) -> list[str]:
-        """In order of appearance."""
+        """Returns the groups in order of appearance."""
         return list(dict.fromkeys(row["group"] for row in self.rows))
 
     @property
     def samples(self) -> int:
-        """How many samples there were, each of one or more timesteps."""
+        """Returns the number of samples; a sample has one or more timesteps."""
         return len({(row["group"], row["clip"], row["sample"]) for row in self.rows})
 
     def mean(self, method: str, group: str, metric: str) -> float:
-        """Over each clip, then over the clips: infinite where a prediction was exact and PSNR has no value."""
+        """Returns the mean over the clips of each clip's mean; infinite where the PSNR of a prediction is.
+
+        Of seconds the median over all predictions: the first calls of a network take longer, and so does a call that
+        the system interrupts.
+        """
+        if metric == SECONDS:
+            rows = (row for row in self.rows if row["method"] == method and row["group"] == group)
+            return statistics.median(row[SECONDS] for row in rows)
         means = [total / count for total, count in self.sums[method, group, metric].values()]
         return sum(means) / len(means)
 
     def running(self, metrics: Sequence[str]) -> str:
-        """The first method's means in the group that is being worked on."""
+        """Returns the first method's means in the group of the latest prediction, as text."""
         method, group = self.rows[0]["method"], self.rows[-1]["group"]
         return " ".join(f"{metric} {self.mean(method, group, metric):.4g}" for metric in metrics)
 
 
 def finite(value: float) -> float | None:
-    """The value, or None where it is infinite, which JSON cannot say."""
+    """Returns the value, or None where it is infinite, for which JSON has no number."""
     return value if math.isfinite(value) else None
 
 
 def summary(
     scores: Scores, metrics: Sequence[str], published: Mapping[tuple[str, str], float], network: str | None
 ) -> dict[str, Any]:
-    """Rows of the table; published figures are the network's to meet, so they stand beside it alone."""
+    """Returns the rows of the table; a published figure belongs to the network, so baselines have none."""
     rows = []
     for group in scores.groups:
         for metric in metrics:
@@ -77,8 +86,14 @@ def summary(
     return {"rows": rows}
 
 
+def decisive(metrics: Iterable[str]) -> str:
+    """Returns the measure that ranks methods: LPIPS, which agrees with viewers more often, else the first one."""
+    metrics = list(metrics)
+    return "LPIPS" if "LPIPS" in metrics else metrics[0]
+
+
 def render(report: Mapping[str, Any]) -> str:
-    """The report as lines of text."""
+    """Returns the report as lines of text."""
     part = "" if report["samples"] == report["of"] else f" of {report['of']}: {SUBSET}"
     scale = f"flow scale {report['scale']:g}" + (", turned frames averaged in" if report["tta"] else "")
     lines = [f"{report['set']}, protocol {report['protocol']}, {scale}: {report['samples']} samples{part}"]
@@ -93,12 +108,12 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """Group, metric and unit of a row of the table."""
+    """Returns group, measure and unit of a row of the table."""
     return " ".join(filter(None, (row["group"], row["metric"], UNITS.get(row["metric"], ""))))
 
 
 def shown(metric: str, value: float | None, sign: str = "") -> str:
-    """A score as the tables print it; None is an infinite one."""
+    """Returns a score as tables show it; None stands for an infinite one."""
     return "inf" if value is None else f"{value:{sign}.{4 if metric.startswith(FINE) else 3}f}"
 
 
