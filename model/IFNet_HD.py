@@ -96,6 +96,7 @@ class IFNet_HD(_Fused):
         self.unet = FusionNet(8, conv, ResBlock, shuffle=True)
 
     def half_flow(self, img0: Tensor, img1: Tensor, scale: float) -> Tensor:
+        """Returns the flow (B,4,H/2,W/2) in pixels of its own size."""
         small0, small1 = resize(img0, 0.5 * scale), resize(img1, 0.5 * scale)  # (B,3,h,w), h = H/2 * scale
         flow = self.get_submodule("block0")(torch.cat((small0, small1), 1), SCALES_OF_4[0])
         for i in (1, 2, 3):
@@ -152,7 +153,8 @@ class IFNet_HDv2(_Fused):
         self.unet = FusionNet(10, Pair, Pair, shuffle=False)
 
     def half_flow(self, img0: Tensor, img1: Tensor, scale: float) -> Tensor:
-        # 2.x works on resized images; 3.0/3.1 on whole ones with other scales
+        """Returns the flow (B,4,H/2,W/2) in pixels of its own size."""
+        # 2.x takes resized images; 3.0/3.1 take the images at their size, with other scales of the blocks
         shrink, factor = (1.0, 1 / scale) if self.paired else (scale, 1.0)
         img0, img1 = resize(img0, shrink), resize(img1, shrink)
         half = self.get_submodule("block0")(torch.cat((img0, img1), 1), None, self.scales[0] * factor)  # (B,4,h/2,w/2)

@@ -158,10 +158,9 @@ class RIFE:
     def _options(self, *, ensemble: bool, refine: bool) -> dict[str, bool]:
         """Returns the options that are on. Raises UserError for one that the network does not have."""
         chosen = {name: True for name, on in (("ensemble", ensemble), ("refine", refine)) if on}
-        for name in chosen:
-            if name not in self.engine.options:
-                options = ", ".join(sorted(self.engine.options)) or "none"
-                raise UserError(f"RIFE {self.name} has no option {name!r} (it has: {options})")
+        for name in chosen.keys() - self.engine.options:
+            options = ", ".join(sorted(self.engine.options)) or "none"
+            raise UserError(f"RIFE {self.name} has no option {name!r} (it has: {options})")
         return chosen
 
     def _pair(self, img0: FrameInput, img1: FrameInput, scale: float) -> tuple[PreparedFrame, PreparedFrame]:
@@ -225,8 +224,7 @@ class Model:
         self.flownet: AnyNetwork = IFNet(timed=arbitrary)
         self.name = "RIFE_m" if arbitrary else "RIFE"
         self.optimG = torch.optim.AdamW(self.flownet.parameters(), lr=1e-6, weight_decay=1e-3)
-        self.lap = LapLoss()
-        self.local_rank = local_rank
+        self.lap, self.local_rank = LapLoss(), local_rank
         self._rife: RIFE | None = None  # made once for a network: it converts the weights to another form
 
     def train(self) -> None:

@@ -83,7 +83,7 @@ def test_3_8_is_symmetric_in_the_two_frames(nets: dict[str, RIFE], pair: Pair) -
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_options_they_do_not_have(name: str, nets: dict[str, RIFE], pair: Pair) -> None:
+def test_missing_options_are_refused(name: str, nets: dict[str, RIFE], pair: Pair) -> None:
     for option in ("ensemble", "refine"):
         with pytest.raises(ValueError, match=rf"RIFE HD {name} has no option '{option}' \(it has: none\)"):
             nets[name].inference(*pair, **{option: True})  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def tiny(tiny_net: IFNet_v4) -> RIFE:
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 16), (33, 65), (64, 96), (101, 99)])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
-def test_any_size_comes_back(tiny: RIFE, size: tuple[int, int], scale: float) -> None:
+def test_the_result_has_the_size_of_the_images(tiny: RIFE, size: tuple[int, int], scale: float) -> None:
     img0, img1 = smooth(*size, seed=0), smooth(*size, seed=1)
     out = tiny.inference(img0, img1, scale=scale)
     assert out.shape == img0.shape
@@ -51,7 +51,7 @@ def test_any_size_comes_back(tiny: RIFE, size: tuple[int, int], scale: float) ->
     assert out.max() <= max(img0.max(), img1.max()) + 1e-4
 
 
-def test_a_known_motion_is_followed_to_any_time(shift: type[Shift]) -> None:
+def test_a_known_motion_is_interpolated_at_any_time(shift: type[Shift]) -> None:
     model = RIFE(shift(8), name="shift")
     img0 = smooth(24, 64)
     img1 = img0.roll(8, 3)
@@ -77,7 +77,7 @@ def test_extra_channels_follow_a_real_network_as_its_image_does(tiny: RIFE) -> N
     torch.testing.assert_close(out[:, 3], out[:, 0], rtol=0, atol=1e-5)
 
 
-def test_what_is_opaque_stays_opaque_to_the_edge(tiny: RIFE, tiny_net: IFNet_v4) -> None:
+def test_opaque_pictures_stay_opaque_up_to_the_edge(tiny: RIFE, tiny_net: IFNet_v4) -> None:
     img0, img1 = (torch.cat((smooth(33, 40, seed=i), torch.ones(1, 1, 33, 40)), 1) for i in (0, 1))
     padded = [torch.nn.functional.pad(image[:, :3], (0, 24, 0, 31)) for image in (img0, img1)]
     flow = tiny_net(*padded).flow[..., :33, :40]
@@ -96,7 +96,7 @@ def test_features_are_computed_once_a_frame(shift: type[Shift]) -> None:
     assert net.asked == pytest.approx([0.2, 0.4, 0.6, 0.8] * 2)
 
 
-def test_prepared_frames_give_what_images_give(tiny: RIFE) -> None:
+def test_prepared_frames_give_the_results_of_images(tiny: RIFE) -> None:
     img0, img1 = smooth(40, 33, seed=0), smooth(40, 33, seed=1)
     prepared = tiny.inference(tiny.prepare(img0), tiny.prepare(img1), timestep=0.3)
     assert torch.equal(prepared, tiny.inference(img0, img1, timestep=0.3))
@@ -113,7 +113,7 @@ def test_halving_reaches_every_dyadic_time_and_encodes_each_frame_once(shift: ty
     assert net.encoded == 2 + 3  # the inner three of the seven are halved again
 
 
-def test_halving_does_only_what_is_asked_for(shift: type[Shift]) -> None:
+def test_halving_runs_only_for_the_timesteps_given(shift: type[Shift]) -> None:
     net = shift(arbitrary_time=False)
     model = RIFE(net, name="midpoint")
     out = model.inference(torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16), timestep=0.375)
@@ -142,7 +142,7 @@ def test_reachable_takes_the_fewest_halvings_within_tolerance() -> None:
         reachable(third, 0)
 
 
-def test_tolerance_holds_in_between(shift: type[Shift]) -> None:
+def test_between_uses_the_tolerance(shift: type[Shift]) -> None:
     model = RIFE(shift(arbitrary_time=False), name="midpoint")
     black, white = torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)
     (image,) = model.between(black, white, [Fraction(1, 3)])
@@ -172,7 +172,7 @@ def test_wrong_shapes_scales_and_pairs_are_refused(tiny: RIFE) -> None:
         tiny.inference(tiny.prepare(image, scale=0.5), image)
 
 
-def test_a_map_of_timesteps_is_a_time_a_pixel(tiny: RIFE, shift: type[Shift]) -> None:
+def test_a_map_of_timesteps_gives_each_pixel_its_own(tiny: RIFE, shift: type[Shift]) -> None:
     black, white = torch.zeros(1, 3, 16, 24), torch.ones(1, 3, 16, 24)
     times = torch.linspace(0, 1, 24).view(1, 1, 1, 24).expand(1, 1, 16, 24)
     out = RIFE(shift(), name="shift").inference(black, white, timestep=times)
@@ -200,7 +200,7 @@ def test_tta_carries_extra_channels(shift: type[Shift]) -> None:
     torch.testing.assert_close(out, 0.75 * img0 + 0.25 * img1, rtol=0, atol=1e-5)
 
 
-def test_a_batch_is_its_samples(tiny: RIFE) -> None:
+def test_a_batch_gives_the_results_of_its_samples(tiny: RIFE) -> None:
     img0, img1 = (torch.cat([smooth(32, 48, seed=s + i) for i in (0, 1)]) for s in (0, 10))
     both = tiny.inference(img0, img1, timestep=0.4)
     for i in range(2):
@@ -228,8 +228,8 @@ def test_half_precision_holds_at_the_width_of_4k() -> None:
         assert psnr(half[..., part], full[..., part]) > 50
 
 
-def test_nothing_dark_comes_in_from_beyond_the_edge() -> None:
-    """The default weights see the edge repeated beyond it, published ones zeros, as upstream shows them."""
+def test_padding_does_not_darken_the_edge() -> None:
+    """The default weights are padded with the repeated edge, published ones with zeros, as upstream does."""
     bright = 0.4 + 0.6 * torch.nn.functional.interpolate(noise(1, 3, 10, 14), size=(108, 158), mode="bilinear")
     img0, between, img1 = (bright[..., i : i + 100, i : i + 150] for i in (0, 4, 8))
     ours, as_upstream = load_model(), load_model()
@@ -242,7 +242,7 @@ def test_nothing_dark_comes_in_from_beyond_the_edge() -> None:
         assert abs(darker) < 0.005 < 0.02 < upstreams
 
 
-def test_what_was_loaded_is_said(tiny_weights: Path) -> None:
+def test_str_describes_the_loaded_network(tiny_weights: Path) -> None:
     model = load_model(tiny_weights)
     file = tiny_weights / "flownet.safetensors"
     start = f"Loaded v4 (not a published one; widths 16, 16, 8, 8, 8) from {file}: 0.11 "
@@ -250,7 +250,7 @@ def test_what_was_loaded_is_said(tiny_weights: Path) -> None:
     assert str(model).endswith("M parameters, any timestep, float32 on cpu")
 
 
-def test_a_device_that_is_not_there_is_named() -> None:
+def test_an_unavailable_device_is_an_error_that_names_it() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     with pytest.raises(UserError, match="device gpu: no such device; available here: "):
         pick_device("gpu")
@@ -309,7 +309,7 @@ def test_model_writes_and_reads_official_files(tmp_path: Path, paper_net: IFNet)
         again.inference(img0, img1, scale_list=(4, 2, 2))
 
 
-def test_model_of_any_timestep() -> None:
+def test_model_trains_any_timestep() -> None:
     model = Model(arbitrary=True)
     model.eval()
     img0, img1 = smooth(32, 32, seed=0), smooth(32, 32, seed=1)

@@ -29,7 +29,7 @@ def together(model: RIFE, count: int) -> RIFE:
 
 
 class Counted(Shift):
-    """Moves as Shift does, and tells how many pictures each call made."""
+    """Moves as Shift does, and records how many pictures each call made."""
 
     def __init__(self, limit: int = 100) -> None:
         super().__init__(2)
@@ -46,22 +46,24 @@ class Counted(Shift):
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["v4", "paper"])
 @pytest.mark.parametrize("channels", [3, 7])
-def test_the_pictures_are_those_of_one_call_each(tiny_net: IFNet_v4, kind: str, count: int, channels: int) -> None:
+def test_a_call_for_several_timesteps_equals_calls_for_one(
+    tiny_net: IFNet_v4, kind: str, count: int, channels: int
+) -> None:
     torch.manual_seed(0)
     net = tiny_net if kind == "v4" else IFNet(timed=True).eval()
     img0, img1 = (torch.cat((image, image, image), 1)[:, :channels] for image in pair(SIZE, "cpu"))
     one = RIFE(net, name=kind, engine=net)  # the same arithmetic on both sides
     many = together(tiled(RIFE(net, name=kind, engine=net)), count)
     for tta in (False, True) if channels == 3 else (False,):
-        wanted, got = ([*m.between(img0, img1, STEPS, tta=tta)] for m in (one, many))
+        expected, got = ([*m.between(img0, img1, STEPS, tta=tta)] for m in (one, many))
         assert len(got) == len(STEPS)
-        for a, b in zip(wanted, got, strict=True):
+        for a, b in zip(expected, got, strict=True):
             assert a.shape == b.shape == (1, channels, SIZE[1], SIZE[0])
             torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
-    assert (wanted[0] - wanted[-1]).abs().max() > 1e-3  # or the order would not show
+    assert (expected[0] - expected[-1]).abs().max() > 1e-3  # or the order would not show
 
 
-def test_as_many_as_asked_for_go_into_a_call() -> None:
+def test_the_limit_of_pixels_gives_the_timesteps_of_a_call() -> None:
     net = Counted()
     list(together(RIFE(net, name="counted"), 3).between(*pair(SIZE, "cpu"), [k / 9 for k in range(1, 9)]))
     assert [count for count, _ in net.made] == [3, 3, 2]
@@ -77,7 +79,7 @@ def test_on_a_cpu_one_at_a_time(tiny_net: IFNet_v4) -> None:
     assert RIFE(copy.deepcopy(tiny_net).to("meta"), name="elsewhere").batch_pixels > 0
 
 
-def test_networks_that_choose_scales_by_the_largest_flow_take_one() -> None:
+def test_networks_without_fixed_scales_take_one_timestep() -> None:
     """4.0 and 4.1: the large motion of one timestep would change the scales of another."""
     model = together(RIFE(IFNet_v4(IFNetConfig((8, 8, 8), (4, 2, 1), auto_scale=True)), name="4.0"), 4)
     assert model._timesteps_at_once(model.prepare(pair(SIZE, "cpu")[0])) == 1

@@ -1,4 +1,4 @@
-"""On a CUDA device: the pictures of the CPU, whatever brings them there. Skipped where there is none."""
+"""A CUDA device gives the pictures of the CPU, by every engine. Skipped without such a device."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -25,16 +25,16 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 STEPS = [Fraction(k, 4) for k in (1, 2, 3)]
 
 
-def decibels(made: Tensor, wanted: Tensor) -> float:
+def decibels(made: Tensor, expected: Tensor) -> float:
     """PSNR of pictures in 0..1, wherever they are."""
-    return psnr(made.cpu(), wanted.cpu()).item()
+    return psnr(made.cpu(), expected.cpu()).item()
 
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 60), (torch.float16, 50), (torch.bfloat16, 40)])
-def test_the_pictures_are_those_of_the_cpu(dtype: torch.dtype, least: float) -> None:
+def test_the_pictures_equal_those_of_the_cpu(dtype: torch.dtype, least: float) -> None:
     images = pair((448, 256), "cpu")
-    wanted = load_model().between(*images, STEPS)
-    for made, truth in zip(load_model(device="cuda", dtype=dtype).between(*images, STEPS), wanted, strict=True):
+    expected = load_model().between(*images, STEPS)
+    for made, truth in zip(load_model(device="cuda", dtype=dtype).between(*images, STEPS), expected, strict=True):
         assert made.device.type == "cuda"
         assert decibels(made, truth) > least
 
@@ -47,7 +47,7 @@ def test_half_precision_holds_at_4k() -> None:
 
 @pytest.mark.parametrize("engine", [None, "graphs"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_tiles_give_the_whole_frame(dtype: torch.dtype, engine: str | None) -> None:
+def test_tiles_equal_the_whole_frame(dtype: torch.dtype, engine: str | None) -> None:
     model = load_model(device="cuda", dtype=dtype, engine=engine)
     images = pair((1280, 720), "cuda")
     for scale in (0.5, 1.0):
@@ -73,7 +73,7 @@ def test_graphs_and_batches_change_nothing(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("engine", [None, *(e for e in ENGINES if e != "tensorrt" or find_spec("torch_tensorrt"))])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_what_comes_out_of_the_loop_is_what_was_made(engine: str | None, dtype: type[np.integer]) -> None:
+def test_the_loop_returns_the_interpolated_pictures(engine: str | None, dtype: type[np.integer]) -> None:
     """Pictures that cross the bus while others are made: none is read too early, none is another's memory."""
     model = tiled(load_model(device="cuda", engine=engine))
     noise = torch.rand(1, 3, 9, 16, generator=torch.Generator().manual_seed(1))
@@ -85,5 +85,5 @@ def test_what_comes_out_of_the_loop_is_what_was_made(engine: str | None, dtype: 
     for i, (first, second) in enumerate(pairwise(clip)):
         made = model.between(to_layers(first, "cuda"), to_layers(second, "cuda"), STEPS)
         for got, image in zip(out[4 * i + 1 : 4 * i + 4], made, strict=True):
-            wanted = from_layers(image, 3, dtype)
-            assert np.abs(got.rgb().astype(int) - wanted.astype(int)).max() <= np.iinfo(dtype).max // 255
+            expected = from_layers(image, 3, dtype)
+            assert np.abs(got.rgb().astype(int) - expected.astype(int)).max() <= np.iinfo(dtype).max // 255

@@ -1,4 +1,4 @@
-"""benchmark/engines.py: another engine makes the picture that the network makes, and says when it cannot."""
+"""benchmark/engines.py: another engine gives the network's picture, or one line of error."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from model.IFNet_v4 import IFNet_v4
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
-def test_openvino_makes_the_networks_picture(tiny_net: IFNet_v4, scale: float) -> None:
+def test_openvino_gives_the_networks_picture(tiny_net: IFNet_v4, scale: float) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     model = RIFE(tiny_net, name="tiny")
     images = pair((70, 50), "cpu")
@@ -32,10 +32,10 @@ def test_openvino_is_one_of_the_settings(tiny_weights: Path) -> None:
     assert theirs["peak_memory_mib"] > 50
 
 
-def test_what_openvino_cannot_run_is_one_line() -> None:
+def test_settings_that_openvino_cannot_run_end_in_one_line() -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     with pytest.raises(UserError, match=r"^OpenVINO cannot run shift, leave the setting openvino out: "):
-        openvino_inference(RIFE(Shift(), name="shift"), 64, 64, 1.0)  # its forward wants features
+        openvino_inference(RIFE(Shift(), name="shift"), 64, 64, 1.0)  # its forward needs features
 
 
 def test_without_openvino_the_error_says_what_to_install(
@@ -48,7 +48,7 @@ def test_without_openvino_the_error_says_what_to_install(
     assert capsys.readouterr().err == f"testtime.py: {remedy}\n"
 
 
-def test_pictures_that_differ_are_told() -> None:
+def test_differing_pictures_are_reported() -> None:
     picture = torch.full((1, 3, 4, 4), 0.5)
     check_agreement("other", picture + 9e-5, picture)
     for wrong in (picture + 2e-4, picture * float("nan")):

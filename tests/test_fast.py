@@ -80,7 +80,7 @@ def test_recorded_frames(path: Path) -> None:
 @pytest.mark.parametrize(
     ("height", "width", "limit"), [(128, 256, 2e-5), pytest.param(128, 1280, 5e-5, marks=pytest.mark.slow)]
 )
-def test_as_near_to_the_baseline_as_float32_allows(name: str, height: int, width: int, limit: float) -> None:
+def test_differs_from_the_baseline_by_rounding_only(name: str, height: int, width: int, limit: float) -> None:
     """Upstream's own frame is some 1.5e-5 from that in float64, more along sharp edges: so no padding here."""
     model = load(read_fixture(GOLDEN / f"{name}.json"))
     img0, img1 = pictures(height, width)
@@ -94,7 +94,9 @@ def test_as_near_to_the_baseline_as_float32_allows(name: str, height: int, width
 @pytest.mark.slow
 @pytest.mark.parametrize("sharp", [False, True])
 @pytest.mark.parametrize("name", ["rife_m", "v4_25", "ours"])
-def test_as_near_to_the_baseline_as_that_is_to_itself(name: str, sharp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_differs_from_the_baseline_as_little_as_memory_orders_do(
+    name: str, sharp: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where float32 rounds coordinates one way or the other, it may be far away: the baseline's convolutions in another
     memory order do as much. From what float64 gives both are equally far.
     """
@@ -117,7 +119,7 @@ def test_as_near_to_the_baseline_as_that_is_to_itself(name: str, sharp: bool, mo
 @pytest.mark.parametrize(
     ("clip", "limit"), [("car-turn.mp4", 2e-5), ("lady-running.mp4", 5e-5), ("05_default_juggle.mp4", 5e-5)]
 )
-def test_real_frames_are_the_baselines(clip: str, limit: float) -> None:
+def test_real_frames_equal_the_baselines(clip: str, limit: float) -> None:
     """Of our own weights, at 640x360, 854x480 and 1280x720."""
     path = CLIPS / clip
     if not path.exists():
@@ -156,7 +158,7 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(strips, whole, rtol=0, atol=2e-5)
 
 
-def test_what_no_kernel_knows_is_the_networks_own(tiny_net: IFNet_v4) -> None:
+def test_calls_without_kernels_run_the_networks_own_forward(tiny_net: IFNet_v4) -> None:
     model = RIFE(tiny_net, name="tiny")
     plain = RIFE(tiny_net, name="plain")
     plain.engine = tiny_net
@@ -168,7 +170,7 @@ def test_what_no_kernel_knows_is_the_networks_own(tiny_net: IFNet_v4) -> None:
         )
 
 
-def test_a_batch_is_its_samples_and_a_scale_its_own() -> None:
+def test_batches_and_scales_equal_the_networks_own_forward() -> None:
     model = load(read_fixture(GOLDEN / "rife_m.json"))
     pairs = [pictures(40, 64), pictures(40, 64)[::-1]]
     together = model.inference(*(torch.cat(side) for side in zip(*pairs, strict=True)), timestep=0.3)
@@ -176,7 +178,7 @@ def test_a_batch_is_its_samples_and_a_scale_its_own() -> None:
         torch.testing.assert_close(together[i : i + 1], model.inference(*pair, timestep=0.3), rtol=0, atol=1e-5)
 
 
-def test_weights_that_change_are_noticed() -> None:
+def test_changed_weights_are_packed_again() -> None:
     model = load(read_fixture(GOLDEN / "v4_25.json"))
     img0, img1 = pictures(64, 64)
     before = model.inference(img0, img1)
@@ -187,7 +189,7 @@ def test_weights_that_change_are_noticed() -> None:
     torch.testing.assert_close(after, load_baseline(model).inference(img0, img1), rtol=0, atol=2e-5)
 
 
-def test_where_the_kernels_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_networks_run_by_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     config = IFNetConfig((32, 16), (2, 1), encoder="H3", encoder_width=8, encoder_channels=4)
     assert isinstance(accelerate(IFNet_v4(config)), KernelEngine)
     half, two_r = IFNet_v4(config).half(), IFNet(half_stride=True)
@@ -204,7 +206,7 @@ def test_where_the_kernels_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("name", "mapped"), [("rife", False), ("v4_25", False), ("v4_25", True)])
 @torch.no_grad()
-def test_memory_computed_without_data_is_that_of_tensors_with_data(name: str, mapped: bool) -> None:
+def test_memory_computed_without_data_equals_that_with_data(name: str, mapped: bool) -> None:
     net = load(read_fixture(GOLDEN / f"{name}.json")).net
     called, height, width = KernelEngine(net), 448, 512
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
@@ -217,7 +219,7 @@ def test_memory_computed_without_data_is_that_of_tensors_with_data(name: str, ma
 
 
 def test_the_kernels_take_less_memory_than_the_networks_own_forward() -> None:
-    """Resident memory of 4.25 at 1280x720, above what it holds when it waits: 733 and 192 MB."""
+    """Resident memory of 4.25 at 1280x720, above what it holds when idle: 733 and 192 MB."""
     net = load(read_fixture(GOLDEN / "v4_25.json")).net
     own, kernels_, mapped = (
         memory.bytes_per_pixel(called, mapped=mapped)

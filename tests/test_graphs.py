@@ -1,4 +1,4 @@
-"""What CUDA graphs ask of a network, without a GPU: the steps of a call depend on no value, and none touches the host.
+"""What CUDA graphs need of a network, without a GPU: no step of a call depends on a value or uses the host.
 
 Here a call is recorded by torch.fx, as the operators it consists of, and what is replayed are those.
 """
@@ -47,7 +47,7 @@ def images(seed: int, size: tuple[int, int] = (70, 50)) -> tuple[Tensor, Tensor]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_was_recorded_is_the_network_at_other_values(name: str) -> None:
+def test_a_recording_equals_the_network_at_other_values(name: str) -> None:
     net = build(name)
     plain = RIFE(net, name=name, engine=net)
     graphed = RIFE(net, name=name, engine=GraphEngine(net, record_operators))
@@ -58,9 +58,9 @@ def test_what_was_recorded_is_the_network_at_other_values(name: str) -> None:
         for seed in range(3):
             for t in times:
                 img0, img1 = images(seed)
-                wanted = plain.inference(img0, img1, timestep=t, **more)
+                expected = plain.inference(img0, img1, timestep=t, **more)
                 made.append(graphed.inference(img0, img1, timestep=t, **more))
-                torch.testing.assert_close(made[-1], wanted, rtol=0, atol=1e-5)
+                torch.testing.assert_close(made[-1], expected, rtol=0, atol=1e-5)
         assert all((a - b).abs().max() > 1e-3 for a, b in pairwise(made))  # none is another's memory
     assert len(recorded(graphed)) == len(options)
 
@@ -70,8 +70,8 @@ def test_several_timesteps_and_maps_are_recorded_too(tiny_net: IFNet_v4) -> None
     plain = RIFE(tiny_net, name="tiny", engine=tiny_net)
     graphed.batch_pixels = 2 * 128 * 64
     for seed in (0, 1):
-        got, wanted = (list(m.between(*images(seed), [0.2, 0.5, 0.9])) for m in (graphed, plain))
-        for a, b in zip(got, wanted, strict=True):
+        got, expected = (list(m.between(*images(seed), [0.2, 0.5, 0.9])) for m in (graphed, plain))
+        for a, b in zip(got, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
     ramp = torch.linspace(0, 1, 70).expand(1, 1, 50, 70)
     for time in (ramp, 1 - ramp):
@@ -124,7 +124,7 @@ class OnDevice(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_no_step_touches_the_host(name: str) -> None:
+def test_no_operator_uses_the_host(name: str) -> None:
     """The meta device stands for any: what is computed on it can neither be read nor mixed with the host's."""
     net = build(name).to("meta")
     graphed = GraphEngine(net, lambda run, inputs: (run(*inputs), lambda: None))
@@ -142,5 +142,5 @@ def test_no_step_touches_the_host(name: str) -> None:
     assert len(list(batch.between(image, image, [0.25, 0.5, 0.75]))) == 3
 
 
-def test_memory_is_told_of_the_network_itself(tiny_net: IFNet_v4) -> None:
+def test_memory_is_that_of_the_network_itself(tiny_net: IFNet_v4) -> None:
     assert peak_bytes(GraphEngine(tiny_net), 64, 64) == peak_bytes(tiny_net, 64, 64)

@@ -26,7 +26,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 @needs_kernels
 @pytest.mark.parametrize("size", [(1, 90, 90, 13, 19), (2, 37, 50, 5, 4), (1, 240, 240, 8, 9), (3, 16, 16, 1, 1)])
 @pytest.mark.parametrize("residual", ["none", "before", "after"])
-def test_winograd_is_the_convolution(size: tuple[int, ...], residual: str) -> None:
+def test_winograd_equals_the_convolution(size: tuple[int, ...], residual: str) -> None:
     batch, inputs, outputs, height, width = size
     x, weight = noise(batch, inputs, height, width), noise(outputs, inputs, 3, 3, seed=1) / (9 * inputs) ** 0.5
     bias, slope = noise(outputs, seed=2), noise(outputs, seed=3)
@@ -64,7 +64,7 @@ def test_threads_share_tiles_or_outputs_and_change_nothing(size: tuple[int, ...]
 
 @needs_kernels
 @pytest.mark.parametrize("size", [(1, 32, 16, 13, 19), (2, 40, 32, 5, 4), (1, 512, 128, 3, 1)])
-def test_winograd_of_sub_pixels_is_the_transposed_convolution(size: tuple[int, ...]) -> None:
+def test_winograd_of_sub_pixels_equals_the_transposed_convolution(size: tuple[int, ...]) -> None:
     batch, inputs, outputs, height, width = size
     x, weight = noise(batch, inputs, height, width), noise(inputs, outputs, 4, 4, seed=1) / (4 * inputs) ** 0.5
     bias, slope = noise(outputs, seed=2), noise(outputs, seed=3)
@@ -82,7 +82,7 @@ def test_winograd_of_sub_pixels_is_the_transposed_convolution(size: tuple[int, .
 @needs_kernels
 @pytest.mark.parametrize(("shuffle", "outputs", "used"), [(False, 5, 5), (True, 13, 13), (True, 13, 5)])
 @pytest.mark.parametrize("inputs", [16, 40])  # by torch, at least with AVX-512, and by Winograd
-def test_a_tail_is_shuffled_by_who_reads_it(shuffle: bool, outputs: int, used: int, inputs: int) -> None:
+def test_a_tail_needs_a_pixel_shuffle(shuffle: bool, outputs: int, used: int, inputs: int) -> None:
     inner = 2 if shuffle else 1
     x, weight = noise(2, inputs, 6, 7), noise(inputs, outputs * inner**2, 4, 4, seed=1) / (4 * inputs) ** 0.5
     bias = noise(outputs * inner**2, seed=2)
@@ -96,7 +96,7 @@ def test_a_tail_is_shuffled_by_who_reads_it(shuffle: bool, outputs: int, used: i
 
 
 @needs_kernels
-def test_warp_is_the_plain_one() -> None:
+def test_warp_equals_that_of_torch() -> None:
     image = noise(2, 32, 21, 30)
     flow = 8 * noise(2, 2, 21, 30, seed=1)  # far over the border too
     wider = kernels.empty(torch.empty(2), 40, 21, 30).fill_(7)
@@ -145,8 +145,8 @@ def test_training_has_the_gradients_of_float64(channels: int) -> None:
 
     out = kernels.warp_planes(image, flow)
     torch.testing.assert_close(out.double(), exact, rtol=0, atol=1e-5)
-    for made, wanted in zip(torch.autograd.grad((out * weight).sum(), (image, flow)), expected, strict=True):
-        torch.testing.assert_close(made.double(), wanted, rtol=0, atol=1e-4)
+    for made, gradient in zip(torch.autograd.grad((out * weight).sum(), (image, flow)), expected, strict=True):
+        torch.testing.assert_close(made.double(), gradient, rtol=0, atol=1e-4)
     (alone,) = torch.autograd.grad((kernels.warp_planes(image.detach(), flow) * weight).sum(), flow)
     torch.testing.assert_close(alone.double(), expected[1], rtol=0, atol=1e-4)
 
@@ -162,7 +162,7 @@ def test_no_gradient_where_the_border_is_repeated() -> None:
 
 
 @needs_kernels
-def test_activate_has_a_slope_a_channel() -> None:
+def test_activate_has_a_slope_for_each_channel() -> None:
     x, slope = noise(2, 10, 3, 4), noise(10, seed=1)
     expected = F.prelu(x, slope)
     out = kernels.activate(x, slope)
@@ -196,9 +196,7 @@ def test_on_another_cpu_nothing_is_built(fresh: None, monkeypatch: pytest.Monkey
 
 
 @needs_kernels
-def test_a_cache_that_cannot_be_written_is_done_without(
-    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernels_work_without_a_writable_cache(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "file"))
     assert kernels.available()

@@ -22,7 +22,7 @@ print(kept, faults() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives large blocks back by itself")
-def test_freed_memory_serves_the_next_tensor() -> None:
+def test_freed_memory_is_reused() -> None:
     pages = {}
     for keep in ("keep_freed_memory()", "None"):
         program = [sys.executable, "-c", PROGRAM.format(keep=keep)]

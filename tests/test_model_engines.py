@@ -35,25 +35,25 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_network_traces_whole(name: str, traced: None) -> None:
     net = build(name)
     images = torch.rand(2, 1, 3, 60, 70, generator=torch.Generator().manual_seed(1))
-    made, wanted = (
+    made, expected = (
         RIFE(net, name=name, engine=engine).inference(*images) for engine in (with_engine(net, "compile"), net)
     )
-    assert wanted.std() > 0.01
-    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-5)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["default", "RIFE_m"])
-def test_what_is_left_for_tiles_traces_whole_too(name: str, traced: None) -> None:
+def test_the_blocks_after_the_coarse_ones_trace_whole_too(name: str, traced: None) -> None:
     net = build(name)
     images = torch.rand(2, 1, 3, 128, 256, generator=torch.Generator().manual_seed(1))
-    made, wanted = (
+    made, expected = (
         tiled(RIFE(net, name=name, engine=engine), 128).inference(*images)
         for engine in (with_engine(net, "compile"), net)
     )
-    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
 
 
-def test_timesteps_are_filled_in(traced: None) -> None:
+def test_a_program_serves_every_timestep(traced: None) -> None:
     net = build("default")
     programs = 0
 
@@ -72,12 +72,12 @@ def test_timesteps_are_filled_in(traced: None) -> None:
     assert programs == 1
 
 
-def test_memory_is_told_of_the_network_itself(traced: None) -> None:
+def test_memory_is_that_of_the_network_itself(traced: None) -> None:
     net = build("default")
     assert peak_bytes(with_engine(net, "compile"), 64, 64) == peak_bytes(net, 64, 64)
 
 
-def test_what_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_compilation_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no such\n  instruction")
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     torch.compiler.reset()
 
 
-def test_what_depends_on_values_is_refused() -> None:
+def test_networks_whose_scales_depend_on_values_are_refused() -> None:
     net = IFNet_v4(replace(V3_9, auto_scale=True))
     with pytest.raises(
         UserError, match=r"^4\.0 and 4\.1 choose their scales by the flow they find: run them without an engine"
@@ -102,7 +102,7 @@ def test_what_depends_on_values_is_refused() -> None:
 
 
 @pytest.mark.parametrize("engine", ["graphs", "tensorrt"])
-def test_on_a_cpu_it_is_refused(
+def test_engines_for_cuda_are_refused_on_a_cpu(
     engine: str, tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--video", str(make_clip(tmp_path / "a.mp4")), "--model", str(tiny_weights), "--device", "cpu"]

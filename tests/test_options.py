@@ -45,9 +45,9 @@ def test_refinement_is_an_option(pair: Pair) -> None:
     assert (plain - refined).abs().max() > 0.01
     padder = Padder(*SIZE, 32)
     with torch.no_grad():
-        wanted = model.net(*map(padder.pad, pair), 0.5, refine=True, ensemble=True).image
+        expected = model.net(*map(padder.pad, pair), 0.5, refine=True, ensemble=True).image
     got = next(model.between(*pair, (0.5,), refine=True, ensemble=True))
-    assert torch.equal(got, padder.unpad(wanted))
+    assert torch.equal(got, padder.unpad(expected))
     with pytest.raises(ValueError, match=r"these weights hold no refinement: contextnet\.\* and unet\.\* are missing"):
         make(NEW).net(*pair, refine=True)
     with pytest.raises(ValueError, match=r"RIFE tiny has no option 'refine' \(it has: none\)"):
@@ -84,13 +84,13 @@ def test_the_scale_divides_the_scales_of_the_blocks(config: IFNetConfig, scale: 
     torch.testing.assert_close(model.flow(*pair, scale=scale), padder.unpad(expected.flow), rtol=0, atol=2e-3)  # px
 
 
-def test_flow_is_that_of_the_frame(pair: Pair) -> None:
+def test_flow_equals_that_of_the_network(pair: Pair) -> None:
     model = make(NEW)
     padder = Padder(*SIZE, 64)
     for timestep in (0.0, 0.25, 1.0):
         with torch.no_grad():
-            wanted = model.net(*map(padder.pad, pair), timestep).flow
-        assert torch.allclose(model.flow(*pair, timestep=timestep), padder.unpad(wanted), atol=1e-3)  # px
+            expected = model.net(*map(padder.pad, pair), timestep).flow
+        assert torch.allclose(model.flow(*pair, timestep=timestep), padder.unpad(expected), atol=1e-3)  # px
     prepared = [model.prepare(image) for image in pair]
     assert torch.equal(model.flow(*prepared), model.flow(*pair))
     assert not model.flow(*pair).requires_grad

@@ -20,7 +20,7 @@ BESIDE = 'raise SystemExit("the code beside the weights was run")\n'
 
 
 def compare(fixture: Fixture, run: Any) -> int:
-    """Asserts every output of every case; how many there were."""
+    """Asserts every output of every case; returns their number."""
     compared = 0
     for case in fixture.cases:
         outputs = run(case, fixture.inputs(case))
@@ -89,7 +89,7 @@ def test_official_files_through_the_command_line(path: Path, tmp_path: Path) -> 
     assert np.abs(made - recorded).max() < 0.5 + 0.05  # rounding, and the fixture's own tolerance
 
 
-def test_a_wrong_network_is_noticed() -> None:
+def test_a_wrong_weight_exceeds_the_limit() -> None:
     fixture = read_fixture(GOLDEN / "v4_25.json")
     weights = fixture.weights()
     weights["flownet"]["block2.convblock.3.beta"] = weights["flownet"]["block2.convblock.3.beta"] * 1.01

@@ -1,4 +1,4 @@
-"""The last blend sampled by cubics and nearby, where weights say so: exact where nothing moves, alike in kernels."""
+"""The sharp blend: exact where nothing moves, and the same by the kernels."""
 
 from dataclasses import replace
 from typing import Any
@@ -31,7 +31,7 @@ def sharp_net() -> IFNet_v4:
 
 
 @pytest.mark.parametrize("shift", [(0.5, 0.25), (-3.75, 2.0), (7.0, -11.5)])
-def test_bicubic_warp_is_opencv_s(shift: tuple[float, float]) -> None:
+def test_bicubic_warp_equals_opencvs(shift: tuple[float, float]) -> None:
     image = np.random.default_rng(1).random((40, 56, 3), np.float32)
     x, y = np.meshgrid(np.arange(56, dtype=np.float32), np.arange(40, dtype=np.float32))
     known = cv2.remap(image, x + shift[0], y + shift[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
@@ -40,7 +40,7 @@ def test_bicubic_warp_is_opencv_s(shift: tuple[float, float]) -> None:
     assert np.abs(made[0].permute(1, 2, 0).numpy() - known).max() < 2e-5
 
 
-def test_smoothed_takes_bands_away() -> None:
+def test_smoothed_removes_bands() -> None:
     """All gates open along an axis leave its binomial of seven taps, the fine one alone that of three; OpenCV's."""
     image = np.random.default_rng(4).random((30, 40, 3), np.float32)
     tensor = torch.from_numpy(image.transpose(2, 0, 1))[None]
@@ -67,7 +67,7 @@ def test_weights_with_fewer_gates_get_neutral_ones() -> None:
     assert old[:, rows].any()
 
 
-def test_neutral_gates_are_cubics_everywhere() -> None:
+def test_neutral_gates_sample_by_cubics_everywhere() -> None:
     plain = IFNet_v4(replace(SHARP, sharp=False)).eval()
     state = add_gates(plain.state_dict(), 5)
     version = detect_version(state)
@@ -83,7 +83,7 @@ def test_neutral_gates_are_cubics_everywhere() -> None:
     assert not torch.allclose(out.image, bilinear.image, atol=1e-3)
 
 
-def test_nearer_leaves_pixels_and_their_middles() -> None:
+def test_nearer_keeps_whole_and_half_pixels() -> None:
     flow = torch.tensor([-3.0, -2.75, -0.5, 0.0, 0.1, 0.25, 0.5, 7.5, 8.0])
     assert torch.equal(nearer(flow, torch.tensor(0.0)), flow)
     at_most = torch.tensor([-3.0, -2.9375, -0.5, 0.0, 0.004, 0.0625, 0.5, 7.5, 8.0])
@@ -107,7 +107,7 @@ def test_nearby_samples_of_two_frames_are_sharper() -> None:
         assert errors[2] < errors[1] < 0.97 * errors[0], steps
 
 
-def test_whole_pixels_stay_what_they_are() -> None:
+def test_a_flow_of_whole_pixels_is_not_blurred() -> None:
     image = torch.rand(1, 3, 64, 64)
     for flow, moved in (((0, 0), image), ((2, 0), image[..., [*range(2, 64), 63, 63]])):
         made = warp(image, torch.tensor(flow).view(1, 2, 1, 1).expand(1, 2, 64, 64), "bicubic")
@@ -116,7 +116,7 @@ def test_whole_pixels_stay_what_they_are() -> None:
 
 @pytest.mark.skipif(not kernels.available(), reason="no compiler, or a CPU without AVX2")
 @pytest.mark.parametrize("scale", [1.0, 0.5])
-def test_kernels_sample_alike(scale: float) -> None:
+def test_kernels_sample_as_the_network(scale: float) -> None:
     net = sharp_net()
     fast = KernelEngine(net)
     img0, img1 = torch.rand(2, 2, 3, 128, 256)
@@ -128,12 +128,12 @@ def test_kernels_sample_alike(scale: float) -> None:
     assert (known.flow - made.flow).abs().max() < 2e-4
 
 
-def test_networks_without_outputs_to_spare_refuse() -> None:
+def test_networks_without_spare_outputs_are_refused() -> None:
     with pytest.raises(UserError, match="no spare outputs"):
         build("v4.6", sharp=True)
 
 
-def test_a_sharp_network_s_teacher_sees_what_a_plain_one_s_does() -> None:
+def test_the_teacher_of_a_sharp_network_has_the_inputs_of_a_plain_one() -> None:
     torch.manual_seed(0)
     plain = IFNet_v4(replace(SHARP, sharp=False), teacher=True).eval()
     net = IFNet_v4(SHARP, teacher=True).eval()

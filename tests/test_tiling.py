@@ -73,15 +73,15 @@ def test_tiles_of_a_network_without_a_neighbourhood_give_the_whole_frame(arbitra
     assert describe_tiles(tiles, 150, 200) == ", in 20 tiles of 64x56"
     steps = [Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)]
     for tta in (False, True):
-        wanted, got = ([*m.between(img0, img1, steps, tta=tta)] for m in (whole, tiles))
-        for a, b in zip(wanted, got, strict=True):
+        expected, got = ([*m.between(img0, img1, steps, tta=tta)] for m in (whole, tiles))
+        for a, b in zip(expected, got, strict=True):
             assert a.shape == b.shape == (1, 4, 150, 200)
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
     torch.testing.assert_close(whole.flow(img0, img1), tiles.flow(img0, img1), rtol=0, atol=1e-5)
     if arbitrary:
         ramp = torch.linspace(0, 1, 200).expand(1, 1, 150, 200)
-        wanted_map, got_map = (m.inference(img0, img1, timestep=ramp) for m in (whole, tiles))
-        torch.testing.assert_close(wanted_map, got_map, rtol=0, atol=1e-5)
+        expected_map, got_map = (m.inference(img0, img1, timestep=ramp) for m in (whole, tiles))
+        torch.testing.assert_close(expected_map, got_map, rtol=0, atol=1e-5)
 
 
 def test_features_are_computed_once_a_frame_and_tile() -> None:
@@ -106,7 +106,7 @@ def test_features_of_tiles_are_those_of_the_frame(kind: str) -> None:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_one_tile_is_the_network_bit_for_bit(tiny_net: IFNet_v4) -> None:
+def test_one_tile_equals_the_network_bit_for_bit(tiny_net: IFNet_v4) -> None:
     model = RIFE(tiny_net, name="tiny")
     img0, img1 = pair(100, 130)
     assert torch.equal(tiled(model).inference(img0, img1), model.inference(img0, img1))
@@ -125,7 +125,7 @@ def test_the_refinement_of_the_paper_network_on_tiles_is_that_of_the_whole_frame
     model = RIFE(net, name="paper")
     img0, img1 = pair(256, 384)
     whole = model.inference(img0, img1)
-    assert psnr((img0 + img1) / 2, whole) < 40  # the residual is there
+    assert psnr((img0 + img1) / 2, whole) < 40  # the residual is not zero
     assert psnr(tiled(model, 256, overlap=128).inference(img0, img1), whole) > 60
 
 
@@ -148,7 +148,7 @@ def default_network() -> AnyNetwork:
 @pytest.mark.parametrize("own_forward", [False, True])
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 def test_seams_of_small_tiles_are_invisible_in_large_motion(scale: float, own_forward: bool) -> None:
-    """48 px from frame to frame. Where coarse blocks see no more than a tile it is 54 and 58 dB."""
+    """48 px from frame to frame. With the coarse blocks on tiles too it is 54 and 58 dB."""
     model = load_model()
     img0, img1 = pair(512, 768, motion=48, sigma=8)
     if own_forward:
@@ -192,7 +192,7 @@ def test_coarse_blocks_first_and_the_others_later_give_the_result_of_one_call(na
 
 @torch.no_grad()
 def test_the_network_continues_from_the_coarse_blocks_of_the_kernels() -> None:
-    """Their outputs wait for a pixel shuffle; the network's own are shuffled."""
+    """The outputs of the kernels need a pixel shuffle; the network's own do not."""
     net, images = build("default"), pair(256, 256)
     engine = accelerate(net)
     features = [engine.frame_features(image) for image in images]
@@ -228,7 +228,7 @@ class Small(Shift):
         return super().forward(img0, *rest, scale=scale)
 
 
-def test_running_out_of_memory_halves_the_tiles_and_says_so_once() -> None:
+def test_running_out_of_memory_halves_the_tiles_and_reports_it_once() -> None:
     lines: list[str] = []
     tiles = tiled(RIFE(Small(300 * 300), name="small"), report=lines.append)
     img0, img1 = pair(600, 1000)
@@ -240,25 +240,25 @@ def test_running_out_of_memory_halves_the_tiles_and_says_so_once() -> None:
     assert tiles.engine.tile == 256
 
 
-def test_tiles_that_are_as_small_as_can_be_end_in_one_line() -> None:
+def test_the_smallest_tiles_out_of_memory_end_in_one_line() -> None:
     tiles = tiled(RIFE(Small(100), name="small"), report=lambda line: None)
     with pytest.raises(UserError, match=r"^Out of memory; tiles of 2\d\d px are the smallest: use a lower flow scale"):
         tiles.inference(*pair(600, 400))
 
 
-def test_what_fits_is_chosen_by_the_memory_that_is_free(tiny_net: IFNet_v4, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tile_size_follows_from_the_free_memory(tiny_net: IFNet_v4, monkeypatch: pytest.MonkeyPatch) -> None:
     model = RIFE(tiny_net, name="tiny")
     plain, each = bytes_per_pixel(tiny_net), bytes_per_pixel(model.engine)
     assert plain == pytest.approx(1.5 * peak_bytes(tiny_net, 2048, 1024) / 2**21, rel=0.05)
     pixels = 2160 * 3840
-    for free, wanted in (
+    for free, expected in (
         ((each + 450) * pixels / 0.8 + 1e6, 0),
         ((each / 9 + 450) * pixels / 0.8, int((pixels / 9) ** 0.5)),
         (1, 256),
         (None, 0),
     ):
         monkeypatch.setattr(tile_engine, "available_bytes", lambda device, free=free: free)
-        assert tile_size(model, 2160, 3840) == pytest.approx(wanted, abs=1)
+        assert tile_size(model, 2160, 3840) == pytest.approx(expected, abs=1)
     monkeypatch.setattr(tile_engine, "available_bytes", lambda device: (plain / 4 + 450) * pixels / 0.8)
     mapped = tile_size(model, 2160, 3840, mapped=True)  # the network's own forward, whatever is called otherwise
     assert mapped == pytest.approx((pixels / 4) ** 0.5, rel=0.1)

@@ -1,4 +1,4 @@
-"""Every published network is told from its shapes, and what is none is refused with what does not add up."""
+"""Every published network is reports from its shapes, and what is none is refused with what does not add up."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def zeros(state: State) -> State:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_shapes_tell_every_v4_network(name: str) -> None:
+def test_shapes_determine_every_v4_network(name: str) -> None:
     state = zeros(shapes(IFNet_v4, PUBLISHED[name]))
     assert read_config(state) == PUBLISHED[name]
     version = detect_version(state)
@@ -59,7 +59,7 @@ def test_shapes_tell_every_v4_network(name: str) -> None:
     ],
     ids=lambda x: x.replace(" ", "_") if isinstance(x, str) else "",
 )
-def test_shapes_tell_the_other_networks(state: State, name: str) -> None:
+def test_shapes_determine_the_other_networks(state: State, name: str) -> None:
     version = detect_version(zeros(state))
     assert version.name == name
     build(version, zeros(state))
@@ -81,7 +81,7 @@ def test_training_only_and_unused_keys_are_left_out() -> None:
     extra = {"teacher.a": torch.zeros(1), "caltime.0.weight": torch.zeros(1), "unet.conv.weight": torch.zeros(1)}
     build(detect_version(state | extra), state | extra)
     paper = {key: value for key, value in zeros(shapes(IFNet)).items() if not key.startswith("block_tea.")}
-    assert build(detect_version(paper), paper).state_dict().keys() > paper.keys()  # the teacher is there, empty
+    assert build(detect_version(paper), paper).state_dict().keys() > paper.keys()  # with an empty teacher
 
 
 def without(state: State, *keys: str) -> State:
@@ -147,7 +147,7 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("case", MISFITS)
-def test_what_does_not_add_up_is_said(case: str) -> None:
+def test_the_error_names_the_difference(case: str) -> None:
     state, message = MISFITS[case]
     with pytest.raises(WeightsError) as caught:
         build(detect_version(state), state)
@@ -155,7 +155,7 @@ def test_what_does_not_add_up_is_said(case: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_garbage_is_always_refused_as_weights(seed: int) -> None:
+def test_random_tensors_are_refused_as_weights(seed: int) -> None:
     """Keys deleted, renamed and reshaped at random: never a KeyError, an IndexError or the like."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -206,7 +206,7 @@ def test_memory_counts_what_is_alive_at_once() -> None:
     assert peak_bytes(Doubler(), 64, 64) == 4000 + 4 * plane
 
 
-def test_memory_is_known_for_every_network() -> None:
+def test_memory_can_be_computed_for_every_network() -> None:
     for version in HD_VERSIONS.values():
         with torch.device("meta"):
             net = version.build()
@@ -223,7 +223,7 @@ def write_tiny(folder: Path) -> Path:
     return path
 
 
-def test_command_line_says_what_a_file_is(tmp_path: Path) -> None:
+def test_the_command_line_describes_a_file(tmp_path: Path) -> None:
     path = write_tiny(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "model.versions", str(path)], capture_output=True, text=True, check=True, cwd=ROOT

@@ -50,7 +50,7 @@ def test_each_sample_has_its_own_flow() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_finds_every_pixel_of_a_wide_frame(dtype: torch.dtype) -> None:
+def test_half_precision_addresses_every_pixel_of_a_wide_frame(dtype: torch.dtype) -> None:
     width = 4096  # half precision cannot name odd columns above 2048
     image = (torch.arange(width) % 2).to(dtype).view(1, 1, 1, width).repeat(1, 1, 2, 1)
     out = warp(image, constant(1, 0, 2, width).to(dtype))
@@ -85,7 +85,7 @@ def test_a_factor_samples_only_what_the_resize_needs(factor: int) -> None:
 
 
 @pytest.mark.parametrize("reach", [2.0, 90.0])
-def test_cubics_by_gathering_are_those_of_grid_sample(reach: float) -> None:
+def test_cubics_by_gathering_equal_those_of_grid_sample(reach: float) -> None:
     """What MPS is given in place of a mode that it does not have; places far beyond the border too."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 20, 31, generator=generator)

@@ -94,6 +94,7 @@ def lanes() -> int:
 
 
 def longs(*values: int) -> ctypes.Array[ctypes.c_int64]:
+    """Returns the values as an array of int64, as the kernels take sizes."""
     return (ctypes.c_int64 * len(values))(*values)
 
 

@@ -50,6 +50,7 @@ class ResConv(nn.Module):
         self.relu = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B,C,H,W) -> the same shape"""
         return self.relu(torch.addcmul(x, self.conv(x), self.beta))
 
 
