@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all fuzz
+.PHONY: demo test test-all fuzz kills
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/render.py
@@ -19,6 +19,10 @@ test-all: $(VENV)/.test
 # 3,000 damaged inputs through the whole commands, about an hour: make fuzz CASES=200 SEED=5 for another share
 fuzz: $(VENV)/.test
 	$(BIN)/python tests/long/fuzz.py --cases $(or $(CASES),3000) --seed $(or $(SEED),0)
+
+# runs of inference_video.py that signals and full disks end at random moments, some minutes: make kills KILLS=12 SEED=5
+kills: $(VENV)/.test
+	$(BIN)/python tests/long/kills.py --kills $(or $(KILLS),60) --disks $(or $(DISKS),30) --seed $(or $(SEED),0)
 
 $(VENV)/.demo: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -54,35 +54,46 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     keep_freed_memory()
     with safe_printing(), Interrupts() as interrupts:
-        parser = build_parser(__doc__ or "")
-        args = parser.parse_args(argv)
-        check_arguments(parser, args)
-        return run_command(PROGRAM, lambda: run(args, interrupts))
+        return run_command(PROGRAM, lambda: run(argv, interrupts))
 
 
-def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
+def run(argv: list[str] | None, interrupts: Interrupts) -> int:
     """Interpolates or stitches; returns the exit status."""
-    if args.skip:
-        print("skip flag is abandoned, please refer to issue #207.")
-    notes: list[str] = []
+    writer: VideoWriter | PictureWriter | None = None
     try:
+        interrupts.begin()
+        args = parse_arguments(argv)
         job = plan_job(args)
         if args.scale is None:
             args.scale = pick_scale(job.source.size[1], job.source.size[0])
         models = load_models(args, job)
-        writer = open_writer(args, job)
-        notes = writer.notes
-        interrupts.protect(writer.part)
+        with interrupts.held():
+            writer = open_writer(args, job)
+            interrupts.protect(writer.part)
         report = Report()
         make = stitched_frames(args, job, models) if args.stitch else interpolated_frames(args, job, models, report)
         with closing(prefetch(make)) as frames:
             announce(args, job, models, writer)
             write_frames(frames, writer, interrupts, job.count)
     except BaseException as e:
-        interrupted = ["interrupted: nothing was written"] if isinstance(e, KeyboardInterrupt) and not notes else notes
-        print(*interrupted, sep="\n", end="\n" * bool(interrupted), file=sys.stderr)
+        if writer is not None:
+            interrupts.finish(writer.stop)
+        for note in writer.notes if writer is not None else []:
+            print(note, file=sys.stderr)
+        if isinstance(e, KeyboardInterrupt) and (writer is None or not writer.notes):
+            print("interrupted: nothing was written", file=sys.stderr)
         raise
     return summarise(job, writer, report)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Returns the settings; ends the program if they are out of range or exclude each other."""
+    parser = build_parser(__doc__ or "")
+    args = parser.parse_args(argv)
+    check_arguments(parser, args)
+    if args.skip:
+        print("skip flag is abandoned, please refer to issue #207.")
+    return args
 
 
 def load_models(args: argparse.Namespace, job: VideoJob) -> list[RIFE]:

@@ -24,7 +24,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.count = 0  # signals
         self._file: Path | None = None  # that is being written
-        self._finishing = self._held = False
+        self._finishing, self._held = False, True
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -40,6 +40,12 @@ class Interrupts:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def begin(self) -> None:
+        """Makes signals raise KeyboardInterrupt from now on; raises it if there was one already."""
+        self._held = False
+        if self.count:
+            raise KeyboardInterrupt
+
     def protect(self, file: Path) -> None:
         """Names the file that is being written, for the messages of the second and third signal."""
         self._file = file
@@ -52,8 +58,7 @@ class Interrupts:
             yield
         finally:
             self._held = False
-        if self.count:
-            raise KeyboardInterrupt
+        self.begin()
 
     def finish(self, work: Callable[[], None]) -> None:
         """Runs what finishes the file; signals only print a line, the third ends the program at once.

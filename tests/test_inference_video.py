@@ -208,7 +208,7 @@ def test_an_option_the_network_lacks_is_one_line(
     tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip, run = make_clip(tmp_path / "a.mp4", 2), Run(capsys)
-    for option, says in (("--ensemble", "this network has no ensemble"), ("--refine", "these weights hold no refine")):
+    for option, says in (("--ensemble", "has no option 'ensemble'"), ("--refine", "has no option 'refine'")):
         assert says in error_line(run, "--video", clip, "--model", tiny_weights, option)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4"]
     assert run("--video", clip, "--model", tiny_weights, "--tta") == 0

@@ -20,6 +20,7 @@ class PictureWriter:
 
     def __init__(self, folder: Path, source: Source, inputs: tuple[Path, ...] = ()) -> None:
         self.path, self.rotation, self.frames = folder, source.rotation, 0
+        self._stopped = False
         self.notes: list[str] = []
         self.complaints: list[str] = []
         self.part = folder  # written picture by picture
@@ -42,14 +43,16 @@ class PictureWriter:
 
     def finish(self) -> None:
         """Notes which pictures in the folder are not of this run."""
+        self._stopped = True
         stale = [p for p in self.path.glob("*.png") if p.stem.isdigit() and int(p.stem) >= self.frames]
         if stale:
             self.notes.append(f"{len(stale)} pictures of a longer earlier run are still there, from {min(stale)} on")
 
     def stop(self) -> None:
         """Notes how many pictures there are after an interruption or an error."""
-        if self.frames:
+        if self.frames and not self._stopped:
             self.notes.append(f"{self.frames} pictures were written until then, in {self.path}")
+        self._stopped = True
 
     def __enter__(self) -> "PictureWriter":
         return self

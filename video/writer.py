@@ -150,6 +150,7 @@ class VideoWriter:
                 self._tracks.finish()
             self._muxer.close()
             self._file.commit()
+            self._stopped = True
         except BaseException as e:
             self.stop()
             if isinstance(e, WRITE_ERRORS):
@@ -169,7 +170,7 @@ class VideoWriter:
             return
         self._stopped = True
         self._muxer.abandon()
-        if not self._file.closed and self.frames < SHORTEST:
+        if self.frames < SHORTEST:
             self._file.discard()
             return
         self._file.keep()
