@@ -98,6 +98,7 @@ def test_variable_rate_stays_variable(tmp_path: Path, run: Run) -> None:
     assert Clip(tmp_path / "b.mp4").times == [F(0), F(1, 60), F(1, 30), F(2, 30), F(1, 10), F(7, 30), F(11, 30)]
 
 
+@pytest.mark.slow
 def test_a_clip_of_300_frames_does_not_drift(tmp_path: Path, run: Run) -> None:
     rate = F(24000, 1001)
     clip = make_clip(tmp_path / "a.mp4", 300, size=(16, 16), rate=rate, pictures=[picture(0, (16, 16))] * 300)
@@ -263,6 +264,7 @@ UNREADABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HARD, reason="the shared clips are not there")
 @pytest.mark.parametrize("clip", HARD, ids=lambda p: p.name)
 def test_hard_files(clip: Path, tmp_path: Path, run: Run) -> None:
