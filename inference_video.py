@@ -30,7 +30,7 @@ from commands.console import safe_printing
 from commands.errors import run_command
 from commands.interrupts import Interrupts
 from commands.network_flags import load_tiled, options, pick_scale
-from commands.video_flags import build_parser, check_arguments
+from commands.video_flags import build_parser, check_arguments, transition_detector
 from commands.video_job import VideoJob, open_writer, plan_job
 from model import RIFE
 from model.inference.memory import keep_freed_memory
@@ -41,7 +41,6 @@ from video.interpolate import Report, interpolate
 from video.montage import montage
 from video.picture_writer import PictureWriter
 from video.prefetch import prefetch
-from video.scene import TransitionDetector
 from video.stitch import stitch_frames
 from video.timing import multiply, resample
 from video.writer import VideoWriter
@@ -112,7 +111,7 @@ def stitched_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE])
 def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report) -> Iterator[Frame]:
     """Yields all frames of the output, of the source and made; `report` counts them."""
     timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
-    detector = TransitionDetector(args.scene_threshold, args.static_threshold)
+    detector = transition_detector(args)
 
     def run_interpolation(frames: Iterable[Frame]) -> Iterator[Frame]:
         return interpolate(
@@ -181,6 +180,8 @@ def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report
         print(note)
     done = f"{report.made} made, {report.cuts} cuts held, {report.repeats} repeats replaced"
     print(f"Wrote {writer.path}: {writer.frames} frames at {float(job.rate):g} fps, {done}")
+    if report.gaps:
+        print(f"{report.gaps} gaps in time held; --gap sets from how many seconds on")
     for note in job.source.notes:
         print(f"{job.source.path}: {note}")
     complaints = [*job.source.complaints, *writer.complaints]

@@ -35,9 +35,8 @@ from benchmark.methods import Method, Network, add_methods_flags, classical, loa
 from benchmark.plots import new_figure, over_time, side_by_side, to_png
 from benchmark.record import new_folder, write_json
 from benchmark.table import LOWER_IS_BETTER, SECONDS, Scores, decisive, method_table, summary
-from benchmark.triplets import Triplet, convert_frames, every_second, timestep_of
+from benchmark.triplets import REPEAT_LEVELS, Triplet, convert_frames, every_second, timestep_of
 from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, located, write_case
-from data.clips import REPEAT_LEVELS
 from model import UserError
 from model.image import to_tensor
 from model.inference.memory import keep_freed_memory

@@ -114,10 +114,10 @@ def measure_steps(source: Source, model: RIFE, scale: float) -> dict[str, float]
     prepared = model.prepare(image, scale=scale)
     steps["padding"], padded = milliseconds(device, lambda: prepared.padder.pad(image[:, :3]))
     size = (padded.shape[2], padded.shape[3])
-    steps["thumbnail"], small = milliseconds(device, lambda: detector.signature(rgb, size))
+    steps["thumbnail"], small = milliseconds(device, lambda: detector.signature(rgb, first.time, size))
     other = model.prepare(to_layers(second.rgb(), device), scale=scale)
-    small2 = detector.signature(second.rgb(), size)
-    steps["comparison"], _ = milliseconds(device, lambda: detector.classify(small, small2))
+    small2 = detector.signature(second.rgb(), second.time, size)
+    steps["comparison"], _ = milliseconds(device, lambda: detector.compare(small, small2))
     features, _ = milliseconds(device, lambda: model.engine.frame_features(prepared.image))
     between, made = milliseconds(device, lambda: model.inference(prepared, other, scale=scale))
     steps["network"] = features + between

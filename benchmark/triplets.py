@@ -12,15 +12,13 @@ import cv2
 import numpy as np
 
 from benchmark.test_set import HALF
-from data.clips import REPEAT_LEVELS
 from model.image import to_picture, to_tensor
-from model.metrics import Surroundings
 from model.RIFE import HALVING_TOLERANCE
 from video.frame import Frame
 from video.picture import with_channels
 from video.prefetch import prefetch
 from video.reader import open_frames
-from video.scene import CUT_SSIM, Transition, TransitionDetector
+from video.scene import CUT_SSIM, Signature, Transition, TransitionDetector
 
 
 @dataclass(frozen=True)
@@ -30,9 +28,10 @@ class ClipFrame:
     index: int
     time: Fraction  # s
     picture: np.ndarray
-    signature: Surroundings  # for the detector of cuts
+    signature: Signature  # for the detector of cuts
 
 
+REPEAT_LEVELS = 0.25  # 8-bit levels; frames that differ by less on average are one frame shown twice
 Triplet = tuple[ClipFrame, ClipFrame, ClipFrame]  # first, truth, last
 
 
@@ -40,7 +39,7 @@ def convert_frames(frames: Iterable[Frame], short_side: int | None = None) -> It
     """Returns decoded frames in 8 bits, without alpha, numbered from 0, reduced to `short_side` px where given."""
     for index, frame in enumerate(frames):
         rgb = with_channels(frame.rgb(), 3)[:, :, :3]
-        signature = TransitionDetector().signature(rgb)
+        signature = TransitionDetector().signature(rgb, frame.time)
         picture = rgb if rgb.dtype == np.uint8 else to_picture(to_tensor(rgb))
         if short_side and short_side < min(picture.shape[:2]):
             factor = short_side / min(picture.shape[:2])
@@ -57,8 +56,8 @@ def obstacle(
     """
     if first.picture.shape != second.picture.shape:
         return "change of size"
-    detector = TransitionDetector(scene_threshold, static=1)
-    if detector.classify(first.signature, second.signature) is Transition.CUT:
+    detector = TransitionDetector(scene_threshold, repeats="off")
+    if detector.classify(detector.compare(first.signature, second.signature)) is Transition.CUT:
         return "cut"
     return "repeat" if cv2.absdiff(first.picture, second.picture).mean() < repeat_levels else ""
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from commands.network_flags import add_network_flags
 from video.container import parse_location
-from video.scene import CUT_SSIM, REPEAT_SSIM
-from video.timing import parse_rate
+from video.scene import CUT_SSIM, GAP, REPEAT_RULES, REPEAT_SSIM, TransitionDetector
+from video.timing import parse_rate, parse_seconds
 
 MAX_EXP = 10
 MAX_MULTI = 2**MAX_EXP  # frames of the output for each of the input
@@ -21,7 +21,7 @@ def build_parser(description: str = "") -> argparse.ArgumentParser:
     _add_output(parser.add_argument_group("output"))
     _add_encoder(parser.add_argument_group("encoder"))
     _add_timing(parser.add_argument_group("timing"))
-    _add_transitions(parser.add_argument_group("cuts and repeats"))
+    _add_transitions(parser.add_argument_group("cuts, repeats and gaps"))
     network = parser.add_argument_group("network")
     add_network_flags(network)
     network.add_argument("--devices", metavar="A,B",
@@ -79,8 +79,22 @@ def _add_transitions(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--scene-threshold", type=float, default=CUT_SSIM, metavar="SSIM",
         help=f"two frames less similar than this are a cut, which is held; 0: never (default: {CUT_SSIM})")  # fmt: skip
-    add("--static-threshold", type=float, default=REPEAT_SSIM, metavar="SSIM",
-        help=f"replace a frame more similar than this to the last; 1: never (default: {REPEAT_SSIM})")  # fmt: skip
+    add("--repeats", choices=REPEAT_RULES,
+        help="replace a frame that is the one before up to the noise of coding (same), one whose 32x32 thumbnail is "
+             "similar (upstream), or none (off) (default: same)")  # fmt: skip
+    add("--static-threshold", type=float, metavar="SSIM",
+        help="the similarity of --repeats upstream, which this flag implies; 1: never "
+             f"(default: {REPEAT_SSIM})")  # fmt: skip
+    add("--gap", type=parse_seconds, default=GAP, metavar="SECONDS",
+        help="make no frames between two that are further apart than this: the earlier one is shown until the later "
+             f"(default: {GAP})")  # fmt: skip
+
+
+def transition_detector(args: argparse.Namespace) -> TransitionDetector:
+    """Returns the detector of cuts, repeats and gaps that the flags describe."""
+    static = args.static_threshold
+    repeats = args.repeats or (REPEAT_RULES[0] if static is None else "upstream")
+    return TransitionDetector(args.scene_threshold, REPEAT_SSIM if static is None else static, repeats, args.gap)
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,6 @@ from video.reader import open_frames
 from video.safe_file import SafeFile
 from video.scene import Transition, TransitionDetector
 
-REPEAT_LEVELS = 0.25  # grey levels; frames that differ by less on average are one frame shown twice
 CACHE_SHORT_SIDE = 480  # px; clips are kept at this size at most
 CACHE_FRAMES = 400  # of one clip at most
 CACHE_NAME = 48  # characters of a clip's name in the cache
@@ -288,12 +288,11 @@ def decode(file: Path) -> np.ndarray:
 
 def find_runs(frames: np.ndarray) -> np.ndarray:
     """Returns (R,2): the first frame, and the last + 1, of each run of frames without a cut or a repeat inside."""
-    detector = TransitionDetector(static=1)
-    signatures = [detector.signature(frame) for frame in frames]
+    detector = TransitionDetector()
+    signatures = [detector.signature(frame, Fraction(0)) for frame in frames]
     runs, start = [], 0
-    for n in range(1, len(frames)):
-        still = cv2.absdiff(frames[n], frames[n - 1]).mean() < REPEAT_LEVELS
-        if still or detector.classify(signatures[n - 1], signatures[n]) is Transition.CUT:
+    for n, transition in enumerate(detector.transitions(signatures), 1):
+        if transition is not Transition.MOTION:
             runs.append((start, n))
             start = n
     return np.array([*runs, (start, len(frames))])

@@ -196,7 +196,7 @@ def test_a_video_of_variable_rate_is_asked_at_its_times(run: Run, nets: dict[str
 )
 def test_timesteps(times: tuple[str, str, str], expected: Fraction) -> None:
     grey = np.zeros((8, 8, 3), np.uint8)
-    signature = TransitionDetector().signature(grey)
+    signature = TransitionDetector().signature(grey, Fraction(0))
     first, truth, last = (triplets.ClipFrame(i, Fraction(t), grey, signature) for i, t in enumerate(times))
     assert triplets.timestep_of((first, truth, last)) == expected
 

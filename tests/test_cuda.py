@@ -80,7 +80,7 @@ def test_the_loop_returns_the_interpolated_pictures(engine: str | None, dtype: t
     big = torch.nn.functional.interpolate(noise, (256, 480), mode="bilinear")[0].permute(1, 2, 0).numpy()
     clip = [(big[:, 2 * i : 448 + 2 * i] * np.iinfo(dtype).max).astype(dtype) for i in range(12)]
     frames = (Frame(picture, Fraction(i, 24)) for i, picture in enumerate(clip))
-    out = list(interpolate(frames, model, multiply(4), detector=TransitionDetector(0, 1)))
+    out = list(interpolate(frames, model, multiply(4), detector=TransitionDetector(0, repeats="off")))
     assert len(out) == 45
     for i, (first, second) in enumerate(pairwise(clip)):
         made = model.between(to_layers(first, "cuda"), to_layers(second, "cuda"), STEPS)

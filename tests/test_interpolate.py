@@ -2,12 +2,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction as F
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from clips import picture
+from clips import make_clip, picture
 from conftest import Shift
 
 from model import RIFE
@@ -19,8 +21,9 @@ from video.devices import SEGMENT
 from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.prefetch import prefetch
-from video.scene import Transition, TransitionDetector, thumbnail
-from video.timing import multiply, resample
+from video.reader import open_frames
+from video.scene import Comparison, Transition, TransitionDetector, local_difference, thumbnail
+from video.timing import Timing, multiply, resample
 
 SIZE = (96, 64)
 
@@ -89,7 +92,7 @@ def test_features_are_computed_once_a_frame() -> None:
 def test_a_cut_is_held() -> None:
     a, b, c, d = [*moving(2), noise(1), noise(1)]
     report = Report()
-    detector = TransitionDetector(static=1)
+    detector = TransitionDetector(repeats="off")
     out = list(interpolate(frames([a, b, c, d]), model(), multiply(3), detector=detector, report=report))
     assert [f.picture is b for f in out[3:6]] == [True] * 3
     assert out[6].picture is c
@@ -116,7 +119,7 @@ def test_a_repeat_becomes_the_midpoint_of_its_neighbours() -> None:
 
 def test_static_threshold_one_leaves_every_source_frame() -> None:
     pictures = [picture(0, SIZE), picture(0, SIZE), picture(4, SIZE)]
-    out = list(interpolate(frames(pictures), model(8), multiply(1), detector=TransitionDetector(static=1)))
+    out = list(interpolate(frames(pictures), model(8), multiply(1), detector=TransitionDetector(repeats="off")))
     assert [f.picture is p for f, p in zip(out, pictures, strict=True)] == [True] * 3
 
 
@@ -152,12 +155,12 @@ def test_resampling_gives_the_new_rate_and_the_shared_frames() -> None:
 
 
 def test_transitions_by_upstreams_thresholds() -> None:
-    detector = TransitionDetector()
+    detector = TransitionDetector(repeats="upstream")
     darker = (noise(0) * 0.7).astype(np.uint8)
-    a, b, c, d = (detector.signature(rgb) for rgb in (noise(0), noise(0), noise(1), darker))
-    assert detector.classify(a, b) is Transition.REPEAT
-    assert detector.classify(a, c) is Transition.CUT
-    assert detector.classify(a, d) is Transition.MOTION
+    a, b, c, d = (detector.signature(rgb, F(0)) for rgb in (noise(0), noise(0), noise(1), darker))
+    assert detector.classify(detector.compare(a, b)) is Transition.REPEAT
+    assert detector.classify(detector.compare(a, c)) is Transition.CUT
+    assert detector.classify(detector.compare(a, d)) is Transition.MOTION
 
 
 @pytest.mark.parametrize("size", [(64, 96), (32, 32), (16, 20), (720, 1280), (101, 999)])
@@ -193,7 +196,9 @@ def test_every_device_has_its_turn_and_memory_is_bounded() -> None:
             taken.append(frame)
             yield frame
 
-    loop = interpolate(source(), models[0], multiply(2), others=models[1:], detector=TransitionDetector(0, 1))
+    loop = interpolate(
+        source(), models[0], multiply(2), others=models[1:], detector=TransitionDetector(0, repeats="off")
+    )
     next(loop)
     time.sleep(0.2)
     assert len(taken) <= 2 * SEGMENT + 6
@@ -215,11 +220,11 @@ def test_an_error_on_a_device_is_raised_here() -> None:
 def test_each_pair_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[object] = []
 
-    def count(*pair: object) -> Transition:
+    def count(*pair: object) -> Comparison:
         compared.append(pair)
-        return Transition.MOTION
+        return Comparison(0.5, 100.0, F(1, 24))
 
-    monkeypatch.setattr(TransitionDetector, "classify", count)
+    monkeypatch.setattr(TransitionDetector, "compare", count)
     list(interpolate(frames(moving(6)), model(), multiply(3)))
     assert len(compared) == 5
 
@@ -263,3 +268,82 @@ def test_prefetch_is_bounded_and_closing_it_stops_thread_and_stage() -> None:
     reader.close()
     assert closed.wait(2)
     assert threading.active_count() == before
+
+
+def coded(pictures: list[np.ndarray], crf: int, tmp_path: Path) -> list[Frame]:
+    """Returns the pictures as x264 codes them."""
+    options = {"crf": str(crf)}
+    return list(
+        open_frames(make_clip(tmp_path / "a.mp4", len(pictures), size=SIZE, pictures=pictures, options=options))
+    )
+
+
+def transitions(clip: list[Frame], **rules: Any) -> str:
+    """Returns the first letter of each transition."""
+    detector = TransitionDetector(**rules)
+    found = detector.transitions([detector.signature(frame.rgb(), frame.time) for frame in clip])
+    return "".join(transition.value[0] for transition in found)
+
+
+def ball(place: int, radius: int = 2) -> np.ndarray:
+    """A small ball on a smooth ground: much too small for a thumbnail."""
+    rgb = picture(0, (320, 192))
+    return cv2.circle(rgb, (place, 150), radius, (250, 250, 250), -1)
+
+
+@pytest.mark.parametrize("crf", [18, 23, 28, 32])
+def test_duplicates_are_found_in_coded_video(crf: int, tmp_path: Path) -> None:
+    texture = cv2.resize(noise(5)[:16, :35], (140, 64), interpolation=cv2.INTER_CUBIC)
+    pan = [np.ascontiguousarray(texture[:, 3 * i : 3 * i + 96]) for i in range(12)]
+    twos = [p for p in pan for _ in range(2)]
+    assert transitions(coded(twos, crf, tmp_path)) == "rm" * 11 + "r"
+    assert transitions(coded(pan, crf, tmp_path)) == "m" * 11
+
+
+@pytest.mark.parametrize("rule", ["same", "upstream"])
+def test_small_motion_is_no_repeat(rule: str) -> None:
+    """Upstream's thumbnail of 32x32 pixels hardly shows a ball of 5 px, nor a lamp that blinks for one frame."""
+    moving_ball = frames([ball(20 + 12 * i) for i in range(12)])
+    blink = frames([ball(48, 0 if i == 4 else 2) for i in range(8)])
+    found = transitions(moving_ball, repeats=rule), transitions(blink, repeats=rule)
+    expected = ("m" * 11, "rrrmmrr") if rule == "same" else ("r" * 11, "r" * 7)
+    assert found == expected
+
+
+def test_slow_motion_next_to_a_flash_is_no_repeat() -> None:
+    texture = cv2.resize(noise(5), (960, 640), interpolation=cv2.INTER_CUBIC)
+    slow = [cv2.resize(texture[:, i : 800 + i], SIZE, interpolation=cv2.INTER_AREA) for i in range(8)]
+    slow[4] = np.full_like(slow[4], 255)
+    assert transitions(frames(slow), scene=0) == "m" * 7
+
+
+def test_a_scene_that_stands_still_keeps_its_frames() -> None:
+    still = [picture(0, SIZE).copy() for _ in range(5)]
+    report = Report()
+    out = list(interpolate(frames(still), model(), multiply(1), report=report))
+    assert [f.picture is p for f, p in zip(out, still, strict=True)] == [True] * 5
+    assert report.repeats == 0
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [(np.uint8, 1), (np.uint16, 257), (np.float32, 1 / 255)])
+def test_local_difference_is_the_largest_mean_of_a_block(dtype: type[Any], unit: float) -> None:
+    earlier = np.full((30, 41, 3), 100, np.float64)
+    later = earlier.copy()
+    later[8:10, 12:14] += 40  # a quarter of one block of 4x4
+    later[20:28, 20:28] += 3
+    first, second = ((rgb * unit).astype(dtype) for rgb in (earlier, later))
+    assert local_difference(first, second) == pytest.approx(10, rel=1e-4)
+    assert local_difference(first, second[:, 1:]) == np.inf
+
+
+@pytest.mark.parametrize(("timing", "between"), [(multiply(3), 2), (resample(F(60)), 1)])
+def test_a_gap_is_held_without_frames_in_it(timing: Timing, between: int) -> None:
+    """Twenty hours at 60 frames/s would be more than four million."""
+    times = [F(0), F(1, 30), 72000 + F(0), 72000 + F(1, 30)]
+    source = [Frame(p, t) for p, t in zip(moving(4), times, strict=True)]
+    report = Report()
+    out = list(interpolate(source, model(), timing, report=report))
+    assert len(out) == 4 + 2 * between
+    assert report.gaps == 1
+    assert [f.time for f in out if f.picture is source[1].picture] == [F(1, 30)]
+    assert [f.time for f in out if f.picture is source[2].picture] == [72000]

@@ -12,10 +12,9 @@ import torch
 
 from model.frames import PreparedFrame
 from model.image import send_layers, to_layers
-from model.metrics import Surroundings
 from model.RIFE import RIFE
 from video.frame import Frame, Picture
-from video.scene import Transition
+from video.scene import Signature, Transition
 
 Settings = Mapping[str, Any]  # keywords of RIFE.between
 PendingPicture = Callable[[], Picture]  # blocks until a device has finished the picture, then returns it
@@ -28,7 +27,7 @@ class InputFrame:
 
     frame: Frame
     rgb: np.ndarray  # (H,W,C)
-    signature: Surroundings  # of the transition detector
+    signature: Signature  # for the transition detector
     transition: Transition = Transition.MOTION  # from the frame before
     prepared: dict[RIFE, PreparedFrame] = field(default_factory=dict)
 
@@ -49,8 +48,13 @@ class FramePair(NamedTuple):
 
     @property
     def timesteps(self) -> list[Fraction]:
-        """The timesteps that the network interpolates: none if a cut separates the frames, then the first is held."""
-        return [] if self.second.transition is Transition.CUT else [step for _, step in self.steps if step]
+        """The timesteps that the network interpolates: none if a cut or a gap separates the frames."""
+        return [] if self.held else [step for _, step in self.steps if step]
+
+    @property
+    def held(self) -> bool:
+        """Whether the first frame is shown until the second."""
+        return self.second.transition in (Transition.CUT, Transition.GAP)
 
 
 def run_pairs(

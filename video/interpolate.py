@@ -16,7 +16,7 @@ from model.RIFE import RIFE
 from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_network, run_pairs
 from video.frame import Colour, Frame, Picture
 from video.prefetch import prefetch
-from video.scene import Transition, TransitionDetector
+from video.scene import Comparison, Transition, TransitionDetector
 from video.timing import Timing
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ class Report:
 
     made: int = 0  # frames from the network
     cuts: int = 0  # cuts over which the earlier frame was held
+    gaps: int = 0  # gaps in time over which the earlier frame was held
     repeats: int = 0  # repeated frames that were replaced by the midpoint of their neighbours
     waited: float = 0.0  # seconds that the loop was blocked until frames were decoded
 
@@ -61,8 +62,8 @@ def interpolate(
 ) -> Iterator[Frame]:
     """Yields the frames of `timing` between each two frames, then the last frame. Times rise.
 
-    A timestep of 0 gives the source frame itself. Over a cut the earlier frame is held. Frames are read and converted
-    to RGB a few ahead, on a thread of their own; only a few are in memory at a time. `options` are those of
+    A timestep of 0 gives the source frame itself. Over a cut or a gap the earlier frame is held. Frames are read and
+    converted to RGB a few ahead, on a thread of their own; only a few are in memory at a time. `options` are those of
     RIFE.between: tta, ensemble, refine. `others` are the same network on other devices, which take turns; frames and
     their order are the same with any number of devices.
     """
@@ -111,12 +112,16 @@ def _start_frames(
 
 
 def _frames_of_pair(pair: FramePair, pictures: Iterator[PendingPicture], report: Report) -> Iterator[PendingFrame]:
-    """Yields the frames of one pair: the first source frame, and the made ones or, over a cut, the first again."""
+    """Yields the frames of one pair: the first source frame and the made ones; if it is held, the first again.
+
+    Over a gap in time the first frame is yielded once: at a constant rate, a gap of hours would be a million frames.
+    """
     source = pair.first.frame
-    moving = bool(pair.timesteps)
-    report.cuts += not moving and any(step for _, step in pair.steps)
-    for time, step in pair.steps:
-        made = bool(step) and moving
+    gap = pair.second.transition is Transition.GAP
+    report.gaps += gap
+    report.cuts += pair.held and not gap and any(step for _, step in pair.steps)
+    for time, step in pair.steps[:1] if gap else pair.steps:
+        made = bool(step) and not pair.held
         picture = next(pictures) if made else partial(_same, source.picture)
         yield PendingFrame(picture, time, source.colour, made)
         report.made += made
@@ -151,27 +156,42 @@ class RepeatReplacement:
         """Returns a frame with its signature, which upstream computes from the padded frame."""
         multiple = self.model.multiple(self.settings["scale"])
         padded = (-(-rgb.shape[0] // multiple) * multiple, -(-rgb.shape[1] // multiple) * multiple)
-        return InputFrame(frame, rgb, self.detector.signature(rgb, padded))
+        return InputFrame(frame, rgb, self.detector.signature(rgb, frame.time, padded))
 
     def replace(self, frames: Iterable[InputFrame]) -> Iterator[InputFrame]:
         """Yields the frames with their transitions. A repeat becomes the midpoint of the frames around it.
 
         upstream: also replaces a repeat that stands before a cut, by a midpoint across that cut, which is a ghost of
-        both scenes; here that repeat stays as it is.
+        both scenes; here that repeat stays as it is. So does one in a scene that stands still.
         """
-        classify, source = self.detector.classify, iter(frames)
+        source = iter(frames)
         first, second = next(source, None), next(source, None)
+        before, change = None, self._compare(first, second)
         if first is not None:
             yield first
-        while first is not None and second is not None:
+        while first is not None and second is not None and change is not None:
             third = next(source, None)
-            second.transition = classify(first.signature, second.signature)
-            repeated = second.transition is Transition.REPEAT
-            if third is not None and repeated and classify(first.signature, third.signature) is not Transition.CUT:
-                second = self._midpoint(first, second.frame.time, third)
-                second.transition = classify(first.signature, second.signature)
-            yield second
-            first, second = second, third
+            after = self._compare(second, third)
+            second.transition = self.detector.classify(change, before, after)
+            shown = self._replaced(first, second, third) if third is not None and after is not None else second
+            yield shown
+            if self.detector.repeats == "upstream" and shown is not second:
+                after = self._compare(shown, third)  # as upstream does, with the frame that is shown
+            before, change = change, after
+            first, second = shown, third
+
+    def _compare(self, first: InputFrame | None, second: InputFrame | None) -> Comparison | None:
+        """Returns how two frames differ, None if one of them is missing."""
+        return None if first is None or second is None else self.detector.compare(first.signature, second.signature)
+
+    def _replaced(self, first: InputFrame, second: InputFrame, third: InputFrame) -> InputFrame:
+        """Returns the frame to show for the second of three: itself, or the midpoint of the others if it repeats."""
+        if second.transition is not Transition.REPEAT:
+            return second
+        across = self.detector.classify(self.detector.compare(first.signature, third.signature))
+        if across is Transition.MOTION or (across is Transition.REPEAT and self.detector.repeats == "upstream"):
+            return self._midpoint(first, second.frame.time, third)
+        return second
 
     def _midpoint(self, first: InputFrame, time: Fraction, third: InputFrame) -> InputFrame:
         """Returns the network's frame in the middle of two frames, to be shown at a given time."""

@@ -1,8 +1,13 @@
-"""Classifies the transition from one frame to the next: motion, a cut, or a repeat. Upstream's measure, thresholds."""
+"""Classifies the transition from one frame to the next: motion, a cut, a repeat, or a gap in time."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
+from itertools import pairwise
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,9 +15,19 @@ from torch import Tensor
 from model.image import to_layers
 from model.metrics import Surroundings, ssim, surroundings
 
-SIZE = 32  # px; both frames are compared at SIZE x SIZE, as upstream does
+SIZE = 32  # px; for similarity both frames are compared at SIZE x SIZE, as upstream does
 CUT_SSIM = 0.2  # below: a cut, the earlier frame is held; above: motion, frames are made
-REPEAT_SSIM = 0.996  # above: the frame repeats the one before; below: motion
+REPEAT_SSIM = 0.996  # upstream's rule; above: the frame repeats the one before; below: motion
+REPEAT_RULES = ("same", "upstream", "off")
+BLOCK = 4  # px; the difference of two frames is the largest mean over blocks of BLOCK x BLOCK
+# Measured by benchmark/repeats.py. 8-bit levels: below, two frames are equal for every eye.
+EQUAL_LEVELS = 0.5
+# Frames that are coded twice differ by up to 41 levels (x264, crf 32); above, a difference is no coding noise.
+NOISE_LEVELS = 42.0
+# Of the differences on both sides: a repeat has at most 0.6 of the smaller one where there is motion, no other frame
+# with a difference below NOISE_LEVELS less than 0.8.
+REPEAT_SHARE = 0.65
+GAP = Fraction(5)  # seconds; above, two frames are too far apart to show motion, the earlier one is held
 
 
 class Transition(Enum):
@@ -21,29 +36,93 @@ class Transition(Enum):
     MOTION = "motion"
     CUT = "cut"
     REPEAT = "repeat"
+    GAP = "gap"
+
+
+class Signature(NamedTuple):
+    """What is needed of a frame to compare it with the one before and the one after."""
+
+    thumbnail: Surroundings
+    rgb: np.ndarray  # (H,W,C)
+    time: Fraction  # seconds
+
+
+class Comparison(NamedTuple):
+    """How two frames differ."""
+
+    similarity: float  # SSIM of 32x32 thumbnails, 1 for equal pictures
+    difference: float  # largest local difference at full size, in 8-bit levels
+    seconds: Fraction  # from one to the other
 
 
 @dataclass(frozen=True)
 class TransitionDetector:
-    """Decides for the whole program whether two frames are separated by motion or a cut, or are the same.
+    """Decides for the whole program whether motion, a cut or a gap separates two frames, or whether they are the same.
 
-    Both thresholds are similarities, SSIM of thumbnails of 32x32 pixels. 0 as `scene` finds no cuts, 1 as `static` no
-    repeats.
+    `scene` is the similarity below which there is a cut; 0 finds none. `repeats` names the rule for repeats: "same"
+    finds a frame that is the one before up to the noise of coding; "upstream" one whose similarity is above `static`,
+    which slow or small motion is too; "off" none. `gap` is in seconds.
     """
 
     scene: float = CUT_SSIM
     static: float = REPEAT_SSIM
+    repeats: str = REPEAT_RULES[0]
+    gap: Fraction = GAP
 
-    def signature(self, rgb: np.ndarray, padded: tuple[int, int] | None = None) -> Surroundings:
-        """Computes what `classify` needs of a frame (H,W,C); `padded` is the height and width with the padding."""
-        return surroundings(thumbnail(rgb, padded or rgb.shape[:2]))
+    def __post_init__(self) -> None:
+        if self.repeats not in REPEAT_RULES:
+            raise ValueError(f"repeats is one of {', '.join(REPEAT_RULES)}, got {self.repeats}")
 
-    def classify(self, earlier: Surroundings, later: Surroundings) -> Transition:
-        """Returns the transition between two frames, given their signatures."""
-        similarity = float(ssim(earlier, later))
-        if self.scene > 0 and similarity < self.scene:  # the similarity of inverted pictures is below 0
+    def signature(self, rgb: np.ndarray, time: Fraction, padded: tuple[int, int] | None = None) -> Signature:
+        """Computes what `compare` needs of a frame (H,W,C); `padded` is the height and width with the padding."""
+        return Signature(surroundings(thumbnail(rgb, padded or rgb.shape[:2])), rgb, time)
+
+    def compare(self, earlier: Signature, later: Signature) -> Comparison:
+        """Measures how two frames differ, as far as the rules need it."""
+        similarity = float(ssim(earlier.thumbnail, later.thumbnail))
+        difference = local_difference(earlier.rgb, later.rgb) if self.repeats == "same" else 0.0
+        return Comparison(similarity, difference, later.time - earlier.time)
+
+    def classify(
+        self, change: Comparison, before: Comparison | None = None, after: Comparison | None = None
+    ) -> Transition:
+        """Returns the transition between two frames; `before` and `after` compare the pairs on both sides of it."""
+        if change.seconds > self.gap:
+            return Transition.GAP
+        if self.scene > 0 and change.similarity < self.scene:  # the similarity of inverted pictures is below 0
             return Transition.CUT
-        return Transition.REPEAT if similarity > self.static and self.static < 1 else Transition.MOTION
+        return Transition.REPEAT if self._is_repeat(change, before, after) else Transition.MOTION
+
+    def transitions(self, frames: Sequence[Signature]) -> Iterator[Transition]:
+        """Yields the transition to each frame but the first."""
+        changes = [self.compare(a, b) for a, b in pairwise(frames)]
+        for before, change, after in zip([None, *changes], changes, [*changes[1:], None], strict=False):
+            yield self.classify(change, before, after)
+
+    def _is_repeat(self, change: Comparison, before: Comparison | None, after: Comparison | None) -> bool:
+        if self.repeats == "upstream":
+            return change.similarity > self.static and self.static < 1
+        if self.repeats == "off":
+            return False
+        if change.difference <= EQUAL_LEVELS:
+            return True
+        around = [side.difference for side in (before, after) if side is not None]
+        return bool(around) and change.difference < min(NOISE_LEVELS, REPEAT_SHARE * min(around))
+
+
+def local_difference(earlier: np.ndarray, later: np.ndarray) -> float:
+    """Returns the largest mean difference of two frames (H,W,C) over blocks of 4x4 pixels, in 8-bit levels.
+
+    Infinite for pictures of two shapes or depths. A mean over the whole frame, or over a thumbnail of it, is as small
+    for a small object that moves as for a repeat.
+    """
+    if earlier.shape != later.shape or earlier.dtype != later.dtype:
+        return float("inf")
+    height, width = (side // BLOCK * BLOCK for side in earlier.shape[:2])
+    difference = cv2.absdiff(earlier[:height, :width], later[:height, :width]).astype(np.float32)
+    blocks = cv2.resize(difference, (width // BLOCK, height // BLOCK), interpolation=cv2.INTER_AREA)
+    level = np.iinfo(earlier.dtype).max / 255 if earlier.dtype.kind == "u" else 1 / 255
+    return float(blocks.reshape(*blocks.shape[:2], -1).mean(2).max()) / level
 
 
 def thumbnail(rgb: np.ndarray, padded: tuple[int, int]) -> Tensor:

@@ -40,3 +40,11 @@ def parse_rate(text: str) -> Fraction:
     ntsc = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
     is_ntsc = rate.denominator != 1 and "/" not in text and abs(rate - ntsc) < Fraction(1, 150)
     return ntsc if is_ntsc else rate
+
+
+def parse_seconds(text: str) -> Fraction:
+    """Reads a duration above 0 in seconds, e.g. 5 or 0.5. Raises ValueError if it is not one."""
+    seconds = Fraction(text)
+    if seconds <= 0:
+        raise ValueError(f"a duration is above 0, got {text}")
+    return seconds
