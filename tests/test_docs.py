@@ -103,7 +103,7 @@ def test_the_tree_lists_every_file_of_the_program() -> None:
         listed = set(re.findall(r"(?<![\w/.])(?:[a-z]+/)*\w+\.(?:py|cpp|h|css|js|ini)\b", "".join(blocks(section))))
         files = [path for path in (ROOT / folder).rglob("*") if path.suffix in CODE_SUFFIXES]
         expected = {str(path.relative_to(ROOT / folder)) for path in files if path.name != "__init__.py"}
-        assert listed - {"__init__.py"} == expected, f"{folder}/ in docs/architecture.md"
+        assert listed - {"__init__.py"} == expected, f"list the files of {folder}/ in docs/architecture.md"
 
 
 def test_the_readme_is_short() -> None:
