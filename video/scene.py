@@ -106,8 +106,9 @@ class TransitionDetector:
             return False
         if change.difference <= EQUAL_LEVELS:
             return True
-        around = [side.difference for side in (before, after) if side is not None]
-        return bool(around) and change.difference < min(NOISE_LEVELS, REPEAT_SHARE * min(around))
+        if before is None or after is None:  # with motion on one side only, the start of a motion resembles a repeat
+            return False
+        return change.difference < min(NOISE_LEVELS, REPEAT_SHARE * min(before.difference, after.difference))
 
 
 def local_difference(earlier: np.ndarray, later: np.ndarray) -> float:
