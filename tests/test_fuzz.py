@@ -45,4 +45,4 @@ def test_the_table_counts_every_run_and_failure() -> None:
     assert header[:1] == ["runs"]
     assert first[:4] == ["a.png", "2", "1", "0"]
     assert second[:4] == ["b.mp4", "1", "0", "1"]
-    assert [int(value) for value in total[1:]] == [3, 1, 1, 1, 0, 1, 0, 1, 0]
+    assert [int(value) for value in total[1:]] == [3, 1, 1, 1, 0, 1, 0, 0, 1, 0]

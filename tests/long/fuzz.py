@@ -1,4 +1,4 @@
-"""Runs the commands on damaged inputs and counts what must not happen: tracebacks, aborts, hangs, silent losses.
+"""Runs the commands on damaged inputs and counts tracebacks, aborts, hangs, losses and wrong refusals.
 
     python3 tests/long/fuzz.py --cases 3000 --seed 1         or: make fuzz
     python3 tests/long/fuzz.py --cases 200 --kind picture    video, picture or weights only
@@ -41,7 +41,8 @@ from model.inference import kernels
 
 SECONDS = 30.0  # of wall clock for a case, times --patience
 MEMORY = 3 * 2**30  # bytes that a case may map beyond what is mapped at its start
-FAILURES = ("traceback", "abort", "hang", "silent loss", "extra lines", "wrong status")
+ENOUGH = 3  # frames: a video of as many that are decoded must not be refused
+FAILURES = ("traceback", "abort", "hang", "silent loss", "refused", "extra lines", "wrong status")
 PROGRESS = re.compile(r"^.*\d+(frame|picture)\S*.*$|^\s*\d+%\|.*$", re.MULTILINE)
 
 
@@ -151,6 +152,7 @@ def judge(seed: Seed, folder: Path, status: int | None) -> tuple[str, ...]:
         "abort": status is not None and status < 0,
         "hang": status is None,
         "silent loss": status == 0 and lost(seed, folder),
+        "refused": status == 1 and seed.kind == "video" and decoded_frames(folder / seed.name) >= ENOUGH,
         "extra lines": status == 1 and len(lines) != 1 and "Traceback" not in stderr,
         "wrong status": status is not None and status >= 0 and status not in (0, 1, 3),
     }
