@@ -76,7 +76,7 @@ def run(argv: list[str] | None, interrupts: Interrupts) -> int:
             write_frames(frames, writer, interrupts, job.count)
     except BaseException as e:
         if writer is not None:
-            interrupts.finish(writer.stop)
+            interrupts.finish(writer.stop)  # keeps what was made until then; nothing is left to do after `finish`
         for note in writer.notes if writer is not None else []:
             print(note, file=sys.stderr)
         if isinstance(e, KeyboardInterrupt) and (writer is None or not writer.notes):
@@ -162,15 +162,11 @@ def write_frames(
     interrupts: Interrupts,
     count: int | None,
 ) -> None:
-    """Writes all frames and finishes the file; after an error or a signal, what was made until then."""
+    """Writes all frames and finishes the file."""
     pause = 0.1 if sys.stderr.isatty() else 10  # seconds between lines of progress: fewer in a log
-    try:
-        for frame in tqdm(frames, total=count, unit="frame", mininterval=pause):
-            with interrupts.held():
-                writer.write(frame)
-    except BaseException:
-        interrupts.finish(writer.stop)
-        raise
+    for frame in tqdm(frames, total=count, unit="frame", mininterval=pause):
+        with interrupts.held():
+            writer.write(frame)
     interrupts.finish(writer.finish)
 
 

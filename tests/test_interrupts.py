@@ -178,7 +178,7 @@ def test_a_full_disk_keeps_a_playable_part(
     tmp_path: Path, clip: Path, command: Command, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = io.FileIO.write
-    room = 15_000  # bytes
+    room = 12_000  # bytes
 
     def limited(file: SafeFile, data: bytes) -> int:
         fitting = room - file.tell()
@@ -188,7 +188,7 @@ def test_a_full_disk_keeps_a_playable_part(
         return write(file, data)
 
     monkeypatch.setattr(SafeFile, "write", _with_error(limited))
-    status, err = command("--video", clip, "--output", f"b.{suffix}", "--multi=8")
+    status, err = command("--video", clip, "--output", f"b.{suffix}", "--multi=5")
     assert status == 1
     assert f"b.{suffix}: cannot be written any further (No space left on device)" in err
     assert f"what was made until then is in b.part.{suffix}" in err
