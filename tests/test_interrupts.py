@@ -22,6 +22,10 @@ from model import RIFE
 from video.safe_file import SafeFile
 from video.writer import VideoWriter
 
+sys.path.insert(0, str(Path(__file__).parent / "long"))
+
+from kills import count_frames
+
 ROOT = Path(__file__).parents[1]
 STOP = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 Command = Callable[..., tuple[int, str]]
@@ -193,7 +197,7 @@ def test_a_full_disk_keeps_a_playable_part(
     assert f"b.{suffix}: cannot be written any further (No space left on device)" in err
     assert f"what was made until then is in b.part.{suffix}" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", f"b.part.{suffix}"]
-    assert len(Clip(tmp_path / f"b.part.{suffix}").pictures) > 20
+    assert count_frames(tmp_path / f"b.part.{suffix}") > 20
 
 
 def _with_error(write: Callable[[SafeFile, bytes], int]) -> Callable[[SafeFile, bytes], int]:

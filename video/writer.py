@@ -9,7 +9,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from model.errors import UserError
-from video.container import URL_MARK
+from video.container import URL_MARK, main_video, open_container
 from video.encoding import Encoding, VideoSettings, choose_pix_fmt, quantise
 from video.frame import HD_HEIGHT, UNSPECIFIED, Colour, Frame
 from video.losses import LIBRARY_ERRORS, WRITE_ERRORS, reason
@@ -170,10 +170,10 @@ class VideoWriter:
             return
         self._stopped = True
         self._muxer.abandon()
-        if self.frames < SHORTEST:
+        self._file.keep()
+        if self.frames < SHORTEST or not _can_be_opened(self.part):
             self._file.discard()
             return
-        self._file.keep()
         self.notes.append(f"what was made until then is in {self.part}")
 
     def __enter__(self) -> "VideoWriter":
@@ -186,6 +186,15 @@ class VideoWriter:
             self.finish()
         else:
             self.stop()
+
+
+def _can_be_opened(path: Path) -> bool:
+    """Returns whether a video can be read from a file that may end anywhere."""
+    try:
+        with open_container(path) as container:
+            return main_video(container) is not None
+    except MediaError:
+        return False
 
 
 def opaque(rgb: np.ndarray) -> np.ndarray:
