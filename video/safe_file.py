@@ -132,9 +132,12 @@ class SafeFile(io.FileIO):
         self._synced = time.monotonic()
 
     def write(self, data: Any) -> int:
-        """Writes all of `data`, which is bytes or a buffer, at the current position; returns its length."""
+        """Writes all of `data`, which is bytes or a buffer, at the current position; returns its length.
+
+        What could be written of it when the disk is full is taken away again: half a box of MP4 spoils the whole file.
+        """
         rest = memoryview(data).cast("B")
-        total = rest.nbytes
+        total, size = rest.nbytes, os.fstat(self.fileno()).st_size
         try:
             while rest.nbytes:
                 rest = rest[super().write(rest) :]
@@ -143,6 +146,8 @@ class SafeFile(io.FileIO):
                 self._synced = time.monotonic()
         except OSError as e:
             self.error = self.error or e
+            with suppress(OSError):
+                self.truncate(size)
             raise
         return total
 
