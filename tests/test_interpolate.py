@@ -22,7 +22,7 @@ from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.prefetch import prefetch
 from video.reader import open_frames
-from video.scene import Comparison, Transition, TransitionDetector, local_difference, thumbnail
+from video.scene import Comparison, Transition, TransitionDetector, differences, thumbnail
 from video.timing import Timing, multiply, resample
 
 SIZE = (96, 64)
@@ -222,7 +222,7 @@ def test_each_pair_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def count(*pair: object) -> Comparison:
         compared.append(pair)
-        return Comparison(0.5, 100.0, F(1, 24))
+        return Comparison(0.5, 100.0, 100.0, F(1, 24))
 
     monkeypatch.setattr(TransitionDetector, "compare", count)
     list(interpolate(frames(moving(6)), model(), multiply(3)))
@@ -332,8 +332,19 @@ def test_local_difference_is_the_largest_mean_of_a_block(dtype: type[Any], unit:
     later[8:10, 12:14] += 40  # a quarter of one block of 4x4
     later[20:28, 20:28] += 3
     first, second = ((rgb * unit).astype(dtype) for rgb in (earlier, later))
-    assert local_difference(first, second) == pytest.approx(10, rel=1e-4)
-    assert local_difference(first, second[:, 1:]) == np.inf
+    local, mean = differences(first, second)
+    assert local == pytest.approx(10, rel=1e-4)
+    assert mean == pytest.approx((10 + 4 * 3) / (7 * 10), rel=1e-4)  # of 7x10 whole blocks
+    assert differences(first, second[:, 1:]) == (np.inf, np.inf)
+
+
+def test_motion_by_uneven_steps_is_no_repeat() -> None:
+    """A step of 1 px between steps of 2 px differs by half as much; every frame is a new one."""
+    texture = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 255, (64, 96, 3)).astype(np.uint8), (0, 0), 3)
+    detector = TransitionDetector()
+    places = (0, 2, 3, 5, 6, 8)
+    seen = [detector.signature(texture[:, x : x + 80], F(i, 24)) for i, x in enumerate(places)]
+    assert set(detector.transitions(seen)) == {Transition.MOTION}
 
 
 @pytest.mark.parametrize(("timing", "between"), [(multiply(3), 2), (resample(F(60)), 1)])

@@ -27,6 +27,7 @@ NOISE_LEVELS = 42.0
 # Of the differences on both sides: a repeat has at most 0.6 of the smaller one where there is motion, no other frame
 # with a difference below NOISE_LEVELS less than 0.8.
 REPEAT_SHARE = 0.65
+MEAN_SHARE = 0.4  # the same for the mean difference: half the motion, as of a hand that shakes, has half of the mean
 GAP = Fraction(5)  # seconds; above, two frames are too far apart to show motion, the earlier one is held
 
 
@@ -52,6 +53,7 @@ class Comparison(NamedTuple):
 
     similarity: float  # SSIM of 32x32 thumbnails, 1 for equal pictures
     difference: float  # largest local difference at full size, in 8-bit levels
+    mean: float  # mean difference at full size, in 8-bit levels
     seconds: Fraction  # from one to the other
 
 
@@ -80,8 +82,8 @@ class TransitionDetector:
     def compare(self, earlier: Signature, later: Signature) -> Comparison:
         """Measures how two frames differ, as far as the rules need it."""
         similarity = float(ssim(earlier.thumbnail, later.thumbnail))
-        difference = local_difference(earlier.rgb, later.rgb) if self.repeats == "same" else 0.0
-        return Comparison(similarity, difference, later.time - earlier.time)
+        local, mean = differences(earlier.rgb, later.rgb) if self.repeats == "same" else (0.0, 0.0)
+        return Comparison(similarity, local, mean, later.time - earlier.time)
 
     def classify(
         self, change: Comparison, before: Comparison | None = None, after: Comparison | None = None
@@ -108,22 +110,25 @@ class TransitionDetector:
             return True
         if before is None or after is None:  # with motion on one side only, the start of a motion resembles a repeat
             return False
+        if change.mean > MEAN_SHARE * min(before.mean, after.mean):
+            return False
         return change.difference < min(NOISE_LEVELS, REPEAT_SHARE * min(before.difference, after.difference))
 
 
-def local_difference(earlier: np.ndarray, later: np.ndarray) -> float:
-    """Returns the largest mean difference of two frames (H,W,C) over blocks of 4x4 pixels, in 8-bit levels.
+def differences(earlier: np.ndarray, later: np.ndarray) -> tuple[float, float]:
+    """Returns how two frames (H,W,C) differ, in 8-bit levels: the largest mean over blocks of 4x4 pixels, and the mean.
 
     Infinite for pictures of two shapes or depths. A mean over the whole frame, or over a thumbnail of it, is as small
     for a small object that moves as for a repeat.
     """
     if earlier.shape != later.shape or earlier.dtype != later.dtype:
-        return float("inf")
+        return float("inf"), float("inf")
     height, width = (side // BLOCK * BLOCK for side in earlier.shape[:2])
     difference = cv2.absdiff(earlier[:height, :width], later[:height, :width]).astype(np.float32)
     blocks = cv2.resize(difference, (width // BLOCK, height // BLOCK), interpolation=cv2.INTER_AREA)
     level = np.iinfo(earlier.dtype).max / 255 if earlier.dtype.kind == "u" else 1 / 255
-    return float(blocks.reshape(*blocks.shape[:2], -1).mean(2).max()) / level
+    means = blocks.reshape(*blocks.shape[:2], -1).mean(2)  # (H/4,W/4)
+    return float(means.max()) / level, float(means.mean()) / level
 
 
 def thumbnail(rgb: np.ndarray, padded: tuple[int, int]) -> Tensor:
