@@ -60,6 +60,16 @@ def signal_at_frame(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, cou
     monkeypatch.setattr(VideoWriter, "write", write_and_signal)
 
 
+@pytest.fixture(autouse=True)
+def usual_handlers() -> Iterator[None]:
+    """Sets the handlers of a terminal: under nohup, or in the background, the tests inherit ignored signals."""
+    usual = dict.fromkeys(STOP, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    before = {n: signal.signal(n, handler) for n, handler in usual.items()}
+    yield
+    for n, handler in before.items():
+        signal.signal(n, handler)
+
+
 @pytest.mark.parametrize("number", STOP)
 def test_a_signal_keeps_a_playable_part(
     tmp_path: Path, clip: Path, command: Command, number: signal.Signals, monkeypatch: pytest.MonkeyPatch

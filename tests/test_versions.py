@@ -121,7 +121,7 @@ MISFITS = {
     ),
     "no convolution": (
         V46 | {"block1.conv0.0.0.weight": torch.zeros(7)},
-        "block1.conv0.0.0.weight has shape (7,), which is no convolution's (nearest known: 4.0, 4.1)",
+        "block1.conv0.0.0.weight has shape (7,), not that of a convolution (nearest known: 4.0, 4.1)",
     ),
     "inputs that do not add up": (
         V46 | {"block1.conv0.0.0.weight": torch.zeros(64, 13, 3, 3)},
