@@ -189,7 +189,7 @@ def test_an_error_of_the_network_keeps_a_playable_part(
 def small_disk() -> Iterator[None]:
     """Limits the size of every file, which a program meets as it does a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, hard))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
