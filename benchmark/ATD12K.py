@@ -20,7 +20,7 @@ from video.picture import natural_key
 
 
 def samples(root: Path) -> Iterator[Sample]:
-    """Every folder that holds a first frame."""
+    """Yields the triplet of every folder that holds a first frame."""
     for first in sorted(root.glob("*/frame1.png"), key=lambda path: natural_key(path.parent.name)):
         yield triplet(first.parent.name, first, first.with_name("frame2.png"), first.with_name("frame3.png"))
 

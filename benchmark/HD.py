@@ -20,7 +20,7 @@ from benchmark.test_set import Protocol, Sample, TestSet
 
 
 def samples(root: Path) -> Iterator[Sample]:
-    """Frames 0 and 2, 2 and 4, .. 98 and 100 of each clip."""
+    """Yields frames 0 and 2, 2 and 4, .. 98 and 100 of each clip, with the frame between."""
     return clip_samples(root, step=2)
 
 

@@ -3,7 +3,7 @@
 python3 benchmark/HD_multi_4X.py --model DIR                  the published figures are those of RIFE_m
 python3 benchmark/HD_multi_4X.py --data DIR --limit 75        the first clip alone
 
-Folder:  as benchmark/HD.py. The mean is taken over each clip, then over the clips of one size. Networks that know the
+Folder:  as benchmark/HD.py. The mean is taken over each clip, then over the clips of one size. Networks that have the
 middle alone make the quarters by halving.
 """
 
@@ -22,7 +22,7 @@ PUBLISHED = {("544p", "Y-PSNR"): 22.96, ("720p", "Y-PSNR"): 31.87, ("1080p", "Y-
 
 
 def samples(root: Path) -> Iterator[Sample]:
-    """Frames 0 and 4, .. 96 and 100 of each clip, with three between."""
+    """Yields frames 0 and 4, .. 96 and 100 of each clip, with the three frames between."""
     return clip_samples(root, step=4, grouped=True)
 
 

@@ -23,7 +23,7 @@ METRICS = ("IE", "PSNR")
 
 
 def samples(root: Path) -> Iterator[Sample]:
-    """The scenes in upstream's order."""
+    """Yields the scenes in upstream's order."""
     for scene in SCENES:
         frames = root / "other-data" / scene
         truth = root / "other-gt-interp" / scene / "frame10i11.png"

@@ -24,12 +24,12 @@ METRICS = ("PSNR", "SSIM")
 
 
 def published(*psnr: float) -> dict[tuple[str, str], float]:
-    """Published PSNR, easy to extreme."""
+    """Returns published PSNR figures by group, easy to extreme."""
     return {(degree, "PSNR"): value for degree, value in zip(DEGREES, psnr, strict=True)}
 
 
 def samples(root: Path) -> Iterator[Sample]:
-    """The lists' triplets, list by list."""
+    """Yields the triplets of every list, in the order of the lists."""
     for degree in DEGREES:
         for line in (root / f"test-{degree}.txt").read_text().splitlines():
             if not line.strip():
@@ -42,7 +42,7 @@ def samples(root: Path) -> Iterator[Sample]:
 
 
 def locate(root: Path, name: str) -> Path:
-    """The lists begin with the folder of their makers (data/SNU-FILM/test/..): what counts is from test/ on."""
+    """Returns the path from test/ on: the lists begin with a folder of their makers (data/SNU-FILM/test/..)."""
     parts = Path(name).parts
     return root.joinpath(*parts[parts.index("test") :]) if "test" in parts else root / name
 

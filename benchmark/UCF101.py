@@ -22,7 +22,7 @@ METRICS = ("PSNR", "SSIM")
 
 
 def samples(root: Path) -> Iterator[Sample]:
-    """Every folder that holds a first frame, by number."""
+    """Yields the triplet of every folder that holds a first frame, by number."""
     for first in sorted(root.glob("*/frame_00.png"), key=lambda path: natural_key(path.parent.name)):
         yield triplet(first.parent.name, first, first.with_name("frame_01_gt.png"), first.with_name("frame_02.png"))
 

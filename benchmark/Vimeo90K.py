@@ -21,7 +21,7 @@ METRICS = ("PSNR", "SSIM")
 
 
 def samples(root: Path) -> Iterator[Sample]:
-    """The list's triplets, in its order."""
+    """Yields the triplets of the list, in its order."""
     for name in (root / "tri_testlist.txt").read_text().split():
         folder = root / "target" / name
         yield triplet(name, folder / "im1.png", folder / "im2.png", folder / "im3.png")

@@ -28,7 +28,7 @@ PUBLISHED = {("2K", "PSNR"): 31.43, ("4K", "PSNR"): 30.58}
 
 
 def samples(root: Path) -> Iterator[Sample]:
-    """Each clip at 2K, the area mean at half its size, then each at 4K."""
+    """Yields each clip at 2K (area means at half its size), then each clip at 4K."""
     clips = sorted(path.parent for path in (root / "test").glob("*/*/0000.png"))
     for group in ("2K", "4K"):
         for clip in clips:
@@ -39,7 +39,7 @@ def samples(root: Path) -> Iterator[Sample]:
 
 
 def halved(sample: Sample) -> Sample:
-    """Every picture at half its width and height."""
+    """Returns the sample with every picture at half its width and height."""
     height, width = sample.frames[0].shape[:2]
     first, last, *between = (
         cv2.resize(picture, (width // 2, height // 2), interpolation=cv2.INTER_AREA)

@@ -31,7 +31,7 @@ PUBLISHED = {("2K", "PSNR"): 36.19, ("2K", "SSIM 7x7"): 0.938, ("4K", "PSNR"): 3
 
 
 def reduced(picture: np.ndarray, group: str) -> np.ndarray:
-    """The picture at 2048x1080: resized for 2K; its middle for 4K (of 4096x2160: 540 rows and 1024 columns off)."""
+    """Returns the picture at 2048x1080: resized for 2K; its middle for 4K (540 rows and 1024 columns cut off)."""
     if group == "2K":
         return cv2.resize(picture, SIZE, interpolation=cv2.INTER_AREA)
     top, left = (picture.shape[0] - SIZE[1]) // 2, (picture.shape[1] - SIZE[0]) // 2
@@ -39,7 +39,7 @@ def reduced(picture: np.ndarray, group: str) -> np.ndarray:
 
 
 def samples(root: Path) -> Iterator[Sample]:
-    """Frames 1 and 3 with 2 between, .. 97 and 99 with 98, of each clip; 2K, then 4K."""
+    """Yields frames 1 and 3 with 2 between, .. 97 and 99 with 98, of each clip; at 2K, then at 4K."""
     for group in GROUPS:
         for clip in CLIPS:
             for i in range(2, 99, 2):
@@ -55,7 +55,7 @@ SET = TestSet(
     data="netflix",
     needs=tuple(f"{clip}-099.png" for clip in CLIPS),
     download="the eight Netflix clips of 4096x2160 (.y4m, media.xiph.org/video/derf), make PNG files of the first 100 "
-    "frames as --help says",
+    "frames as --help describes",
     samples=samples,
     protocols={
         "rife": Protocol(("PSNR", "SSIM")),  # upstream has no script for this set and published no figure

@@ -1,9 +1,9 @@
-"""What ours is measured against: upstream's own inference path in plain PyTorch, for the paper's networks and 4.25.
+"""Upstream's own inference path in plain PyTorch, as a reference, for the paper's networks and 4.25.
 
 NCHW, nothing kept from frame to frame, nothing left out: each call pads, finds both frames' features, and after every
 block warps both images and their features at full size, which the next block then resizes (upstream model/IFNet.py,
-refine.py, warplayer.py; Practical-RIFE 4.25). Slow on purpose: a reference for time and for values, no second network
-to use. `load_baseline` takes the weights of a loaded RIFE.
+refine.py, warplayer.py; Practical-RIFE 4.25). It is slow on purpose: a reference for time and values, not
+a second network to use. `load_baseline` takes the weights of a loaded RIFE.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ def _resize(x: Tensor, factor: float) -> Tensor:
 
 
 def _warp(image: Tensor, flow: Tensor, grids: dict[tuple[int, ...], Tensor], mode: str = "bilinear") -> Tensor:
-    """Upstream normalises the grid and the flow apart and keeps the grid."""
+    """Warps as upstream does: grid and flow are normalised separately, and grids are kept."""
     b, _, h, w = flow.shape
     if (b, h, w) not in grids:
         ys, xs = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
@@ -53,7 +53,7 @@ class _ResConv(nn.Module):
 
 
 class _Block(nn.Module):
-    """An IFBlock: `v4` with ResConvs and a pixel shuffle, else the paper's with PReLU and a skip."""
+    """Computes one IFBlock: `v4` with ResConvs and a pixel shuffle, else the paper's with PReLU and a skip."""
 
     def __init__(self, inputs: int, width: int, outputs: int, *, v4: bool = False) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class _Block(nn.Module):
             self.lastconv = nn.Sequential(nn.ConvTranspose2d(width, 4 * outputs, 4, 2, 1), nn.PixelShuffle(2))
 
     def forward(self, x: Tensor, flow: Tensor | None, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """-> the change of flow (B,4,H,W) px, the mask's logit (B,1,H,W), and the features that are left."""
+        """Returns the change of flow (B,4,H,W) px, the mask's logits (B,1,H,W), and the remaining features."""
         x = _resize(x, 1 / scale)
         if flow is not None:
             x = torch.cat((x, _resize(flow, 1 / scale) * (1 / scale)), 1)
@@ -119,7 +119,7 @@ class _Unet(nn.Module):
 
 
 class _Paper(nn.Module):
-    """RIFE and RIFE_m."""
+    """The networks RIFE and RIFE_m."""
 
     def __init__(self, *, timed: bool) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class _Head(nn.Module):
 
 
 class _V4(nn.Module):
-    """4.25 and what shares its graph (4.26, lite, heavy)."""
+    """The network 4.25 and those of the same graph (4.26, lite, heavy)."""
 
     def __init__(self, widths: tuple[int, ...], scales: tuple[int, ...], head: tuple[int, int], *, sharp: bool) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class _V4(nn.Module):
 
 
 def _smoothed(image: Tensor, shares: Sequence[Tensor]) -> Tensor:
-    """Detail along x, fine and coarse, then along y, weaker by those shares (B,1,H,W)."""
+    """Returns the image with its detail along x, fine and coarse, then along y, weakened by the shares (B,1,H,W)."""
     fine, coarse = ((1, 2, 1), 4), ((1, 2, 3, 4, 3, 2, 1), 16)
     out = image
     for turned in (False, True):
@@ -210,7 +210,7 @@ def _smoothed(image: Tensor, shares: Sequence[Tensor]) -> Tensor:
 
 
 def _filtered(image: Tensor, kernel: Tensor, *, turned: bool) -> Tensor:
-    """Along x, or along y if turned, the border repeated."""
+    """Filters along x, or along y if turned, with the border repeated."""
     reach = len(kernel) // 2
     padded = F.pad(image, (0, 0, reach, reach) if turned else (reach, reach, 0, 0), "replicate")
     weight = kernel.view(1, 1, -1, 1) if turned else kernel.view(1, 1, 1, -1)
@@ -218,14 +218,14 @@ def _filtered(image: Tensor, kernel: Tensor, *, turned: bool) -> Tensor:
 
 
 class Baseline:
-    """Upstream's way from two images and a timestep to the image between them."""
+    """Interpolates as upstream does, from two images and a timestep to the image between them."""
 
     def __init__(self, net: nn.Module, model: RIFE) -> None:
         self.net, self.model = net, model
 
     @torch.no_grad()
     def inference(self, img0: Tensor, img1: Tensor, timestep: float = 0.5, scale: float = 1.0) -> Tensor:
-        """(B,3,H,W) in 0..1 each -> (B,3,H,W) float32, as RIFE.inference."""
+        """Returns the image (B,3,H,W) float32 between two (B,3,H,W) in 0..1, as RIFE.inference does."""
         padder = padder_for(self.model.engine, img0.shape[2], img0.shape[3], scale)
         img0, img1 = (padder.pad(image.to(self.model.device)) for image in (img0, img1))
         out: Tensor = self.net(img0, img1, timestep_plane(timestep, img0), scale)
@@ -233,13 +233,13 @@ class Baseline:
 
 
 def load_baseline(model: RIFE) -> Baseline:
-    """The baseline with the weights of a RIFE or RIFE_m of the paper, or of a 4.25; UserError for another network.
+    """Returns the baseline with the weights of a RIFE or RIFE_m of the paper, or of a 4.25; UserError for others.
 
     float32 on the model's device, whatever the model's dtype.
     """
     net = _plain_net(model.net)
     if net is None:
-        raise UserError(f"the baseline knows the paper's RIFE and RIFE_m, and 4.25; not {model.name}")
+        raise UserError(f"the baseline exists for the paper's RIFE and RIFE_m, and for 4.25; not {model.name}")
     wanted = net.state_dict()
     weights: Mapping[str, Tensor] = model.net.state_dict()
     net.load_state_dict({key: weights[key].float().clone() for key in wanted}, assign=True)

@@ -1,4 +1,4 @@
-"""What a network must beat, on uint8 pictures (H,W,3): repeating a frame, averaging both, classical optical flow."""
+"""Baselines on uint8 pictures (H,W,3): repeating a frame, averaging both, classical optical flow."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -10,21 +10,21 @@ Baseline = Callable[[np.ndarray, np.ndarray, Fraction], np.ndarray]
 
 
 def repeat(first: np.ndarray, second: np.ndarray, timestep: Fraction) -> np.ndarray:
-    """The first frame, whatever the timestep."""
+    """Returns the first frame at any timestep."""
     return first
 
 
 def average(first: np.ndarray, second: np.ndarray, timestep: Fraction) -> np.ndarray:
-    """Both frames, the nearer one weighing more, in float32 0..255."""
+    """Returns the mean of both frames, weighted by nearness in time, in float32 0..255."""
     t = float(timestep)
     return first.astype(np.float32) * (1 - t) + second.astype(np.float32) * t
 
 
 def dis_flow(first: np.ndarray, second: np.ndarray, timestep: Fraction) -> np.ndarray:
-    """Both frames along OpenCV's DIS flow (medium preset), then averaged, in float32 0..255.
+    """Returns the average of both frames warped by OpenCV's DIS flow (medium preset), in float32 0..255.
 
-    Every pixel between is taken to move as the same pixel of the frame it comes from: F(t->0) = -t F(0->1) and
-    F(t->1) = -(1-t) F(1->0). Warped frames are rounded to 8 bits, as OpenCV gives them.
+    A pixel of the new frame is assumed to move as the pixel at the same place of the source frame: F(t->0) = -t F(0->1)
+    and F(t->1) = -(1-t) F(1->0). OpenCV rounds warped frames to 8 bits.
     """
     t = float(timestep)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -34,7 +34,7 @@ def dis_flow(first: np.ndarray, second: np.ndarray, timestep: Fraction) -> np.nd
 
 
 def _follow(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """out[y,x] = frame[y + flow_y, x + flow_x], bilinear, border repeated, uint8."""
+    """Warps: out[y,x] = frame[y + flow_y, x + flow_x], bilinear, border repeated, uint8."""
     ys, xs = np.indices(flow.shape[:2], np.float32)
     return cv2.remap(frame, xs + flow[:, :, 0], ys + flow[:, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 

@@ -10,7 +10,7 @@ often than PSNR does; its weights come by python3 -m model.download lpips, and w
 has the exact time of the dropped one, and its seconds (the median) are those it costs in a video: the features of one
 frame, the network, the picture. Frames that a cut separates from a neighbour, or that repeat one, are counted only.
 
-Writes, to benchmark_NAME/ unless told otherwise: results.json, for report.py; over_time.png; worst_1.png .. , the worst
+Writes, to benchmark_NAME/ or to --output: results.json, for report.py; over_time.png; worst_1.png .. , the worst
 frames side by side, each from another second; worst/, the same frames as single pictures.
 """
 

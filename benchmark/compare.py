@@ -1,4 +1,4 @@
-"""Settings side by side, for testtime.py: what one is, and its time, FLOPs, parameters, memory and frames a second."""
+"""Settings compared by testtime.py: time, FLOPs, parameters, memory and frames a second of each."""
 
 import argparse
 import copy
@@ -7,7 +7,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.baseline import Baseline, load_baseline
-from benchmark.device import peak_memory, synchronise
+from benchmark.device import interleaved, peak_memory, synchronise
 from benchmark.engines import check_agreement, openvino_inference
 from benchmark.loop import measure_loop
 from benchmark.memory import render
@@ -34,7 +34,6 @@ from model.inference.tile_engine import tiled
 from model.loading import TRAIN_LOG
 from video.reader import open_frames
 
-LEAST = 2  # timed calls of each setting, however long they take
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SMOOTH = 16  # px between the points of the noise that is shown
 MOTION = (5, 3)  # px, right and down
@@ -44,7 +43,7 @@ Size = tuple[int, int]  # width, height
 
 @dataclass(frozen=True)
 class Setting:
-    """A model and how it is run, as written: "model=DIR,scale=0.5,fp16,stream"."""
+    """A model and how it is run, written as "model=DIR,scale=0.5,fp16,stream"."""
 
     text: str
     model: Path = TRAIN_LOG
@@ -53,23 +52,23 @@ class Setting:
     dtype: str = "fp32"
     tile: int = 0  # px, 0: whole frames
     tta: bool = False
-    stream: bool = False  # each frame prepared once, as in a video; otherwise both of a pair
+    stream: bool = False  # each frame is prepared once, as in a video; otherwise both frames of each pair are
     engine: str | None = None  # model/inference/engines.py
     baseline: bool = False  # upstream's own path instead of ours
     openvino: bool = False  # the network's plain forward by OpenVINO instead of ours
 
     @property
     def ours(self) -> bool:
-        """Whether it is RIFE that is called."""
+        """Returns whether this project's RIFE is called, not another engine."""
         return not (self.baseline or self.openvino)
 
     def load(self, device: torch.device) -> RIFE:
-        """Our model of this setting."""
+        """Returns the model of this setting."""
         model = load_model(self.model, arch=self.arch, device=device, dtype=DTYPES[self.dtype], engine=self.engine)
         return tiled(model, self.tile) if self.tile else model
 
     def call(self, model: RIFE, img0: Tensor, img1: Tensor) -> Callable[[], Tensor]:
-        """What is measured: one frame between two, the images already on the device."""
+        """Returns the call that is measured: one frame between two, the images already on the device."""
         if self.openvino:
             return partial(openvino_inference(model, img0.shape[2], img0.shape[3], self.scale), img0, img1)
         if self.baseline:
@@ -82,7 +81,7 @@ class Setting:
 
 
 def parse_setting(text: str) -> Setting:
-    """For argparse."""
+    """Returns the setting that a text describes, for argparse."""
     found: dict[str, Any] = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
@@ -116,8 +115,9 @@ def parse_setting(text: str) -> Setting:
 
 
 def pair(size: Size, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Smooth noise and the same moved by MOTION, (1,3,H,W) in 0..1: flow as in a video, so that warps read memory as
-    they do there (between two pictures that have nothing in common a frame takes a tenth longer).
+    """Returns smooth noise and the same noise moved by MOTION, (1,3,H,W) in 0..1.
+
+    The flow is that of a video, so warps read memory as in a video; two unrelated pictures take a tenth longer.
     """
     generator = torch.Generator().manual_seed(0)
     (right, down), (width, height) = MOTION, size
@@ -126,37 +126,10 @@ def pair(size: Size, device: torch.device | str) -> tuple[Tensor, Tensor]:
     return whole[:, :, down:, right:].contiguous(), whole[:, :, :height, :width].contiguous()
 
 
-def interleaved(
-    calls: Mapping[str, Callable[[], object]],
-    device: torch.device,
-    runs: int,
-    clock: Callable[[], float],
-    seconds: float = math.inf,
-) -> dict[str, list[float]]:
-    """Milliseconds of `runs` calls of each in turn: what else a machine does then touches all alike.
-
-    One call of each before those does not count: allocations, and the choice of convolution algorithms. After
-    `seconds` by the wall, that call among them, no further round begins; at least LEAST do, if `runs` are as many.
-    """
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
-    for i in range(1 + runs):
-        if i > LEAST and time.perf_counter() > end:
-            break
-        for name, call in calls.items():
-            synchronise(device)
-            start = clock()
-            call()
-            synchronise(device)
-            if i:
-                times[name].append(1000 * (clock() - start))
-    return times
-
-
 def flops(setting: Setting, model: RIFE, size: Size) -> int:
-    """Floating-point operations of the convolutions of one call, a multiplication and an addition being two.
+    """Returns the floating-point operations of the convolutions of one call; a multiplication and an addition are two.
 
-    Counted on tensors without data; those of another engine are those of the network it was given.
+    They are counted on tensors without data. Another engine has those of the network that it runs.
     """
     setting = replace(setting, openvino=False)
     net: Any = copy.deepcopy(model.net).to("meta")
@@ -170,7 +143,7 @@ def flops(setting: Setting, model: RIFE, size: Size) -> int:
 
 
 def convolution_limit(device: torch.device, dtype: torch.dtype, clock: Callable[[], float]) -> float:
-    """GFLOP/s of a large 3x3 convolution, the best of both layouts: what a network of them could reach here."""
+    """Returns GFLOP/s of a large 3x3 convolution in the better layout: the limit of a network of convolutions."""
     c, side = LIMIT_CHANNELS, LIMIT_SIDE
     x = torch.rand(1, c, side, side, device=device, dtype=dtype)
     weight = torch.rand(c, c, 3, 3, device=device, dtype=dtype)
@@ -184,7 +157,7 @@ def convolution_limit(device: torch.device, dtype: torch.dtype, clock: Callable[
 
 
 def peak_of(setting: Setting, size: Size, device: str) -> float:
-    """MiB that a process which does nothing else takes at most: of tensors on CUDA, resident elsewhere."""
+    """Returns the peak memory in MiB of a process that does nothing else: of tensors on CUDA, resident elsewhere."""
     keep_freed_memory()  # as the commands do
     place = torch.device(device)
     model = setting.load(place)
@@ -192,20 +165,20 @@ def peak_of(setting: Setting, size: Size, device: str) -> float:
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
     with torch.no_grad():
-        for _ in range(3):  # what is kept from one call may not fit the next
+        for _ in range(3):  # memory kept from one call may not fit the next
             call()
     synchronise(place)
     return peak_memory(place)
 
 
 def fresh_peak(setting: Setting, size: Size, device: torch.device) -> float:
-    """`peak_of` in a process of its own: resident memory only rises within one."""
+    """Returns `peak_of`, measured in a process of its own: within a process resident memory only rises."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(peak_of, setting, size, str(device)).result()
 
 
 def loop_rate(model: RIFE, size: Size, frames: int, scale: float) -> float:
-    """Frames a second that come out of the whole video loop, decoding and encoding included, at twice the rate."""
+    """Returns frames a second that the whole video loop writes at twice the rate, decoding and encoding included."""
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         render(clip, 1, frames, size)
@@ -223,9 +196,9 @@ def compare(
     cpu_time: bool = False,
     profile: bool = False,
 ) -> list[dict[str, Any]]:
-    """One record a setting; "ratio" is the time of the first over its own, so above 1 is faster than the first.
+    """Returns one record a setting; "ratio" is the first setting's time over its own, so above 1 is faster.
 
-    `loop`: frames of a clip through the whole loop; `profile`: also which operators take how much of a call.
+    `loop`: frames of a clip that the whole loop also runs on; `profile`: also the time of every operator of a call.
     """
     clock = time.process_time if cpu_time else time.perf_counter
     if cpu_time and device.type != "cpu":

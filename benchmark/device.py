@@ -1,13 +1,18 @@
-"""What timing needs to know of a device: when it is done, and how much memory it took."""
+"""Timing of calls, and memory, on any device."""
 
+import math
 import platform
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
+LEAST = 2  # timed calls of each, however long they take
+
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was given; CPUs always have."""
+    """Waits until the device has finished its work; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -15,11 +20,11 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """MiB: of tensors since the last reset on CUDA, of the process since it began elsewhere; 0 on Windows."""
+    """Returns peak memory in MiB: of tensors since the last reset on CUDA, else of the process; 0 on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")
-    if status.exists():  # Linux, whose ru_maxrss begins with what the parent process had taken
+    if status.exists():  # Linux, where ru_maxrss begins with the parent process's memory
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1024
     try:
@@ -28,3 +33,30 @@ def peak_memory(device: torch.device) -> float:
         return 0.0
     unit = 1 if platform.system() == "Darwin" else 1024  # of ru_maxrss, in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    runs: int,
+    clock: Callable[[], float],
+    seconds: float = math.inf,
+) -> dict[str, list[float]]:
+    """Returns milliseconds of up to `runs` calls of each, in turn: other work on the machine then affects all alike.
+
+    One call of each before those is not counted, for it allocates memory and chooses algorithms. After `seconds` by the
+    wall clock, that call among them, no further round begins; LEAST rounds are always made, if `runs` are as many.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    for i in range(1 + runs):
+        if i > LEAST and time.perf_counter() > end:
+            break
+        for name, call in calls.items():
+            synchronise(device)
+            start = clock()
+            call()
+            synchronise(device)
+            if i:
+                times[name].append(1000 * (clock() - start))
+    return times

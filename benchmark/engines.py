@@ -1,4 +1,4 @@
-"""Other engines that run the same network, to be compared with ours: OpenVINO on a CPU."""
+"""Other engines that run the same network, for comparison: OpenVINO on a CPU."""
 
 import warnings
 from collections.abc import Callable
@@ -14,7 +14,7 @@ TOLERANCE = 1e-4  # of a picture in 0..1, between an engine and ours
 
 
 class _Middle(nn.Module):
-    """The network's own forward with nothing to choose."""
+    """Runs the network's forward at timestep 0.5 and a fixed scale."""
 
     def __init__(self, net: nn.Module, scale: float) -> None:
         super().__init__()
@@ -26,13 +26,13 @@ class _Middle(nn.Module):
 
 
 def openvino_inference(model: RIFE, height: int, width: int, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The middle image of two, as RIFE.inference for that size alone, by OpenVINO: float32, on torch's thread count.
+    """Returns a function like RIFE.inference for one size, run by OpenVINO in float32 on torch's number of threads.
 
-    Compiled for latency at a fixed shape from the graph that torch.export finds without running the network. What is
-    returned lives until the next call. UserError if OpenVINO is not there or does not know the network.
+    The graph of torch.export is compiled for low latency at a fixed shape. An image is valid until the next call.
+    UserError if OpenVINO is not installed or cannot run the network.
     """
     try:
-        import openvino  # only those who compare need it
+        import openvino  # an optional dependency
     except ImportError as e:
         raise UserError("the setting openvino needs OpenVINO: python3 -m pip install openvino packaging") from e
     if model.device.type != "cpu":
@@ -63,7 +63,7 @@ def openvino_inference(model: RIFE, height: int, width: int, scale: float) -> Ca
 
 
 def check_agreement(name: str, made: Tensor, ours: Tensor) -> None:
-    """UserError if two pictures are further apart than float32 explains: then their times compare nothing."""
+    """Raises UserError if two pictures differ by more than float32 explains: comparing their times is then useless."""
     error = (made - ours).abs().max().item()
     if not error <= TOLERANCE:  # NaN is no agreement either
         raise UserError(f"{name} and ours are {error:.1e} apart, {TOLERANCE:g} is allowed: leave that setting out")

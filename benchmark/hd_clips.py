@@ -1,4 +1,4 @@
-"""The eleven clips that the two HD benchmarks share, and how they are read and padded."""
+"""The eleven clips of both HD benchmarks, with their reading and padding."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -31,7 +31,7 @@ DOWNLOAD = "HD_dataset (the HD clips of MEMC-Net, linked from the README of the 
 
 
 def clip_samples(root: Path, *, step: int, grouped: bool = False) -> Iterator[Sample]:
-    """Pairs `step` frames apart with all frames between them; a group for each height if `grouped`."""
+    """Yields pairs that are `step` frames apart with all frames between; one group for each height if `grouped`."""
     for name, (width, height) in CLIPS.items():
         with (root / name).open("rb") as stream:
             window = []  # from one kept frame to the next

@@ -1,4 +1,4 @@
-"""Where the time of the video loop goes: what the network waits for, and what surrounds it.
+"""Time of the video loop: how long the network waits, and how long each step around it takes.
 
 python3 benchmark/loop.py --video video.mp4                     its first 12 frames, to twice the rate
 python3 benchmark/loop.py --video video.mp4 --frames 48 --model DIR --device cuda --fp16
@@ -11,11 +11,13 @@ on a CPU, wall clock elsewhere. The last line is JSON.
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +27,7 @@ import torch
 # run as a script, this folder is on the path, not the repository's root
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmark.device import synchronise
+from benchmark.device import interleaved, synchronise
 from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
 from model.frames import FLOW_SCALES
@@ -40,13 +42,14 @@ from video.timing import multiply
 from video.writer import VideoWriter
 
 T = TypeVar("T")
-SECONDS = 1.0  # that each step is repeated
-BESIDE = {"to the encoder's format": "encoder", "decoding": "decoder", "encoding": "encoder"}  # on whose thread
+SECONDS = 1.0  # for which each step is repeated
+MOST = 100_000  # repetitions of a step
+OTHER_THREADS = {"to the encoder's format": "encoder", "decoding": "decoder", "encoding": "encoder"}  # on whose thread
 AROUND = ("to RGB", "to the device", "padding", "thumbnail", "comparison", "to 8 bits")
 
 
 def measure_loop(source: Source, model: RIFE, frames: int, scale: float) -> dict[str, float]:
-    """Frames a second of the whole loop to an H.264 file, and the shares of the time the network's thread waits."""
+    """Returns frames a second of the whole loop to an H.264 file, and the shares of time that the network waits."""
     report = Report()
     blocked = 0.0
 
@@ -65,7 +68,7 @@ def measure_loop(source: Source, model: RIFE, frames: int, scale: float) -> dict
 
 
 def encode(frames: Iterable[Frame], source: Source, rate: Fraction) -> int:
-    """Writes them to an H.264 file that is not kept; how many there were."""
+    """Writes frames to an H.264 file that is not kept, and returns their number."""
     with (
         tempfile.TemporaryDirectory() as folder,
         VideoWriter(Path(folder) / "out.mp4", source, rate, 1 / rate, tracks=False) as writer,
@@ -76,26 +79,22 @@ def encode(frames: Iterable[Frame], source: Source, rate: Fraction) -> int:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds: of the processor on a CPU, so that other work on the machine does not count; of the wall elsewhere."""
+    """Returns seconds: processor time on a CPU, so that other work does not count; wall-clock time elsewhere."""
     synchronise(device)
     return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
 def milliseconds(device: torch.device, step: Callable[[], T]) -> tuple[float, T]:
-    """The mean over calls for SECONDS, and what the last gave.
+    """Returns the mean milliseconds of calls for SECONDS, and the result of one more.
 
-    The processor time of other threads is known in steps of some milliseconds: it takes many calls to tell.
+    The system adds up the processor time of other threads in steps of some milliseconds, so many calls are needed.
     """
-    result = step()
-    runs, start, end = 0, clock(device), time.perf_counter() + SECONDS
-    while time.perf_counter() < end:
-        result = step()
-        runs += 1
-    return 1000 * (clock(device) - start) / runs, result
+    (times,) = interleaved({"": step}, device, MOST, partial(clock, device), SECONDS).values()
+    return statistics.fmean(times), step()
 
 
 def measure_ends(source: Source, frames: int, device: torch.device) -> dict[str, float]:
-    """Milliseconds a frame of decoding the first frames, and of encoding them as they were decoded."""
+    """Returns milliseconds a frame of decoding the first frames, and of encoding them as they were decoded."""
     start = clock(device)
     decoded = list(islice(source, frames))
     middle = clock(device)
@@ -106,7 +105,7 @@ def measure_ends(source: Source, frames: int, device: torch.device) -> dict[str,
 
 @torch.no_grad()
 def measure_steps(source: Source, model: RIFE, scale: float) -> dict[str, float]:
-    """Milliseconds of every step between a decoded frame and a picture for the encoder; "network" among them."""
+    """Returns milliseconds of every step from a decoded frame to a picture for the encoder, "network" among them."""
     first, second = islice(source, 2)
     device, detector, steps = model.device, TransitionDetector(), {}
     steps["to RGB"], rgb = milliseconds(device, first.rgb)
@@ -140,7 +139,7 @@ def run(args: argparse.Namespace) -> None:
     setting = f"{width}x{height}, flow at scale {args.scale:g}, {torch.get_num_threads()} threads"
     print(f"{model}\n{args.video.name}, {setting}\n")
     for name, value in steps.items():
-        mark = f"  on the {BESIDE[name]}'s thread" if name in BESIDE else ""
+        mark = f"  on the {OTHER_THREADS[name]}'s thread" if name in OTHER_THREADS else ""
         print(f"{name:24} {value:9.2f} ms {value / steps['network']:8.2%}{mark}")
     print(f"{'gate, conversion, padding':24} {around:20.2%}")
     print(
@@ -153,7 +152,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 1 after one line on stderr."""
+    """Runs the command and returns its exit status: 0, or 1 after one line on stderr."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--video", type=Path, required=True, help="a video of the size to measure")
     p.add_argument("--frames", type=int, default=12, help="how many of its frames, 2 or more (default: 12)")

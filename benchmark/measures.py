@@ -25,8 +25,8 @@ def load_metrics(
 ) -> dict[str, Metric]:
     """Returns the named measures, then those of COMMON that are not among them.
 
-    LPIPS is left out, and one line on stderr tells how to get it, where its weights are not in the cache; with
-    `lpips_required` that is a UserError.
+    Where its weights are not in the cache, LPIPS is left out and one line on stderr names the command that gets them;
+    with `lpips_required` that is a UserError.
     """
     metrics = {name: METRICS[name] for name in names}
     for name in COMMON[:2]:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def render(path: Path, seconds: int, rate: int, size: tuple[int, int]) -> None:
-    """A clip whose content pans by 4 pixels a frame."""
+    """Writes a clip whose content moves by 4 px a frame."""
     width, height = size
     row = (np.sin(np.arange(2 * width) / 40) * 100 + 128).astype(np.uint8)
     ground = np.repeat(np.broadcast_to(row, (height, 2 * width))[:, :, None], 3, axis=2)
@@ -40,7 +40,7 @@ def render(path: Path, seconds: int, rate: int, size: tuple[int, int]) -> None:
 
 
 def measure(clip: Path, model: Path | None) -> dict[str, float]:
-    """Runs the command; frames in, seconds, and peak resident memory in MiB as the system accounts it."""
+    """Runs the command on a clip and returns its seconds and its peak resident memory in MiB."""
     command = [sys.executable, str(ROOT / "inference_video.py"), f"--video={clip}", "--preset=ultrafast", "--overwrite"]
     if model is not None:
         command.append(f"--model={model}")
@@ -53,7 +53,7 @@ def measure(clip: Path, model: Path | None) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 600], help="seconds of the clips (10 600)")
     parser.add_argument("--rate", type=int, default=24, help="frames/s of the clips (24)")

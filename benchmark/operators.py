@@ -1,4 +1,4 @@
-"""Where the time of a call goes: by PyTorch's operators, and by the compiled kernels, which it sees as such."""
+"""The time of a call by PyTorch's operators, the compiled kernels among them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from benchmark.device import synchronise
 
 
 class Operator(NamedTuple):
-    """What one operator takes of a call, without those that it calls itself."""
+    """The time of one operator in a call, without the operators that it calls."""
 
     name: str  # as PyTorch's profiler has it: aten::..., kernels::...; on CUDA the device's own names
     ms: float
@@ -18,7 +18,7 @@ class Operator(NamedTuple):
 
 
 def operators(call: Callable[[], object], device: torch.device, runs: int = 5) -> list[Operator]:
-    """Of one call on the average of `runs`, longest first: the device's time on CUDA, the caller's elsewhere."""
+    """Returns the operators of a call, longest first, as means of `runs`: device time on CUDA, else the caller's."""
     cuda = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiler:
         for _ in range(runs):

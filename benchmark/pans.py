@@ -6,7 +6,7 @@ python3 benchmark/pans.py folder/ --blocks                                      
 
 Both frames and the true frame between them are views of one picture (of a video: of its first frame) by a camera that
 shifts by 10 to 160 px, zooms by 0.8 to 1.25 or turns by 2 to 15 degrees from the first frame to the last. Shifted views
-are crops by whole pixels, so nothing but the motion is asked for. Frames are 640x384; what is within 96 px of an edge
+are crops by whole pixels, so the motion is the only difficulty. Frames are 640x384; what is within 96 px of an edge
 does not count, so that all that counts is visible in both frames. Pictures that are too small are enlarged.
 
 --blocks: the error of the flow after each block of the network, on shifts in all directions.

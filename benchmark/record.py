@@ -1,4 +1,4 @@
-"""Results on disk: a name appears when what it names is complete."""
+"""Results on disk: a file or folder appears under its name only when it is complete."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from video.safe_file import write_file
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Writes a record, folder and all; the name appears when it is complete."""
+    """Writes a record as JSON, and its folder if that is missing; the file appears when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, json.dumps(record, indent=1).encode())
 
 
 @contextmanager
 def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to write into, which takes the name `path` when all is done and disappears if that fails.
+    """Yields a temporary folder, which is renamed to `path` at the end, or deleted after an error.
 
     UserError if there is one of that name, unless it may be replaced and holds results.json, as such folders do.
     """

@@ -16,7 +16,7 @@ PUBLISHED = "published (RIFE)"
 def title(result: Result) -> str:
     """Returns the heading of a result; results of the same heading share a table."""
     if "results" in result:
-        return f"Speed of {result.get('model', 'a network')}"
+        return f"Speed of {result['model']}" if "model" in result else "Speed"
     if "clip" in result:
         return str(result["clip"])
     return f"{result['set']}, protocol {result['protocol']}" if "protocol" in result else str(result["set"])
@@ -75,7 +75,7 @@ def by_method(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
 
 
 def setting(result: Result) -> str:
-    """Returns what tells two runs of the same weights apart: another flow scale, or averaging with turned frames."""
+    """Returns the difference between runs of the same weights: another flow scale, or averaging with turned frames."""
     scale = result.get("scale", 1.0)
     return (f", scale {scale:g}" if scale != 1 else "") + (", turned frames averaged" if result.get("tta") else "")
 

@@ -1,6 +1,6 @@
-"""What a benchmark is scored on: samples, the protocols that score them, and the test sets that list them.
+"""Test sets: their samples, and the protocols by which their published figures were made.
 
-Pictures are RGB here; sets that were published in BGR are flipped at the network's door.
+Pictures are RGB here; for sets whose figures were published in BGR, the network's inputs and outputs are flipped.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ SHOWN = 3  # missing files that a message names
 
 @dataclass(frozen=True)
 class Sample:
-    """Two frames and the truth between them, (H,W,3) uint8 RGB."""
+    """Two frames and the true frames between them, (H,W,3) uint8 RGB."""
 
     name: str
     frames: tuple[np.ndarray, np.ndarray]
@@ -29,15 +29,15 @@ class Sample:
     clip: str = ""  # the mean is taken over each clip first, then over the clips of a group
 
     def where(self, timestep: Fraction) -> dict[str, Any]:
-        """What names one prediction in records."""
+        """Returns the fields that identify one prediction in records."""
         return {"group": self.group, "clip": self.clip, "sample": self.name, "timestep": float(timestep)}
 
 
 @dataclass(frozen=True)
 class Padding:
-    """How a script pads before the network: to `at_least`, then to a multiple; right and bottom unless centred.
+    """The padding of a protocol: to `at_least`, then to a multiple; at the right and bottom unless centred.
 
-    The network pads on where it needs more, as it does everywhere else: with zeros, our own weights by the edge.
+    The network then pads to its own multiple, as everywhere else: with zeros, or our own weights by the repeated edge.
     """
 
     multiple: int = 1
@@ -46,7 +46,7 @@ class Padding:
     at_least: tuple[int, int] = (0, 0)  # height and width in px
 
     def amounts(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Left, right, top and bottom in px."""
+        """Returns the padding at the left, right, top and bottom in px."""
         down, right = (
             max(least - size, 0) + -max(size, least) % self.multiple
             for size, least in zip((height, width), self.at_least, strict=True)
@@ -57,7 +57,7 @@ class Padding:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a figure was made, and what it was for RIFE: published[group, metric]."""
+    """The rules by which a figure was made, and RIFE's figures: published[group, metric]."""
 
     metrics: tuple[str, ...]
     published: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -67,13 +67,13 @@ class Protocol:
     group_scales: Mapping[str, float] = field(default_factory=dict)  # where it differs between groups
 
     def scale_of(self, group: str) -> float:
-        """The scale of the flow estimate in a group."""
+        """Returns the scale of the flow estimate in a group."""
         return self.group_scales.get(group, self.scale)
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Where data come from, how samples are listed, and the protocols by which the set is scored."""
+    """A test set: its source, the function that lists its samples, and the protocols that score it."""
 
     __test__ = False  # the name makes pytest take it for a test
     name: str
@@ -86,7 +86,7 @@ class TestSet:
     bgr: bool = True  # upstream's scripts gave the network what cv2.imread returns; only its HD scripts gave RGB
 
     def check(self, root: Path) -> None:
-        """UserError that says what to download and where to put it, unless everything needed is there."""
+        """Raises UserError with what to download and where to put it, unless all that is needed is in the folder."""
         missing = [name for name in self.needs if not next(root.glob(name), None)]
         if missing:
             rest = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
@@ -97,14 +97,14 @@ class TestSet:
 
 
 def triplet(name: str, first: Path, middle: Path, last: Path, *, group: str = "") -> Sample:
-    """The sample whose truth is halfway. UserError where sizes differ."""
+    """Returns the sample whose truth is halfway between its frames. UserError where sizes differ."""
     return sample_of(name, (first, last), {HALF: middle}, group=group)
 
 
 def sample_of(
     name: str, ends: tuple[Path, Path], between: Mapping[Fraction, Path], *, group: str = "", clip: str = ""
 ) -> Sample:
-    """Reads two frames and the truth between them; UserError where sizes differ or a picture is not 8-bit."""
+    """Reads two frames and the true frames between them; UserError where sizes differ or a picture is not 8-bit."""
     pictures = [read_picture(path) for path in (*ends, *between.values())]
     for path, picture in zip((*ends, *between.values()), pictures, strict=True):
         if picture.dtype != np.uint8 or picture.shape[:2] != pictures[0].shape[:2]:

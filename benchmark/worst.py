@@ -1,4 +1,4 @@
-"""The predictions that a network made worst, with all that tells why: kept while a benchmark runs, then written."""
+"""The worst predictions of a network: kept while a benchmark runs, then written with the pictures that explain them."""
 
 import re
 from collections.abc import Hashable, Mapping
@@ -20,20 +20,22 @@ FIRST, LAST, TRUTH = "first frame", "last frame", "truth"  # pictures that every
 
 @dataclass(frozen=True)
 class Case:
-    """One prediction: where it is from, how each method scored, and (H,W,3) uint8 pictures by what they show."""
+    """One prediction: its sample, the score of each method, and pictures (H,W,3) uint8 by their titles."""
 
     where: Mapping[str, Any]  # group, clip, sample, timestep
     scores: Mapping[str, Mapping[str, float]]  # by method and metric
     pictures: dict[str, np.ndarray]  # FIRST, LAST, TRUTH, then what each method made
 
     def badness(self, networks: list[str], metric: str) -> float:
-        """The networks' mean score, so turned that more is worse."""
+        """Returns the networks' mean score with its sign changed where a higher score is better."""
         mean = sum(self.scores[name][metric] for name in networks) / len(networks)
         return mean if metric in LOWER_IS_BETTER else -mean
 
     def add_motion(self, model: RIFE, name: str, *, scale: float, bgr: bool = False) -> None:
-        """Adds a picture of the motion from the first frame to the last one that the network saw, in Middlebury's
-        colours; none where it cannot tell: halving, away from the middle.
+        """Adds a picture of the motion from the first frame to the last, as the network estimated it.
+
+        The colours are Middlebury's. A network that halves has an estimate at timestep 1/2 only: at other timesteps no
+        picture is added.
         """
         timestep = self.where["timestep"]
         if not model.arbitrary_time and timestep != 0.5:
@@ -48,7 +50,7 @@ class Case:
 
 
 class Worst:
-    """The worst prediction of each of the SHOWN worst places, a place being a sample or a second of a clip.
+    """Collects the worst prediction of each of the SHOWN worst places; a place is a sample or a second of a clip.
 
     Memory holds no more than their pictures.
     """
@@ -67,12 +69,12 @@ class Worst:
 
     @property
     def cases(self) -> list[Case]:
-        """The worst first."""
+        """Returns the cases, the worst one first."""
         return [case for _, case in sorted(self.places.values(), key=lambda kept: -kept[0])]
 
 
 def write_case(folder: Path, number: int, case: Case) -> dict[str, Any]:
-    """Writes the pictures to folder/NUMBER/ -> the case's JSON record, which names them as seen from the folder."""
+    """Writes the pictures to folder/NUMBER/ and returns the JSON record, with their paths relative to the folder."""
     (folder / str(number)).mkdir(parents=True, exist_ok=True)
     files = {title: f"{number}/{i}_{file_name(title)}.png" for i, title in enumerate(case.pictures)}
     for title, picture in case.pictures.items():
@@ -84,10 +86,10 @@ def write_case(folder: Path, number: int, case: Case) -> dict[str, Any]:
 
 
 def located(records: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """The records of `write_case`, their pictures named as seen from where `folder` is."""
+    """Returns the records of `write_case` with `folder` before the paths of their pictures."""
     return [{**r, "pictures": {title: str(folder / name) for title, name in r["pictures"].items()}} for r in records]
 
 
 def file_name(title: str) -> str:
-    """What is safe in a file's name on every system."""
+    """Returns the title with only characters that every system allows in a file's name."""
     return re.sub(r"[^\w.-]+", "_", title)

@@ -20,8 +20,10 @@ KEYS_A = -0.5  # of the bicubic kernel, as Pillow has it
 def read_yuv420(
     stream: BinaryIO, width: int, height: int, *, depth: int = 8, chroma: str = "bicubic"
 ) -> Iterator[np.ndarray]:
-    """The frames as (H,W,3) float64 Y, U, V with enlarged chroma, 0..255 whatever the depth; an incomplete last frame
-    is left out. Samples of more than 8 bits take two bytes, little-endian. Only one frame is in memory.
+    """Yields frames (H,W,3) float64 Y, U, V in 0..255 for every depth, with chroma enlarged.
+
+    One frame at a time is in memory. An incomplete last frame is left out. Samples of more than 8 bits take two bytes,
+    little-endian.
     """
     dtype: Any = np.dtype(np.uint8 if depth == 8 else "<u2")
     half_height, half_width = (height + 1) // 2, (width + 1) // 2
@@ -37,19 +39,19 @@ def read_yuv420(
 
 
 def to_rgb(yuv: np.ndarray) -> np.ndarray:
-    """(H,W,3) Y, U, V in 0..255 -> (H,W,3) uint8 RGB, truncated, as upstream converts it."""
+    """Converts (H,W,3) Y, U, V in 0..255 to (H,W,3) uint8 RGB, truncated, as upstream does."""
     scaled = yuv / 255 - [0, 0.5, 0.5]
     rgb = scaled @ np.linalg.inv(RGB_TO_YUV).T
     return (rgb.clip(0, 1) * 255).astype(np.uint8)
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
-    """(H,W,3) uint8 -> (H,W) Y in 0..255, on which the HD benchmark's PSNR is taken."""
+    """Returns the luma (H,W) in 0..255 of (H,W,3) uint8; the HD benchmark's PSNR is that of the luma."""
     return rgb.astype(np.float64) @ RGB_TO_YUV[0]
 
 
 def enlarge(plane: np.ndarray, height: int, width: int, chroma: str) -> np.ndarray:
-    """A chroma plane (h,w) at twice its size, cut to (height,width), rounded to whole levels."""
+    """Returns a chroma plane (h,w) at twice its size, cropped to (height,width), rounded to whole levels."""
     if chroma == "nearest":
         return plane.repeat(2, 0).repeat(2, 1)[:height, :width]
     if chroma != "bicubic":
@@ -59,7 +61,7 @@ def enlarge(plane: np.ndarray, height: int, width: int, chroma: str) -> np.ndarr
 
 
 def _doubling(size: int) -> np.ndarray:
-    """(2*size,size): each row the cubic weights of one output sample, renormalised at the ends as Pillow does."""
+    """Returns (2*size,size): cubic weights, one row an output sample, renormalised at the ends as in Pillow."""
     distance = np.abs((np.arange(2 * size)[:, None] + 0.5) / 2 - 0.5 - np.arange(size)[None])
     near = (KEYS_A + 2) * distance**3 - (KEYS_A + 3) * distance**2 + 1
     far = KEYS_A * (distance**3 - 5 * distance**2 + 8 * distance - 4)

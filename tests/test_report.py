@@ -245,7 +245,7 @@ def test_baselines_alone_and_infinite_scores(tmp_path: Path, make: Make) -> None
 def test_what_testtime_prints_is_understood(
     tiny_weights: Path, make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--model", str(tiny_weights), "--device", "cpu", "--size", "64x48", "--runs", "1"]
+    options = ["--compare", f"model={tiny_weights}", "--device", "cpu", "--size", "64x48", "--runs", "1"]
     assert testtime.main(options) == 0
     printed = capsys.readouterr().out
     (tmp_path / "speed.txt").write_text(printed)
