@@ -18,8 +18,10 @@ from conftest import Shift
 
 import inference_video
 from commands import network_flags as flags
+from commands.video_flags import build_parser, transition_detector
 from model import RIFE
 from video.picture import read_picture, write_picture
+from video.scene import TransitionDetector
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data" / "eval"
@@ -330,3 +332,25 @@ def test_two_devices_make_the_frames_of_one(tmp_path: Path, run: Run) -> None:
     for (pts, rows), (other_pts, other_rows) in zip(*made, strict=True):
         assert pts == other_pts
         assert np.array_equal(rows, other_rows)
+
+
+@pytest.mark.parametrize(
+    ("given", "detector"),
+    [
+        ([], TransitionDetector(0.2, 0.996, "same", F(5))),
+        (["--static-threshold=0.9"], TransitionDetector(0.2, 0.9, "upstream", F(5))),
+        (["--repeats=upstream", "--gap=0.5"], TransitionDetector(0.2, 0.996, "upstream", F(1, 2))),
+        (["--repeats=off", "--scene-threshold=0"], TransitionDetector(0, 0.996, "off", F(5))),
+    ],
+)
+def test_flags_of_the_transitions(given: list[str], detector: TransitionDetector) -> None:
+    args = build_parser("").parse_args(["--video", "a.mp4", *given])
+    assert transition_detector(args) == detector
+
+
+def test_a_gap_at_a_constant_rate_is_held(tmp_path: Path, run: Run) -> None:
+    times = [F(0), F(1, 24), 3600 + F(0), 3600 + F(1, 24)]
+    clip = make_clip(tmp_path / "a.mp4", 4, times=times)
+    assert run("--video", clip, "--output", tmp_path / "b.mp4", "--target-fps=48") == 0
+    assert Clip(tmp_path / "b.mp4").times == [F(0), F(1, 48), F(2, 48), 3600 + F(0), 3600 + F(1, 48), 3600 + F(2, 48)]
+    assert "1 gaps in time held" in run.out

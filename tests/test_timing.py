@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from video.timing import multiply, parse_rate, resample
+from video.timing import multiply, parse_rate, parse_seconds, resample
 
 
 def test_multiply_is_even_and_exact() -> None:
@@ -48,3 +48,10 @@ def test_parse_rate(text: str, rate: F) -> None:
 def test_parse_rate_refuses(text: str) -> None:
     with pytest.raises((ValueError, ZeroDivisionError)):
         parse_rate(text)
+
+
+def test_parse_seconds() -> None:
+    assert (parse_seconds("5"), parse_seconds("0.5")) == (5, F(1, 2))
+    for text in ("0", "-1", "long"):
+        with pytest.raises(ValueError, match="0" if text != "long" else "long"):
+            parse_seconds(text)
