@@ -216,7 +216,10 @@ def run(args: argparse.Namespace) -> list[Outcome]:
         weights = Path(folder) / small.name
         weights.write_bytes(small.files[small.name])
         for case in range(args.first, args.first + args.cases):
-            outcome = run_case(case, seeds[case % len(seeds)], args, weights, pair)
+            try:
+                outcome = run_case(case, seeds[case % len(seeds)], args, weights, pair)
+            except KeyboardInterrupt:
+                break  # with the table of the cases until then
             outcomes.append(outcome)
             if outcome.failures:
                 last = outcome.stderr.strip().split("\n")[-1][:200]
