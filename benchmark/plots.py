@@ -16,6 +16,7 @@ from video.safe_file import write_file
 
 WIDTH = 9.6  # inches, of 100 px
 NARROW = 4.8  # inches: legible on a telephone 390 px wide
+LABEL_SHARE = 0.4  # of a figure's width, for the labels of bars
 LETTERS = 12.5  # characters of a legend in an inch
 TILE = 4.8  # inches a picture is wide in a comparison
 TITLE = 60  # characters that fit above it
@@ -109,7 +110,9 @@ def by_sample(rows: Sequence[Mapping[str, Any]], metric: str, width: float = WID
 
 def bars(labels: Sequence[str], values: Sequence[float], unit: str, width: float = WIDTH) -> Any:
     """Draws horizontal bars with their values at their ends."""
-    figure = new_figure(0.8 + 0.35 * len(labels), width)
+    labels = [plain(fold(label, LABEL_SHARE * width)) for label in labels]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    figure = new_figure(0.8 + 0.15 * len(labels) + 0.2 * lines, width)
     panel = figure.subplots()
     drawn = panel.barh(range(len(labels)), values, color="C0")
     panel.bar_label(drawn, fmt="%.1f", padding=3)

@@ -1,4 +1,4 @@
-"""Networks and pictures for the tests of benchmark/: what is scored is known beforehand."""
+"""Networks and pictures for the tests of benchmark/, with scores worked out by hand."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +18,8 @@ Report = dict[str, Any]
 Evaluate = Callable[..., Report]
 
 
-class Seen(Shift):
-    """Averages both frames as `Shift` does at no motion, and remembers what it was given."""
+class Recording(Shift):
+    """Averages both frames as `Shift` does at no motion, and keeps its inputs."""
 
     def __init__(self, motion: float = 0) -> None:
         super().__init__(motion)
@@ -34,8 +34,8 @@ class Seen(Shift):
         return super().forward(img0, img1, timestep, *features, scale=scale)
 
 
-class Noisy(Seen):
-    """Gives back img0 with the same noise each time: `level` is its standard deviation in 8-bit levels."""
+class Noisy(Recording):
+    """Returns img0 with the same noise in every call: `level` is its standard deviation in 8-bit levels."""
 
     def __init__(self, level: float) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def value(report: Report, metric: str, group: str = "", method: str = "fake") ->
 
 
 def pictures(seed: int, count: int = 3, size: tuple[int, int] = (32, 48)) -> list[np.ndarray]:
-    """Random pictures of even values, so that the average of two is whole."""
+    """Returns random pictures of even values, so that the average of two is whole."""
     values = np.random.default_rng(seed).integers(0, 128, (count, *size, 3), np.uint8)
     return list(values * 2)
 
@@ -68,7 +68,7 @@ def blend(first: np.ndarray, last: np.ndarray, t: float = 0.5) -> np.ndarray:
 
 
 def ssim_volume(first: np.ndarray, second: np.ndarray) -> float:
-    """Two images (H,W,C) in 0..1 -> upstream's ssim_matlab, by SciPy: a Gaussian over all axes, border repeated."""
+    """Returns upstream's ssim_matlab of two images (H,W,C) in 0..1, by SciPy: Gaussian on all axes, border repeated."""
     taps = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     taps /= taps.sum()
 

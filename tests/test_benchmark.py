@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from scored import Evaluate, Seen, blend, middlebury, pictures, psnr, ssim_volume, value, write
+from scored import Evaluate, Recording, blend, middlebury, pictures, psnr, ssim_volume, value, write
 from skimage.color import rgb2yuv
 from skimage.metrics import structural_similarity
 
@@ -19,7 +19,7 @@ def test_ucf101_and_its_outputs(tmp_path: Path, evaluate: Evaluate) -> None:
     for name, (first, middle, last) in triplets.items():
         write({tmp_path / name / f: p for f, p in (("frame_00.png", first), ("frame_01_gt.png", middle),
                                                    ("frame_02.png", last))})  # fmt: skip
-    net = Seen()
+    net = Recording()
     out = tmp_path / "out"
     report = evaluate("UCF101", net, tmp_path, "--json", str(out / "all.json"), "--save-frames", str(out))
     expected = [psnr(blend(a, c), b) for a, b, c in triplets.values()]
@@ -45,19 +45,19 @@ def test_vimeo_takes_the_list(tmp_path: Path, evaluate: Evaluate) -> None:
     for name, frames in triplets.items():
         write({tmp_path / "target" / name / f"im{i}.png": p for i, p in enumerate(frames, 1)})
     (tmp_path / "tri_testlist.txt").write_text("00001/0389\n00003/0001\n\n")
-    report = evaluate("Vimeo90K", Seen(), tmp_path)
+    report = evaluate("Vimeo90K", Recording(), tmp_path)
     listed = triplets["00001/0389"], triplets["00003/0001"]
     expected = [psnr(blend(a, c), b) for a, b, c in listed]
     assert value(report, "PSNR") == pytest.approx(np.mean(expected), abs=1e-4)
     similar = [ssim_volume(blend(a, c) / 255, b / 255) for a, b, c in listed]
     assert value(report, "SSIM") == pytest.approx(np.mean(similar), abs=1e-4)
     assert [row["published"] for row in report["rows"] if row["published"]] == [35.615, 0.9779]
-    assert evaluate("Vimeo90K", Seen(), tmp_path, "--limit", "1")["samples"] == 1
+    assert evaluate("Vimeo90K", Recording(), tmp_path, "--limit", "1")["samples"] == 1
 
 
 def test_middlebury_scores_mean_absolute_levels(tmp_path: Path, evaluate: Evaluate) -> None:
     scenes = middlebury(tmp_path, (24, 32))
-    net = Seen()
+    net = Recording()
     report = evaluate("MiddleBury_Other", net, tmp_path)
     expected = np.mean([np.abs(blend(a, c) - b).mean() for a, b, c in scenes.values()])
     assert value(report, "IE") == pytest.approx(expected, abs=1e-4)
@@ -68,7 +68,7 @@ def test_middlebury_scores_mean_absolute_levels(tmp_path: Path, evaluate: Evalua
 def test_atd_pads_two_rows_on_each_side(tmp_path: Path, evaluate: Evaluate) -> None:
     frames = pictures(0, size=(60, 96))
     write({tmp_path / "A_1" / f"frame{i}.png": p for i, p in enumerate(frames, 1)})
-    net = Seen()
+    net = Recording()
     report = evaluate("ATD12K", net, tmp_path)
     assert value(report, "PSNR") == pytest.approx(psnr(blend(frames[0], frames[2]), frames[1]), abs=1e-4)
     seen = net.inputs[0][0].flip(1)[0].permute(1, 2, 0).numpy() * 255
@@ -117,7 +117,7 @@ def test_hd_takes_fifty_pairs_of_each_of_the_eleven_clips(tmp_path: Path, monkey
 def test_hd_means_over_each_clip_first(
     tmp_path: Path, hd_data: dict[str, list[np.ndarray]], evaluate: Evaluate
 ) -> None:
-    net = Seen()
+    net = Recording()
     report = evaluate("HD", net, tmp_path)
     means = [
         np.mean([y_psnr(blend(clip[i], clip[i + 2]), clip[i + 1]) for i in range(0, len(clip) - 2, 2)])
@@ -135,7 +135,7 @@ def test_hd_means_over_each_clip_first(
 def test_hd_4x_makes_the_quarters_and_groups_by_rows(
     tmp_path: Path, hd_data: dict[str, list[np.ndarray]], evaluate: Evaluate
 ) -> None:
-    net = Seen()
+    net = Recording()
     report = evaluate("HD_multi_4X", net, tmp_path, "--no-baselines")
     for group, names in (("24p", "HD720p"), ("32p", "HD1080p"), ("16p", "HD544p")):
         means = [
@@ -157,7 +157,7 @@ def test_snu_film_lists_and_scale(tmp_path: Path, evaluate: Evaluate) -> None:
         write({tmp_path / name: frame for name, frame in zip(names, frames, strict=True)})
         (tmp_path / f"test-{degree}.txt").write_text(" ".join(f"data/SNU-FILM/{name}" for name in names) + "\n")
         expected[degree] = psnr(blend(frames[0], frames[2]), frames[1])
-    nets = Seen(), Seen()
+    nets = Recording(), Recording()
     reports = [
         evaluate("SNU_FILM", net, tmp_path, "--protocol", protocol)
         for net, protocol in zip(nets, ("ema", "ifrnet"), strict=True)
@@ -178,7 +178,7 @@ def test_xiph_reduces_and_crops(tmp_path: Path, evaluate: Evaluate, monkeypatch:
     write({tmp_path / f"{clip}-099.png": frames[0] for clip in ("BoxingPractice", "Crosswalk", "DrivingPOV",
            "FoodMarket", "FoodMarket2", "RitualDance", "SquareAndTimelapse")})  # fmt: skip
     write({tmp_path / f"Tango-{i:03d}.png": frame for i, frame in enumerate(frames, 1)})
-    report = evaluate("Xiph", Seen(), tmp_path, "--protocol", "ema", "--no-baselines")
+    report = evaluate("Xiph", Recording(), tmp_path, "--protocol", "ema", "--no-baselines")
     small = [cv2.resize(f, (32, 16), interpolation=cv2.INTER_AREA) for f in frames]
     middle = [f[8:24, 16:48] for f in frames]
     for group, made in (("2K", small), ("4K", middle)):
@@ -191,7 +191,7 @@ def test_xiph_reduces_and_crops(tmp_path: Path, evaluate: Evaluate, monkeypatch:
         ("SSIM 7x7", "ema", lambda a, b: structural_similarity(a, b, channel_axis=2, data_range=1)),
         ("SSIM", "rife", ssim_volume),
     ):
-        report = evaluate("Xiph", Seen(), tmp_path, "--protocol", protocol, "--no-baselines", "--limit", "49")
+        report = evaluate("Xiph", Recording(), tmp_path, "--protocol", protocol, "--no-baselines", "--limit", "49")
         similar = [measure(blend(small[i - 1], small[i + 1]) / 255, small[i] / 255) for i in range(1, 98, 2)]
         assert value(report, metric, "2K") == pytest.approx(np.mean(similar), abs=1e-3)
 
@@ -214,7 +214,7 @@ def test_snu_film_names_a_broken_list(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_x4k_makes_eighths_at_two_sizes(tmp_path: Path, evaluate: Evaluate) -> None:
     frames = pictures(3, 9, size=(64, 96))
     write({tmp_path / "test/Type1/TEST01" / f"{4 * i:04d}.png": frame for i, frame in enumerate(frames)})
-    net = Seen()
+    net = Recording()
     report = evaluate("X4K1000FPS", net, tmp_path, "--protocol", "ema", "--no-baselines")
     expected = [psnr(blend(frames[0], frames[8], i / 8), frames[i]) for i in range(1, 8)]
     assert value(report, "PSNR", "4K") == pytest.approx(np.mean(expected), abs=1e-2)  # halves may round either way

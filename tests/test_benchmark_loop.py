@@ -1,4 +1,4 @@
-"""What all benchmark scripts share: protocols that change the number, missing data, wrong arguments."""
+"""Parts common to all benchmark scripts: protocols that change the figure, missing data, wrong arguments."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scored import Evaluate, Noisy, Seen, middlebury, pictures, value, write
+from scored import Evaluate, Noisy, Recording, middlebury, pictures, value, write
 
 from benchmark import ATD12K, HD, SNU_FILM, UCF101, X4K1000FPS, Vimeo90K, Xiph, common, measures
 from benchmark import MiddleBury_Other as Middlebury
@@ -27,13 +27,13 @@ def test_padding_of_the_protocols_changes_middlebury(tmp_path: Path, evaluate: E
     """4 pixels beyond the right edge: black by upstream's padding, the edge's colour by EMA-VFI's."""
     middlebury(tmp_path, (24, 44), grey=100)
     options = ("--no-baselines", "--limit", "1")
-    assert value(evaluate("MiddleBury_Other", Seen(8), tmp_path, *options), "IE") == pytest.approx(50 * 4 / 44)
-    report = evaluate("MiddleBury_Other", Seen(8), tmp_path, *options, "--protocol", "ema")
+    assert value(evaluate("MiddleBury_Other", Recording(8), tmp_path, *options), "IE") == pytest.approx(50 * 4 / 44)
+    report = evaluate("MiddleBury_Other", Recording(8), tmp_path, *options, "--protocol", "ema")
     assert value(report, "IE") == 0
 
 
 @pytest.mark.parametrize(("level", "cost"), [(255 * 10 ** (-35.6 / 20), 0.020), (2.55, 0.055), (1.434, 0.17)])
-def test_rounding_costs_what_the_twelfth_of_a_level_says(
+def test_rounding_costs_a_twelfth_of_a_squared_level(
     tmp_path: Path, evaluate: Evaluate, level: float, cost: float
 ) -> None:
     """Rounding adds 1/12 to the mean square: 0.02 dB at 35.6 dB, 0.055 at 40, 0.17 at 45."""
@@ -116,7 +116,7 @@ def test_damaged_data_and_wrong_arguments(tmp_path: Path, capsys: pytest.Capture
 def test_exact_predictions_have_no_psnr(tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     grey = np.full((16, 16, 3), 128, np.uint8)
     write({tmp_path / "1" / name: grey for name in ("frame_00.png", "frame_01_gt.png", "frame_02.png")})
-    report = evaluate("UCF101", Seen(), tmp_path)
+    report = evaluate("UCF101", Recording(), tmp_path)
     assert {r["value"] for r in report["rows"] if r["metric"] == "PSNR"} == {None}
     assert value(report, "SSIM") == pytest.approx(1, abs=1e-4)
 
@@ -127,7 +127,8 @@ def test_turned_frames_are_averaged_in(tmp_path: Path, evaluate: Evaluate) -> No
     write({tmp_path / "1" / n: f for n, f in zip(("frame_00.png", "frame_01_gt.png", "frame_02.png"), frames,
                                                  strict=True)})  # fmt: skip
     one, two = (
-        value(evaluate("UCF101", Seen(8), tmp_path, "--no-baselines", *options), "PSNR") for options in ((), ("--tta",))
+        value(evaluate("UCF101", Recording(8), tmp_path, "--no-baselines", *options), "PSNR")
+        for options in ((), ("--tta",))
     )
     assert two > one + 0.5
 
@@ -171,7 +172,7 @@ def test_batches_on_a_gpu_hold_four_megapixels(tmp_path: Path) -> None:
     assert [len(batch) for batch in common.batches(samples, None)] == [36, 4, 1, 1, 1]
 
 
-def test_without_its_weights_lpips_is_left_out_with_a_line(
+def test_lpips_without_weights_is_left_out_with_one_line(
     tmp_path: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ucf101(tmp_path, [(16, 16)])
@@ -189,10 +190,10 @@ def test_without_its_weights_lpips_is_left_out_with_a_line(
 
 
 def test_lpips_is_one_more_column(tmp_path: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the metric with a distance that is known: the mean of what is redder than the truth."""
+    """Replaces the metric by the mean difference in red, which is worked out by hand."""
     monkeypatch.setattr(measures, "load_lpips", lambda device: lambda pred, gt: (pred - gt)[:, 0].mean((1, 2)))
     ucf101(tmp_path, [(16, 16)])
-    report = evaluate("UCF101", Seen(), tmp_path)
+    report = evaluate("UCF101", Recording(), tmp_path)
     first, truth = (read_picture(tmp_path / "0" / name) for name in ("frame_00.png", "frame_01_gt.png"))
     expected = (first.astype(float) - truth)[:, :, 0].mean() / 255  # of red, though the network is given BGR
     assert value(report, "LPIPS", method="first frame") == pytest.approx(expected, abs=1e-6)
@@ -206,7 +207,7 @@ def test_saved_frames_show_the_worst_samples(tmp_path: Path, evaluate: Evaluate)
         truth = grey + np.random.default_rng(i).integers(0, noise, grey.shape, np.uint8)
         write({tmp_path / str(i) / name: p for name, p in zip(names, (grey, truth, grey), strict=True)})
     options = "--save-frames", str(tmp_path / "out"), "--json", str(tmp_path / "results.json")
-    evaluate("UCF101", Seen(3), tmp_path, *options)
+    evaluate("UCF101", Recording(3), tmp_path, *options)
     report = json.loads((tmp_path / "results.json").read_text())
     assert [case["sample"] for case in report["worst"]] == ["3", "1", "2"]
     case = report["worst"][0]
@@ -221,7 +222,7 @@ def test_saved_frames_show_the_worst_samples(tmp_path: Path, evaluate: Evaluate)
 
 
 def value_of(report: dict[str, Any], sample: str) -> float:
-    """The fake's PSNR by hand, from the pictures written."""
+    """Returns the network's PSNR by hand, from the written pictures."""
     (case,) = (c for c in report["worst"] if c["sample"] == sample)
     made, truth = (read_picture(case["pictures"][name]).astype(float) for name in ("fake", "truth"))
     return 10 * float(np.log10(255**2 / np.mean((made - truth) ** 2)))

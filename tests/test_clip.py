@@ -1,4 +1,4 @@
-"""benchmark/clip.py: a clip whose scores are worked out by hand, what is left out of it, and what appears on disk."""
+"""benchmark/clip.py: scores of a clip by hand, frames that are left out, and the files that are written."""
 
 import json
 import sys
@@ -44,7 +44,7 @@ def nets() -> dict[str, Shift]:
 def run(
     tmp_path: Path, nets: dict[str, Shift], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Run:
-    """Calls main in an empty folder; --model moving and still are networks whose answers are known."""
+    """Calls main in an empty folder; --model moving and still are networks of a fixed motion."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(methods, "load_model", lambda path, device: RIFE(nets[path.name], name=path.name))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -91,7 +91,7 @@ def test_every_second_frame_is_scored_for_each_choice(run: Run, nets: dict[str, 
 
 
 def test_lpips_decides_which_is_best(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the metric that prefers what PSNR likes least."""
+    """Replaces LPIPS by a measure that ranks methods in the opposite order of PSNR."""
     monkeypatch.setattr(
         measures, "load_lpips", lambda device: lambda made, true: -(made - true).square().mean((1, 2, 3))
     )
@@ -104,7 +104,7 @@ def test_lpips_decides_which_is_best(run: Run, tmp_path: Path, monkeypatch: pyte
     assert "without LPIPS" not in err
 
 
-def test_what_is_written(run: Run, tmp_path: Path) -> None:
+def test_written_files(run: Run, tmp_path: Path) -> None:
     pictures = scene(0, 60)
     shot(tmp_path / "shot", pictures)
     status, _, err = run("shot", "--model", "still", "--json", "own/copy.json")
@@ -173,7 +173,7 @@ def test_nothing_to_score(run: Run, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["shot"]
 
 
-def test_a_video_of_variable_rate_is_asked_at_its_times(run: Run, nets: dict[str, Shift], tmp_path: Path) -> None:
+def test_timesteps_of_a_video_of_variable_rate(run: Run, nets: dict[str, Shift], tmp_path: Path) -> None:
     times = [Fraction(t) for t in ("0", "0.3", "1", "1.5", "2", "2.2", "2.8")]
     make_clip(tmp_path / "clip.mkv", 7, times=times, codec="ffv1", pictures=scene(1, 7))
     status, out, err = run("clip.mkv", "--model", "moving")
@@ -227,7 +227,7 @@ def test_sizes_that_change_are_left_out() -> None:
     assert [(entry["frame"], entry["why"]) for entry in left_out] == [(3, "change of size")]
 
 
-def test_models_of_one_name_are_told_apart(
+def test_models_of_one_name_have_different_labels(
     run: Run, nets: dict[str, Shift], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(path: Path, device: object) -> RIFE:
@@ -247,7 +247,7 @@ def test_models_of_one_name_are_told_apart(
     ("flownet.pkl", "flownet.pkl (4.6)"),
     ("memory", "4.6"),
 ])  # fmt: skip
-def test_names_tell_the_file(source: str, name: str) -> None:
+def test_labels_contain_the_file(source: str, name: str) -> None:
     assert methods.method_names([RIFE(Shift(), name="4.6", source=source)]) == [name]
 
 

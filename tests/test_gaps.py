@@ -1,4 +1,4 @@
-"""benchmark/gaps.py: which frames make a triplet, and scores on a clip whose motion is known."""
+"""benchmark/gaps.py: which frames make a triplet, and scores on a clip of a constant motion."""
 
 import json
 from fractions import Fraction
@@ -81,7 +81,7 @@ def test_scores_by_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "without LPIPS" in err
 
 
-def test_the_exact_time_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timesteps_follow_the_exact_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = Shift()
     monkeypatch.setattr(methods, "load_model", lambda path, device: RIFE(net, name="fake"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))

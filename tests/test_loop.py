@@ -1,4 +1,4 @@
-"""benchmark/loop.py: its shares add up, its JSON says what its table says, and a slow decoder is seen as waiting."""
+"""benchmark/loop.py: shares that add up, equal figures in JSON and table, and waiting for a slow decoder."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Views of a moving camera in closed form, networks whose motion is known, and the errors of a flow that is known."""
+"""Views of a moving camera in closed form, networks of a fixed motion, and errors of a fixed flow in closed form."""
 
 import json
 from collections.abc import Callable
@@ -87,7 +87,7 @@ def test_every_view_lies_in_the_needed_size(photo: np.ndarray) -> None:
     assert enlarged(photo, 240, 100) is photo
 
 
-def test_a_network_that_knows_the_motion_is_best_at_it(run: Run, photo: np.ndarray, tmp_path: Path) -> None:
+def test_a_network_of_a_fixed_motion_is_best_at_that_motion(run: Run, photo: np.ndarray, tmp_path: Path) -> None:
     write_picture(tmp_path / "photo.png", photo)
     plot, record = tmp_path / "plot.png", tmp_path / "record.json"
     options = ("--plot", str(plot), "--json", str(record), "--kinds", "shift", "turn", "--model", "some/weights.pkl")

@@ -1,4 +1,4 @@
-"""benchmark/report.py: one page that is well-formed, holds everything itself, and says what the results say."""
+"""benchmark/report.py: one well-formed page that needs nothing from outside and holds every figure of the results."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from scored import Evaluate, Seen, pictures, write
+from scored import Evaluate, Recording, pictures, write
 
 from benchmark import clip, methods, report, testtime
 from model import RIFE
@@ -32,13 +32,13 @@ SPEED: dict[str, Any] = {
 
 
 class Page(HTMLParser):
-    """The page taken apart; it fails where an element is not closed in its place."""
+    """Parses the page and fails where an element is not closed in its place."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str]]] = []
-        self.texts: list[tuple[str, str]] = []  # the innermost element, and what it says
+        self.texts: list[tuple[str, str]] = []  # the innermost element, and its text
         self.feed(html)
         self.close()
         assert self.open == []
@@ -58,26 +58,26 @@ class Page(HTMLParser):
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
-    def said(self, tag: str) -> list[str]:
+    def texts_in(self, tag: str) -> list[str]:
         return [text for name, text in self.texts if name == tag]
 
 
 @pytest.fixture
 def ucf101(tmp_path: Path, evaluate: Evaluate) -> Path:
-    """What a test set wrote, with pictures."""
+    """Returns the results file of a test set, with pictures."""
     for i in range(2):
         names = "frame_00.png", "frame_01_gt.png", "frame_02.png"
         write({tmp_path / "data" / str(i) / name: p for name, p in zip(names, pictures(i), strict=True)})
     options = "--json", str(tmp_path / "ucf101.json"), "--save-frames", str(tmp_path / "frames")
-    evaluate("UCF101", Seen(), tmp_path / "data", *options)
+    evaluate("UCF101", Recording(), tmp_path / "data", *options)
     return tmp_path / "ucf101.json"
 
 
 @pytest.fixture
 def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What clip.py wrote: two scales, five frames scored."""
+    """Returns the results file of clip.py: two scales, five frames scored."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(methods, "load_model", lambda *_, **__: RIFE(Seen(), name="fake"))
+    monkeypatch.setattr(methods, "load_model", lambda *_, **__: RIFE(Recording(), name="fake"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write({tmp_path / "shot" / f"{i}.png": p for i, p in enumerate(pictures(3, 11))})
     options = ["--scene-threshold", "0", "--device", "cpu", "--scale", "1", "--scale", "0.5"]
@@ -87,7 +87,7 @@ def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def speed(tmp_path: Path) -> Path:
-    """What testtime.py printed."""
+    """Returns a file with output of testtime.py."""
     path = tmp_path / "speed.txt"
     path.write_text(f"Loaded 4.25\n   size\n{json.dumps(SPEED)}\n")
     return path
@@ -110,7 +110,7 @@ def make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Make:
 
 
 def figures(path: Path) -> list[float]:
-    """Every value that a result's tables have, but infinite ones."""
+    """Returns every finite value of a result's tables."""
     return [row["value"] for row in json.loads(path.read_text())["rows"] if row["value"] is not None]
 
 
@@ -120,12 +120,12 @@ def test_every_figure_is_in_a_table(ucf101: Path, video: Path, speed: Path, make
     measured = [line[key] for line in SPEED["results"] for key in line]
     assert sorted(shown) == sorted([*figures(ucf101), 35.282, 0.9688, *figures(video), *measured])
     assert len(figures(ucf101)) == 4 * 3
-    assert page.said("h2") == ["UCF101, protocol rife", "shot", "Speed of 4.25"]
-    assert page.said("th")[:8] == ["method", "PSNR dB", "SSIM", "s"] * 2
+    assert page.texts_in("h2") == ["UCF101, protocol rife", "shot", "Speed of 4.25"]
+    assert page.texts_in("th")[:8] == ["method", "PSNR dB", "SSIM", "s"] * 2
     names = ["fake", "first frame", "average", "DIS flow"]
     clip_names = ["fake, scale 1", "fake, scale 0.5", *names[1:]]
-    assert page.said("td") == ["published (RIFE)", *names, *clip_names]
-    assert any("2 samples of 379: not the whole set" in text for text in page.said("p"))
+    assert page.texts_in("td") == ["published (RIFE)", *names, *clip_names]
+    assert any("2 samples of 379: not the whole set" in text for text in page.texts_in("p"))
 
 
 def test_figures_are_in_the_row_and_column_of_their_method_and_measure(tmp_path: Path, make: Make) -> None:
@@ -142,12 +142,12 @@ def test_figures_are_in_the_row_and_column_of_their_method_and_measure(tmp_path:
         paths.append(tmp_path / f"{name}.json")
         paths[-1].write_text(json.dumps({**setting, "model": name, "rows": rows}))
     page = make(*paths)
-    assert page.said("td") == ["ours", "official", "average"]
+    assert page.texts_in("td") == ["ours", "official", "average"]
     numbers = [float(data["value"]) for data in page.all("data")]
     assert numbers == [*values["ours"], *values["official"], *values["average"]]
-    assert page.said("strong") == ["35.000", "0.0800"]
+    assert page.texts_in("strong") == ["35.000", "0.0800"]
     assert len(page.all("svg")) == 1  # quality against time
-    assert [text for text in page.said("text") if text in values] == ["ours", "official", "average"]
+    assert [text for text in page.texts_in("text") if text in values] == ["ours", "official", "average"]
 
 
 def test_camera_motion_is_a_table_and_a_plot(tmp_path: Path, make: Make) -> None:
@@ -159,8 +159,8 @@ def test_camera_motion_is_a_table_and_a_plot(tmp_path: Path, make: Make) -> None
     record = {"set": "camera motion", "pictures": ["a"], "metrics": ["PSNR", "SSIM"], "motions": motions, "rows": rows}
     path.write_text(json.dumps(record))
     page = make(path)
-    assert page.said("caption") == ["PSNR by shift in px", "SSIM by shift in px"]
-    assert page.said("th") == ["method", "10", "20"] * 2
+    assert page.texts_in("caption") == ["PSNR by shift in px", "SSIM by shift in px"]
+    assert page.texts_in("th") == ["method", "10", "20"] * 2
     assert [float(data["value"]) for data in page.all("data")] == [0.5, 1.5] * 4
     assert len(page.all("svg")) == 1
 
@@ -197,7 +197,7 @@ def test_pictures_of_the_worst_cases(ucf101: Path, make: Make) -> None:
     # a slider for each case: from the prediction on the left to the truth on the right
     assert [(r["type"], r["min"], r["max"]) for r in page.all("input")] == [("range", "0", "100")] * 2
     assert all("0, timestep 0.5" in r["aria-label"] or "1, timestep 0.5" in r["aria-label"] for r in page.all("input"))
-    options = page.said("option")
+    options = page.texts_in("option")
     score = worst[0]["scores"]["fake"]["PSNR"]
     assert options[:4] == options[7:11] == ["first frame: {:.3f} dB".format(worst[0]["scores"]["first frame"]["PSNR"]),
                                             "last frame", "truth", f"fake: {score:.3f} dB"]  # fmt: skip
@@ -222,10 +222,10 @@ def test_text_is_escaped(ucf101: Path, speed: Path, make: Make, tmp_path: Path) 
     tags = {tag for tag, _ in page.elements}
     assert not {"b", "i"} & tags
     assert len(page.all("script")) == 1
-    assert EVIL in page.said("td")
-    assert f"Speed of {EVIL}" in page.said("h2")
-    assert any(EVIL in text for text in page.said("option"))
-    assert any("<b>" in text for text in page.said("text"))  # of the plot
+    assert EVIL in page.texts_in("td")
+    assert f"Speed of {EVIL}" in page.texts_in("h2")
+    assert any(EVIL in text for text in page.texts_in("option"))
+    assert any("<b>" in text for text in page.texts_in("text"))  # of the plot
 
 
 def test_baselines_alone_and_infinite_scores(tmp_path: Path, make: Make) -> None:
@@ -235,14 +235,14 @@ def test_baselines_alone_and_infinite_scores(tmp_path: Path, make: Make) -> None
     path = tmp_path / "xiph.json"
     path.write_text(json.dumps({**setting, "samples": 8, "of": 8, "rows": rows}))
     page = make(path)
-    assert page.said("h2") == ["Xiph, protocol rife"]
-    assert page.said("caption") == ["4K"]
-    assert page.said("th") == ["method", "PSNR dB"]
-    assert page.said("td") == ["first frame", "inf", "average"]
-    assert page.said("data") == ["31.250"]
+    assert page.texts_in("h2") == ["Xiph, protocol rife"]
+    assert page.texts_in("caption") == ["4K"]
+    assert page.texts_in("th") == ["method", "PSNR dB"]
+    assert page.texts_in("td") == ["first frame", "inf", "average"]
+    assert page.texts_in("data") == ["31.250"]
 
 
-def test_what_testtime_prints_is_understood(
+def test_output_of_testtime_is_read(
     tiny_weights: Path, make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--compare", f"model={tiny_weights}", "--device", "cpu", "--size", "64x48", "--runs", "1"]
@@ -283,7 +283,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here to look at the page with")
 def test_the_slider_in_a_browser(ucf101: Path, make: Make, tmp_path: Path) -> None:
-    """Loaded, the slider shows itself with two pictures; moved, it says so to the style; a choice changes a picture."""
+    """The loaded page shows the slider with two pictures; moving it changes the style, a choice changes a picture."""
     make(ucf101)
     moves = """<script>
       const range = document.querySelector("input");
@@ -302,7 +302,7 @@ def test_the_slider_in_a_browser(ucf101: Path, make: Make, tmp_path: Path) -> No
     command = [str(BROWSER), *switches, f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     seen = Page(done.stdout.strip().removeprefix("<!DOCTYPE html>"))
-    assert seen.said("title") == ["inset(0px 80% 0px 0px) of 48"]
+    assert seen.texts_in("title") == ["inset(0px 80% 0px 0px) of 48"]
     assert [a.get("hidden") for a in seen.all("div") if a.get("class") == "slider"] == [None, None]
     sides = [image for image in seen.all("img") if image.get("class") in ("left", "right")]
     assert [image["alt"] for image in sides] == ["truth", "last frame", "truth", "fake"]

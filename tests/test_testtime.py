@@ -85,7 +85,7 @@ def test_a_comparison_counts_what_a_convolution_costs(tiny_weights: Path, capsys
 
 @pytest.mark.usefixtures("no_process")
 @pytest.mark.parametrize("way", ["stream", "baseline"])
-def test_a_profile_names_what_takes_the_time(tiny_weights: Path, capsys: pytest.CaptureFixture[str], way: str) -> None:
+def test_a_profile_names_the_slow_operators(tiny_weights: Path, capsys: pytest.CaptureFixture[str], way: str) -> None:
     settings = [f"model={tiny_weights},{way}", f"model={tiny_weights}"]
     options = ["--compare", *settings, "--size", "128x64", "--runs", "2", "--device", "cpu", "--profile"]
     assert testtime.main(options) == 0
@@ -142,7 +142,7 @@ def test_settings_as_written(capsys: pytest.CaptureFixture[str]) -> None:
         assert message in capsys.readouterr().err
 
 
-def test_a_plot_that_cannot_be_is_refused_before_the_measurement(
+def test_an_impossible_plot_is_refused_before_the_measurement(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measured(*args: object, **options: object) -> list[dict[str, Any]]:
@@ -178,7 +178,7 @@ def test_a_plot_shows_time_and_memory_of_each_setting_against_pixels(tmp_path: P
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_runs_end_with_the_time_given_for_them_but_not_before_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_end_after_their_seconds_but_not_before_the_second_run(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
 
     def call(seconds: float) -> None:
@@ -194,7 +194,7 @@ def test_runs_end_with_the_time_given_for_them_but_not_before_the_second(monkeyp
 
 
 def test_a_process_of_its_own_does_not_inherit_a_peak(tiny_weights: Path) -> None:
-    """Linux's ru_maxrss would: it would say 1.5 GiB more than the network takes."""
+    """Linux's ru_maxrss includes the parent process: it would be 1.5 GiB above the network's memory."""
     cpu = torch.device("cpu")
     setting = parse_setting(f"model={tiny_weights}")
     before = compare.fresh_peak(setting, (64, 64), cpu)
