@@ -55,3 +55,4 @@ def test_after_a_restart_packets_move_with_the_video_or_follow_on() -> None:
 
 def test_packets_that_overlap_are_left_out_and_counted() -> None:
     assert placed([0, 10, 20, 30, 0, 10, 20], shifts=(F(2),), lost=1) == [0, 10, 20, 30, 31, 40]
+    assert placed([0, 10, 20, 30, 0, 10, 20, 30], shifts=(F(1),), lost=2) == [0, 10, 20, 30, 31, 40]

@@ -1,4 +1,4 @@
-"""Original beside interpolated: the central half of the source, twice."""
+"""Shows the source beside the result in one picture: the central half of each."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ from video.picture_writer import upright
 
 
 def montage_size(size: tuple[int, int], rotation: int) -> tuple[int, int]:
-    """Width and height of the montage of a source of this size and rotation."""
+    """Returns width and height of the montage for a source of a size and a rotation in degrees."""
     width, height = size if rotation % 180 == 0 else size[::-1]
     return 2 * (width // 2), height
 
@@ -18,7 +18,7 @@ def montage_size(size: tuple[int, int], rotation: int) -> tuple[int, int]:
 def montage(
     frames: Iterable[Frame], rotation: int, interpolate: Callable[[Iterator[Frame]], Iterator[Frame]]
 ) -> Iterator[Frame]:
-    """Interpolates the central half of the frames (columns w//4 to w//4 + w//2), the latest original to its left."""
+    """Yields the interpolated central half of the frames (columns w//4 to w//4 + w//2), the source at its left."""
     originals: deque[Frame] = deque()
 
     def halves() -> Iterator[Frame]:

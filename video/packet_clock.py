@@ -6,7 +6,7 @@ from av.packet import Packet
 
 from video.losses import Losses
 
-LARGEST_STEP_BACK = Fraction(1)  # seconds; time stamps that step back further have started again
+LARGEST_STEP_BACK = Fraction(1, 4)  # seconds; time stamps that step back further have started again
 
 
 class PacketClock:
@@ -24,6 +24,7 @@ class PacketClock:
         self._held: Packet | None = None
         self._shift = Fraction(0)  # seconds
         self._restarts = 0
+        self._stamp: int | None = None  # dts of the packet before, as the source has it
         self._last: int | None = None  # dts on the clock of the output, in units of the stream's time base
 
     def place(self, packet: Packet | None) -> Packet | None:
@@ -40,8 +41,10 @@ class PacketClock:
         offset = round((self._shift - self._start) / base)
         stamp = packet.dts
         dts = (self._last or 0) + 1 if stamp is None else stamp + offset
-        if self._last is not None and (self._last - dts) * base > LARGEST_STEP_BACK:
+        step_back = 0 if stamp is None or self._stamp is None else self._stamp - stamp
+        if self._last is not None and step_back * base > LARGEST_STEP_BACK:
             dts += self._restart(self._last - dts + (packet.duration or 1), base)
+        self._stamp = stamp
         if self._last is not None and dts <= self._last:
             if self._last - dts > (packet.duration or 0) // 2:
                 self._losses.add("they overlap with those before them")
