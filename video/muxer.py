@@ -1,6 +1,7 @@
 """One output container with its video stream and the tracks beside it, on a real file or on nothing."""
 
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from av.packet import Packet
 
 from video.encoding import VideoSettings
 from video.losses import WRITE_ERRORS
-from video.output import NullFile, open_output
+from video.mp4 import correct_duration
+from video.output import MP4, NullFile, open_output
 from video.safe_file import SafeFile
 from video.tracks import Tracks
 
@@ -24,6 +26,8 @@ class Muxer:
     def __init__(self, file: SafeFile | NullFile, settings: VideoSettings | None, tracks: Tracks | None) -> None:
         self._file, self._tracks = file, tracks
         self._packets = 0
+        self._start: Fraction | None = None  # seconds, of the first picture
+        self._end = Fraction(0)  # seconds, of the last
         self._container = open_output(file)
         self.stream: Any = settings.add_to(self._container) if settings is not None else None
         if tracks is not None:
@@ -35,7 +39,16 @@ class Muxer:
         for packet in self.stream.encode(picture):
             if self._tracks is not None and packet.dts is not None and packet.time_base:
                 self._tracks.write_until(packet.dts * packet.time_base)
+            self._follow(packet)
             self._mux(packet)
+
+    def _follow(self, packet: Packet) -> None:
+        """Keeps the times at which the first picture starts and the last one ends."""
+        if packet.pts is not None and packet.time_base:
+            start = packet.pts * packet.time_base
+            self._start = start if self._start is None else min(self._start, start)
+            duration = packet.duration * packet.time_base if packet.duration else 1 / self.stream.average_rate
+            self._end = max(self._end, start + duration)
 
     def _mux(self, packet: Packet) -> None:
         try:
@@ -51,6 +64,8 @@ class Muxer:
             self._file.close()  # FFmpeg crashes if it finishes an MP4 file in fragments without one
         try:
             self._container.close()
+            if isinstance(self._file, SafeFile) and self._file.path.suffix.lower() in MP4 and self._start is not None:
+                correct_duration(self._file, self._end - self._start)
         except Exception:
             self._raise_disk_error()
             raise

@@ -121,7 +121,7 @@ class SafeFile(io.FileIO):
         try:
             if overwrite:
                 self.part.unlink(missing_ok=True)
-            super().__init__(self.part, "x")  # fails if the name exists, be it a link
+            super().__init__(self.part, "x+")  # fails if the name exists, be it a link
         except FileExistsError as e:
             raise UserError(f"{self.part}: another run has just begun to write it; choose another output") from e
         except OSError as e:
