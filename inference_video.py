@@ -30,6 +30,7 @@ from commands.console import safe_printing
 from commands.errors import run_command
 from commands.interrupts import Interrupts
 from commands.network_flags import load_tiled, options, pick_scale
+from commands.progress import Progress
 from commands.video_flags import build_parser, check_arguments, transition_detector
 from commands.video_job import VideoJob, open_writer, plan_job
 from model import RIFE
@@ -73,7 +74,7 @@ def run(argv: list[str] | None, interrupts: Interrupts) -> int:
         make = stitched_frames(args, job, models) if args.stitch else interpolated_frames(args, job, models, report)
         with closing(prefetch(make)) as frames:
             announce(args, job, models, writer)
-            write_frames(frames, writer, interrupts, job.count)
+            write_frames(frames, writer, interrupts, job)
     except BaseException as e:
         if writer is not None:
             interrupts.finish(writer.stop)  # keeps what was made until then; nothing is left to do after `finish`
@@ -160,13 +161,14 @@ def write_frames(
     frames: Generator[Frame, None, None],
     writer: VideoWriter | PictureWriter,
     interrupts: Interrupts,
-    count: int | None,
+    job: VideoJob,
 ) -> None:
     """Writes all frames and finishes the file."""
-    pause = 0.1 if sys.stderr.isatty() else 10  # seconds between lines of progress: fewer in a log
-    for frame in tqdm(frames, total=count, unit="frame", mininterval=pause):
-        with interrupts.held():
-            writer.write(frame)
+    with Progress(job.count, job.rate) as progress:
+        for frame in frames:
+            with interrupts.held():
+                writer.write(frame)
+            progress.add(frame)
     interrupts.finish(writer.finish)
 
 

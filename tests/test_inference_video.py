@@ -167,7 +167,7 @@ def test_a_damaged_end_is_told_and_changes_the_exit_status(tmp_path: Path, run: 
 
 def error_line(run: Run, *arguments: object) -> str:
     assert run(*arguments) == 1
-    lines = [line for line in run.err.splitlines() if line and "frame/s" not in line]  # less the progress bar
+    lines = [line for line in run.err.splitlines() if line and "frames/s" not in line]  # less the progress
     assert len(lines) == 1, run.err
     assert lines[0].startswith("inference_video.py: ")
     return lines[0].removeprefix("inference_video.py: ")

@@ -118,6 +118,7 @@ class Frame:
     picture: Picture
     time: Fraction
     colour: Colour | None = None  # of a decoded picture
+    made: bool = False  # by a network, at a time between two frames of the source
 
     def rgb(self) -> np.ndarray:
         """Returns the picture in RGB, (H,W,3), uint8 or uint16."""

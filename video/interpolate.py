@@ -46,7 +46,7 @@ class PendingFrame(NamedTuple):
 
     def wait(self) -> Frame:
         """Blocks until the picture is finished and returns the frame."""
-        return Frame(self.picture(), self.time, self.colour)
+        return Frame(self.picture(), self.time, self.colour, made=self.made)
 
 
 def interpolate(

@@ -32,4 +32,5 @@ def montage(
     for frame in interpolate(halves()):
         while len(originals) > 1 and originals[1].time <= frame.time:
             originals.popleft()
-        yield Frame(np.concatenate((originals[0].rgb(), frame.rgb()), axis=1), frame.time)
+        pictures = originals[0].rgb(), frame.rgb()
+        yield Frame(np.concatenate(pictures, axis=1), frame.time, made=frame.made)
