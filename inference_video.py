@@ -20,34 +20,29 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import argparse
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import replace
 
 from tqdm import tqdm
 
 from commands.console import safe_printing
 from commands.errors import run_command
 from commands.interrupts import Interrupts
-from commands.network_flags import load_tiled, options, pick_scale
+from commands.network_flags import pick_scale
 from commands.progress import Progress
-from commands.video_flags import build_parser, check_arguments, transition_detector
+from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job
+from commands.video_steps import PROGRAM, interpolated_frames, introduce, load_models, summarise
 from model import RIFE
 from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
 from video.devices import SEGMENT
 from video.frame import Frame
-from video.interpolate import Report, interpolate
-from video.montage import montage
+from video.interpolate import Report
 from video.picture_writer import PictureWriter
 from video.prefetch import prefetch
 from video.stitch import stitch_frames
-from video.timing import multiply, resample
 from video.writer import VideoWriter
-
-PROGRAM = "inference_video.py"
-DAMAGED = 3  # exit status
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,52 +91,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def load_models(args: argparse.Namespace, job: VideoJob) -> list[RIFE]:
-    """Loads the network on every device that was asked for, in tiles where whole frames do not fit."""
-    width, height = job.source.size
-    devices = args.devices.split(",") if args.devices else [args.device]
-    return [load_tiled(args, device, height, width, report=tqdm.write) for device in devices]
-
-
 def stitched_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE]) -> Iterator[Frame]:
     """Yields the blended frames of both views."""
     assert job.right is not None
     return stitch_frames(prefetch(job.source), prefetch(job.right), models[0], args.scale)
 
 
-def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report) -> Iterator[Frame]:
-    """Yields all frames of the output, of the source and made; `report` counts them."""
-    timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
-    detector = transition_detector(args)
-
-    def run_interpolation(frames: Iterable[Frame]) -> Iterator[Frame]:
-        return interpolate(
-            frames,
-            models[0],
-            timing,
-            others=models[1:],
-            scale=args.scale,
-            options=options(args),
-            detector=detector,
-            report=report,
-        )
-
-    source = job.source
-    made = montage(source, source.rotation, run_interpolation) if args.montage else run_interpolation(source)
-    return (replace(frame, time=i / args.fps) for i, frame in enumerate(made)) if args.fps else made
-
-
 def announce(args: argparse.Namespace, job: VideoJob, models: list[RIFE], writer: VideoWriter | PictureWriter) -> None:
     """Prints the first lines: input, rates, sound, weights, device, size, and what of the source cannot be kept."""
     source, model = job.source, models[0]
-    count = source.count if source.count is not None else "unknown"
-    print(f"{source.path.name}, {count} frames in total, {float(source.rate):g}FPS to {float(job.rate):g}FPS")
-    if not job.is_video or args.fps:
-        print("Will not merge audio because using png or fps flag!")
-    elif args.no_audio:
-        print("Will not merge audio because using no-audio flag!")
-    else:
-        print("The audio will be merged in the same pass")
+    introduce(args, job)
     print(model)
     if models[1:]:
         others = ", ".join(str(other.device) for other in models[1:])
@@ -170,22 +129,6 @@ def write_frames(
                 writer.write(frame)
             progress.add(frame)
     interrupts.finish(writer.finish)
-
-
-def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report) -> int:
-    """Prints the last lines: what was written, changed and lost; returns the exit status."""
-    for note in writer.notes:
-        print(note)
-    done = f"{report.made} made, {report.cuts} cuts held, {report.repeats} repeats replaced"
-    print(f"Wrote {writer.path}: {writer.frames} frames at {float(job.rate):g} fps, {done}")
-    if report.gaps:
-        print(f"{report.gaps} gaps in time held; --gap sets from how many seconds on")
-    for note in job.source.notes:
-        print(f"{job.source.path}: {note}")
-    complaints = [*job.source.complaints, *writer.complaints]
-    for complaint in complaints:
-        print(f"{PROGRAM}: {job.source.path}: {complaint}; what could be decoded was used", file=sys.stderr)
-    return DAMAGED if complaints else 0
 
 
 if __name__ == "__main__":

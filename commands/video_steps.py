@@ -1,0 +1,80 @@
+"""The steps of one run of inference_video.py that the whole output and its segments share."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from tqdm import tqdm
+
+from commands.network_flags import load_tiled, options
+from commands.video_flags import transition_detector
+from commands.video_job import VideoJob
+from model import RIFE
+from video.frame import Frame
+from video.interpolate import Report, interpolate
+from video.montage import montage
+from video.picture_writer import PictureWriter
+from video.timing import multiply, resample
+from video.writer import VideoWriter
+
+PROGRAM = "inference_video.py"
+DAMAGED = 3  # exit status
+
+
+def load_models(args: argparse.Namespace, job: VideoJob) -> list[RIFE]:
+    """Loads the network on every device that was asked for, in tiles where whole frames do not fit."""
+    width, height = job.source.size
+    devices = args.devices.split(",") if args.devices else [args.device]
+    return [load_tiled(args, device, height, width, report=tqdm.write) for device in devices]
+
+
+def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report) -> Iterator[Frame]:
+    """Yields all frames of the output, of the source and made; `report` counts them."""
+    timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
+    detector = transition_detector(args)
+
+    def run_interpolation(frames: Iterable[Frame]) -> Iterator[Frame]:
+        return interpolate(
+            frames,
+            models[0],
+            timing,
+            others=models[1:],
+            scale=args.scale,
+            options=options(args),
+            detector=detector,
+            report=report,
+        )
+
+    source = job.source
+    made = montage(source, source.rotation, run_interpolation) if args.montage else run_interpolation(source)
+    return (replace(frame, time=i / args.fps) for i, frame in enumerate(made)) if args.fps else made
+
+
+def introduce(args: argparse.Namespace, job: VideoJob) -> None:
+    """Prints the first lines: input, rates and sound."""
+    source = job.source
+    count = source.count if source.count is not None else "unknown"
+    print(f"{source.path.name}, {count} frames in total, {float(source.rate):g}FPS to {float(job.rate):g}FPS")
+    if not job.is_video or args.fps:
+        print("Will not merge audio because using png or fps flag!")
+    elif args.no_audio:
+        print("Will not merge audio because using no-audio flag!")
+    else:
+        print("The audio will be merged in the same pass")
+
+
+def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report) -> int:
+    """Prints the last lines: what was written, changed and lost; returns the exit status."""
+    for note in writer.notes:
+        print(note)
+    done = f"{report.made} made, {report.cuts} cuts held, {report.repeats} repeats replaced"
+    print(f"Wrote {writer.path}: {writer.frames} frames at {float(job.rate):g} fps, {done}")
+    if report.gaps:
+        print(f"{report.gaps} gaps in time held; --gap sets from how many seconds on")
+    for note in job.source.notes:
+        print(f"{job.source.path}: {note}")
+    complaints = [*job.source.complaints, *writer.complaints]
+    for complaint in complaints:
+        print(f"{PROGRAM}: {job.source.path}: {complaint}; what could be decoded was used", file=sys.stderr)
+    return DAMAGED if complaints else 0
