@@ -23,8 +23,6 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
 
-from tqdm import tqdm
-
 from commands.console import safe_printing
 from commands.errors import run_command
 from commands.interrupts import Interrupts
