@@ -25,6 +25,8 @@ class Decoder:
         self.packets = 0  # of the video stream, read
         self.damaged: set[int | None] = set()  # stamps of the packets and pictures with an error
         self.end = Fraction(0)  # seconds, the latest end of a packet of any stream
+        self.rest = 0  # bytes from the start of the file to the end of the last packet of the video stream
+        self.starts: dict[int, int] = {}  # bytes, where the first packet of each stream is, by its number
         self._container, self._stream = container, stream
         self._messages: list[str] = []  # of the demuxer
         self._stopped = ""
@@ -34,13 +36,20 @@ class Decoder:
     def pictures(self, start: Fraction = Fraction(0)) -> Iterator[Stamped]:
         """Yields every picture that can be decoded, in the order of display, with its stamps relative to `start`."""
         for packet in self._read():
+            if packet.size:
+                self.starts.setdefault(packet.stream.id, packet.pos or 0)
             if packet.pts is not None and packet.time_base:
                 self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             # An empty packet stands for a repeated frame or the end; the decoder takes every one for the end.
             if packet.stream.index == self._stream.index and packet.size:
                 self.packets += 1
+                self.rest = (packet.pos or 0) + packet.size
                 yield from self._stamped(self._decode(packet), start)
         yield from self._stamped(self._decode(None), start)
+
+    def streams_before_rest(self) -> set[int]:
+        """Returns the numbers of the streams that began before the last packet of the video stream ended."""
+        return {number for number, start in self.starts.items() if start < self.rest}
 
     def complaints(self) -> list[str]:
         """Returns what was lost, for the user."""

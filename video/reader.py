@@ -18,6 +18,7 @@ from video.clock import Clock
 from video.container import URL_MARK, check_regular_file, main_video, open_container, read_packets
 from video.decoder import Decoder
 from video.frame import Colour, Frame, clip_samples, fit_picture
+from video.joined import JoinedDecoder
 from video.picture import MediaError, list_pictures, read_picture
 
 PLAUSIBLE_RATES = 1, 300  # frames/s; outside, the average of a container is not used
@@ -140,16 +141,18 @@ def _read_video(source: Source) -> Iterator[Frame]:
         if stream is None:
             raise MediaError(f"{source.path}: its video stream is gone; was the file replaced?")
         decoder = Decoder(container, stream)
+        joined = JoinedDecoder(source.location, container, decoder)
         first = Fraction(stream.start_time or 0) * source.time_base - source.start if source.decode_order else None
         clock = Clock(source.rate, decode_order=source.decode_order, first=first)
         clock.shifts = source.shifts
         resized = 0
-        for picture, time in clock.times(decoder.pictures(source.start)):
+        for picture, time in clock.times(joined.pictures(source.start)):
             resized += (picture.width, picture.height) != source.size
             fitted = fit_picture(picture, source.size, source.pix_fmt)
             yield Frame(clip_samples(fitted), time, source.colour)
-        source.complaints += decoder.complaints()
-        source.complaints += _missing_end(source, container, stream, decoder)
+        source.complaints += joined.complaints()
+        if not joined.parts:  # whose times may start again
+            source.complaints += _missing_end(source, container, stream, decoder)
         source.notes += _describe_clock(clock)
         if resized:
             source.notes.append(f"{resized} frames of another size were scaled to {source.size[0]}x{source.size[1]}")

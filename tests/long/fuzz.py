@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ from model.inference import kernels
 
 SECONDS = 30.0  # of wall clock for a case, times --patience
 MEMORY = 3 * 2**30  # bytes that a case may map beyond what is mapped at its start
+LARGEST = 16384  # px; x264 takes no longer side
 ENOUGH = 3  # frames: a video of as many that are decoded must not be refused
 FAILURES = ("traceback", "abort", "hang", "silent loss", "refused", "extra lines", "wrong status")
 PROGRESS = re.compile(r"^.*\d+(frame|picture)\S*.*$|^\s*\d+%\|.*$", re.MULTILINE)
@@ -131,6 +133,18 @@ def decoded_frames(path: Path) -> int:
     return count
 
 
+def largest_side(path: Path) -> int:
+    """Returns the longest side in pixels of a video as its container states it, 0 if there is none."""
+    with suppress(FFmpegError, ValueError), av.open(str(path)) as container:
+        return max((max(stream.width, stream.height) for stream in container.streams.video), default=0)
+    return 0
+
+
+def wrongly_refused(path: Path) -> bool:
+    """Returns whether a video has frames to interpolate, of a size that x264 takes."""
+    return decoded_frames(path) >= ENOUGH and largest_side(path) <= LARGEST
+
+
 def lost(seed: Seed, folder: Path) -> bool:
     """Returns whether a run that ended with status 0 gave less than it should have, without a word."""
     if seed.kind == "video":
@@ -152,7 +166,7 @@ def judge(seed: Seed, folder: Path, status: int | None) -> tuple[str, ...]:
         "abort": status is not None and status < 0,
         "hang": status is None,
         "silent loss": status == 0 and lost(seed, folder),
-        "refused": status == 1 and seed.kind == "video" and decoded_frames(folder / seed.name) >= ENOUGH,
+        "refused": status == 1 and seed.kind == "video" and wrongly_refused(folder / seed.name),
         "extra lines": status == 1 and len(lines) != 1 and "Traceback" not in stderr,
         "wrong status": status is not None and status >= 0 and status not in (0, 1, 3),
     }

@@ -1,0 +1,77 @@
+"""Decodes transport streams that were joined: a later part may have a video stream of its own.
+
+FFmpeg shows such a stream beside the first one, or not at all if it begins after the part of the file that it examines.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+
+from video.clock import Stamped
+from video.container import read_packets
+from video.decoder import Decoder
+
+JOINABLE = "mpegts"  # the format in which files can be joined byte by byte
+
+
+class JoinedDecoder:
+    """Decodes the video stream of a container and, if it is a transport stream, those of the parts joined to it.
+
+    A part is what follows the last packet of the video stream before it, if it has a video stream with a number (PID)
+    that did not occur until there.
+    """
+
+    def __init__(self, location: Path | str, container: InputContainer, first: Decoder) -> None:
+        self.first = first
+        self.parts: list[Decoder] = []  # that follow
+        self._location, self._container = location, container
+        self._sound = 0  # parts with sound
+
+    def pictures(self, start: Fraction) -> Iterator[Stamped]:
+        """Yields every picture of all parts, with its stamps relative to `start`; those of a part may start again."""
+        yield from self.first.pictures(start)
+        if JOINABLE not in self._container.format.name or not isinstance(self._location, Path):
+            return
+        decoder, offset, seen = self.first, 0, self.first.streams_before_rest()
+        while True:
+            offset += decoder.rest
+            number = _next_stream(self._location, offset, seen)
+            if number is None:
+                return
+            with _open_rest(self._location, offset) as container:
+                decoder = Decoder(container, _stream(container, number))
+                self.parts.append(decoder)
+                self._sound += bool(container.streams.audio)
+                yield from decoder.pictures(start)
+                seen |= decoder.streams_before_rest()
+
+    def complaints(self) -> list[str]:
+        """Returns what was lost, for the user."""
+        found = [line for decoder in (self.first, *self.parts) for line in decoder.complaints()]
+        if self._sound:
+            found.append(f"the sound of {self._sound} joined parts, which has streams of its own, is not in its place")
+        return found
+
+
+def _open_rest(path: Path, offset: int) -> InputContainer:
+    """Opens a transport stream from an offset in bytes on."""
+    return av.open(f"subfile,,start,{offset},end,0,,:file:{path}", format=JOINABLE, metadata_errors="replace")
+
+
+def _stream(container: InputContainer, number: int) -> Any:
+    return next(stream for stream in container.streams.video if stream.id == number)
+
+
+def _next_stream(path: Path, offset: int, seen: set[int]) -> int | None:
+    """Returns the number of the video stream that begins after an offset and is not among those seen; None if none."""
+    with suppress(FFmpegError), _open_rest(path, offset) as container:
+        for packet in read_packets(container):
+            if packet.size and packet.stream.type == "video" and packet.stream.id not in seen:
+                return packet.stream.id
+    return None
