@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from model.inference import kernels
 
@@ -14,8 +15,10 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1
     dtype of the image: half precision cannot represent the columns of a frame wider than 2048. `mode` may be "bicubic"
     (Keys, 1981, with a = -0.75), which keeps detail that bilinear samples between pixels lose. With an even `factor`,
     of which H and W are multiples, the result is resized to (B,C,H/factor,W/factor): only the pixels that the resized
-    image needs are sampled.
+    image needs are sampled. A TorchFunctionMode can replace this function, as model/export/graph.py does.
     """
+    if has_torch_function((image, flow)):
+        return handle_torch_function(warp, (image, flow), image, flow, mode, factor=factor)
     h, w = flow.shape[2:]
     if mode == "bilinear" and factor == 1 and _trains(image, flow) and min(h, w) > 1 and kernels.available():
         return kernels.warp_planes(image, flow)
