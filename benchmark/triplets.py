@@ -39,7 +39,7 @@ def convert_frames(frames: Iterable[Frame], short_side: int | None = None) -> It
     """Returns decoded frames in 8 bits, without alpha, numbered from 0, reduced to `short_side` px where given."""
     for index, frame in enumerate(frames):
         rgb = with_channels(frame.rgb(), 3)[:, :, :3]
-        signature = TransitionDetector().signature(rgb, frame.time)
+        signature = TransitionDetector(cuts="upstream").signature(rgb, frame.time)
         picture = rgb if rgb.dtype == np.uint8 else to_picture(to_tensor(rgb))
         if short_side and short_side < min(picture.shape[:2]):
             factor = short_side / min(picture.shape[:2])
@@ -56,7 +56,7 @@ def obstacle(
     """
     if first.picture.shape != second.picture.shape:
         return "change of size"
-    detector = TransitionDetector(scene_threshold, repeats="off")
+    detector = TransitionDetector(scene_threshold, repeats="off", cuts="upstream")
     if detector.classify(detector.compare(first.signature, second.signature)) is Transition.CUT:
         return "cut"
     return "repeat" if cv2.absdiff(first.picture, second.picture).mean() < repeat_levels else ""

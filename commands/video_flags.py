@@ -5,9 +5,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from commands.network_flags import add_network_flags
+from commands.transition_flags import add_transition_flags, check_transitions
 from video.container import parse_location
-from video.scene import CUT_SSIM, GAP, REPEAT_RULES, REPEAT_SSIM, TransitionDetector
-from video.timing import parse_rate, parse_seconds
+from video.timing import parse_rate
 
 MAX_EXP = 10
 MAX_MULTI = 2**MAX_EXP  # frames of the output for each of the input
@@ -21,7 +21,7 @@ def build_parser(description: str = "") -> argparse.ArgumentParser:
     _add_output(parser.add_argument_group("output"))
     _add_encoder(parser.add_argument_group("encoder"))
     _add_timing(parser.add_argument_group("timing"))
-    _add_transitions(parser.add_argument_group("cuts, repeats and gaps"))
+    add_transition_flags(parser.add_argument_group("cuts, repeats, damage and gaps"))
     network = parser.add_argument_group("network")
     add_network_flags(network)
     network.add_argument("--devices", metavar="A,B",
@@ -75,28 +75,6 @@ def _add_timing(group: argparse._ArgumentGroup) -> None:
     add("--skip", action="store_true", help="does nothing; upstream abandoned it")
 
 
-def _add_transitions(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--scene-threshold", type=float, default=CUT_SSIM, metavar="SSIM",
-        help=f"two frames less similar than this are a cut, which is held; 0: never (default: {CUT_SSIM})")  # fmt: skip
-    add("--repeats", choices=REPEAT_RULES,
-        help="replace a frame that is the one before up to the noise of coding (same), one whose 32x32 thumbnail is "
-             "similar (upstream), or none (off) (default: same)")  # fmt: skip
-    add("--static-threshold", type=float, metavar="SSIM",
-        help="the similarity of --repeats upstream, which this flag implies; 1: never "
-             f"(default: {REPEAT_SSIM})")  # fmt: skip
-    add("--gap", type=parse_seconds, default=GAP, metavar="SECONDS",
-        help="make no frames between two that are further apart than this: the earlier one is shown until the later "
-             f"(default: {GAP})")  # fmt: skip
-
-
-def transition_detector(args: argparse.Namespace) -> TransitionDetector:
-    """Returns the detector of cuts, repeats and gaps that the flags describe."""
-    static = args.static_threshold
-    repeats = args.repeats or (REPEAT_RULES[0] if static is None else "upstream")
-    return TransitionDetector(args.scene_threshold, REPEAT_SSIM if static is None else static, repeats, args.gap)
-
-
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends the program by parser.error if arguments are out of range or exclude each other; sets `multi`, `scale`."""
     if [args.video, args.img, args.stitch].count(None) != 2:
@@ -111,6 +89,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         if rate is not None and rate > MAX_RATE:
             parser.error(f"{name} {float(rate):g}: at most {MAX_RATE} frames/s")
     args.multi = _multi(parser, args)
+    check_transitions(parser, args)
     args.ext = args.ext.removeprefix(".")
     if args.UHD and args.scale in (1.0, None):
         args.scale = 0.5
@@ -119,6 +98,10 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
 def _multi(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """Returns how many frames of the output there are for each of the input."""
     if args.stitch:
+        return 1
+    if args.repair is not None:
+        if args.exp or args.multi not in (None, 1) or args.target_fps:
+            parser.error("--repair keeps the frames of the source: leave out --exp, --multi and --target-fps")
         return 1
     if args.exp is not None and not 0 <= args.exp <= MAX_EXP:
         parser.error(f"--exp {args.exp}: must be 0 or more, and {MAX_EXP} at most")

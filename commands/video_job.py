@@ -28,6 +28,7 @@ class VideoJob:
     count: int | None  # frames of the output, if the container of the input tells how many it has
     path: Path  # of the video, or of the folder of pictures
     is_video: bool  # the output
+    decisions: Path | None = None  # the file that the decisions of this run are written to
 
 
 def plan_job(args: argparse.Namespace) -> VideoJob:
@@ -40,9 +41,10 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
             f"{source.path}: {float(rate):g} frames/s are too many; {MAX_RATE} at most, lower --exp or --multi"
         )
     path = _video_path(args, source, rate)
+    decisions = args.decisions if args.decisions and not args.decisions.exists() else None
     if path is None:
-        return VideoJob(source, right, rate, _frame_count(args, source), args.output or PICTURES, False)
-    return VideoJob(source, right, rate, _frame_count(args, source), path, True)
+        return VideoJob(source, right, rate, _frame_count(args, source), args.output or PICTURES, False, decisions)
+    return VideoJob(source, right, rate, _frame_count(args, source), path, True, decisions)
 
 
 def _open_right_view(args: argparse.Namespace, left: Source) -> Source:

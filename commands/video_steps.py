@@ -8,9 +8,10 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from commands.network_flags import load_tiled, options
-from commands.video_flags import transition_detector
+from commands.transition_flags import handling
 from commands.video_job import VideoJob
 from model import RIFE
+from video.decisions import write_decisions
 from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.montage import montage
@@ -32,7 +33,7 @@ def load_models(args: argparse.Namespace, job: VideoJob) -> list[RIFE]:
 def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report) -> Iterator[Frame]:
     """Yields all frames of the output, of the source and made; `report` counts them."""
     timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
-    detector = transition_detector(args)
+    rules = handling(args)
 
     def run_interpolation(frames: Iterable[Frame]) -> Iterator[Frame]:
         return interpolate(
@@ -42,7 +43,7 @@ def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RI
             others=models[1:],
             scale=args.scale,
             options=options(args),
-            detector=detector,
+            handling=rules,
             report=report,
         )
 
@@ -70,6 +71,9 @@ def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report
         print(note)
     done = f"{report.made} made, {report.cuts} cuts held, {report.repeats} repeats replaced"
     print(f"Wrote {writer.path}: {writer.frames} frames at {float(job.rate):g} fps, {done}")
+    if job.decisions is not None:
+        write_decisions(job.decisions, report.transitions)
+        print(f"Wrote {job.decisions}: {len(report.transitions)} cuts, repeats and gaps")
     if report.gaps:
         print(f"{report.gaps} gaps in time held; --gap sets from how many seconds on")
     for note in job.source.notes:

@@ -17,7 +17,7 @@ from model.inference.engines import ENGINES
 from model.inference.tile_engine import tiled
 from model.metrics import psnr
 from video.frame import Frame
-from video.interpolate import interpolate
+from video.interpolate import Handling, interpolate
 from video.scene import TransitionDetector
 from video.timing import multiply
 
@@ -80,7 +80,9 @@ def test_the_loop_returns_the_interpolated_pictures(engine: str | None, dtype: t
     big = torch.nn.functional.interpolate(noise, (256, 480), mode="bilinear")[0].permute(1, 2, 0).numpy()
     clip = [(big[:, 2 * i : 448 + 2 * i] * np.iinfo(dtype).max).astype(dtype) for i in range(12)]
     frames = (Frame(picture, Fraction(i, 24)) for i, picture in enumerate(clip))
-    out = list(interpolate(frames, model, multiply(4), detector=TransitionDetector(0, repeats="off")))
+    out = list(
+        interpolate(frames, model, multiply(4), handling=Handling(TransitionDetector(cuts="off", repeats="off")))
+    )
     assert len(out) == 45
     for i, (first, second) in enumerate(pairwise(clip)):
         made = model.between(to_layers(first, "cuda"), to_layers(second, "cuda"), STEPS)

@@ -18,7 +18,8 @@ from conftest import Shift
 
 import inference_video
 from commands import network_flags as flags
-from commands.video_flags import build_parser, transition_detector
+from commands.transition_flags import check_transitions, transition_detector
+from commands.video_flags import build_parser
 from model import RIFE
 from video.picture import read_picture, write_picture
 from video.scene import TransitionDetector
@@ -339,12 +340,17 @@ def test_two_devices_make_the_frames_of_one(tmp_path: Path, run: Run) -> None:
     [
         ([], TransitionDetector(0.2, 0.996, "same", F(5))),
         (["--static-threshold=0.9"], TransitionDetector(0.2, 0.9, "upstream", F(5))),
-        (["--repeats=upstream", "--gap=0.5"], TransitionDetector(0.2, 0.996, "upstream", F(1, 2))),
-        (["--repeats=off", "--scene-threshold=0"], TransitionDetector(0, 0.996, "off", F(5))),
+        (["--cuts=upstream", "--gap=0.5"], TransitionDetector(0.2, 0.996, "same", F(1, 2), "upstream")),
+        (["--dedup=off", "--scene-threshold=0"], TransitionDetector(0, 0.996, "off", F(5), "upstream")),
+        (["--dedup=retime", "--cut-threshold=0.5"], TransitionDetector(cuts="motion", mismatch=0.5)),
+        (["--repair=3"], TransitionDetector(repeats="off")),
+        (["--repair"], TransitionDetector()),
     ],
 )
 def test_flags_of_the_transitions(given: list[str], detector: TransitionDetector) -> None:
-    args = build_parser("").parse_args(["--video", "a.mp4", *given])
+    parser = build_parser("")
+    args = parser.parse_args(["--video", "a.mp4", *given])
+    check_transitions(parser, args)
     assert transition_detector(args) == detector
 
 

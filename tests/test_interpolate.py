@@ -19,7 +19,7 @@ from video import devices
 from video import interpolate as interpolation
 from video.devices import SEGMENT
 from video.frame import Frame
-from video.interpolate import Report, interpolate
+from video.interpolate import Handling, Report, interpolate
 from video.prefetch import prefetch
 from video.reader import open_frames
 from video.scene import Comparison, Transition, TransitionDetector, differences, thumbnail
@@ -93,7 +93,7 @@ def test_a_cut_is_held() -> None:
     a, b, c, d = [*moving(2), noise(1), noise(1)]
     report = Report()
     detector = TransitionDetector(repeats="off")
-    out = list(interpolate(frames([a, b, c, d]), model(), multiply(3), detector=detector, report=report))
+    out = list(interpolate(frames([a, b, c, d]), model(), multiply(3), handling=Handling(detector), report=report))
     assert [f.picture is b for f in out[3:6]] == [True] * 3
     assert out[6].picture is c
     assert report.cuts == 1
@@ -101,8 +101,8 @@ def test_a_cut_is_held() -> None:
 
 
 def test_scene_threshold_zero_never_cuts() -> None:
-    report, detector = Report(), TransitionDetector(scene=0)
-    list(interpolate(frames([noise(1), noise(2)]), model(), multiply(2), detector=detector, report=report))
+    report, detector = Report(), TransitionDetector(scene=0, cuts="upstream")
+    list(interpolate(frames([noise(1), noise(2)]), model(), multiply(2), handling=Handling(detector), report=report))
     assert (report.cuts, report.made) == (0, 1)
 
 
@@ -119,7 +119,9 @@ def test_a_repeat_becomes_the_midpoint_of_its_neighbours() -> None:
 
 def test_static_threshold_one_leaves_every_source_frame() -> None:
     pictures = [picture(0, SIZE), picture(0, SIZE), picture(4, SIZE)]
-    out = list(interpolate(frames(pictures), model(8), multiply(1), detector=TransitionDetector(repeats="off")))
+    out = list(
+        interpolate(frames(pictures), model(8), multiply(1), handling=Handling(TransitionDetector(repeats="off")))
+    )
     assert [f.picture is p for f, p in zip(out, pictures, strict=True)] == [True] * 3
 
 
@@ -155,7 +157,7 @@ def test_resampling_gives_the_new_rate_and_the_shared_frames() -> None:
 
 
 def test_transitions_by_upstreams_thresholds() -> None:
-    detector = TransitionDetector(repeats="upstream")
+    detector = TransitionDetector(repeats="upstream", cuts="upstream")
     darker = (noise(0) * 0.7).astype(np.uint8)
     a, b, c, d = (detector.signature(rgb, F(0)) for rgb in (noise(0), noise(0), noise(1), darker))
     assert detector.classify(detector.compare(a, b)) is Transition.REPEAT
@@ -197,7 +199,11 @@ def test_every_device_has_its_turn_and_memory_is_bounded() -> None:
             yield frame
 
     loop = interpolate(
-        source(), models[0], multiply(2), others=models[1:], detector=TransitionDetector(0, repeats="off")
+        source(),
+        models[0],
+        multiply(2),
+        others=models[1:],
+        handling=Handling(TransitionDetector(cuts="off", repeats="off")),
     )
     next(loop)
     time.sleep(0.2)
@@ -222,7 +228,7 @@ def test_each_pair_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def count(*pair: object) -> Comparison:
         compared.append(pair)
-        return Comparison(0.5, 100.0, 100.0, F(1, 24))
+        return Comparison(0.5, 0.0, 100.0, 100.0, F(1, 24))
 
     monkeypatch.setattr(TransitionDetector, "compare", count)
     list(interpolate(frames(moving(6)), model(), multiply(3)))
@@ -314,7 +320,7 @@ def test_slow_motion_next_to_a_flash_is_no_repeat() -> None:
     texture = cv2.resize(noise(5), (960, 640), interpolation=cv2.INTER_CUBIC)
     slow = [cv2.resize(texture[:, i : 800 + i], SIZE, interpolation=cv2.INTER_AREA) for i in range(8)]
     slow[4] = np.full_like(slow[4], 255)
-    assert transitions(frames(slow), scene=0) == "m" * 7
+    assert transitions(frames(slow), cuts="off") == "m" * 7
 
 
 def test_a_scene_that_stands_still_keeps_its_frames() -> None:

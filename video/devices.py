@@ -45,16 +45,12 @@ class FramePair(NamedTuple):
     first: InputFrame
     second: InputFrame
     steps: list[tuple[Fraction, Fraction]]  # output time in seconds, timestep between the frames
+    held: bool = False  # no frame is made between the frames
 
     @property
     def timesteps(self) -> list[Fraction]:
-        """The timesteps that the network interpolates: none if a cut or a gap separates the frames."""
+        """The timesteps that the network interpolates: none if the pair is held."""
         return [] if self.held else [step for _, step in self.steps if step]
-
-    @property
-    def held(self) -> bool:
-        """Whether the first frame is shown until the second."""
-        return self.second.transition in (Transition.CUT, Transition.GAP)
 
 
 def run_pairs(

@@ -3,24 +3,27 @@
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from model.RIFE import RIFE
-from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_network, run_pairs
+from video.decisions import Decision, decide
+from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_pairs
 from video.frame import Colour, Frame, Picture
+from video.hold import held_picture
 from video.prefetch import prefetch
-from video.scene import Comparison, Transition, TransitionDetector
+from video.repair import mark_damaged
+from video.repeats import RepeatReplacement
+from video.retime import LONGEST_DAMAGE, LONGEST_RUN, plain_pairs, retimed_pairs
+from video.scene import Transition, TransitionDetector
 from video.timing import Timing
 
 T = TypeVar("T")
-MIDDLE = Fraction(1, 2)  # timestep
 AHEAD = 2  # frames that are decoded and converted to RGB before the loop needs them
 HELD_BACK = 4  # frames at most that are kept back behind one that a device has not finished
 
@@ -32,8 +35,26 @@ class Report:
     made: int = 0  # frames from the network
     cuts: int = 0  # cuts over which the earlier frame was held
     gaps: int = 0  # gaps in time over which the earlier frame was held
-    repeats: int = 0  # repeated frames that were replaced by the midpoint of their neighbours
+    repeats: int = 0  # repeated or damaged frames that were made anew
+    transitions: list[Decision] = field(default_factory=list)  # all but motion
     waited: float = 0.0  # seconds that the loop was blocked until frames were decoded
+
+
+@dataclass(frozen=True)
+class Handling:
+    """What is done where frames repeat, are damaged, or have no motion between them.
+
+    `given`: transitions that replace those of the detector. `dedup`: "replace" makes a repeat anew as the midpoint of its neighbours, before all else; "retime" leaves repeats
+    out and spreads the motion over their time; "off" keeps them. `at_cut`: what is shown between the frames on both
+    sides of a cut, one of hold.AT_CUT. `repair` makes damaged frames anew: those of `numbers`, or those that are found.
+    """
+
+    detector: TransitionDetector = field(default_factory=TransitionDetector)
+    given: list[Decision] | None = None
+    dedup: str = "replace"
+    at_cut: str = "hold"
+    repair: bool = False
+    numbers: frozenset[int] | None = None
 
 
 class PendingFrame(NamedTuple):
@@ -57,12 +78,12 @@ def interpolate(
     others: Sequence[RIFE] = (),
     scale: float = 1.0,
     options: Mapping[str, bool] | None = None,
-    detector: TransitionDetector | None = None,
+    handling: Handling | None = None,
     report: Report | None = None,
 ) -> Iterator[Frame]:
     """Yields the frames of `timing` between each two frames, then the last frame. Times rise.
 
-    A timestep of 0 gives the source frame itself. Over a cut or a gap the earlier frame is held. Frames are read and
+    A timestep of 0 gives the source frame itself. Over a gap the earlier frame is held, over a cut by default. Frames are read and
     converted to RGB a few ahead, on a thread of their own; only a few are in memory at a time. `options` are those of
     RIFE.between: tta, ensemble, refine. `others` are the same network on other devices, which take turns; frames and
     their order are the same with any number of devices.
@@ -70,9 +91,9 @@ def interpolate(
     settings = {"scale": scale, **(options or {})}
     models = [model, *others]
     limit = _frames_in_flight(models)
-    detector, report = detector or TransitionDetector(), report or Report()
+    handling, report = handling or Handling(), report or Report()
     pending: deque[PendingFrame] = deque()
-    with closing(_start_frames(frames, models, timing, settings, detector, report)) as started:
+    with closing(_start_frames(frames, models, timing, settings, handling, report)) as started:
         for frame in started:
             pending.append(frame)
             while pending and (not pending[0].made or sum(f.made for f in pending) > limit or len(pending) > HELD_BACK):
@@ -91,18 +112,16 @@ def _start_frames(
     models: Sequence[RIFE],
     timing: Timing,
     settings: Settings,
-    detector: TransitionDetector,
+    handling: Handling,
     report: Report,
 ) -> Generator[PendingFrame, None, None]:
     """Yields the frames of the output in order, each as soon as its computation is started."""
     last = None
     with closing(prefetch(((frame, frame.rgb()) for frame in frames), AHEAD)) as decoded:
-        repeats = RepeatReplacement(models[0], settings, detector, report)
-        inputs = (repeats.load(frame, rgb) for frame, rgb in _measure_wait(decoded, report))
-        pairs = (FramePair(a, b, timing(a.frame.time, b.frame.time)) for a, b in pairwise(repeats.replace(inputs)))
+        pairs = _pairs(_measure_wait(decoded, report), models[0], timing, settings, handling, report)
         with closing(run_pairs(pairs, models, settings)) as pairs_with_pictures:
             for pair, pictures in pairs_with_pictures:
-                yield from _frames_of_pair(pair, pictures, report)
+                yield from _frames_of_pair(pair, pictures, handling.at_cut, report)
                 last = pair.second.frame
     if last is not None:
         just_after = last.time + Fraction(1, 10**9)
@@ -111,18 +130,53 @@ def _start_frames(
                 yield PendingFrame(partial(_same, last.picture), time, last.colour)
 
 
-def _frames_of_pair(pair: FramePair, pictures: Iterator[PendingPicture], report: Report) -> Iterator[PendingFrame]:
-    """Yields the frames of one pair: the first source frame and the made ones; if it is held, the first again.
+def _pairs(
+    decoded: Iterator[tuple[Frame, np.ndarray]],
+    model: RIFE,
+    timing: Timing,
+    settings: Settings,
+    handling: Handling,
+    report: Report,
+) -> Iterator[FramePair]:
+    """Yields the pairs of frames to interpolate: transitions are decided, repeats and damage handled."""
+    detector = handling.detector
+    multiple = model.multiple(settings["scale"])
+
+    def load(frame: Frame, rgb: np.ndarray | None = None) -> InputFrame:
+        """Returns a frame with its signature, which upstream computes from the padded frame."""
+        rgb = frame.rgb() if rgb is None else rgb
+        padded = (-(-rgb.shape[0] // multiple) * multiple, -(-rgb.shape[1] // multiple) * multiple)
+        return InputFrame(frame, rgb, detector.signature(rgb, frame.time, padded))
+
+    def count(number: int = 1) -> None:
+        report.repeats += number
+
+    inputs = (load(frame, rgb) for frame, rgb in decoded)
+    frames = decide(inputs, detector, handling.given, report.transitions)
+    if handling.repair:
+        frames = mark_damaged(frames, detector, handling.numbers)
+        return retimed_pairs(frames, timing, count, LONGEST_DAMAGE)
+    if handling.dedup == "retime":
+        return retimed_pairs(frames, timing, count, LONGEST_RUN)
+    if handling.dedup == "replace":
+        frames = RepeatReplacement(model, settings, detector, load, count).replace(frames)
+    return plain_pairs(frames, timing)
+
+
+def _frames_of_pair(
+    pair: FramePair, pictures: Iterator[PendingPicture], at_cut: str, report: Report
+) -> Iterator[PendingFrame]:
+    """Yields the frames of one pair: the first source frame and the made ones; if it is held, those of `at_cut`.
 
     Over a gap in time the first frame is yielded once: at a constant rate, a gap of hours would be a million frames.
     """
     source = pair.first.frame
-    gap = pair.second.transition is Transition.GAP
+    gap, cut = (pair.second.transition is kind for kind in (Transition.GAP, Transition.CUT))
     report.gaps += gap
-    report.cuts += pair.held and not gap and any(step for _, step in pair.steps)
+    report.cuts += cut and any(step for _, step in pair.steps)
     for time, step in pair.steps[:1] if gap else pair.steps:
         made = bool(step) and not pair.held
-        picture = next(pictures) if made else partial(_same, source.picture)
+        picture = next(pictures) if made else partial(held_picture, pair, step, at_cut if cut else "hold")
         yield PendingFrame(picture, time, source.colour, made)
         report.made += made
 
@@ -141,61 +195,3 @@ def _measure_wait(items: Iterator[T], report: Report) -> Iterator[T]:
         if item is end:
             return
         yield item
-
-
-@dataclass(frozen=True)
-class RepeatReplacement:
-    """Classifies the transitions between frames and replaces repeated frames."""
-
-    model: RIFE
-    settings: Settings
-    detector: TransitionDetector
-    report: Report
-
-    def load(self, frame: Frame, rgb: np.ndarray) -> InputFrame:
-        """Returns a frame with its signature, which upstream computes from the padded frame."""
-        multiple = self.model.multiple(self.settings["scale"])
-        padded = (-(-rgb.shape[0] // multiple) * multiple, -(-rgb.shape[1] // multiple) * multiple)
-        return InputFrame(frame, rgb, self.detector.signature(rgb, frame.time, padded))
-
-    def replace(self, frames: Iterable[InputFrame]) -> Iterator[InputFrame]:
-        """Yields the frames with their transitions. A repeat becomes the midpoint of the frames around it.
-
-        upstream: also replaces a repeat that stands before a cut, by a midpoint across that cut, which is a ghost of
-        both scenes; here that repeat stays as it is. So does one in a scene that stands still.
-        """
-        source = iter(frames)
-        first, second = next(source, None), next(source, None)
-        before, change = None, self._compare(first, second)
-        if first is not None:
-            yield first
-        while first is not None and second is not None and change is not None:
-            third = next(source, None)
-            after = self._compare(second, third)
-            second.transition = self.detector.classify(change, before, after)
-            shown = self._replaced(first, second, third) if third is not None and after is not None else second
-            yield shown
-            if self.detector.repeats == "upstream" and shown is not second:
-                after = self._compare(shown, third)  # as upstream does, with the frame that is shown
-            before, change = change, after
-            first, second = shown, third
-
-    def _compare(self, first: InputFrame | None, second: InputFrame | None) -> Comparison | None:
-        """Returns how two frames differ, None if one of them is missing."""
-        return None if first is None or second is None else self.detector.compare(first.signature, second.signature)
-
-    def _replaced(self, first: InputFrame, second: InputFrame, third: InputFrame) -> InputFrame:
-        """Returns the frame to show for the second of three: itself, or the midpoint of the others if it repeats."""
-        if second.transition is not Transition.REPEAT:
-            return second
-        across = self.detector.classify(self.detector.compare(first.signature, third.signature))
-        if across is Transition.MOTION or (across is Transition.REPEAT and self.detector.repeats == "upstream"):
-            return self._midpoint(first, second.frame.time, third)
-        return second
-
-    def _midpoint(self, first: InputFrame, time: Fraction, third: InputFrame) -> InputFrame:
-        """Returns the network's frame in the middle of two frames, to be shown at a given time."""
-        (picture,) = run_network(self.model, first, third, [MIDDLE], self.settings)
-        self.report.repeats += 1
-        made = Frame(picture(), time, first.frame.colour)
-        return self.load(made, made.rgb())

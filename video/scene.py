@@ -1,5 +1,6 @@
 """Classifies the transition from one frame to the next: motion, a cut, a repeat, or a gap in time."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,9 +15,15 @@ from torch import Tensor
 
 from model.image import to_layers
 from model.metrics import Surroundings, ssim, surroundings
+from video.cuts import mismatch as motion_mismatch
+from video.cuts import small_luma
 
 SIZE = 32  # px; for similarity both frames are compared at SIZE x SIZE, as upstream does
-CUT_SSIM = 0.2  # below: a cut, the earlier frame is held; above: motion, frames are made
+CUT_RULES = ("motion", "upstream", "off")
+# Measured by benchmark/cuts.py: two scenes have a mismatch of 0.23 and more; motion has less, or as much as the pairs beside it.
+CUT_MISMATCH = 0.22
+SPIKE = 2.0  # a cut has this many times the mismatch of the pairs beside it; a whip pan or a fade has not
+CUT_SSIM = 0.2  # upstream's rule; below: a cut, the earlier frame is held; above: motion, frames are made
 REPEAT_SSIM = 0.996  # upstream's rule; above: the frame repeats the one before; below: motion
 REPEAT_RULES = ("same", "upstream", "off")
 BLOCK = 4  # px; the difference of two frames is the largest mean over blocks of BLOCK x BLOCK
@@ -38,12 +45,17 @@ class Transition(Enum):
     CUT = "cut"
     REPEAT = "repeat"
     GAP = "gap"
+    DAMAGED = "damaged"  # the frame itself is to be made anew
+
+
+HELD = (Transition.CUT, Transition.GAP)  # no frame is made between the two frames
 
 
 class Signature(NamedTuple):
     """What is needed of a frame to compare it with the one before and the one after."""
 
-    thumbnail: Surroundings
+    thumbnail: Surroundings | None  # for upstream's rules
+    luma: np.ndarray | None  # for the rule "motion" of cuts
     rgb: np.ndarray  # (H,W,C)
     time: Fraction  # seconds
 
@@ -51,7 +63,8 @@ class Signature(NamedTuple):
 class Comparison(NamedTuple):
     """How two frames differ."""
 
-    similarity: float  # SSIM of 32x32 thumbnails, 1 for equal pictures
+    similarity: float  # SSIM of 32x32 thumbnails, 1 for equal pictures; NaN if no rule needs it
+    mismatch: float  # what motion leaves of the difference, relative to the contrast; 0 if no rule needs it
     difference: float  # largest local difference at full size, in 8-bit levels
     mean: float  # mean difference at full size, in 8-bit levels
     seconds: Fraction  # from one to the other
@@ -61,7 +74,8 @@ class Comparison(NamedTuple):
 class TransitionDetector:
     """Decides for the whole program whether motion, a cut or a gap separates two frames, or whether they are the same.
 
-    `scene` is the similarity below which there is a cut; 0 finds none. `repeats` names the rule for repeats: "same"
+    `cuts` names the rule for cuts: "motion" finds two frames with a mismatch above `mismatch` that also is SPIKE times
+    that of a neighbouring pair; "upstream" a similarity below `scene`; "off" none. `repeats` names the rule for repeats: "same"
     finds a frame that is the one before up to the noise of coding; "upstream" one whose similarity is above `static`,
     which slow or small motion is too; "off" none. `gap` is in seconds.
     """
@@ -70,20 +84,29 @@ class TransitionDetector:
     static: float = REPEAT_SSIM
     repeats: str = REPEAT_RULES[0]
     gap: Fraction = GAP
+    cuts: str = CUT_RULES[0]
+    mismatch: float = CUT_MISMATCH
 
     def __post_init__(self) -> None:
-        if self.repeats not in REPEAT_RULES:
-            raise ValueError(f"repeats is one of {', '.join(REPEAT_RULES)}, got {self.repeats}")
+        for name, rule, rules in (("repeats", self.repeats, REPEAT_RULES), ("cuts", self.cuts, CUT_RULES)):
+            if rule not in rules:
+                raise ValueError(f"{name} is one of {', '.join(rules)}, got {rule}")
 
     def signature(self, rgb: np.ndarray, time: Fraction, padded: tuple[int, int] | None = None) -> Signature:
         """Computes what `compare` needs of a frame (H,W,C); `padded` is the height and width with the padding."""
-        return Signature(surroundings(thumbnail(rgb, padded or rgb.shape[:2])), rgb, time)
+        upstream = "upstream" in (self.cuts, self.repeats)
+        small = surroundings(thumbnail(rgb, padded or rgb.shape[:2])) if upstream else None
+        return Signature(small, small_luma(rgb) if self.cuts == "motion" else None, rgb, time)
 
     def compare(self, earlier: Signature, later: Signature) -> Comparison:
         """Measures how two frames differ, as far as the rules need it."""
-        similarity = float(ssim(earlier.thumbnail, later.thumbnail))
+        similarity, mismatch = math.nan, 0.0
+        if earlier.thumbnail is not None and later.thumbnail is not None:
+            similarity = float(ssim(earlier.thumbnail, later.thumbnail))
+        if earlier.luma is not None and later.luma is not None:
+            mismatch = motion_mismatch(earlier.luma, later.luma)
         local, mean = differences(earlier.rgb, later.rgb) if self.repeats == "same" else (0.0, 0.0)
-        return Comparison(similarity, local, mean, later.time - earlier.time)
+        return Comparison(similarity, mismatch, local, mean, later.time - earlier.time)
 
     def classify(
         self, change: Comparison, before: Comparison | None = None, after: Comparison | None = None
@@ -91,7 +114,7 @@ class TransitionDetector:
         """Returns the transition between two frames; `before` and `after` compare the pairs on both sides of it."""
         if change.seconds > self.gap:
             return Transition.GAP
-        if self.scene > 0 and change.similarity < self.scene:  # the similarity of inverted pictures is below 0
+        if self._is_cut(change, before, after):
             return Transition.CUT
         return Transition.REPEAT if self._is_repeat(change, before, after) else Transition.MOTION
 
@@ -100,6 +123,12 @@ class TransitionDetector:
         changes = [self.compare(a, b) for a, b in pairwise(frames)]
         for before, change, after in zip([None, *changes], changes, [*changes[1:], None], strict=False):
             yield self.classify(change, before, after)
+
+    def _is_cut(self, change: Comparison, before: Comparison | None, after: Comparison | None) -> bool:
+        if self.cuts == "upstream":
+            return self.scene > 0 and change.similarity < self.scene  # that of inverted pictures is below 0
+        beside = [other.mismatch for other in (before, after) if other is not None]
+        return self.cuts == "motion" and change.mismatch > max(self.mismatch, SPIKE * min(beside, default=0.0))
 
     def _is_repeat(self, change: Comparison, before: Comparison | None, after: Comparison | None) -> bool:
         if self.repeats == "upstream":

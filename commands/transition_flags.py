@@ -1,0 +1,84 @@
+"""The flags of cuts, repeats, damage and gaps, and what they mean for the loop."""
+
+import argparse
+from pathlib import Path
+
+from video.decisions import read_decisions
+from video.hold import AT_CUT
+from video.interpolate import Handling
+from video.repair import parse_numbers
+from video.retime import DEDUP, LONGEST_RUN
+from video.scene import CUT_MISMATCH, CUT_RULES, CUT_SSIM, GAP, REPEAT_SSIM, TransitionDetector
+from video.timing import parse_seconds
+
+FOUND = "found"  # value of --repair without a list
+
+
+def add_transition_flags(group: argparse._ArgumentGroup) -> None:
+    """Adds the flags to a group of a parser."""
+    add = group.add_argument
+    add("--cuts", choices=CUT_RULES,
+        help="find cuts where motion does not explain the change (motion), by the similarity of thumbnails (upstream), "
+             "or nowhere (off) (default: motion)")  # fmt: skip
+    add("--cut-threshold", type=float, default=CUT_MISMATCH, metavar="MISMATCH",
+        help=f"of --cuts motion: a difference above this share of the contrast is a cut (default: {CUT_MISMATCH})")  # fmt: skip
+    add("--scene-threshold", type=float, metavar="SSIM",
+        help="of --cuts upstream, which this flag implies: two frames less similar than this are a cut; 0: never "
+             f"(default: {CUT_SSIM})")  # fmt: skip
+    add("--at-cut", choices=AT_CUT, default=AT_CUT[0],
+        help="between the frames of a cut show the earlier one (hold), a dissolve (blend) or the nearer one (nearest) "
+             f"(default: {AT_CUT[0]})")  # fmt: skip
+    add("--decisions", type=Path, metavar="FILE",
+        help="read cuts, repeats and gaps from this JSON file if it exists, write them to it if not (default: neither)")  # fmt: skip
+    add("--dedup", choices=DEDUP, default=DEDUP[0],
+        help="a frame that repeats the one before: make it anew (replace), spread the motion over runs of up to "
+             f"{LONGEST_RUN} frames, for animation (retime), or keep it (off) (default: {DEDUP[0]})")  # fmt: skip
+    add("--static-threshold", type=float, metavar="SSIM",
+        help="find repeats as upstream: thumbnails more similar than this; 1: never "
+             f"(default: off; upstream: {REPEAT_SSIM})")  # fmt: skip
+    add("--gap", type=parse_seconds, default=GAP, metavar="SECONDS",
+        help="make no frames between two that are further apart than this: the earlier one is shown until the later "
+             f"(default: {GAP})")  # fmt: skip
+    add("--repair", nargs="?", const=FOUND, metavar="FRAMES",
+        help="make frames anew from the frames around them, at the same rate: those of a list, as in 10,20-22, or of "
+             "a file with such a list, counted from 0; without a list those that repeat or are damaged (default: off)")  # fmt: skip
+
+
+def check_transitions(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program by parser.error if these flags exclude each other; turns --repair into the numbers of frames."""
+    if args.scene_threshold is not None and args.cuts not in (None, "upstream"):
+        parser.error(f"--scene-threshold belongs to --cuts upstream, not to --cuts {args.cuts}")
+    args.damaged = None
+    if args.repair not in (None, FOUND):
+        try:
+            args.damaged = parse_numbers(Path(args.repair).read_text() if Path(args.repair).is_file() else args.repair)
+        except (ValueError, OSError) as e:
+            parser.error(f"--repair {args.repair}: neither a list of frames, as in 10,20-22, nor a file of one ({e})")
+
+
+def handling(args: argparse.Namespace) -> Handling:
+    """Returns what the flags mean for the loop; reads the decisions if their file exists."""
+    written = args.decisions is not None and args.decisions.exists()
+    return Handling(
+        transition_detector(args),
+        given=read_decisions(args.decisions) if written else None,
+        dedup=args.dedup,
+        at_cut=args.at_cut,
+        repair=args.repair is not None,
+        numbers=args.damaged,
+    )
+
+
+def transition_detector(args: argparse.Namespace) -> TransitionDetector:
+    """Returns the detector of cuts, repeats and gaps that the flags describe."""
+    static, scene = args.static_threshold, args.scene_threshold
+    searched = args.repair == FOUND or (args.repair is None and args.dedup != "off")
+    repeats = "off" if not searched else "same" if static is None else "upstream"
+    return TransitionDetector(
+        CUT_SSIM if scene is None else scene,
+        REPEAT_SSIM if static is None else static,
+        repeats,
+        args.gap,
+        args.cuts or (CUT_RULES[0] if scene is None else "upstream"),
+        args.cut_threshold,
+    )
