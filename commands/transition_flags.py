@@ -21,7 +21,8 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
         help="find cuts where motion does not explain the change (motion), by the similarity of thumbnails (upstream), "
              "or nowhere (off) (default: motion)")  # fmt: skip
     add("--cut-threshold", type=float, default=CUT_MISMATCH, metavar="MISMATCH",
-        help=f"of --cuts motion: a difference above this share of the contrast is a cut (default: {CUT_MISMATCH})")  # fmt: skip
+        help="of --cuts motion: a difference above this share of the contrast is a cut "
+             f"(default: {CUT_MISMATCH})")  # fmt: skip
     add("--scene-threshold", type=float, metavar="SSIM",
         help="of --cuts upstream, which this flag implies: two frames less similar than this are a cut; 0: never "
              f"(default: {CUT_SSIM})")  # fmt: skip
@@ -29,7 +30,8 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
         help="between the frames of a cut show the earlier one (hold), a dissolve (blend) or the nearer one (nearest) "
              f"(default: {AT_CUT[0]})")  # fmt: skip
     add("--decisions", type=Path, metavar="FILE",
-        help="read cuts, repeats and gaps from this JSON file if it exists, write them to it if not (default: neither)")  # fmt: skip
+        help="read cuts, repeats and gaps from this JSON file if it exists, write them to it if not "
+             "(default: neither)")  # fmt: skip
     add("--dedup", choices=DEDUP, default=DEDUP[0],
         help="a frame that repeats the one before: make it anew (replace), spread the motion over runs of up to "
              f"{LONGEST_RUN} frames, for animation (retime), or keep it (off) (default: {DEDUP[0]})")  # fmt: skip
@@ -41,7 +43,8 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
              f"(default: {GAP})")  # fmt: skip
     add("--repair", nargs="?", const=FOUND, metavar="FRAMES",
         help="make frames anew from the frames around them, at the same rate: those of a list, as in 10,20-22, or of "
-             "a file with such a list, counted from 0; without a list those that repeat or are damaged (default: off)")  # fmt: skip
+             "a file with such a list, counted from 0; without a list those that repeat or are damaged "
+             "(default: off)")  # fmt: skip
 
 
 def check_transitions(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

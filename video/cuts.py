@@ -22,9 +22,9 @@ def mismatch(earlier: np.ndarray, later: np.ndarray) -> float:
     The later picture is warped onto the earlier one by DIS optical flow; the mean difference that is left is divided by
     twice the larger standard deviation. About 0.05 for motion, 0.5 for two scenes: two pictures without relation.
     """
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(earlier, later, None)
+    start = np.zeros((*earlier.shape, 2), np.float32)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(earlier, later, start)
     x, y = np.meshgrid(np.arange(SIZE[0], dtype=np.float32), np.arange(SIZE[1], dtype=np.float32))
-    place = np.stack((x, y), 2) + flow
-    warped = cv2.remap(later, place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    warped = cv2.remap(later, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     contrast = max(float(earlier.std()), float(later.std()))
     return float(cv2.absdiff(earlier, warped).mean()) / (2 * contrast + FLOOR)

@@ -5,15 +5,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from model.errors import UserError
 from video.devices import InputFrame
 from video.safe_file import write_file
-from video.scene import HELD, Comparison, Transition, TransitionDetector
+from video.scene import Comparison, Transition, TransitionDetector
 
-# Frames before and after a frame on which the decision about it depends.
-REACH = 2
+REACH = 2  # the decision about a frame depends on at most this many frames before it, and after it
 NAMES = ", ".join(kind.value for kind in Transition)
 
 

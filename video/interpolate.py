@@ -44,9 +44,10 @@ class Report:
 class Handling:
     """What is done where frames repeat, are damaged, or have no motion between them.
 
-    `given`: transitions that replace those of the detector. `dedup`: "replace" makes a repeat anew as the midpoint of its neighbours, before all else; "retime" leaves repeats
-    out and spreads the motion over their time; "off" keeps them. `at_cut`: what is shown between the frames on both
-    sides of a cut, one of hold.AT_CUT. `repair` makes damaged frames anew: those of `numbers`, or those that are found.
+    `given`: transitions that replace those of the detector. `dedup`: "replace" makes a repeat anew as the midpoint of
+    its neighbours, before all else; "retime" leaves repeats out and spreads the motion over their time; "off" keeps
+    them. `at_cut`: what is shown between the frames on both sides of a cut, one of hold.AT_CUT. `repair` makes damaged
+    frames anew: those of `numbers`, or those that are found.
     """
 
     detector: TransitionDetector = field(default_factory=TransitionDetector)
@@ -83,10 +84,10 @@ def interpolate(
 ) -> Iterator[Frame]:
     """Yields the frames of `timing` between each two frames, then the last frame. Times rise.
 
-    A timestep of 0 gives the source frame itself. Over a gap the earlier frame is held, over a cut by default. Frames are read and
-    converted to RGB a few ahead, on a thread of their own; only a few are in memory at a time. `options` are those of
-    RIFE.between: tta, ensemble, refine. `others` are the same network on other devices, which take turns; frames and
-    their order are the same with any number of devices.
+    A timestep of 0 gives the source frame itself. Over a gap the earlier frame is held, over a cut by default. Frames
+    are read and converted to RGB a few ahead, on a thread of their own; only a few are in memory at a time. `options`
+    are those of RIFE.between: tta, ensemble, refine. `others` are the same network on other devices, which take turns;
+    frames and their order are the same with any number of devices.
     """
     settings = {"scale": scale, **(options or {})}
     models = [model, *others]

@@ -20,7 +20,8 @@ from video.cuts import small_luma
 
 SIZE = 32  # px; for similarity both frames are compared at SIZE x SIZE, as upstream does
 CUT_RULES = ("motion", "upstream", "off")
-# Measured by benchmark/cuts.py: two scenes have a mismatch of 0.23 and more; motion has less, or as much as the pairs beside it.
+# Measured by benchmark/cuts.py: two scenes have a mismatch of 0.23 and more; motion has less, or as much as the pairs
+# beside it.
 CUT_MISMATCH = 0.22
 SPIKE = 2.0  # a cut has this many times the mismatch of the pairs beside it; a whip pan or a fade has not
 CUT_SSIM = 0.2  # upstream's rule; below: a cut, the earlier frame is held; above: motion, frames are made
@@ -75,9 +76,9 @@ class TransitionDetector:
     """Decides for the whole program whether motion, a cut or a gap separates two frames, or whether they are the same.
 
     `cuts` names the rule for cuts: "motion" finds two frames with a mismatch above `mismatch` that also is SPIKE times
-    that of a neighbouring pair; "upstream" a similarity below `scene`; "off" none. `repeats` names the rule for repeats: "same"
-    finds a frame that is the one before up to the noise of coding; "upstream" one whose similarity is above `static`,
-    which slow or small motion is too; "off" none. `gap` is in seconds.
+    that of a neighbouring pair; "upstream" a similarity below `scene`; "off" none. `repeats` names the rule for
+    repeats: "same" finds a frame that is the one before up to the noise of coding; "upstream" one whose similarity is
+    above `static`, which slow or small motion is too; "off" none. `gap` is in seconds.
     """
 
     scene: float = CUT_SSIM
