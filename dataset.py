@@ -1,7 +1,7 @@
 """Training samples: Vimeo90K, synthetic scenes, weighted mixtures, and the order in which they are read.
 
-Sample i of epoch e depends on (seed, e, i) alone, not on the number of workers and processes. All sources give the
-same fields, see data/sample.py. Other sources: data/clips.py, data/triplets.py, data/pans.py.
+Sample i of epoch e depends on (seed, e, i) alone, not on the number of workers and processes. Samples of all sources
+have the same fields, listed in data/sample.py. Other sources: data/clips.py, data/triplets.py, data/pans.py.
 """
 
 import sys
@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.sample import Sample, augment, pack
+from data.sample import TrainingSample, augment, pack
 from data.synthetic import scene
-from data.textures import Picture
+from data.textures import RgbPicture
 from model.errors import UserError, printable
 from video.picture import MediaError, read_picture, with_channels
 
@@ -26,28 +26,28 @@ UNREADABLE = 5  # samples in a row that cannot be read end a run
 VALIDATION_SHARE = 20  # the last twentieth of tri_trainlist.txt validates, as upstream's 95/5 split
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """A source of samples; sources that draw at random ignore `index`."""
 
     def __len__(self) -> int: ...
 
-    def sample(self, rng: np.random.Generator, index: int) -> Sample: ...
+    def sample(self, rng: np.random.Generator, index: int) -> TrainingSample: ...
 
 
-class Samples(Dataset[Sample]):
+class Samples(Dataset[TrainingSample]):
     """A source with a seed: item (epoch, index) is always the same sample.
 
     A sample that cannot be read is replaced by the next one, with a line on stderr; UserError where several in a row
     cannot be read.
     """
 
-    def __init__(self, source: Source, seed: int) -> None:
+    def __init__(self, source: SampleSource, seed: int) -> None:
         self.source, self.seed = source, seed
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: tuple[int, int]) -> TrainingSample:
         epoch, index = key
         for attempt in range(UNREADABLE):
             number = (index + attempt) % len(self)
@@ -112,14 +112,14 @@ def keep_to_one_thread(worker: int) -> None:
 class Mixture:
     """Samples of several sources in random order, by weight; an epoch is `length` samples."""
 
-    def __init__(self, sources: Sequence[Source], weights: Sequence[float], length: int) -> None:
+    def __init__(self, sources: Sequence[SampleSource], weights: Sequence[float], length: int) -> None:
         self.sources, self.length = sources, length
         self.shares = np.asarray(weights, np.float64) / sum(weights)
 
     def __len__(self) -> int:
         return self.length
 
-    def sample(self, rng: np.random.Generator, index: int) -> Sample:
+    def sample(self, rng: np.random.Generator, index: int) -> TrainingSample:
         source = self.sources[rng.choice(len(self.sources), p=self.shares)]
         return source.sample(rng, int(rng.integers(len(source))))
 
@@ -127,13 +127,13 @@ class Mixture:
 class Scenes:
     """Synthetic scenes made of textures (data/synthetic.py)."""
 
-    def __init__(self, textures: Sequence[Picture], size: int, length: int = 100_000) -> None:
+    def __init__(self, textures: Sequence[RgbPicture], size: int, length: int = 100_000) -> None:
         self.textures, self.size, self.length = textures, size, length
 
     def __len__(self) -> int:
         return self.length
 
-    def sample(self, rng: np.random.Generator, index: int) -> Sample:
+    def sample(self, rng: np.random.Generator, index: int) -> TrainingSample:
         return scene(rng, self.size, self.textures)
 
 
@@ -161,7 +161,7 @@ class Vimeo:
     def __len__(self) -> int:
         return len(self.names)
 
-    def sample(self, rng: np.random.Generator, index: int) -> Sample:
+    def sample(self, rng: np.random.Generator, index: int) -> TrainingSample:
         n0, n1, n2 = 0, self.frames // 2, self.frames - 1
         if self.frames == 7 and self.split == "train":
             n0, n1, n2 = sorted(int(n) for n in rng.choice(7, 3, replace=False))
@@ -175,14 +175,14 @@ class Vimeo:
         return augment(rng, pack(random_crop(rng, pictures, self.crop), (n1 - n0) / (n2 - n0)))
 
 
-def random_crop(rng: np.random.Generator, pictures: Sequence[Picture], size: int) -> list[Picture]:
+def random_crop(rng: np.random.Generator, pictures: Sequence[RgbPicture], size: int) -> list[RgbPicture]:
     """Returns the same random square of `size` px of each picture."""
     h, w = pictures[0].shape[:2]
     y, x = rng.integers(h - size + 1), rng.integers(w - size + 1)
     return [p[y : y + size, x : x + size] for p in pictures]
 
 
-def read_rgb(path: Path) -> Picture:
+def read_rgb(path: Path) -> RgbPicture:
     """Reads a picture as (H,W,3) uint8 RGB: grey becomes RGB, 16 bits are rounded to 8. MediaError for others."""
     picture = with_channels(read_picture(path), 3)[:, :, :3]
     if picture.dtype == np.uint16:

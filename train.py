@@ -33,14 +33,14 @@ from model.errors import UserError, printable
 from model.inference.memory import keep_freed_memory
 from model.loading import TRAIN_LOG, load_network
 from model.metrics import load_lpips
-from model.training.checkpoint import STATE, WEIGHTS, check_folder, locked, refuse_old_run, write_tensors
+from model.training.checkpoint import STATE, WEIGHTS, check_folder, check_no_run, lock_folder, write_tensors
 from model.training.distillation import Teacher
-from model.training.log import say
+from model.training.log import print_line
 from model.training.network import Trainable, build, build_from, crop_for, recipe_for
 from model.training.recipe import Recipe, by_flow_alone
-from model.training.run import Run, Settings
+from model.training.run import Run, RunSettings
 from model.training.stages import Part, Stage, check_stage
-from model.training.step import Guides
+from model.training.step import LossNetworks
 from model.weights.checkpoint import DDP_PREFIX, find_weights, read_weights
 from video.safe_file import check_output, same_file
 
@@ -58,7 +58,7 @@ def open_network(args: argparse.Namespace) -> Trainable:
     except UserError as e:
         raise UserError(f"argument --init: {file}: {e}") from e
     if note and first_process():
-        say(f"{file}: {note}")
+        print_line(f"{file}: {note}")
     return net
 
 
@@ -69,7 +69,7 @@ def first_process() -> bool:
 
 def open_stages(args: argparse.Namespace, net: Trainable) -> list[Stage]:
     """Returns the stages of the run with their data; the whole run is one stage without --stages."""
-    data = TrainingData(args, say if first_process() else lambda line: None)
+    data = TrainingData(args, print_line if first_process() else lambda line: None)
     named = read_stages(args.stages, args) if args.stages else [("train", [args])]
     stages = []
     for number, (name, parts) in enumerate(named):
@@ -95,13 +95,15 @@ def open_stage(name: str, parts: Sequence[argparse.Namespace], net: Trainable, d
         for i, (part, crop) in enumerate(zip(parts, crops, strict=True))
     ]
     held_seed = data.args.seed + 1
-    held = data.flow_validation(args, crops[0], held_seed) if args.flow_alone else data.validation(crops[0], held_seed)
+    validation = (
+        data.flow_validation(args, crops[0], held_seed) if args.flow_alone else data.validation(crops[0], held_seed)
+    )
     world = int(os.environ.get("WORLD_SIZE", 1))
     stage = Stage(
         name=name,
         recipe=recipe,
         parts=opened,
-        held=held,
+        validation=validation,
         steps=args.steps or args.epoch * (len(opened[0].data) // (parts[0].batch_size * world)),
         hours=args.hours,
         blocks=tuple(args.blocks),
@@ -113,13 +115,13 @@ def open_stage(name: str, parts: Sequence[argparse.Namespace], net: Trainable, d
     return stage
 
 
-def open_guides(args: argparse.Namespace, stages: Sequence[Stage], device: torch.device) -> Guides:
+def open_loss_networks(args: argparse.Namespace, stages: Sequence[Stage], device: torch.device) -> LossNetworks:
     """Returns the teacher of --distill and the network of LPIPS, where they are asked for."""
     teacher = None
     if args.distill is not None:
         teacher = Teacher(load_network(args.distill)[0].to(device))
     lpips = load_lpips(device) if any(stage.recipe.lpips for stage in stages) else None
-    return Guides(teacher, lpips)
+    return LossNetworks(teacher, lpips)
 
 
 def run_folder(args: argparse.Namespace) -> tuple[Path, bool]:
@@ -144,7 +146,7 @@ def run_folder(args: argparse.Namespace) -> tuple[Path, bool]:
     check_folder(folder)
     check_not_data(folder, args)
     if not resumed:
-        refuse_old_run(folder)
+        check_no_run(folder)
     if args.train_log:
         try:
             check_folder(TRAIN_LOG)
@@ -199,15 +201,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder, resumed = run_folder(args)
         net = open_network(args)
         stages = open_stages(args, net)
-        guides = open_guides(args, stages, device)
+        loss_networks = open_loss_networks(args, stages, device)
     except UserError as e:
         parser.error(printable(str(e)))
-    settings = Settings(args.seed, args.workers, args.log_every, args.save_every, args.val_samples, args.compile)
+    settings = RunSettings(args.seed, args.workers, args.log_every, args.save_every, args.val_samples, args.compile)
     folder = start_group(device, folder)
-    with locked(folder) if rank == 0 else nullcontext():
+    with lock_folder(folder) if rank == 0 else nullcontext():
         if rank == 0 and not resumed:
-            refuse_old_run(folder)  # again: another run may have ended there meanwhile
-        train_stages(Run(net, stages, folder, device, settings, guides), args, resumed=resumed)
+            check_no_run(folder)  # again: another run may have ended there meanwhile
+        train_stages(Run(net, stages, folder, device, settings, loss_networks), args, resumed=resumed)
     leave_group()
 
 
@@ -217,7 +219,7 @@ def train_stages(run: Run, args: argparse.Namespace, *, resumed: bool) -> None:
         run.resume()
     recipes = {stage.name: asdict(stage.recipe) for stage in run.stages}
     run.log.write(run.before + run.step, settings={k: str(v) for k, v in vars(args).items()}, recipes=recipes)
-    run.log.tell(
+    run.log.print_line(
         f"{run.folder}: {'resumed' if resumed else 'begun'} on {run.device}, {len(run.stages)} stage(s); after a stop "
         f"the same command with --output {run.folder} --resume continues from the last checkpoint"
     )
@@ -227,7 +229,7 @@ def train_stages(run: Run, args: argparse.Namespace, *, resumed: bool) -> None:
         if args.train_log:
             write_tensors(TRAIN_LOG / WEIGHTS, weights, overwrite=False)
         steps = run.before + run.step
-        say(f"{run.folder / WEIGHTS}: {steps} steps, best validation {run.best:.3f}", result=True)
+        print_line(f"{run.folder / WEIGHTS}: {steps} steps, best validation {run.best:.3f}", result=True)
 
 
 def one_line(command: Callable[[], None]) -> str | None:

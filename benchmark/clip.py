@@ -34,9 +34,9 @@ from benchmark.measures import COMMON, Metric, load_metrics
 from benchmark.methods import Method, Network, add_methods_flags, classical, load_networks
 from benchmark.plots import new_figure, over_time, side_by_side, to_png
 from benchmark.record import new_folder, write_json
-from benchmark.table import LOWER_IS_BETTER, SECONDS, Scores, decisive, method_table, summary
+from benchmark.table import LOWER_IS_BETTER, SECONDS, Scores, method_table, ranking_measure, summary
 from benchmark.triplets import REPEAT_LEVELS, Triplet, convert_frames, every_second, timestep_of
-from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, located, write_case
+from benchmark.worst import FIRST, LAST, TRUTH, Case, WorstCases, with_folder, write_case
 from model import UserError
 from model.image import to_tensor
 from model.inference.memory import keep_freed_memory
@@ -53,7 +53,7 @@ def evaluate(
     methods: Mapping[str, Method],
     metrics: Mapping[str, Metric],
     scores: Scores,
-    worst: Worst,
+    worst: WorstCases,
 ) -> None:
     """Scores and times every method on every triplet."""
     for first, truth, last in triplets:
@@ -81,7 +81,7 @@ def render(report: Mapping[str, Any]) -> str:
     lines = [f"{report['clip']}, {size}: {report['samples']} frames made anew; left out: {left}"]
     columns = list(dict.fromkeys(row["metric"] for row in report["rows"]))
     lines += method_table(report["rows"], columns)
-    judge = decisive(columns)
+    judge = ranking_measure(columns)
     values = {row["method"]: row["value"] for row in report["rows"] if row["metric"] == judge}
     rank = {name: float("inf") if value is None else value for name, value in values.items()}
     best = min(rank, key=rank.__getitem__) if judge in LOWER_IS_BETTER else max(rank, key=rank.__getitem__)
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
         networks = load_networks(args)
         methods: dict[str, Method] = {**networks, **{name: classical(b) for name, b in BASELINES.items()}}
         metrics = load_metrics(COMMON[:2], "cpu")
-        scores, worst, left_out = Scores(), Worst(list(networks), decisive(metrics)), list[dict[str, Any]]()
+        scores, worst, left_out = Scores(), WorstCases(list(networks), ranking_measure(metrics)), list[dict[str, Any]]()
         total = min(args.limit or sys.maxsize, source.count) if source.count else args.limit
         with closing(prefetch(source)) as frames:
             bar = tqdm(islice(frames, args.limit), total=total, unit="frame", file=sys.stderr)
@@ -110,11 +110,13 @@ def run(args: argparse.Namespace) -> None:
         report = report_of(source, networks, scores, tuple(metrics), left_out)
         records = write_worst(folder, worst, networks)
         write_file(folder / "over_time.png", to_png(over_time(scores.rows, (*metrics, SECONDS), left_out)))
-        write_json(folder / "results.json", {**report, "worst": located(records, Path("worst")), "each": scores.rows})
+        write_json(
+            folder / "results.json", {**report, "worst": with_folder(records, Path("worst")), "each": scores.rows}
+        )
     for complaint in source.complaints:
         print(f"clip.py: {source.path}: {complaint}; what could be decoded was used", file=sys.stderr)
     if args.json:
-        worst_frames = located(records, output.resolve() / "worst")
+        worst_frames = with_folder(records, output.resolve() / "worst")
         write_json(args.json, {**report, "worst": worst_frames, "each": scores.rows})
     print(f"{render(report)}\nWrote {output}: results.json, over_time.png, worst_1.png .. and worst/")
     print(json.dumps(report))
@@ -143,7 +145,7 @@ def report_of(
     return {**report, "samples": scores.samples, "left_out": left_out, "rows": rows}
 
 
-def write_worst(folder: Path, worst: Worst, networks: Mapping[str, Network]) -> list[dict[str, Any]]:
+def write_worst(folder: Path, worst: WorstCases, networks: Mapping[str, Network]) -> list[dict[str, Any]]:
     """Writes the worst frames side by side and as single pictures and returns their records."""
     records = []
     for i, case in enumerate(worst.cases, 1):

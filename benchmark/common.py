@@ -28,7 +28,7 @@ from benchmark.methods import method_names
 from benchmark.record import write_json
 from benchmark.table import SECONDS, Scores, render, summary
 from benchmark.test_set import Protocol, Sample, TestSet
-from benchmark.worst import FIRST, LAST, TRUTH, Case, Worst, file_name, located, write_case
+from benchmark.worst import FIRST, LAST, TRUTH, Case, WorstCases, file_name, with_folder, write_case
 from commands.network_flags import add_weights_flags
 from model import RIFE, UserError, load_model, pick_device
 from model.frames import FLOW_SCALES
@@ -142,7 +142,7 @@ def run_method(
     return found
 
 
-class Saved:
+class FrameSaver:
     """Writes every prediction of the network as NAME_TIMESTEP.png, in a folder for each group, for --save-frames.
 
     The worst samples are written to worst/ with both frames, the truth, every method's picture and the motion.
@@ -150,7 +150,7 @@ class Saved:
 
     def __init__(self, folder: Path, network: str, metric: str) -> None:
         self.folder, self.network = folder, network
-        self.worst = Worst([network], metric)
+        self.worst = WorstCases([network], metric)
 
     def add(self, sample: Sample, made: Made) -> None:
         """Writes the predictions of one sample, and keeps the sample if it is among the worst."""
@@ -169,7 +169,7 @@ class Saved:
         for i, case in enumerate(self.worst.cases, 1):
             case.add_motion(model, self.network, scale=protocol.scale_of(case.where["group"]), bgr=bgr)
             records.append(write_case(self.folder / "worst", i, case))
-        return located(records, self.folder.resolve() / "worst")
+        return with_folder(records, self.folder.resolve() / "worst")
 
 
 def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
@@ -214,7 +214,7 @@ def run(test_set: TestSet, args: argparse.Namespace) -> None:
         methods[name] = partial(predict, model=model, protocol=protocol, bgr=test_set.bgr, tta=args.tta)
     if not args.no_baselines:
         methods |= {name: partial(classical, baseline=b, device=device) for name, b in BASELINES.items()}
-    saved = Saved(args.save_frames, name, protocol.metrics[0]) if model and args.save_frames else None
+    saved = FrameSaver(args.save_frames, name, protocol.metrics[0]) if model and args.save_frames else None
     scores = evaluate(
         islice(test_set.samples(args.data), args.limit),
         methods,

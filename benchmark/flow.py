@@ -51,14 +51,14 @@ class Scene(NamedTuple):
     truth: tuple[Direction, Direction]  # first to second, second to first
 
 
-class Estimate(NamedTuple):
+class FlowEstimate(NamedTuple):
     """Holds an estimated flow and where it is reliable."""
 
     flow: np.ndarray  # (2,H,W) px
     reliable: np.ndarray  # (H,W) bool
 
 
-Estimator = Callable[[np.ndarray, np.ndarray], tuple[Estimate, Estimate]]
+Estimator = Callable[[np.ndarray, np.ndarray], tuple[FlowEstimate, FlowEstimate]]
 
 
 def draw_scene(seed: int, size: int, pictures: Sequence[np.ndarray]) -> Scene:
@@ -79,10 +79,10 @@ def draw_scene(seed: int, size: int, pictures: Sequence[np.ndarray]) -> Scene:
 def network(model: RIFE, scale: float) -> Estimator:
     """Returns the estimator of --flow: the ends derived from the middle."""
 
-    def estimate(first: np.ndarray, second: np.ndarray) -> tuple[Estimate, Estimate]:
+    def estimate(first: np.ndarray, second: np.ndarray) -> tuple[FlowEstimate, FlowEstimate]:
         ends = end_flow(model, to_tensor(first), to_tensor(second), scale=scale)
-        forward = Estimate(ends.forward[0].cpu().numpy(), ends.forward_consistent[0, 0].cpu().numpy())
-        return forward, Estimate(ends.backward[0].cpu().numpy(), ends.backward_consistent[0, 0].cpu().numpy())
+        forward = FlowEstimate(ends.forward[0].cpu().numpy(), ends.forward_consistent[0, 0].cpu().numpy())
+        return forward, FlowEstimate(ends.backward[0].cpu().numpy(), ends.backward_consistent[0, 0].cpu().numpy())
 
     return estimate
 
@@ -90,33 +90,33 @@ def network(model: RIFE, scale: float) -> Estimator:
 def network_at_ends(model: RIFE, scale: float) -> Estimator:
     """Returns the network's own flow at timesteps 0 and 1, for comparison: it was never trained for them."""
 
-    def estimate(first: np.ndarray, second: np.ndarray) -> tuple[Estimate, Estimate]:
+    def estimate(first: np.ndarray, second: np.ndarray) -> tuple[FlowEstimate, FlowEstimate]:
         img0, img1 = to_tensor(first), to_tensor(second)
         forward = model.flow(img0, img1, timestep=0, scale=scale)[0, 2:].cpu().numpy()
         backward = model.flow(img0, img1, timestep=1, scale=scale)[0, :2].cpu().numpy()
         everywhere = np.ones(first.shape[:2], bool)
-        return Estimate(forward, everywhere), Estimate(backward, everywhere)
+        return FlowEstimate(forward, everywhere), FlowEstimate(backward, everywhere)
 
     return estimate
 
 
-def dis(first: np.ndarray, second: np.ndarray) -> tuple[Estimate, Estimate]:
+def dis(first: np.ndarray, second: np.ndarray) -> tuple[FlowEstimate, FlowEstimate]:
     """Estimates flow by OpenCV DIS, medium preset."""
     search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
     flows = (search.calc(*pair, None).transpose(2, 0, 1) for pair in (grey, grey[::-1]))
     everywhere = np.ones(first.shape[:2], bool)
-    forward, backward = (Estimate(flow, everywhere) for flow in flows)
+    forward, backward = (FlowEstimate(flow, everywhere) for flow in flows)
     return forward, backward
 
 
-def still(first: np.ndarray, second: np.ndarray) -> tuple[Estimate, Estimate]:
+def no_motion(first: np.ndarray, second: np.ndarray) -> tuple[FlowEstimate, FlowEstimate]:
     """Estimates no motion at all: its error is the length of the true flow."""
-    nothing = Estimate(np.zeros((2, *first.shape[:2]), np.float32), np.ones(first.shape[:2], bool))
+    nothing = FlowEstimate(np.zeros((2, *first.shape[:2]), np.float32), np.ones(first.shape[:2], bool))
     return nothing, nothing
 
 
-def errors(estimate: Estimate, truth: Direction) -> dict[str, float]:
+def errors(estimate: FlowEstimate, truth: Direction) -> dict[str, float]:
     """Returns mean end-point errors in px, by COLUMNS; "kept" is the share of visible pixels that count as reliable."""
     distance = np.hypot(*(estimate.flow - truth.flow))
     parts = {
@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
         estimators[name] = network(loaded.model, loaded.scale)
         if args.ends and loaded.model.arbitrary_time:
             estimators[f"{name}, at 0 and 1"] = network_at_ends(loaded.model, loaded.scale)
-    rows = measure({**estimators, "OpenCV DIS": dis, "no motion": still}, args)
+    rows = measure({**estimators, "OpenCV DIS": dis, "no motion": no_motion}, args)
     report = {"set": "optical flow", "scenes": args.scenes, "seed": args.seed, "size": args.size, "rows": rows}
     print(render_table(rows))
     if args.json:

@@ -32,7 +32,7 @@ from benchmark.block_flows import measure_blocks, render_blocks
 from benchmark.measures import COMMON, Metric, load_metrics
 from benchmark.methods import Method, add_methods_flags, load_methods, load_networks
 from benchmark.record import write_json
-from benchmark.table import Scores, shown, summary
+from benchmark.table import Scores, format_score, summary
 from benchmark.test_set import HALF
 from model import UserError
 from model.image import to_picture, to_tensor
@@ -155,7 +155,7 @@ def render(report: Mapping[str, Any]) -> str:
             lines += ["", f"{title:{width}}" + "".join(f"{amount:9g}" for amount in motion["amounts"])]
             for method in methods:
                 found = (values[method, group, metric] for group in motion["groups"])
-                lines.append(f"{method:{width}}" + "".join(f"{shown(metric, value):>9}" for value in found))
+                lines.append(f"{method:{width}}" + "".join(f"{format_score(metric, value):>9}" for value in found))
     return "\n".join(lines)
 
 

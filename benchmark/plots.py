@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.baselines import BASELINES
-from benchmark.table import LOWER_IS_BETTER, UNITS, decisive, shown
+from benchmark.table import LOWER_IS_BETTER, UNITS, format_score, ranking_measure
 from benchmark.worst import Case
 from model import UserError
 from video.safe_file import write_file
@@ -130,7 +130,9 @@ def by_motion(report: Mapping[str, Any], *, stacked: bool = False) -> Any:
     panel below the other, for narrow pages.
     """
     kinds, metrics = report["motions"], report["metrics"]
-    places = [(kind, decisive(metrics)) for kind in kinds] if stacked else [(k, m) for m in metrics for k in kinds]
+    places = (
+        [(kind, ranking_measure(metrics)) for kind in kinds] if stacked else [(k, m) for m in metrics for k in kinds]
+    )
     columns = 1 if stacked else len(kinds)
     rows = len(places) // columns
     figure = new_figure(2.4 * rows + 0.6, NARROW if stacked else WIDTH)
@@ -215,7 +217,7 @@ def side_by_side(case: Case, metric: str) -> Any:
         panel.axis("off")
     for panel, (title, picture) in zip(panels, case.pictures.items(), strict=False):
         scored = case.scores.get(title)
-        score = f": {shown(metric, scored[metric])} {UNITS.get(metric, '')}".rstrip() if scored else ""
+        score = f": {format_score(metric, scored[metric])} {UNITS.get(metric, '')}".rstrip() if scored else ""
         panel.imshow(picture)
         panel.set_title(plain(textwrap.fill(title + score, TITLE)), fontsize=10)
     return figure

@@ -27,7 +27,7 @@ from benchmark.baselines import BASELINES
 from benchmark.html_elements import WIDEST, Cell, picture, plot, table, tag
 from benchmark.plots import NARROW, bars, by_motion, by_sample, over_time, quality_against_time
 from benchmark.report_tables import Result, quality_tables, setting, title
-from benchmark.table import SECONDS, SUBSET, UNITS, decisive, shown
+from benchmark.table import SECONDS, SUBSET, UNITS, format_score, ranking_measure
 from benchmark.worst import FIRST, LAST, TRUTH
 from model import UserError
 from video.picture import read_picture
@@ -60,7 +60,7 @@ def case_article(case: Mapping[str, Any], folder: Path, metric: str) -> ET.Eleme
     captions = []
     for name in case["pictures"]:
         scored = case["scores"].get(name)
-        score = f": {shown(metric, scored[metric])} {UNITS.get(metric, metric)}" if scored else ""
+        score = f": {format_score(metric, scored[metric])} {UNITS.get(metric, metric)}" if scored else ""
         captions.append(name + score)
     made = [i for i, name in enumerate(case["pictures"]) if name in case["scores"] and name not in BASELINES]
     given = [list(case["pictures"]).index(name) for name in (TRUTH, FIRST, LAST)]
@@ -88,7 +88,7 @@ def case_article(case: Mapping[str, Any], folder: Path, metric: str) -> ET.Eleme
 def quality_section(result: Result, folder: Path) -> list[ET.Element]:
     """Returns the settings, plot and worst cases of one result."""
     metrics = list(dict.fromkeys(row["metric"] for row in result["rows"]))
-    metric = decisive(metrics)
+    metric = ranking_measure(metrics)
     found: list[ET.Element] = [tag("p", text, class_="faint") for text in describe(result)]
     if "motions" in result:
         found.append(plot(by_motion(result, stacked=True), f"{title(result)}: {metric} against motion"))
@@ -143,7 +143,7 @@ def overview(results: Sequence[Result]) -> list[ET.Element]:
         metrics = [row["metric"] for row in result["rows"]]
         if SECONDS not in metrics:
             continue
-        metric = decisive(metrics)
+        metric = ranking_measure(metrics)
         _, points = panels.setdefault(title(result), (metric, {}))
         for method in dict.fromkeys(row["method"] for row in result["rows"]):
             seconds, quality = (

@@ -6,7 +6,7 @@ from typing import Any
 from benchmark.baselines import BASELINES
 from benchmark.html_elements import ET, Cell, table, tag
 from benchmark.plots import with_unit
-from benchmark.table import LOWER_IS_BETTER, SECONDS, shown
+from benchmark.table import LOWER_IS_BETTER, SECONDS, format_score
 
 Result = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -95,5 +95,5 @@ def number(metric: str, row: Row | None, best: float | None) -> Cell:
     value = row["value"]
     if value is None:
         return "inf"
-    text: Cell = tag("strong", shown(metric, value)) if value == best else shown(metric, value)
+    text: Cell = tag("strong", format_score(metric, value)) if value == best else format_score(metric, value)
     return tag("data", text, value=repr(value))

@@ -86,7 +86,7 @@ def summary(
     return {"rows": rows}
 
 
-def decisive(metrics: Iterable[str]) -> str:
+def ranking_measure(metrics: Iterable[str]) -> str:
     """Returns the measure that ranks methods: LPIPS, which agrees with viewers more often, else the first one."""
     metrics = list(metrics)
     return "LPIPS" if "LPIPS" in metrics else metrics[0]
@@ -100,9 +100,9 @@ def render(report: Mapping[str, Any]) -> str:
     width = max(len(row["method"]) for row in report["rows"])
     lines.append(f"{'metric':20} {'method':{width}} {'published':>10} {'here':>10} {'difference':>10}")
     for row in report["rows"]:
-        here = shown(row["metric"], row["value"])
-        known = "" if row["published"] is None else shown(row["metric"], row["published"])
-        difference = "" if row["difference"] is None else shown(row["metric"], row["difference"], "+")
+        here = format_score(row["metric"], row["value"])
+        known = "" if row["published"] is None else format_score(row["metric"], row["published"])
+        difference = "" if row["difference"] is None else format_score(row["metric"], row["difference"], "+")
         lines.append(f"{label(row):20} {row['method']:{width}} {known:>10} {here:>10} {difference:>10}".rstrip())
     return "\n".join(lines)
 
@@ -112,7 +112,7 @@ def label(row: Mapping[str, Any]) -> str:
     return " ".join(filter(None, (row["group"], row["metric"], UNITS.get(row["metric"], ""))))
 
 
-def shown(metric: str, value: float | None, sign: str = "") -> str:
+def format_score(metric: str, value: float | None, sign: str = "") -> str:
     """Returns a score as tables show it; None stands for an infinite one."""
     return "inf" if value is None else f"{value:{sign}.{4 if metric.startswith(FINE) else 3}f}"
 
@@ -125,6 +125,6 @@ def method_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> l
     heads = {metric: f"{f'{metric} {UNITS.get(metric, str())}'.strip():>9}" for metric in metrics}
     lines = [" ".join([" " * width, *heads.values()])]
     for method in methods:
-        cells = [f"{shown(metric, values[method, metric]):>{len(heads[metric])}}" for metric in metrics]
+        cells = [f"{format_score(metric, values[method, metric]):>{len(heads[metric])}}" for metric in metrics]
         lines.append(" ".join([f"{method:{width}}", *cells]))
     return lines

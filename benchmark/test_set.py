@@ -15,7 +15,7 @@ from model import UserError
 from video.picture import read_picture, with_channels
 
 HALF = Fraction(1, 2)
-SHOWN = 3  # missing files that a message names
+NAMED_FILES = 3  # missing files that a message names
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ class TestSet:
         """Raises UserError with what to download and where to put it, unless all that is needed is in the folder."""
         missing = [name for name in self.needs if not next(root.glob(name), None)]
         if missing:
-            rest = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            rest = f" and {len(missing) - NAMED_FILES} more" if len(missing) > NAMED_FILES else ""
             raise UserError(
-                f"{self.name} is not in {root}/ (no {', '.join(missing[:SHOWN])}{rest}): download {self.download}, "
-                f"and put what it holds into {root}/, or name its folder with --data DIR"
+                f"{self.name} is not in {root}/ (no {', '.join(missing[:NAMED_FILES])}{rest}): "
+                f"download {self.download}, and put what it holds into {root}/, or name its folder with --data DIR"
             )
 
 

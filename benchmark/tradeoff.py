@@ -32,7 +32,7 @@ from benchmark.device import interleaved
 from benchmark.measures import COMMON, Metric, load_metrics
 from benchmark.methods import method_names
 from benchmark.plots import check, new_figure, save, with_unit
-from benchmark.table import LOWER_IS_BETTER, decisive, shown
+from benchmark.table import LOWER_IS_BETTER, format_score, ranking_measure
 from model import RIFE, UserError, pick_device
 from model.image import to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
@@ -102,9 +102,9 @@ def measure(args: argparse.Namespace, sets: Mapping[str, tuple[TestSet, Path]]) 
     times = interleaved(calls, device, args.runs, clock)
     for record in records:
         record["median_ms"] = statistics.median(times[record["setting"]])
-    for record, is_best in zip(records, best(records, decisive(metrics)), strict=True):
+    for record, is_best in zip(records, best(records, ranking_measure(metrics)), strict=True):
         record["best"] = is_best
-    return records, decisive(metrics)
+    return records, ranking_measure(metrics)
 
 
 def render(records: Sequence[Mapping[str, Any]], sets: Iterable[str]) -> str:
@@ -115,7 +115,7 @@ def render(records: Sequence[Mapping[str, Any]], sets: Iterable[str]) -> str:
     heads = [f"{name} {with_unit(metric)}" for name, metric in columns]
     lines = ["  ".join([f"{'setting':{width}}", *heads, f"ms at {SIZE[0]}x{SIZE[1]}"])]
     for r in records:
-        cells = [f"{shown(m, r[name][m]):>{len(head)}}" for (name, m), head in zip(columns, heads, strict=True)]
+        cells = [f"{format_score(m, r[name][m]):>{len(head)}}" for (name, m), head in zip(columns, heads, strict=True)]
         mark = "*" if r["best"] else ""
         lines.append("  ".join([f"{r['setting']:{width}}", *cells, f"{r['median_ms']:13.1f}", mark]).rstrip())
     return "\n".join(lines)

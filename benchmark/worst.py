@@ -14,7 +14,7 @@ from model.image import to_tensor
 from video.flow import flow_picture
 from video.picture import write_picture
 
-SHOWN = 3  # predictions kept
+KEPT = 3  # predictions kept
 FIRST, LAST, TRUTH = "first frame", "last frame", "truth"  # pictures that every case has; "first frame" is a method too
 
 
@@ -49,8 +49,8 @@ class Case:
         self.pictures[f"motion seen by {name}, up to {largest:.1f} px"] = flow_picture(motion)
 
 
-class Worst:
-    """Collects the worst prediction of each of the SHOWN worst places; a place is a sample or a second of a clip.
+class WorstCases:
+    """Collects the worst prediction of each of the KEPT worst places; a place is a sample or a second of a clip.
 
     Memory holds no more than their pictures.
     """
@@ -64,7 +64,7 @@ class Worst:
         badness = case.badness(self.networks, self.metric)
         if place not in self.places or self.places[place][0] < badness:
             self.places[place] = badness, case
-        if len(self.places) > SHOWN:
+        if len(self.places) > KEPT:
             del self.places[min(self.places, key=lambda kept: self.places[kept][0])]
 
     @property
@@ -85,7 +85,7 @@ def write_case(folder: Path, number: int, case: Case) -> dict[str, Any]:
     return {**case.where, "scores": scores, "pictures": files}
 
 
-def located(records: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+def with_folder(records: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
     """Returns the records of `write_case` with `folder` before the paths of their pictures."""
     return [{**r, "pictures": {title: str(folder / name) for title, name in r["pictures"].items()}} for r in records]
 

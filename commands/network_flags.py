@@ -55,18 +55,17 @@ def load_tiled(
     height: int,
     width: int,
     *,
-    mapped: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> RIFE:
-    """The network for frames of a size, at a scale that is known by now, in tiles that fit unless --tile says which.
+    """Loads the network for frames of a size; runs it on tiles of --tile, or on tiles that fit into the free memory.
 
-    `mapped`: for a timestep for every pixel, for which there are no kernels. `report`: see TileEngine.
+    `args.scale` is a number here, not None. `report` is called with a line if tiles become smaller later (TileEngine).
     """
     place = pick_device(device)
     check_memory(place, height, width)
     dtype = half_precision(place) if args.fp16 else torch.float32
     model = load_model(args.model, arch=args.arch, device=place, dtype=dtype, engine=args.engine)
-    tile = tile_size(model, height, width, args.scale, mapped=mapped) if args.tile is None else args.tile
+    tile = tile_size(model, height, width, args.scale) if args.tile is None else args.tile
     return tiled(model, tile, report=report)
 
 

@@ -10,9 +10,9 @@ import cv2
 
 from data.clips import Clips, ClipSettings
 from data.pans import Pans
-from data.textures import Picture
+from data.textures import RgbPicture
 from data.triplets import Triplet, Triplets, find_triplets
-from dataset import Mixture, Samples, Scenes, Source, Vimeo, read_rgb
+from dataset import Mixture, Samples, SampleSource, Scenes, Vimeo, read_rgb
 from model.errors import UserError
 from video.picture import MediaError
 
@@ -29,7 +29,7 @@ def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         raise UserError(f"{folder}: cannot be read ({e.strerror}); check the folder") from e
 
 
-def every(items: Sequence[Any], step: int) -> tuple[list[Any], list[Any]]:
+def split_held_out(items: Sequence[Any], step: int) -> tuple[list[Any], list[Any]]:
     """Returns what is trained on and every `step`-th item, which validates; 0: none."""
     if not step:
         return list(items), []
@@ -39,29 +39,29 @@ def every(items: Sequence[Any], step: int) -> tuple[list[Any], list[Any]]:
 class TrainingData:
     """Opens the sources of samples named on the command line; photos and lists of files are read once."""
 
-    def __init__(self, args: argparse.Namespace, tell: Callable[[str], None]) -> None:
+    def __init__(self, args: argparse.Namespace, report: Callable[[str], None]) -> None:
         cv2.setNumThreads(1)  # validation reads in the main process; the samples must not depend on it
-        self.args, self.tell = args, tell
+        self.args, self.report = args, report
         self.vimeo: Path | None = args.vimeo
         if not (args.vimeo or args.triplets or args.clips or args.photos):
             self.vimeo = Path("vimeo_triplet")
 
     @cached_property
-    def photos(self) -> tuple[list[Picture], list[Picture]]:
+    def photos(self) -> tuple[list[RgbPicture], list[RgbPicture]]:
         """The photos to train on and to validate with; the same ones where there are few."""
         folder = self.args.photos
         files = files_in(folder, PHOTO_SUFFIXES)
-        read: dict[Path, Picture] = {}
+        read: dict[Path, RgbPicture] = {}
         for file in files:
             try:
                 read[file] = read_rgb(file)
             except MediaError as e:
-                self.tell(f"{file.name} is skipped: {e}")
+                self.report(f"{file.name} is skipped: {e}")
         if not read:
             holds = f"none of its {len(files)} pictures can be read" if files else "holds no picture"
             raise UserError(f"argument --photos: {folder}: {holds} ({', '.join(PHOTO_SUFFIXES)})")
         step = self.args.held_out
-        seen, held = every(list(read), step if step > 1 and len(read) >= HELD_CROPS * step else 0)
+        seen, held = split_held_out(list(read), step if step > 1 and len(read) >= HELD_CROPS * step else 0)
         return [read[p] for p in seen], [read[p] for p in held or seen]
 
     @cached_property
@@ -76,11 +76,11 @@ class TrainingData:
     @cached_property
     def triplets(self) -> tuple[list[Triplet], list[Triplet]]:
         """The triplets to train on and to validate with."""
-        return self._split(find_triplets(self.args.triplets, self.tell), "triplet", self.args.triplets)
+        return self._split(find_triplets(self.args.triplets, self.report), "triplet", self.args.triplets)
 
     def _split(self, items: list[Any], kind: str, folder: Path) -> tuple[list[Any], list[Any]]:
         """Returns the items to train on, of which there is one at least, and those to validate with."""
-        seen, held = every(items, self.args.held_out)
+        seen, held = split_held_out(items, self.args.held_out)
         if not seen:
             raise self._nothing_left(kind, folder)
         return seen, held
@@ -92,7 +92,7 @@ class TrainingData:
 
     def training(self, args: argparse.Namespace, crop: int, seed: int, *, flow: bool) -> Samples:
         """Returns the training samples of a stage or part; `flow`: flow losses are on, so clips need their flow."""
-        sources: list[tuple[Source, float]] = []
+        sources: list[tuple[SampleSource, float]] = []
         of_triplets, of_clips, of_scenes = args.mix
         if self.vimeo and of_triplets:
             sources.append((Vimeo(self.vimeo, "train", crop), of_triplets))
@@ -100,14 +100,14 @@ class TrainingData:
             sources.append((Triplets(self.triplets[0], crop), of_triplets))
         if args.clips and of_clips:
             settings = ClipSettings(
-                guess_flow=flow and not args.exact,
+                estimate_flow=flow and not args.exact,
                 weak=args.weak,
                 moved=args.moved,
                 zoom=tuple(args.zoom),
                 gaps=tuple(args.gaps),
                 by_motion=args.by_motion,
             )
-            sources.append((Clips(self.clips[0], args.cache, crop, settings, tell=self.tell), of_clips))
+            sources.append((Clips(self.clips[0], args.cache, crop, settings, report=self.report), of_clips))
         if args.photos and of_scenes:
             sources.append((Scenes(self.photos[0], crop), of_scenes))
         if args.pans:
@@ -126,7 +126,7 @@ class TrainingData:
         if self.args.triplets and self.triplets[1]:
             return Samples(Triplets(self.triplets[1], crop, train=False), seed)
         if self.args.clips and self.clips[1]:
-            settings = ClipSettings(guess_flow=False, weak=0.5)
+            settings = ClipSettings(estimate_flow=False, weak=0.5)
             return Samples(Clips(self.clips[1], self.args.cache, crop, settings), seed)
         if self.args.photos:
             return Samples(Scenes(self.photos[1], crop), seed)

@@ -14,9 +14,9 @@ import numpy as np
 from av.error import FFmpegError
 
 from data.recode import recode
-from data.sample import Sample, augment, pack
+from data.sample import TrainingSample, augment, pack
 from data.synthetic import Layer, draw_motion
-from data.textures import Picture, compress
+from data.textures import RgbPicture, compress
 from model.errors import UserError
 from video.picture import MediaError
 from video.reader import open_frames
@@ -32,15 +32,15 @@ CODED = 0.8, 1.3  # height and width of those relative to the crop
 LEAD = 4  # largest number of frames before img0 that are coded with it
 PAN_SPEEDS = 0.5, 40.0  # px from img0 to img1, of the moving camera
 PAN_TURN = 0.5  # factor on the angle of a layer
-SEEN_LEVELS = 10.0  # a flow estimate counts where the warped end differs by fewer grey levels from the middle
-LIVELY_FRAMES, LIVELY_LEVELS = 6, 20.0  # pairs of frames compared in a run, and the difference that counts at most
+MATCH_LEVELS = 10.0  # a flow estimate counts where the warped end differs by fewer grey levels from the middle
+MOTION_FRAMES, MOTION_LEVELS = 6, 20.0  # pairs of frames compared in a run, and the difference that counts at most
 
 
 @dataclass(frozen=True)
 class ClipSettings:
     """The choices of samples from clips."""
 
-    guess_flow: bool = True  # estimate flows to both ends by DIS (arXiv 1603.03590), used where the warped end matches
+    estimate_flow: bool = True  # to both ends, by DIS (arXiv 1603.03590); used where the warped end matches the middle
     weak: float = 0.0  # share of samples shown small and coded at a low rate, as videos of the web are
     moved: float = 0.0  # share of samples seen by a moving camera, so that few clips show ever other motions
     zoom: tuple[float, float] = ZOOM  # smallest and largest factor on the size
@@ -48,14 +48,14 @@ class ClipSettings:
     by_motion: bool = False  # draw runs of frames by how much they move, not by their length
 
 
-def skip_silently(line: str) -> None:
+def ignore_line(line: str) -> None:
     """Ignores a line about a clip that is skipped."""
 
 
 class Clips:
     """Triplets from a folder of video files, decoded once into `cache`; pairs with repeats and cuts are left out.
 
-    A damaged file is skipped, and `tell` gets one line about it. UserError if no clip is left.
+    A damaged file is skipped, and `report` is called with one line about it. UserError if no clip is left.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Clips:
         size: int,
         settings: ClipSettings | None = None,
         *,
-        tell: Callable[[str], None] = skip_silently,
+        report: Callable[[str], None] = ignore_line,
     ) -> None:
         self.size, self.settings = size, settings or ClipSettings()
-        self.clips = list(_readable(files, cache, tell))
+        self.clips = list(_readable(files, cache, report))
         self.runs = [(k, a, b) for k, (_, runs) in enumerate(self.clips) for a, b in runs if b - a > 2]
         if not self.runs:
             raise UserError(
@@ -86,7 +86,7 @@ class Clips:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def sample(self, rng: np.random.Generator, index: int) -> Sample:
+    def sample(self, rng: np.random.Generator, index: int) -> TrainingSample:
         """Returns the sample that begins at frame `index` of all runs; with `by_motion`, at a random frame."""
         chosen = self.settings
         if chosen.by_motion:
@@ -103,9 +103,9 @@ class Clips:
         if rng.random() < 0.1:
             pictures = compress(rng, pictures)
         timestep = times[shown.index(n1)]
-        if not chosen.guess_flow:
+        if not chosen.estimate_flow:
             return augment(rng, pack(pictures, timestep))
-        flow, known = guess_flow(*pictures)
+        flow, known = estimate_flow(*pictures)
         return augment(rng, pack(pictures, timestep, flow=flow, known=known))
 
     def _frames(self, rng: np.random.Generator, n0: int, first: int, last: int) -> tuple[int, int, int]:
@@ -121,8 +121,8 @@ class Clips:
         return n0, (n0 + n2) // 2 if rng.random() < 0.5 else int(rng.integers(n0 + 1, n2)), n2
 
     def _crop(
-        self, rng: np.random.Generator, frames: Sequence[Picture], times: Sequence[float], *, weak: bool
-    ) -> list[Picture]:
+        self, rng: np.random.Generator, frames: Sequence[RgbPicture], times: Sequence[float], *, weak: bool
+    ) -> list[RgbPicture]:
         """Returns the same square of each frame, of the training size, seen by a moving camera or coded if drawn so."""
         zoom = WEAK_ZOOM if weak else self.settings.zoom
         rows, columns = coded_shape(rng, self.size) if weak else (self.size, self.size)
@@ -137,23 +137,23 @@ class Clips:
 
 
 def _readable(
-    files: Sequence[Path], cache: Path, tell: Callable[[str], None]
+    files: Sequence[Path], cache: Path, report: Callable[[str], None]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields frames and runs of the clips that can be read; `tell` gets one line about each other one."""
+    """Yields frames and runs of the clips that can be read; `report` is called with one line about each other clip."""
     for file in files:
         try:
             yield cached_clip(file, cache)
         except (MediaError, FFmpegError) as e:
-            tell(f"{file.name} is skipped: {str(e).partition(chr(10))[0]}")
+            report(f"{file.name} is skipped: {str(e).partition(chr(10))[0]}")
 
 
 def motion_of(frames: np.ndarray, first: int, last: int) -> float:
     """Returns how much the frames first..last-1 of a clip move: the mean difference of thumbnails two frames apart."""
     differences = []
-    for n in np.linspace(first, last - 3, LIVELY_FRAMES).astype(int):
+    for n in np.linspace(first, last - 3, MOTION_FRAMES).astype(int):
         small = [cv2.resize(frames[m], (64, 36), interpolation=cv2.INTER_AREA) for m in (n, n + 2)]
         differences.append(cv2.absdiff(*small).mean())
-    return min(float(np.mean(differences)), LIVELY_LEVELS)
+    return min(float(np.mean(differences)), MOTION_LEVELS)
 
 
 def draw_zoom(rng: np.random.Generator, zooms: tuple[float, float], least: float) -> float:
@@ -162,8 +162,8 @@ def draw_zoom(rng: np.random.Generator, zooms: tuple[float, float], least: float
 
 
 def cut_out(
-    rng: np.random.Generator, frames: Sequence[Picture], size: int, zooms: tuple[float, float]
-) -> list[Picture]:
+    rng: np.random.Generator, frames: Sequence[RgbPicture], size: int, zooms: tuple[float, float]
+) -> list[RgbPicture]:
     """Returns the same random square of each frame; its side is `size` over a random zoom, at times `size`."""
     h, w = frames[0].shape[:2]
     zoom = draw_zoom(rng, zooms, size / min(h, w))
@@ -181,7 +181,7 @@ def coded_shape(rng: np.random.Generator, size: int) -> tuple[int, int]:
     return rows, columns
 
 
-def fit(picture: Picture, rows: int, columns: int) -> Picture:
+def fit(picture: RgbPicture, rows: int, columns: int) -> RgbPicture:
     """Returns the picture resized, by areas where it shrinks, else by cubics."""
     if picture.shape[:2] == (rows, columns):
         return picture
@@ -190,8 +190,12 @@ def fit(picture: Picture, rows: int, columns: int) -> Picture:
 
 
 def pan_over(
-    rng: np.random.Generator, frames: Sequence[Picture], times: Sequence[float], size: int, zooms: tuple[float, float]
-) -> list[Picture]:
+    rng: np.random.Generator,
+    frames: Sequence[RgbPicture],
+    times: Sequence[float],
+    size: int,
+    zooms: tuple[float, float],
+) -> list[RgbPicture]:
     """Returns the frames as seen by a camera that moves, turns and zooms at a random pace; borders are mirrored."""
     h, w = frames[0].shape[:2]
     zoom = draw_zoom(rng, zooms, size / min(h, w))
@@ -211,7 +215,7 @@ def pan_over(
     return [Layer(np.asarray(f), motion, endless=True).draw(t, canvas) for f, t in zip(frames, times, strict=True)]
 
 
-def guess_flow(img0: Picture, gt: Picture, img1: Picture) -> tuple[np.ndarray, np.ndarray]:
+def estimate_flow(img0: RgbPicture, gt: RgbPicture, img1: RgbPicture) -> tuple[np.ndarray, np.ndarray]:
     """Estimates flows (4,H,W) px from the middle to both ends, and where they can be used, (2,H,W) bool."""
     dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     middle = cv2.cvtColor(gt, cv2.COLOR_RGB2GRAY)
@@ -226,7 +230,7 @@ def guess_flow(img0: Picture, gt: Picture, img1: Picture) -> tuple[np.ndarray, n
         error = cv2.blur(differing, (5, 5))
         inside = (there_x >= 0) & (there_y >= 0) & (there_x <= w - 1) & (there_y <= h - 1)
         flows.append(flow.transpose(2, 0, 1))
-        seen.append((error < SEEN_LEVELS) & inside)
+        seen.append((error < MATCH_LEVELS) & inside)
     return np.concatenate(flows), np.stack(seen)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data.sample import Sample, augment
-from data.synthetic import Layer, Motion, film
-from data.textures import Picture, draw_texture
+from data.sample import TrainingSample, augment
+from data.synthetic import Layer, Motion, render_sample
+from data.textures import RgbPicture, draw_texture
 
 MIDDLE_SHARE = 0.7  # share of samples at t = 1/2; the others at EARLIEST to 1 - EARLIEST
 EARLIEST = 0.1
@@ -32,17 +32,17 @@ class Pans:
     """
 
     def __init__(
-        self, photos: Sequence[Picture], size: int, motion: tuple[float, float], length: int = 100_000
+        self, photos: Sequence[RgbPicture], size: int, motion: tuple[float, float], length: int = 100_000
     ) -> None:
         self.photos, self.size, self.motion, self.length = photos, size, motion, length
 
     def __len__(self) -> int:
         return self.length
 
-    def sample(self, rng: np.random.Generator, index: int) -> Sample:
+    def sample(self, rng: np.random.Generator, index: int) -> TrainingSample:
         """Returns a random sample; `index` is not used."""
         timestep = 0.5 if rng.random() < MIDDLE_SHARE else float(rng.uniform(EARLIEST, 1 - EARLIEST))
-        made = film(rng, draw_pan(rng, self.size, self.photos, self.motion), timestep, self.size)
+        made = render_sample(rng, draw_pan(rng, self.size, self.photos, self.motion), timestep, self.size)
         made["known"].zero_()
         edge = self.size // MARGIN
         made["known"][:, edge : self.size - edge, edge : self.size - edge] = 1
@@ -50,7 +50,7 @@ class Pans:
 
 
 def draw_pan(
-    rng: np.random.Generator, size: int, photos: Sequence[Picture], motion: tuple[float, float]
+    rng: np.random.Generator, size: int, photos: Sequence[RgbPicture], motion: tuple[float, float]
 ) -> list[Layer]:
     """Returns a photo as the background, and at times objects in front of it, in motion on a canvas of `size` px."""
     photo, zoom = _pick(rng, size, photos)
@@ -69,7 +69,7 @@ def draw_pan(
     return layers
 
 
-def _pick(rng: np.random.Generator, size: int, photos: Sequence[Picture]) -> tuple[Picture, float]:
+def _pick(rng: np.random.Generator, size: int, photos: Sequence[RgbPicture]) -> tuple[RgbPicture, float]:
     """Returns a random photo and the zoom at which it is shown; it is large enough for nine tenths of the crop."""
     photo = photos[int(rng.integers(len(photos)))]
     least = min(0.9 * size / min(photo.shape[:2]), ZOOM[1])

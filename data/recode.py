@@ -6,7 +6,7 @@ from typing import Any
 import av
 import numpy as np
 
-from data.textures import Picture
+from data.textures import RgbPicture
 
 # H.263 was the first codec of the web, MPEG-4 part 2 is that of action-recognition sets. Not H.264: three in a hundred
 # encodings by x264 differ from one time to the next, and samples have to be reproducible.
@@ -16,7 +16,7 @@ TWICE = 0.3  # share of samples that are coded twice
 BETWEEN = {"mpeg4": 2}  # B-frames in a row at most; used in half of the encodings by a codec that has them
 
 
-def recode(rng: np.random.Generator, frames: Sequence[Picture]) -> list[Picture]:
+def recode(rng: np.random.Generator, frames: Sequence[RgbPicture]) -> list[RgbPicture]:
     """Returns consecutive frames (H,W,3) uint8 RGB, H and W even, after one or two random codecs."""
     coded = list(frames)
     for _ in range(1 + (rng.random() < TWICE)):
@@ -26,7 +26,7 @@ def recode(rng: np.random.Generator, frames: Sequence[Picture]) -> list[Picture]
     return coded
 
 
-def _through(frames: Sequence[Picture], name: str, quantiser: int, between: int) -> list[Picture]:
+def _through(frames: Sequence[RgbPicture], name: str, quantiser: int, between: int) -> list[RgbPicture]:
     """Encodes and decodes the frames by one codec."""
     encoder: Any = av.CodecContext.create(name, "w")
     encoder.height, encoder.width = frames[0].shape[:2]

@@ -6,19 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.textures import Picture
+from data.textures import RgbPicture
 
-Sample = dict[str, Tensor]
+TrainingSample = dict[str, Tensor]
 
 
 def pack(
-    pictures: Sequence[Picture],
+    pictures: Sequence[RgbPicture],
     timestep: float,
     *,
     flow: np.ndarray | None = None,
     known: np.ndarray | None = None,
     one_sided: np.ndarray | None = None,
-) -> Sample:
+) -> TrainingSample:
     """Returns a sample of img0, gt and img1 (H,W,3) uint8 and what is known about their motion; zeros where nothing is.
 
     img0, gt, img1 (3,H,W) uint8. timestep (1,1,1). flow (4,H,W) px from the middle to img0 then img1, x before y.
@@ -40,13 +40,13 @@ def pack(
     return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in arrays.items()}
 
 
-def sole_end(visible: np.ndarray) -> np.ndarray:
+def find_one_sided(visible: np.ndarray) -> np.ndarray:
     """Returns `one_sided` (H,W) of a sample from visible (2,H,W) bool: the only frame that shows a point, or 0."""
     only0, only1 = visible[0] & ~visible[1], visible[1] & ~visible[0]
     return np.where(only0, 1, np.where(only1, 2, 0)).astype(np.uint8)
 
 
-def augment(rng: np.random.Generator, sample: Sample) -> Sample:
+def augment(rng: np.random.Generator, sample: TrainingSample) -> TrainingSample:
     """Returns a square sample, or a batch of them, after upstream's augmentation.
 
     At random: channels reversed, flipped, time reversed, turned by quarters. A batch is turned as a whole.

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from data.recode import recode
-from data.sample import Sample, pack, sole_end
-from data.textures import Picture, compress, draw_background, draw_texture
+from data.sample import TrainingSample, find_one_sided, pack
+from data.textures import RgbPicture, compress, draw_background, draw_texture
 
 LARGE_SHARE = 0.2  # share of scenes that move by a twelfth to a third of their width from img0 to img1
 TINY_SHARE = 0.1  # share that moves by 1 px at most, as most of a compressed video at rest does
@@ -197,15 +197,17 @@ def visibility(owner: np.ndarray, owner_end: np.ndarray, flow: np.ndarray) -> np
     return np.asarray(inside & (alike[y0, x0] == owner))
 
 
-def scene(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> Sample:
+def scene(rng: np.random.Generator, size: int, textures: Sequence[RgbPicture]) -> TrainingSample:
     """Returns a training sample of `size` px: random layers in random motion, with exact flows."""
     fine = 2 if rng.random() < FINE_SHARE else 1
     layers = draw_layers(rng, fine * size, textures)
     timestep = float(rng.choice([0.0, 1.0])) if rng.random() < END_SHARE else float(rng.choice([0.5, rng.uniform()]))
-    return film(rng, layers, timestep, size, fine)
+    return render_sample(rng, layers, timestep, size, fine)
 
 
-def film(rng: np.random.Generator, layers: Sequence[Layer], timestep: float, size: int, fine: int = 1) -> Sample:
+def render_sample(
+    rng: np.random.Generator, layers: Sequence[Layer], timestep: float, size: int, fine: int = 1
+) -> TrainingSample:
     """Returns the sample of layers at times 0, `timestep` and 1, as a camera and a codec would leave it.
 
     The flow is known where the end shows the point of a pixel, and where no two layers are blended. With `fine` 2 the
@@ -219,20 +221,20 @@ def film(rng: np.random.Generator, layers: Sequence[Layer], timestep: float, siz
     pictures = [picture for picture, _, _ in rendered]
     if fine == 2:
         pictures = [np.asarray(cv2.resize(p, (size, size), interpolation=cv2.INTER_AREA)) for p in pictures]
-        owners = fours(owner)
-        pure = np.all(fours(pure), 0) & np.all(owners == owners[0], 0)
-        visible = np.stack([np.all(fours(side), 0) for side in visible])
-        flow = np.stack([fours(plane).mean(0) / 2 for plane in flow])
-    frames = photograph(rng, pictures, times)
-    return pack(frames, timestep, flow=flow, known=visible & pure, one_sided=sole_end(visible & pure))
+        owners = pixel_quads(owner)
+        pure = np.all(pixel_quads(pure), 0) & np.all(owners == owners[0], 0)
+        visible = np.stack([np.all(pixel_quads(side), 0) for side in visible])
+        flow = np.stack([pixel_quads(plane).mean(0) / 2 for plane in flow])
+    frames = add_camera_effects(rng, pictures, times)
+    return pack(frames, timestep, flow=flow, known=visible & pure, one_sided=find_one_sided(visible & pure))
 
 
-def fours(plane: np.ndarray) -> np.ndarray:
+def pixel_quads(plane: np.ndarray) -> np.ndarray:
     """Returns the four pixels that each pixel of half the size is made of: (2H,2W) -> (4,H,W)."""
     return np.stack([plane[dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)])
 
 
-def draw_layers(rng: np.random.Generator, size: int, textures: Sequence[Picture]) -> list[Layer]:
+def draw_layers(rng: np.random.Generator, size: int, textures: Sequence[RgbPicture]) -> list[Layer]:
     """Returns a random background and one to six objects in front of it, all moved by one camera."""
     kind = rng.random()
     if kind < STATIC_SHARE:
@@ -280,7 +282,9 @@ def draw_motion(rng: np.random.Generator, size: int, speed: float) -> Motion:
     return Motion(centre, centre, travel, angle, spin, zoom, growth, tilt, swing, bend, wave)
 
 
-def photograph(rng: np.random.Generator, frames: Sequence[np.ndarray], times: Sequence[float]) -> list[np.ndarray]:
+def add_camera_effects(
+    rng: np.random.Generator, frames: Sequence[np.ndarray], times: Sequence[float]
+) -> list[np.ndarray]:
     """Returns frames as a camera and a codec leave them, uint8: changing light, blur, noise, compression."""
     gain = rng.normal() * 0.04 if rng.random() < 0.15 else 0.0
     blur = rng.uniform(0.4, 1.2) if rng.random() < 0.2 else 0.0

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-Picture = np.ndarray  # (H,W,3) uint8 RGB
+RgbPicture = np.ndarray  # (H,W,3) uint8 RGB
 
 
-def draw_background(rng: np.random.Generator, size: int, textures: Sequence[Picture], graphic: bool) -> np.ndarray:
+def draw_background(rng: np.random.Generator, size: int, textures: Sequence[RgbPicture], graphic: bool) -> np.ndarray:
     """Returns an opaque texture (h,w,3), 1.7 times as wide as the canvas."""
     side = int(1.7 * size)
     return flat_colours(rng, side) if graphic and rng.random() < 0.7 else cut_texture(rng, side, side, textures)
 
 
-def draw_texture(rng: np.random.Generator, size: int, textures: Sequence[Picture], graphic: bool) -> np.ndarray:
+def draw_texture(rng: np.random.Generator, size: int, textures: Sequence[RgbPicture], graphic: bool) -> np.ndarray:
     """Returns an object (h,w,4): a piece of a photo, or flat colours, cut out by a blob, a polygon, text or lines."""
     h, w = (int(v) for v in np.exp(rng.uniform(np.log(0.15), np.log(0.9), 2)) * size)
     h, w = max(h, 24), max(w, 24)
@@ -61,7 +61,7 @@ def draw_shape(rng: np.random.Generator, kind: str, h: int, w: int) -> np.ndarra
     return opacity
 
 
-def cut_texture(rng: np.random.Generator, h: int, w: int, textures: Sequence[Picture]) -> np.ndarray:
+def cut_texture(rng: np.random.Generator, h: int, w: int, textures: Sequence[RgbPicture]) -> np.ndarray:
     """Returns a piece (h,w,3) of a random picture at 0.3 to 1.2 times its size, at times mirrored or as BGR."""
     picture = textures[int(rng.integers(len(textures)))]
     scale = max(np.exp(rng.uniform(np.log(0.3), np.log(1.2))), h / picture.shape[0], w / picture.shape[1])
@@ -86,14 +86,14 @@ def flat_colours(rng: np.random.Generator, side: int) -> np.ndarray:
     return picture
 
 
-def compress(rng: np.random.Generator, frames: Sequence[Picture]) -> list[Picture]:
+def compress(rng: np.random.Generator, frames: Sequence[RgbPicture]) -> list[RgbPicture]:
     """Returns the frames after JPEG compression at one random quality."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 95))]
     coded = (cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)[1] for frame in frames)
     return [read_coded(data) for data in coded]
 
 
-def read_coded(data: np.ndarray) -> Picture:
+def read_coded(data: np.ndarray) -> RgbPicture:
     """Decodes the bytes of a picture file to (H,W,3) uint8 RGB."""
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
     assert picture is not None

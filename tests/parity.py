@@ -71,11 +71,11 @@ def run_network(net: AnyNetwork, case: dict[str, Any], inputs: dict[str, np.ndar
         named |= {f"flow{i}": flow, f"flow_block{i}": flow}
     for i, merged in enumerate(out.merged):
         named[f"merged{i}"] = merged
-    if out.teaching is not None:
-        named |= {"flow_teacher": out.teaching.flow, "merged_teacher": out.teaching.merged}
+    if out.teacher_estimate is not None:
+        named |= {"flow_teacher": out.teacher_estimate.flow, "merged_teacher": out.teacher_estimate.merged}
     outputs = {key: padder.unpad(value) for key, value in named.items()}
-    if out.teaching is not None:
-        outputs["loss_distill"] = out.teaching.distillation
+    if out.teacher_estimate is not None:
+        outputs["loss_distill"] = out.teacher_estimate.distillation
     return outputs
 
 

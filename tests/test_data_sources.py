@@ -23,7 +23,7 @@ def smooth_picture(seed: int, h: int = 160, w: int = 200) -> np.ndarray:
 
 
 def test_the_flow_of_a_pan_leads_both_ends_to_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.synthetic.photograph", lambda rng, frames, times: [np.uint8(f) for f in frames])
+    monkeypatch.setattr("data.synthetic.add_camera_effects", lambda rng, frames, times: [np.uint8(f) for f in frames])
     pans = Pans([smooth_picture(1, 240, 320)], 96, (20, 40))
     for seed in range(6):
         made = pans.sample(np.random.default_rng(seed), 0)
@@ -144,7 +144,7 @@ def test_clips_that_move_more_are_drawn_more_often(
     make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [make_clip("slow.mp4", 1), make_clip("fast.mp4", 4)]
-    monkeypatch.setattr("data.clips.LIVELY_LEVELS", 255.0)
+    monkeypatch.setattr("data.clips.MOTION_LEVELS", 255.0)
     clips = Clips(files, tmp_path / "cache", 64, ClipSettings(False, by_motion=True))
     slow, fast = (motion_of(frames, 0, 24) for frames, _ in clips.clips)
     assert fast > 1.5 * slow
@@ -156,7 +156,7 @@ def test_damaged_clips_are_skipped(make_clip: MakeClip, tmp_path: Path) -> None:
     bad.write_bytes(good.read_bytes()[:200])
     empty.touch()
     lines: list[str] = []
-    clips = Clips([bad, empty, good], tmp_path / "cache", 64, tell=lines.append)
+    clips = Clips([bad, empty, good], tmp_path / "cache", 64, report=lines.append)
     assert len(clips.clips) == 1
     assert [line.partition(" ")[0] for line in lines] == ["bad.mp4", "empty.mp4"]
     assert all("\n" not in line for line in lines)

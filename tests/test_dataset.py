@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from data import synthetic
 from data.clips import Clips, ClipSettings, cached_clip, find_runs, pan_over
 from data.recode import CODERS, QUANTISERS, recode
-from data.sample import Sample, augment, pack, sole_end
+from data.sample import TrainingSample, augment, find_one_sided, pack
 from data.synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility
 from dataset import BatchSampler, Mixture, Samples, Scenes, Vimeo
 from model.errors import UserError
@@ -133,7 +133,7 @@ def test_flow_is_in_pixels_of_the_scene(
 def test_same_samples_from_any_number_of_workers(textures: list[np.ndarray]) -> None:
     data = Samples(Mixture([Scenes(textures, 32), Scenes(textures[:1], 32)], [1, 2], 12), seed=3)
 
-    def first(workers: int) -> list[Sample]:
+    def first(workers: int) -> list[TrainingSample]:
         batches = iter(DataLoader(data, batch_sampler=BatchSampler(12, 2, seed=7), num_workers=workers))
         return [next(batches) for _ in range(8)]  # more than an epoch
 
@@ -170,7 +170,7 @@ def test_augmentation_moves_flow_with_the_pictures() -> None:
     known[:, 8:-8, 8:24] = known[0, 8:-8, 40:56] = known[1, 8:-8, 8:48] = True
     timesteps = set()
     for _ in range(40):
-        out = augment(rng, pack([img0, middle, img1], 0.25, flow=flow, known=known, one_sided=sole_end(known)))
+        out = augment(rng, pack([img0, middle, img1], 0.25, flow=flow, known=known, one_sided=find_one_sided(known)))
         timesteps.add(float(out["timestep"]))
         for end, half in (("img0", 0), ("img1", 1)):
             warped = warp(out[end][None].float(), out["flow"][None, 2 * half : 2 * half + 2])[0]

@@ -259,9 +259,6 @@ def test_the_tile_size_follows_from_the_free_memory(tiny_net: IFNet_v4, monkeypa
     ):
         monkeypatch.setattr(tile_engine, "available_bytes", lambda device, free=free: free)
         assert tile_size(model, 2160, 3840) == pytest.approx(expected, abs=1)
-    monkeypatch.setattr(tile_engine, "available_bytes", lambda device: (plain / 4 + 450) * pixels / 0.8)
-    mapped = tile_size(model, 2160, 3840, mapped=True)  # the network's own forward, whatever is called otherwise
-    assert mapped == pytest.approx((pixels / 4) ** 0.5, rel=0.1)
 
 
 def test_free_memory_is_the_least_of_the_system_and_the_containers_limits(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from model.training.distillation import Teacher
 from model.training.loss import distillation_loss, flow_loss, mask_loss
 from model.training.network import CoarseBlocks, build, crop_for, inherit, recipe_for, select_blocks
 from model.training.recipe import Recipe, learning_rate
-from model.training.step import Guides, follow, losses, training_step
+from model.training.step import LossNetworks, losses, training_step, update_average
 
 
 def test_learning_rate_is_upstreams() -> None:
@@ -77,7 +77,7 @@ def test_lpips_is_computed_on_a_random_square_of_the_size_asked_for() -> None:
 
     net, batch, recipe = tiny(), batch_of(2), replace(RECIPE, lpips=3.0, lpips_crop=48)
     out = training.predict(net, batch, "no")
-    made = losses(out, batch, recipe, 0.0, Guides(lpips=Distance()))
+    made = losses(out, batch, recipe, 0.0, LossNetworks(lpips=Distance()))
     without = losses(out, batch, recipe, 0.0)
     assert places == [(48, 48)]
     assert made.lpips.item() > 0
@@ -143,24 +143,24 @@ def test_blocks_are_pulled_to_the_flow_of_the_teacher_where_none_is_known() -> N
     batch, recipe = moving_batch(8), Recipe(distill_flow=1.0, distill_mask=1.0)
     still = torch.zeros(1, 4, 64, 64)
     out = Prediction(batch["gt"], still, still[:, :1], [still, still], [batch["gt"]] * 2, [still[:, :1]] * 2)
-    guides = Guides(teacher=Teacher(Mover(8)))
-    made = losses(out, batch, recipe, 0.0, guides)
-    assert guides.teacher is not None
-    trust = float(guides.teacher(*(batch[key] for key in ("img0", "img1", "timestep", "gt"))).trust.mean())
+    loss_networks = LossNetworks(teacher=Teacher(Mover(8)))
+    made = losses(out, batch, recipe, 0.0, loss_networks)
+    assert loss_networks.teacher is not None
+    trust = float(loss_networks.teacher(*(batch[key] for key in ("img0", "img1", "timestep", "gt"))).trust.mean())
     assert 0.6 < trust < 1  # less at the border
     assert float(made.distill_flow) == pytest.approx(1.8 * 4 * trust, rel=0.02)  # 4 px, two blocks, the first at 0.8
     assert float(made.distill_mask) == pytest.approx(1.8 * math.log(2) * trust, rel=0.02)
     batch["known"] = torch.ones(1, 2, 64, 64)
-    assert float(losses(out, batch, recipe, 0.0, guides).distill_flow) == 0
+    assert float(losses(out, batch, recipe, 0.0, loss_networks).distill_flow) == 0
 
 
 @pytest.mark.slow
 def test_a_network_learns_motion_from_a_teacher() -> None:
     """Distilled for 30 steps on one batch, the error of its flow falls to half."""
     net, batch = tiny(), moving_batch(8)
-    recipe, guides = Recipe(distill_flow=0.2), Guides(teacher=Teacher(Mover(8)))
+    recipe, loss_networks = Recipe(distill_flow=0.2), LossNetworks(teacher=Teacher(Mover(8)))
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
-    made = [training_step(net, batch, optimizer, recipe, rate=2e-3, guides=guides) for _ in range(30)]
+    made = [training_step(net, batch, optimizer, recipe, rate=2e-3, loss_networks=loss_networks) for _ in range(30)]
     assert float(made[-1].distill_flow) < float(made[0].distill_flow) / 2
 
 
@@ -185,7 +185,7 @@ def test_half_precision_keeps_flows_in_float32() -> None:
 def test_average_follows_the_weights() -> None:
     average, net = tiny(0), tiny(1)
     kept, new = (next(n.parameters()).detach().clone() for n in (average, net))
-    follow(average, net, 0.9, step=1000)
+    update_average(average, net, 0.9, step=1000)
     assert torch.allclose(next(average.parameters()), 0.9 * kept + 0.1 * new, atol=1e-6)
 
 

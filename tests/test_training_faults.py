@@ -17,14 +17,14 @@ import torch
 from training_runs import RECIPE, scenes, stage, start, tiny
 
 import train
-from commands.training_data import every
+from commands.training_data import split_held_out
 from commands.training_flags import parse, read_stages
 from data.clips import Clips, ClipSettings, cached_clip, decode
 from data.textures import cut_texture
 from dataset import Vimeo, read_rgb
 from model.errors import UserError
-from model.training.checkpoint import check_folder, locked, read_state
-from model.training.log import Log, say
+from model.training.checkpoint import check_folder, lock_folder, read_state
+from model.training.log import Log, print_line
 from model.training.stages import Part, check_stage
 
 
@@ -99,7 +99,7 @@ def test_a_later_stage_is_checked_before_the_first_one_begins() -> None:
 
 
 def hold(folder: Path, ready: "multiprocessing.synchronize.Event", done: "multiprocessing.synchronize.Event") -> None:
-    with locked(folder):
+    with lock_folder(folder):
         ready.set()
         done.wait(60)
 
@@ -112,12 +112,12 @@ def test_two_processes_never_train_in_one_folder(tmp_path: Path) -> None:
     other.start()
     try:
         assert ready.wait(60)
-        with pytest.raises(UserError, match="another process is training there"), locked(tmp_path / "run"):
+        with pytest.raises(UserError, match="another process is training there"), lock_folder(tmp_path / "run"):
             pass
     finally:
         done.set()
         other.join(60)
-    with locked(tmp_path / "run"):  # the lock ends with the process
+    with lock_folder(tmp_path / "run"):  # the lock ends with the process
         pass
 
 
@@ -182,7 +182,7 @@ def test_a_line_cut_off_in_the_log_does_not_spoil_the_next(tmp_path: Path) -> No
 
 
 def test_names_that_cannot_be_printed_end_no_run(capsys: pytest.CaptureFixture[str]) -> None:
-    say(os.fsdecode(b"runs/\xff\n") + ": done", result=True)
+    print_line(os.fsdecode(b"runs/\xff\n") + ": done", result=True)
     assert capsys.readouterr().out == "runs/??: done\n"
 
 
@@ -260,5 +260,5 @@ def test_a_list_of_another_encoding_is_one_line(tmp_path: Path) -> None:
 
 
 def test_every_third_item_validates() -> None:
-    assert every(list("abcdefg"), 3) == (list("bcef"), list("adg"))
-    assert every(list("ab"), 0) == (list("ab"), [])
+    assert split_held_out(list("abcdefg"), 3) == (list("bcef"), list("adg"))
+    assert split_held_out(list("ab"), 0) == (list("ab"), [])

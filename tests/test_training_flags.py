@@ -209,9 +209,9 @@ def test_held_out_clips_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.M
     opened("--held_out", "2")
     assert made == [["b", "d"], ["a", "c", "e"]]
     made.clear()
-    held = opened("--held_out", "0", "--photos", str(tmp_path))
+    validation = opened("--held_out", "0", "--photos", str(tmp_path))
     assert made == [["a", "b", "c", "d", "e"]]
-    assert isinstance(held.source, Scenes)
+    assert isinstance(validation.source, Scenes)
     with pytest.raises(UserError, match="with 0 nothing validates"):
         opened("--held_out", "0")
     with pytest.raises(UserError, match="every clip would validate"):
@@ -232,9 +232,9 @@ def test_damaged_photos_are_skipped_and_pans_pan_over_the_others(tmp_path: Path)
     made = data.training(args, 64, 0, flow=False)
     assert isinstance(made.source, Pans)
     assert [int(photo[0, 0, 0]) for photo in made.source.photos] == [40, 160]
-    held = data.flow_validation(args, 64, 0).source
-    assert isinstance(held, Pans)
-    assert [int(photo[0, 0, 0]) for photo in held.photos] == [0, 120, 200]
+    validation = data.flow_validation(args, 64, 0).source
+    assert isinstance(validation, Pans)
+    assert [int(photo[0, 0, 0]) for photo in validation.photos] == [0, 120, 200]
     assert [line.partition(" ")[0] for line in lines] == ["2.png"]
 
 

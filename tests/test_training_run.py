@@ -23,10 +23,10 @@ from dataset import Samples
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
 from model.training import run as running
-from model.training.checkpoint import read_state, refuse_old_run, write_tensors
+from model.training.checkpoint import check_no_run, read_state, write_tensors
 from model.training.log import duration
 from model.training.recipe import Recipe
-from model.training.run import Run, Settings
+from model.training.run import Run, RunSettings
 from model.training.stages import Part, Stage, stage_batches
 from model.training.step import training_step
 from video.picture import read_picture
@@ -52,7 +52,7 @@ def two_stages() -> list[Stage]:
     pans = Samples(Pans(noise, 64, (2, 8), length=16), 3)
     first = stage(3, name="coarse", blocks=(0,), flow_alone=True, parts=[Part(pans, 2, views=2)], inherit=((1, 0),))
     parts = [Part(scenes(), 2, weight=1.0), Part(pans, 1, weight=2.0, views=2)]
-    return [replace(first, held=pans, recipe=replace(RECIPE, flow=1.0)), stage(4, name="all", parts=parts)]
+    return [replace(first, validation=pans, recipe=replace(RECIPE, flow=1.0)), stage(4, name="all", parts=parts)]
 
 
 @pytest.mark.parametrize(
@@ -150,13 +150,13 @@ def test_a_stop_while_saving_leaves_the_old_file(tmp_path: Path, monkeypatch: py
 
 
 def test_no_run_is_replaced(tmp_path: Path) -> None:
-    refuse_old_run(tmp_path)
+    check_no_run(tmp_path)
     for name in ("state.pt", "flownet.pkl", "best/flownet.pkl"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
         with pytest.raises(UserError, match=f"holds a run already.*{path.name}"):
-            refuse_old_run(tmp_path)
+            check_no_run(tmp_path)
         path.unlink()
 
 
@@ -195,7 +195,7 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
         start(tmp_path, [stage(2, recipe=replace(RECIPE, optimizer="muon"))], resume=True)
     wider = IFNet_v4(replace(TINY, channels=(24, 8)))
     with pytest.raises(UserError, match="of another network"):
-        Run(wider, [stage(2)], tmp_path, CPU, Settings(workers=0)).resume()
+        Run(wider, [stage(2)], tmp_path, CPU, RunSettings(workers=0)).resume()
 
 
 def test_a_full_disk_stops_in_one_line(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from torch import Tensor
 from dataset import Samples, Scenes
 from model.IFNet_v4 import IFNet_v4
 from model.training.recipe import Recipe
-from model.training.run import Run, Settings
+from model.training.run import Run, RunSettings
 from model.training.stages import Part, Stage
-from model.training.step import ALONE, Guides, on_device
+from model.training.step import NO_LOSS_NETWORKS, LossNetworks, to_device
 from model.weights.published import IFNetConfig
 
 TINY = IFNetConfig((16, 8), (2, 1), encoder="H3", encoder_width=4, encoder_channels=2)
@@ -39,7 +39,7 @@ def scenes(seed: int = 1, size: int = 64) -> Samples:
 def batch_of(count: int, data: Samples | None = None) -> dict[str, Tensor]:
     """Returns a batch as training steps take it."""
     samples = [(data or scenes())[(0, i)] for i in range(count)]
-    return on_device({key: torch.stack([s[key] for s in samples]) for key in samples[0]}, CPU)
+    return to_device({key: torch.stack([s[key] for s in samples]) for key in samples[0]}, CPU)
 
 
 def stage(steps: int = 7, batch: int = 2, recipe: Recipe = RECIPE, **more: Any) -> Stage:
@@ -53,12 +53,12 @@ def start(
     *,
     seed: int = 0,
     resume: bool = False,
-    guides: Guides = ALONE,
+    loss_networks: LossNetworks = NO_LOSS_NETWORKS,
     **more: Any,
 ) -> Run:
     """Returns a run of `stages`, by default one of seven steps, that saves every second step."""
-    settings = replace(Settings(workers=0, log_every=1, save_every=2, val_samples=2), **more)
-    made = Run(tiny(seed), stages or [stage()], folder, CPU, settings, guides)
+    settings = replace(RunSettings(workers=0, log_every=1, save_every=2, val_samples=2), **more)
+    made = Run(tiny(seed), stages or [stage()], folder, CPU, settings, loss_networks)
     if resume:
         made.resume()
     return made

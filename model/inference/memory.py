@@ -56,10 +56,10 @@ class LiveBytes(TorchDispatchMode):
 
 
 @torch.no_grad()
-def peak_bytes(network: Network, height: int, width: int, scale: float = 1.0, *, mapped: bool = False) -> int:
+def peak_bytes(network: Network, height: int, width: int, scale: float = 1.0) -> int:
     """Returns the bytes of the weights, two frames and the most tensors alive at once between them.
 
-    In the dtype of the weights; for a KernelEngine with its packed weights. `mapped`: with a timestep for every pixel.
+    In the dtype of the weights; for a KernelEngine with its packed weights.
     Not counted: the workspace of convolutions and the reserve of an allocator, which depend on the machine.
     """
     module: Any = network.net if isinstance(network, Engine) else network
@@ -72,14 +72,13 @@ def peak_bytes(network: Network, height: int, width: int, scale: float = 1.0, *,
     with LiveBytes() as live:
         frames = [padder.pad(torch.empty(1, 3, height, width, device="meta")) for _ in range(2)]
         features = [engine.frame_features(frame) for frame in frames]
-        time = torch.empty_like(frames[0][:, :1]) if mapped else 0.5
-        engine(*frames, time, *features, scale=scale)
+        engine(*frames, 0.5, *features, scale=scale)
     return weights + live.peak
 
 
-def bytes_per_pixel(network: Network, scale: float = 1.0, *, mapped: bool = False) -> float:
+def bytes_per_pixel(network: Network, scale: float = 1.0) -> float:
     """Returns the bytes that each pixel of a large frame adds to the peak, libraries included, as in peak_bytes."""
-    one, two = (peak_bytes(network, PROBE, n * PROBE, scale, mapped=mapped) for n in (1, 2))
+    one, two = (peak_bytes(network, PROBE, n * PROBE, scale) for n in (1, 2))
     return LIBRARIES * (two - one) / PROBE**2
 
 

@@ -16,7 +16,7 @@ from model.inference import kernels
 from model.inference.kernels import Winograd
 from model.networks.head import Head
 from model.networks.layers import LEAKY_SLOPE, IFBlock, ResConv
-from model.networks.refine import Pair, Unet
+from model.networks.refine import ConvPair, Unet
 from model.networks.warp import resize_flow
 
 STRIP = 2**20  # floats of a block's input that are made at once: 4 MB stay in the cache
@@ -178,7 +178,7 @@ class PackedBlock:
 class PackedPair:
     """A Pair of networks/refine.py."""
 
-    def __init__(self, pair: Pair, order: list[int] | None = None) -> None:
+    def __init__(self, pair: ConvPair, order: list[int] | None = None) -> None:
         (conv1, act1), (conv2, act2) = pair.conv1, pair.conv2
         self.first, self.second = _Conv(conv1, act1, order), _unit(conv2, act2)
 

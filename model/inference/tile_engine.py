@@ -214,11 +214,10 @@ def describe_tiles(model: RIFE, height: int, width: int, scale: float = 1.0) -> 
     return f", in {grid}" if grid.tile_count > 1 else ""
 
 
-def tile_size(model: RIFE, height: int, width: int, scale: float = 1.0, *, mapped: bool = False) -> int:
+def tile_size(model: RIFE, height: int, width: int, scale: float = 1.0) -> int:
     """Returns the side in px of the tiles that fit into the free memory of the model's device; 0: the whole frame fits.
 
-    Also 0 where the free memory is unknown: a TileEngine halves its tiles if the device runs out of memory. `mapped`:
-    for a timestep for every pixel.
+    Also 0 where the free memory is unknown: a TileEngine halves its tiles if the device runs out of memory.
     """
     free = available_bytes(model.device)
     if free is None:
@@ -227,7 +226,7 @@ def tile_size(model: RIFE, height: int, width: int, scale: float = 1.0, *, mappe
     room = USABLE * free - held * height * width
     if room >= PLENTY * max(scale, 1) ** 2 * height * width:
         return 0
-    pixels = room / bytes_per_pixel(model.engine, scale, mapped=mapped)
+    pixels = room / bytes_per_pixel(model.engine, scale)
     if pixels >= height * width:
         return 0
     return max(int(max(pixels, 0) ** 0.5), SMALLEST)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from model.networks.layers import LEAKY_SLOPE, deconv, entering
+from model.networks.layers import LEAKY_SLOPE, deconv, match_format
 
 
 class Head(nn.Module):
@@ -24,7 +24,7 @@ class Head(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,channels,H,W)"""
         *layers, last = self.children()
-        x = entering(image, last)  # (B,3,H,W)
+        x = match_format(image, last)  # (B,3,H,W)
         for layer in layers:
             x = layer(x)  # (B,width,H/2,W/2)
             if self.leaky:

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from model.networks.layers import activation, conv, deconv, entering
+from model.networks.layers import activation, conv, deconv, match_format
 from model.networks.warp import resize_flow, warp
 
 WIDTH = 16  # of Contextnet's first level; every level doubles it
 
 
-class Pair(nn.Module):
+class ConvPair(nn.Module):
     """Two 3x3 convolutions, the first with a stride (upstream: Conv2)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 2, act: str = "prelu") -> None:
@@ -19,7 +19,7 @@ class Pair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,out_channels,H/stride,W/stride)"""
-        return self.conv2(self.conv1(entering(x, self)))
+        return self.conv2(self.conv1(match_format(x, self)))
 
 
 class Contextnet(nn.Module):
@@ -28,10 +28,10 @@ class Contextnet(nn.Module):
     def __init__(self, act: str = "prelu", first_stride: int = 2) -> None:
         super().__init__()
         c = WIDTH
-        self.conv1 = Pair(3, c, first_stride, act)
-        self.conv2 = Pair(c, 2 * c, 2, act)
-        self.conv3 = Pair(2 * c, 4 * c, 2, act)
-        self.conv4 = Pair(4 * c, 8 * c, 2, act)
+        self.conv1 = ConvPair(3, c, first_stride, act)
+        self.conv2 = ConvPair(c, 2 * c, 2, act)
+        self.conv3 = ConvPair(2 * c, 4 * c, 2, act)
+        self.conv4 = ConvPair(4 * c, 8 * c, 2, act)
         self.first_factor = 1 / first_stride
 
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -68,10 +68,10 @@ class Unet(nn.Module):
         def up(in_channels: int, out_channels: int) -> nn.Sequential:
             return nn.Sequential(deconv(in_channels, out_channels), activation(act, out_channels))
 
-        self.down0 = Pair(17, 2 * c, first_stride, act)
-        self.down1 = Pair(4 * c, 4 * c, 2, act)
-        self.down2 = Pair(8 * c, 8 * c, 2, act)
-        self.down3 = Pair(16 * c, 16 * c, 2, act)
+        self.down0 = ConvPair(17, 2 * c, first_stride, act)
+        self.down1 = ConvPair(4 * c, 4 * c, 2, act)
+        self.down2 = ConvPair(8 * c, 8 * c, 2, act)
+        self.down3 = ConvPair(16 * c, 16 * c, 2, act)
         self.up0 = up(32 * c, 8 * c)
         self.up1 = up(16 * c, 4 * c)
         self.up2 = up(8 * c, 2 * c)

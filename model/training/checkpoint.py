@@ -40,7 +40,7 @@ def check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Makes the folder of a run, and locks it while the context lasts. UserError if another process has locked it.
 
     The system ends the lock with the process, however the process ends. Without locks, as on Windows and on some
@@ -62,7 +62,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def refuse_old_run(folder: Path) -> None:
+def check_no_run(folder: Path) -> None:
     """Raises UserError if the folder holds a run already: no run is replaced."""
     found = [name for name in (STATE, WEIGHTS, str(BEST)) if os.path.lexists(folder / name)]
     if found:

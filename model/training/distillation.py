@@ -10,10 +10,10 @@ from model.image import padder_for
 
 TRUST_ERROR = 0.03  # mean absolute error of the teacher's frame, in 0..1, at which its trust falls to 1/e
 TRUST_WINDOW = 9  # px; side of the squares over which that error is averaged
-MIDDLE = 1e-3  # largest distance of a timestep from 1/2 at which a midpoint network can teach
+MIDDLE_TOLERANCE = 1e-3  # largest distance of a timestep from 1/2 at which a midpoint network can teach
 
 
-class Lesson(NamedTuple):
+class DistillationTarget(NamedTuple):
     """Holds what a teacher estimates for a batch."""
 
     flow: Tensor  # (B,4,H,W) px, F(t->0) and F(t->1)
@@ -28,7 +28,7 @@ class Teacher:
         self.net = net.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, img0: Tensor, img1: Tensor, timestep: Tensor, gt: Tensor) -> Lesson:
+    def __call__(self, img0: Tensor, img1: Tensor, timestep: Tensor, gt: Tensor) -> DistillationTarget:
         """Returns the lesson for images (B,3,H,W) in 0..1 at timesteps (B,1,1,1).
 
         Networks for the middle frame get no trust at other timesteps.
@@ -39,5 +39,5 @@ class Teacher:
         error = F.avg_pool2d((image - gt).abs().mean(1, True), TRUST_WINDOW, 1, TRUST_WINDOW // 2)
         trust = torch.exp(-error / TRUST_ERROR)
         if not self.net.arbitrary_time:
-            trust = trust * ((timestep - 0.5).abs() < MIDDLE)
-        return Lesson(flow, mask, trust)
+            trust = trust * ((timestep - 0.5).abs() < MIDDLE_TOLERANCE)
+        return DistillationTarget(flow, mask, trust)

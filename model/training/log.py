@@ -19,7 +19,7 @@ WIDTH = 10  # characters of a column
 PICTURE_SIDE = 320  # px; samples are cut to this size at most
 
 
-def say(line: str, *, result: bool = False) -> None:
+def print_line(line: str, *, result: bool = False) -> None:
     """Prints a line on stderr, a `result` on stdout; training goes on where nothing reads it.
 
     Characters of file names that cannot be printed become question marks.
@@ -68,22 +68,22 @@ class Log:
             if isinstance(value, float):
                 self.board.add_scalar(name, value, step)
 
-    def row(self, cells: Mapping[str, str]) -> None:
+    def print_row(self, cells: Mapping[str, str]) -> None:
         """Prints one row of the table, and its header where the columns change and every twenty rows."""
         if not self.active:
             return
         if tuple(cells) != self.columns or self.rows % HEADER_EVERY == 0:
             self.columns, self.rows = tuple(cells), 0
-            say(" ".join(f"{name:>{WIDTH}}" for name in cells))
+            print_line(" ".join(f"{name:>{WIDTH}}" for name in cells))
         self.rows += 1
-        say(" ".join(f"{value:>{max(WIDTH, len(name))}}" for name, value in cells.items()))
+        print_line(" ".join(f"{value:>{max(WIDTH, len(name))}}" for name, value in cells.items()))
 
-    def tell(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Prints a line on stderr."""
         if self.active:
-            say(line)
+            print_line(line)
 
-    def show(self, step: int, strips: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+    def write_pictures(self, step: int, strips: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
         """Writes pictures (3,H,W) in 0..1 below each other as pictures/STEP.png; those and the masks go to tensorboard.
 
         A strip is made by `strip`.

@@ -136,13 +136,13 @@ def mask_loss(logits: Tensor, one_sided: Tensor) -> Tensor:
 
 
 def distillation_loss(
-    flow: Tensor, taught: Tensor, flows: Sequence[Tensor], merged: Sequence[Tensor], gt: Tensor
+    flow: Tensor, teacher: Tensor, flows: Sequence[Tensor], merged: Sequence[Tensor], gt: Tensor
 ) -> Tensor:
     """Returns the distance of every student flow from the teacher's where the student's blend is worse, a scalar.
 
     `flow` and flows[i] are (B,4,H,W) px; the blends `taught` and merged[i], and gt, are (B,3,H,W) (paper section 3.3).
     """
-    teacher_error = (taught - gt).abs().mean(1, True)
+    teacher_error = (teacher - gt).abs().mean(1, True)
     total = flow.new_zeros(())
     for student_flow, student in zip(flows, merged, strict=True):
         worse = (student - gt).abs().mean(1, True) > teacher_error + DISTILL_MARGIN

@@ -19,13 +19,21 @@ from model.training.log import Log, duration
 from model.training.network import CoarseBlocks, inherit, select_blocks
 from model.training.recipe import learning_rate
 from model.training.stages import Stage, check_stage, stage_batches
-from model.training.step import ALONE, Guides, Losses, follow, on_device, open_optimizer, training_step
+from model.training.step import (
+    NO_LOSS_NETWORKS,
+    Losses,
+    LossNetworks,
+    open_optimizer,
+    to_device,
+    training_step,
+    update_average,
+)
 from model.training.validation import flow_scores, picture_scores
 from model.weights.checkpoint import DDP_PREFIX
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """The settings of a run that no stage changes."""
 
     seed: int = 1234
@@ -45,12 +53,12 @@ class Run:
         stages: Sequence[Stage],
         folder: Path,
         device: torch.device,
-        settings: Settings,
-        guides: Guides = ALONE,
+        settings: RunSettings,
+        loss_networks: LossNetworks = NO_LOSS_NETWORKS,
     ) -> None:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.net, self.stages, self.folder, self.device = net.to(device), stages, folder, device
-        self.settings, self.guides = settings, guides
+        self.settings, self.loss_networks = settings, loss_networks
         for stage in stages:
             check_stage(stage, net, self.world)
         self.log = Log(folder, active=self.rank == 0)
@@ -107,7 +115,7 @@ class Run:
             old = before.get(name, facts)
             changed = [f"{key} {old.get(key)} -> {value}" for key, value in facts.items() if old.get(key) != value]
             if changed:
-                self.log.tell(f"resumed with other settings: {f'[{name}] ' if name else ''}{', '.join(changed)}")
+                self.log.print_line(f"resumed with other settings: {f'[{name}] ' if name else ''}{', '.join(changed)}")
 
     def save(self, score: float) -> bool:
         """Writes the weights and the state; returns whether the score is the best of the stage."""
@@ -155,12 +163,12 @@ class Run:
             stage, seed, step=self.step, rank=self.rank, world=self.world, workers=every.workers, device=self.device
         )
         net = parallel(self._trained(self.net), self.device, every.compile)
-        meter = Meter(self.step)
+        meter = LossMeter(self.step)
         began = time.monotonic() - self.seconds
         while not stage.finished(self.step, self.seconds):
             total = stage.total(self.step, self.seconds)
             rate = learning_rate(self.step, total, recipe, self.world)
-            batch = on_device(next(batches), self.device)
+            batch = to_device(next(batches), self.device)
             torch.manual_seed(hash((seed, self.step, self.rank)))  # so that a resumed run draws the same numbers
             try:
                 made = training_step(
@@ -171,13 +179,13 @@ class Run:
                     rate=rate,
                     progress=self.step / max(total, 1),
                     scaler=self.scaler,
-                    guides=self.guides,
+                    loss_networks=self.loss_networks,
                 )
             except FloatingPointError as e:
                 raise UserError(f"step {self.before + self.step}: {e}; {self._last_checkpoint()}") from e
             self.step, self.seconds = self.step + 1, time.monotonic() - began
             if recipe.ema:
-                follow(self.average, self.net, recipe.ema, self.step)
+                update_average(self.average, self.net, recipe.ema, self.step)
             meter.add(made, len(batch["gt"]) * self.world)
             if self.step % every.log_every == 0:
                 self._report(meter, rate, total)
@@ -197,7 +205,7 @@ class Run:
         kept = self.folder / STATE
         return f"the last good checkpoint is {kept}, resume there" if kept.is_file() else "no checkpoint exists yet"
 
-    def _report(self, meter: "Meter", rate: float, total: int) -> None:
+    def _report(self, meter: "LossMeter", rate: float, total: int) -> None:
         """Writes the mean losses since the last report to the log and the table."""
         means, speed = meter.means(self.world), meter.speed(self.seconds)
         named = {} if len(self.stages) == 1 else {"stage": self.stage.name}
@@ -209,7 +217,7 @@ class Run:
         cells = {"step": f"{self.step}/{total}", "left": duration(max(left, 0)), "samples/s": f"{speed:.2f}"}
         cells = {**named, **cells, "rate": f"{rate:.1e}"}
         self.shown |= {name for name, mean in means.items() if mean}
-        self.log.row(cells | {name: f"{mean:.4f}" for name, mean in means.items() if name in self.shown})
+        self.log.print_row(cells | {name: f"{mean:.4f}" for name, mean in means.items() if name in self.shown})
 
     def _checkpoint(self) -> None:
         """Validates, and writes weights and state."""
@@ -218,23 +226,25 @@ class Run:
         better = self.save(score)
         self.log.write(self.before + self.step, seconds=round(self.seconds, 1), **scores)
         words = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-        self.log.tell(f"step {self.step}: validation {words}{', the best so far' if better else ''}; saved")
+        self.log.print_line(f"step {self.step}: validation {words}{', the best so far' if better else ''}; saved")
 
     def validate(self) -> dict[str, float]:
         """Returns the mean scores of the validation samples, which are divided among the processes."""
         self.average.eval()
-        net, count = self._trained(self.average), min(self.settings.val_samples, len(self.stage.held))
+        net, count = self._trained(self.average), min(self.settings.val_samples, len(self.stage.validation))
         mine = range(self.rank, count, self.world)
         if isinstance(net, CoarseBlocks):
-            scores = flow_scores(net, self.stage.held, mine, self.device)
+            scores = flow_scores(net, self.stage.validation, mine, self.device)
         else:
-            lpips = self.guides.lpips if self.stage.recipe.lpips else None
-            scores = picture_scores(net, self.stage.held, mine, self.device, lpips, self.log, self.before + self.step)
+            lpips = self.loss_networks.lpips if self.stage.recipe.lpips else None
+            scores = picture_scores(
+                net, self.stage.validation, mine, self.device, lpips, self.log, self.before + self.step
+            )
         self.average.train()
         return scores
 
 
-class Meter:
+class LossMeter:
     """Sums losses and samples between two reports."""
 
     def __init__(self, step: int) -> None:

@@ -33,7 +33,7 @@ class Stage:
     name: str
     recipe: Recipe
     parts: Sequence[Part]
-    held: Samples  # validation
+    validation: Samples  # validation
     steps: int = 0
     hours: float = 0.0
     blocks: tuple[int, ...] = ()  # the blocks that are trained; none: the whole network

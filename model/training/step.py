@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.contract import Prediction
 from model.errors import UserError
-from model.training.distillation import Lesson, Teacher
+from model.training.distillation import DistillationTarget, Teacher
 from model.training.loss import LapLoss, flow_loss, mask_loss, psnr_loss
 from model.training.muon import Muon
 from model.training.recipe import Recipe, half_cosine
@@ -39,14 +39,14 @@ class Losses(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Guides:
+class LossNetworks:
     """Holds the networks that some losses need besides the one that is trained."""
 
     teacher: Teacher | None = None
     lpips: nn.Module | None = None  # (B,3,H,W) RGB in 0..1 twice -> (B,)
 
 
-ALONE = Guides()
+NO_LOSS_NETWORKS = LossNetworks()
 
 
 def open_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -58,7 +58,9 @@ def open_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     raise UserError(f"unknown optimizer {recipe.optimizer}; known are adamw and muon")
 
 
-def losses(out: Prediction, batch: Batch, recipe: Recipe, progress: float, guides: Guides = ALONE) -> Losses:
+def losses(
+    out: Prediction, batch: Batch, recipe: Recipe, progress: float, loss_networks: LossNetworks = NO_LOSS_NETWORKS
+) -> Losses:
     """Returns the losses of a prediction; batches are as `on_device` makes them.
 
     `progress` in 0..1 is how far the run is. All losses are means over the samples, so that processes with equal
@@ -67,17 +69,17 @@ def losses(out: Prediction, batch: Batch, recipe: Recipe, progress: float, guide
     zero = batch["gt"].new_zeros(())
     values = dict.fromkeys(Losses._fields, zero)
     if out.merged:
-        values |= _picture_losses(out, batch["gt"], recipe, guides)
+        values |= _picture_losses(out, batch["gt"], recipe, loss_networks)
     shares = [DEEP_DECAY ** (len(out.flows) - 1 - i) for i in range(len(out.flows))]
     if recipe.flow:
         values["flow"] = _flow_loss(out, batch["flow"], batch["known"], recipe)
     if recipe.mask:
         parts = [s * mask_loss(m, batch["one_sided"]) for s, m in zip(shares, out.masks, strict=True)]
         values["mask"] = torch.stack(parts).sum()
-    if guides.teacher and (recipe.distill_flow or recipe.distill_mask):
+    if loss_networks.teacher and (recipe.distill_flow or recipe.distill_mask):
         with autocast(batch["gt"].device, recipe.amp):
-            lesson = guides.teacher(batch["img0"], batch["img1"], batch["timestep"], batch["gt"])
-        values |= _distill_losses(out, lesson, batch, recipe)
+            target = loss_networks.teacher(batch["img0"], batch["img1"], batch["timestep"], batch["gt"])
+        values |= _distill_losses(out, target, batch, recipe)
     fade = recipe.anneal + (1 - recipe.anneal) * half_cosine(progress)
     weights = {name: getattr(recipe, name) for name in Losses._fields if hasattr(recipe, name)}
     weights |= {"l1": 1.0, "teacher": 1.0, "flow": fade * recipe.flow, "mask": fade * recipe.mask}
@@ -85,22 +87,22 @@ def losses(out: Prediction, batch: Batch, recipe: Recipe, progress: float, guide
     return Losses(**values)
 
 
-def _picture_losses(out: Prediction, gt: Tensor, recipe: Recipe, guides: Guides) -> Batch:
+def _picture_losses(out: Prediction, gt: Tensor, recipe: Recipe, loss_networks: LossNetworks) -> Batch:
     """Returns the losses that compare pictures with the true frame (B,3,H,W)."""
     lap = LapLoss()
     values = {"l1": lap(out.image, gt)}
-    if out.teaching is not None:
-        values |= {"teacher": lap(out.teaching.merged, gt), "distillation": out.teaching.distillation}
+    if out.teacher_estimate is not None:
+        values |= {"teacher": lap(out.teacher_estimate.merged, gt), "distillation": out.teacher_estimate.distillation}
     if recipe.psnr:
         values["psnr"] = psnr_loss(out.image, gt)
     if recipe.deep:
         last = len(out.merged) - 1
         parts = [DEEP_DECAY ** (last - i) * (m - gt).abs().mean() for i, m in enumerate(out.merged)]
         values["deep"] = torch.stack(parts).sum()
-    if recipe.lpips and guides.lpips is not None:
+    if recipe.lpips and loss_networks.lpips is not None:
         rows, columns = (_random_span(size, recipe.lpips_crop) for size in gt.shape[2:])
         with autocast(gt.device, recipe.amp):
-            values["lpips"] = guides.lpips(out.image[..., rows, columns], gt[..., rows, columns]).float().mean()
+            values["lpips"] = loss_networks.lpips(out.image[..., rows, columns], gt[..., rows, columns]).float().mean()
     return values
 
 
@@ -119,22 +121,22 @@ def _flow_loss(out: Prediction, target: Tensor, weight: Tensor, recipe: Recipe) 
     return total
 
 
-def _distill_losses(out: Prediction, lesson: Lesson, batch: Batch, recipe: Recipe) -> Batch:
+def _distill_losses(out: Prediction, target: DistillationTarget, batch: Batch, recipe: Recipe) -> Batch:
     """Returns the distances to a teacher's flow, where the true flow is not known, and to its mask."""
     values = {}
     if recipe.distill_flow:
-        weight = lesson.trust * (batch["known"] == 0)  # (B,2,H,W)
-        values["distill_flow"] = _flow_loss(out, lesson.flow, weight, recipe)
+        weight = target.trust * (batch["known"] == 0)  # (B,2,H,W)
+        values["distill_flow"] = _flow_loss(out, target.flow, weight, recipe)
     if recipe.distill_mask:
         last, parts = len(out.masks) - 1, []
         for i, logits in enumerate(out.masks):
-            entropy = F.binary_cross_entropy_with_logits(logits, lesson.mask, reduction="none")
-            parts.append(DEEP_DECAY ** (last - i) * (entropy * lesson.trust).mean())
+            entropy = F.binary_cross_entropy_with_logits(logits, target.mask, reduction="none")
+            parts.append(DEEP_DECAY ** (last - i) * (entropy * target.trust).mean())
         values["distill_mask"] = torch.stack(parts).sum()
     return values
 
 
-def on_device(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: Batch, device: torch.device) -> Batch:
     """Returns the batch on the device, with pictures as float images in 0..1."""
     moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
     return moved | {key: moved[key].float() / 255 for key in ("img0", "gt", "img1")}
@@ -149,7 +151,7 @@ def training_step(
     rate: float,
     progress: float = 0.0,
     scaler: torch.amp.GradScaler | None = None,
-    guides: Guides = ALONE,
+    loss_networks: LossNetworks = NO_LOSS_NETWORKS,
 ) -> Losses:
     """Runs one optimizer step at a learning rate and returns its losses; `progress` in 0..1 is how far the run is.
 
@@ -158,7 +160,7 @@ def training_step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad()
-    summed = _backward(net, batch, recipe, progress, scaler, guides)
+    summed = _backward(net, batch, recipe, progress, scaler, loss_networks)
     if scaler:
         scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(net.parameters(), recipe.clip or math.inf)
@@ -184,7 +186,7 @@ def _backward(
     recipe: Recipe,
     progress: float,
     scaler: torch.amp.GradScaler | None,
-    guides: Guides,
+    loss_networks: LossNetworks,
 ) -> Losses:
     """Adds the gradients of a batch, computed in `recipe.accumulate` pieces, and returns the losses of the batch."""
     chunks = zip(*(value.chunk(recipe.accumulate) for value in batch.values()), strict=True)
@@ -195,7 +197,7 @@ def _backward(
         # processes exchange gradients only with the last piece
         early = piece is not pieces[-1] and isinstance(net, nn.parallel.DistributedDataParallel)
         with net.no_sync() if early else nullcontext():  # type: ignore[operator]
-            made = losses(predict(net, piece, recipe.amp), piece, recipe, progress, guides)
+            made = losses(predict(net, piece, recipe.amp), piece, recipe, progress, loss_networks)
             part = Losses(*(share * value for value in made))
             (scaler.scale(part.total) if scaler else part.total).backward()
         done.append(Losses(*(value.detach() for value in part)))
@@ -216,7 +218,7 @@ def autocast(device: torch.device, amp: str) -> torch.autocast:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, net: nn.Module, decay: float, step: int) -> None:
+def update_average(average: nn.Module, net: nn.Module, decay: float, step: int) -> None:
     """Moves the averaged weights towards the network's, faster in the first steps."""
     decay = min(decay, (1 + step) / (10 + step))
     for kept, new in zip(average.parameters(), net.parameters(), strict=True):

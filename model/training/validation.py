@@ -11,14 +11,14 @@ from model.image import padder_for
 from model.metrics import psnr
 from model.training.log import Log, strip
 from model.training.network import CoarseBlocks
-from model.training.step import on_device
+from model.training.step import to_device
 
 BEST_PSNR = 60.0  # dB that a picture without any error counts as
-SHOWN = 5  # validation samples whose pictures are written, as many as upstream shows
+PICTURED = 5  # validation samples whose pictures are written, as many as upstream shows
 
 
 def _read(data: Samples, index: int, device: torch.device) -> dict[str, Tensor]:
-    return on_device({key: value[None] for key, value in data[(0, index)].items()}, device)
+    return to_device({key: value[None] for key, value in data[(0, index)].items()}, device)
 
 
 def _mean(rows: list[Tensor], width: int, device: torch.device) -> list[float]:
@@ -55,10 +55,10 @@ def picture_scores(
         if lpips is not None:
             row.append(lpips(image, one["gt"])[0])
         rows.append(torch.stack([value.double() if device.type != "mps" else value.float() for value in row]))
-        if i < SHOWN:
+        if i < PICTURED:
             strips.append(strip(one["img0"], one["gt"], image, one["img1"]))
             masks.append(padder.unpad(out.mask)[0])
-    log.show(step, strips, masks)
+    log.write_pictures(step, strips, masks)
     names = ["psnr"] if lpips is None else ["psnr", "lpips"]
     return {name: round(mean, 4) for name, mean in zip(names, _mean(rows, len(names), device), strict=True)}
 
