@@ -8,6 +8,7 @@
     python3 inference_video.py --exp=1 --video=video.mp4 --scale=0.5        flow at half size: 4K, large motion
     python3 inference_video.py --exp=1 --video=video.mp4 --montage          original and result side by side
     python3 inference_video.py --stitch left.mp4 right.mp4                  two views blended into one, left to right
+    python3 inference_video.py a.mp4 b.mkv folder/ list.txt --output made/  several, one after the other
 
 Exit status: 0 done; 1 an error, reported in one line; 2 wrong arguments; 3 done, but the input was damaged or cut off;
 130 interrupted by Ctrl-C, SIGTERM or SIGHUP: what was made until then is kept.
@@ -22,12 +23,16 @@ import argparse
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from pathlib import Path
 
+from commands.batch import Accept, check_batch, is_batch, run_batch
 from commands.console import safe_printing
-from commands.errors import run_command
+from commands.errors import FAILED, run_command
 from commands.interrupts import Interrupts
 from commands.network_flags import pick_scale
 from commands.progress import Progress
+from commands.record import FileRecord, RunRecord
+from commands.result import print_mismatches, record_result
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job
 from commands.video_steps import PROGRAM, interpolated_frames, introduce, load_models, summarise
@@ -40,6 +45,7 @@ from video.interpolate import Report
 from video.picture_writer import PictureWriter
 from video.prefetch import prefetch
 from video.stitch import stitch_frames
+from video.verify import FrameTimes
 from video.writer import VideoWriter
 
 
@@ -51,15 +57,41 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str] | None, interrupts: Interrupts) -> int:
-    """Interpolates or stitches; returns the exit status."""
+    """Runs one input, or several after each other with one loaded network; returns the exit status."""
+    args = parse_arguments(argv)
+    networks: list[RIFE] = []
+    if args.inputs:
+        return run_batch(args, lambda args, record, accept: run_file(args, networks, interrupts, record, accept))
+    report = RunRecord(args, args.report)
+    views = [location for location in (args.video, args.img, *(args.stitch or ())) if location is not None]
+    report.check_path([view for view in views if isinstance(view, Path)])
+    with report.file(views[0]) as record:
+        return run_file(args, networks, interrupts, record)
+
+
+def run_file(
+    args: argparse.Namespace,
+    networks: list[RIFE],
+    interrupts: Interrupts,
+    record: FileRecord,
+    accept: Accept | None = None,
+) -> int:
+    """Interpolates or stitches one input; returns the exit status.
+
+    `networks` holds those that are loaded already, one a device, and gets the others. `record` gets what is done.
+    `accept` returns whether to go on, once the output is known.
+    """
     writer: VideoWriter | PictureWriter | None = None
     try:
-        interrupts.begin()
-        args = parse_arguments(argv)
+        interrupts.begin_file()
         job = plan_job(args)
+        if accept is not None and not accept(job):
+            return 0
+        record.describe_source(job.source)
         if args.scale is None:
             args.scale = pick_scale(job.source.size[1], job.source.size[0])
-        models = load_models(args, job)
+        models = load_models(args, job, networks)
+        record.network = [str(model) for model in models]
         with interrupts.held():
             writer = open_writer(args, job)
             interrupts.protect(writer.part)
@@ -67,7 +99,10 @@ def run(argv: list[str] | None, interrupts: Interrupts) -> int:
         make = stitched_frames(args, job, models) if args.stitch else interpolated_frames(args, job, models, report)
         with closing(prefetch(make)) as frames:
             announce(args, job, models, writer)
-            write_frames(frames, writer, interrupts, job)
+            record.notes = [*writer.notes]
+            writer.notes.clear()
+            times = write_frames(frames, writer, interrupts, job)
+        record_result(record, job, writer, report, times)
     except BaseException as e:
         if writer is not None:
             interrupts.finish(writer.stop)  # keeps what was made until then; nothing is left to do after `finish`
@@ -76,7 +111,9 @@ def run(argv: list[str] | None, interrupts: Interrupts) -> int:
         if isinstance(e, KeyboardInterrupt) and (writer is None or not writer.notes):
             print("interrupted: nothing was written", file=sys.stderr)
         raise
-    return summarise(job, writer, report)
+    status = summarise(job, writer, report)
+    print_mismatches(record, writer.path)
+    return FAILED if record.mismatches else status
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -84,6 +121,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser(__doc__ or "")
     args = parser.parse_args(argv)
     check_arguments(parser, args)
+    if is_batch(args.inputs):
+        check_batch(parser, args)
+    elif args.inputs:
+        (args.video,), args.inputs = args.inputs, []
     if args.skip:
         print("skip flag is abandoned, please refer to issue #207.")
     return args
@@ -110,7 +151,6 @@ def announce(args: argparse.Namespace, job: VideoJob, models: list[RIFE], writer
         print(f"This network only halves: each of the {args.multi - 1} times is reached to within 0.01 of a frame")
     for note in writer.notes:
         print(note)
-    writer.notes.clear()
     sys.stdout.flush()
 
 
@@ -119,14 +159,17 @@ def write_frames(
     writer: VideoWriter | PictureWriter,
     interrupts: Interrupts,
     job: VideoJob,
-) -> None:
-    """Writes all frames and finishes the file."""
+) -> FrameTimes:
+    """Writes all frames and finishes the file; returns their number and times."""
+    times = FrameTimes()
     with Progress(job.count, job.rate) as progress:
         for frame in frames:
             with interrupts.held():
                 writer.write(frame)
+            times.add(frame)
             progress.add(frame)
     interrupts.finish(writer.finish)
+    return times
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from model.errors import UserError
 
 FAILED, INTERRUPTED = 1, 130  # exit statuses
+OUT_OF_MEMORY = "out of memory; use smaller pictures, --scale 0.5 or --tile 256"
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
@@ -15,18 +16,25 @@ def run_command(name: str, command: Callable[[], int]) -> int:
     """
     try:
         return command()
-    except UserError as e:
-        message = str(e)
-    except OSError as e:
-        file = f"{e.filename}: " if e.filename else ""
-        message = f"{file}{e.strerror or e}; check the names, the folders and the free space of the disk"
-    except MemoryError:
-        message = "out of memory; use smaller pictures, --scale 0.5 or --tile 256"
-    except RuntimeError as e:
-        if "not enough memory" not in str(e) and "can't allocate memory" not in str(e):
-            raise
-        message = "out of memory; use smaller pictures, --scale 0.5 or --tile 256"
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as e:
+        message = error_line(e)
+        if message is None:
+            raise
     print(f"{name}: {message}", file=sys.stderr)
     return FAILED
+
+
+def error_line(error: BaseException) -> str | None:
+    """Returns an error of the user, the disk or the memory as one line; None for a fault of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        file = f"{error.filename}: " if error.filename else ""
+        return f"{file}{error.strerror or error}; check the names, the folders and the free space of the disk"
+    if isinstance(error, MemoryError):
+        return OUT_OF_MEMORY
+    if isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "can't allocate memory" in str(error)):
+        return OUT_OF_MEMORY
+    return None

@@ -46,6 +46,11 @@ class Interrupts:
         if self.count:
             raise KeyboardInterrupt
 
+    def begin_file(self) -> None:
+        """Makes signals raise KeyboardInterrupt again after another file has been finished; as `begin`."""
+        self._finishing, self._file = False, None
+        self.begin()
+
     def protect(self, file: Path) -> None:
         """Names the file that is being written, for the messages of the second and third signal."""
         self._file = file

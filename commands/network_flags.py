@@ -61,10 +61,26 @@ def load_tiled(
 
     `args.scale` is a number here, not None. `report` is called with a line if tiles become smaller later (TileEngine).
     """
+    check_memory(pick_device(device), height, width)
+    return fit_network(args, load_network(args, device), height, width, report=report)
+
+
+def load_network(args: argparse.Namespace, device: str | None) -> RIFE:
+    """Returns the network on a device, for frames of any size."""
     place = pick_device(device)
-    check_memory(place, height, width)
     dtype = half_precision(place) if args.fp16 else torch.float32
-    model = load_model(args.model, arch=args.arch, device=place, dtype=dtype, engine=args.engine)
+    return load_model(args.model, arch=args.arch, device=place, dtype=dtype, engine=args.engine)
+
+
+def fit_network(
+    args: argparse.Namespace,
+    model: RIFE,
+    height: int,
+    width: int,
+    *,
+    report: Callable[[str], None] | None = None,
+) -> RIFE:
+    """Returns a loaded network in tiles that fit frames of a size; the arguments are those of `load_tiled`."""
     tile = tile_size(model, height, width, args.scale) if args.tile is None else args.tile
     return tiled(model, tile, report=report)
 

@@ -17,7 +17,7 @@ MAX_RATE = 10_000  # frames/s of the output
 def build_parser(description: str = "") -> argparse.ArgumentParser:
     """Returns the parser of all flags: upstream's with their meaning, Practical-RIFE's --multi, and ours."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    _add_input(parser.add_argument_group("input (one of the first three)"))
+    _add_input(parser.add_argument_group("input (one of the first four)"))
     _add_output(parser.add_argument_group("output"))
     _add_encoder(parser.add_argument_group("encoder"))
     _add_timing(parser.add_argument_group("timing"))
@@ -32,6 +32,9 @@ def build_parser(description: str = "") -> argparse.ArgumentParser:
 
 def _add_input(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    add("inputs", nargs="*", type=parse_location, metavar="INPUT",
+        help="interpolate these, one after the other: videos, folders (the videos in them), lists (.txt, one name a "
+             "line)")  # fmt: skip
     add("--video", type=parse_location, metavar="FILE", help="interpolate this video, a file or a network address")
     add(
         "--img", type=Path, metavar="DIR", help="interpolate the pictures of this folder, in the order of their numbers"
@@ -45,7 +48,9 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
 def _add_output(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--output", type=Path, metavar="FILE",
-        help="name of the result (default: {video}_{multi}X_{fps}fps.{ext} beside the video)")  # fmt: skip
+        help="name of the result (default: {video}_{multi}X_{fps}fps.{ext} beside the video); for several "
+             "inputs, their folder")  # fmt: skip
+    group.set_defaults(output_folder=None)
     add("--ext", default="mp4", help="container of the result: mp4, mkv, mov, webm or gif (default: mp4)")
     add("--png", action="store_true",
         help="write pictures to the folder --output, not a video (default: for --img; folder vid_out)")  # fmt: skip
@@ -53,6 +58,9 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         help="show the original beside the result, the central half of each (default: off)")  # fmt: skip
     add("--no-audio", action="store_true", help="leave the sound out (default: keep it)")
     add("--overwrite", action="store_true", help="replace the result if it exists (default: refuse)")
+    add("--report", type=Path, metavar="FILE",
+        help="write settings, source, result, counts, losses and versions as JSON (default: none; report.json in the "
+             "folder of --output, or in this one, for several inputs)")  # fmt: skip
 
 
 def _add_encoder(group: argparse._ArgumentGroup) -> None:
@@ -77,8 +85,8 @@ def _add_timing(group: argparse._ArgumentGroup) -> None:
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends the program by parser.error if arguments are out of range or exclude each other; sets `multi`, `scale`."""
-    if [args.video, args.img, args.stitch].count(None) != 2:
-        parser.error("give --video FILE or --img DIR, one of them (or --stitch LEFT RIGHT)")
+    if [args.inputs or None, args.video, args.img, args.stitch].count(None) != 3:
+        parser.error("give INPUT, --video FILE or --img DIR, one of them (or --stitch LEFT RIGHT)")
     if args.stitch and (args.montage or args.exp or args.multi or args.target_fps or args.fps):
         parser.error("--stitch adds no frames: leave out --exp, --multi, --target-fps, --fps and --montage")
     if args.devices and (args.device or args.stitch):

@@ -68,7 +68,7 @@ def _video_path(args: argparse.Namespace, source: Source, rate: Fraction) -> Pat
         factor = f"{args.multi}X_" if not args.target_fps else ""
         name = f"{source.path.stem}_{factor}{fps}fps.{args.ext}"
     if output is None:
-        return source.path.with_name(name)
+        return (args.output_folder or source.path.parent) / name
     if output.is_dir():
         raise UserError(f"{output}: is a folder; give --output the name of a file, as in {output / name}")
     if not output.suffix:

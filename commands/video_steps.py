@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from commands.network_flags import load_tiled, options
+from commands.network_flags import check_memory, fit_network, load_network, options
 from commands.transition_flags import handling
 from commands.video_job import VideoJob
 from model import RIFE
+from model.devices import pick_device
 from video.decisions import write_decisions
 from video.frame import Frame
 from video.interpolate import Report, interpolate
@@ -23,11 +24,18 @@ PROGRAM = "inference_video.py"
 DAMAGED = 3  # exit status
 
 
-def load_models(args: argparse.Namespace, job: VideoJob) -> list[RIFE]:
-    """Loads the network on every device that was asked for, in tiles where whole frames do not fit."""
+def load_models(args: argparse.Namespace, job: VideoJob, networks: list[RIFE] | None = None) -> list[RIFE]:
+    """Returns the network on every device that was asked for, in tiles where whole frames do not fit.
+
+    `networks` are those that are loaded already, in the order of the devices; those that are not are added to it.
+    """
+    networks = [] if networks is None else networks
     width, height = job.source.size
-    devices = args.devices.split(",") if args.devices else [args.device]
-    return [load_tiled(args, device, height, width, report=tqdm.write) for device in devices]
+    for i, device in enumerate(args.devices.split(",") if args.devices else [args.device]):
+        check_memory(pick_device(device), height, width)
+        if i == len(networks):
+            networks.append(load_network(args, device))
+    return [fit_network(args, network, height, width, report=tqdm.write) for network in networks]
 
 
 def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report) -> Iterator[Frame]:

@@ -221,8 +221,8 @@ def test_an_option_the_network_lacks_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "give --video FILE or --img DIR"),
-        (["--video=a", "--img=b"], "give --video FILE or --img DIR"),
+        ([], "give INPUT, --video FILE or --img DIR"),
+        (["--video=a", "--img=b"], "give INPUT, --video FILE or --img DIR"),
         (["--video=a", "--scale=3"], "argument --scale: 3 is not one of 0.25, 0.5, 1, 2, 4, auto"),
         (["--video=a", "--exp=2", "--multi=3"], "--exp 2 means --multi 4, but --multi is 3"),
         (["--video=a", "--multi=0"], "--multi 0: must be 1 or more"),

@@ -1,0 +1,51 @@
+"""Checks the finished output of a run and records it."""
+
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from commands.record import DAMAGED, DONE, WRONG, FileRecord
+from commands.video_job import VideoJob
+from commands.video_steps import PROGRAM
+from video.interpolate import Report
+from video.picture_writer import PictureWriter
+from video.verify import FrameTimes, find_mismatches, find_sound_starts
+from video.writer import VideoWriter
+
+
+def record_result(
+    record: FileRecord, job: VideoJob, writer: VideoWriter | PictureWriter, report: Report, times: FrameTimes
+) -> None:
+    """Checks the written video by its packets, and records output, counts, losses and what does not agree."""
+    record.counts = {"made": report.made, "cuts": report.cuts, "gaps": report.gaps, "repeats": report.repeats}
+    record.losses = [*job.source.complaints, *writer.complaints]
+    record.notes += [*writer.notes, *job.source.notes]
+    record.output = {
+        "path": str(writer.path),
+        "frames": writer.frames,
+        "rate": job.rate,
+        "first_time": float(times.first),
+        "last_time": float(times.last),
+    }
+    if job.is_video:
+        found, record.mismatches = find_mismatches(writer.path, times, job.rate, _expected_sounds(job, writer))
+        record.output["bytes"] = writer.path.stat().st_size if writer.path.exists() else None
+        if found is not None:
+            record.output["packets"] = found.frames
+            record.output["sound_starts"] = [None if s is None else float(s) for s in found.sounds]
+    record.result = WRONG if record.mismatches else DAMAGED if record.losses else DONE
+
+
+def _expected_sounds(job: VideoJob, writer: VideoWriter | PictureWriter) -> Sequence[Fraction | None]:
+    """Returns when each sound track has to begin; nothing where the source leaves that open or packets were lost."""
+    source = job.source
+    if not source.is_video or source.decode_order or source.shifts or source.complaints or writer.complaints:
+        return ()
+    return find_sound_starts(source)
+
+
+def print_mismatches(record: FileRecord, path: Path) -> None:
+    """Prints an error line for everything that does not agree with what was written."""
+    for line in record.mismatches:
+        print(f"{PROGRAM}: {path}: {line}; the file is kept, try another container or codec", file=sys.stderr)
