@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from commands.stop import StopRequest
 from commands.training_data import TrainingData
 from commands.training_flags import parse, read_stages
 from model.devices import pick_device
@@ -90,6 +91,8 @@ def open_stage(name: str, parts: Sequence[argparse.Namespace], net: Trainable, d
     for crop in crops:
         if crop % net.pad_multiple:
             raise UserError(f"argument --crop: {crop}: this network needs a multiple of {net.pad_multiple}")
+        if args.coarsest and crop % (4 * args.coarsest):
+            raise UserError(f"argument --coarsest: {args.coarsest:g}: --crop {crop} is no multiple of four times that")
     opened = [
         Part(data.training(part, crop, seed + 10 * i, flow=recipe.flow > 0), part.batch_size, part.weight, part.views)
         for i, (part, crop) in enumerate(zip(parts, crops, strict=True))
@@ -206,10 +209,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(printable(str(e)))
     settings = RunSettings(args.seed, args.workers, args.log_every, args.save_every, args.val_samples, args.compile)
     folder = start_group(device, folder)
-    with lock_folder(folder) if rank == 0 else nullcontext():
+    with lock_folder(folder) if rank == 0 else nullcontext(), StopRequest() as stop:
         if rank == 0 and not resumed:
             check_no_run(folder)  # again: another run may have ended there meanwhile
-        train_stages(Run(net, stages, folder, device, settings, loss_networks), args, resumed=resumed)
+        train_stages(Run(net, stages, folder, device, settings, loss_networks, stop), args, resumed=resumed)
     leave_group()
 
 

@@ -26,6 +26,7 @@ STAGE_FLAGS = PART_FLAGS | {field.name for field in fields(Recipe)} | {
 
 COMMON = "DEFAULT"  # the section that holds for all stages
 SMALLEST_CROP = 48  # px; the coarsest level of the Laplacian loss has a sixteenth of them, and needs 3
+LARGEST_SCALE = 64  # of a block: a map at 1/64 of the size
 LARGEST = 2**53  # of a number in any flag
 SWITCHES = configparser.ConfigParser.BOOLEAN_STATES  # yes, no, true, false, on, off, 1, 0
 
@@ -58,6 +59,13 @@ def ranged(kind: type[int | float], least: float = 0, most: float = math.inf) ->
 
     read.__name__ = kind.__name__  # for "invalid int value"
     return read
+
+
+def block_scale(text: str) -> float:
+    """Returns the scale of a block, for argparse: 0 or a power of two, as all scales of the networks."""
+    if text not in ("0", *(str(2**n) for n in range(LARGEST_SCALE.bit_length()))):
+        raise argparse.ArgumentTypeError(f"{text} is neither 0 nor a power of two from 1 to {LARGEST_SCALE}")
+    return float(text)
 
 
 positive, count = ranged(int, 1), ranged(int)
@@ -141,7 +149,7 @@ def _add_network(p: argparse.ArgumentParser) -> None:
     add("--blocks", type=count, nargs="+", default=(), metavar="N", help="v4: train these blocks only (default: all)")
     add("--flow_alone", action="store_true", help="run only up to the last of --blocks, and train them by flow losses "
         "alone: --flow 1, --half_flow 16, no other (default: the whole network)")
-    add("--coarsest", type=amount, default=0.0, metavar="SCALE",
+    add("--coarsest", type=block_scale, default=0.0, metavar="SCALE",
         help="scale of block 0 with --flow_alone; other blocks in proportion (default: 0, the network's)")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     add("--compile", action="store_true", help="run torch.compile on the network (default: no)")

@@ -138,7 +138,7 @@ class Clips:
 
 def _readable(
     files: Sequence[Path], cache: Path, report: Callable[[str], None]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[tuple["CachedFrames", np.ndarray]]:
     """Yields frames and runs of the clips that can be read; `report` is called with one line about each other clip."""
     for file in files:
         try:
@@ -147,7 +147,7 @@ def _readable(
             report(f"{file.name} is skipped: {str(e).partition(chr(10))[0]}")
 
 
-def motion_of(frames: np.ndarray, first: int, last: int) -> float:
+def motion_of(frames: Sequence[RgbPicture], first: int, last: int) -> float:
     """Returns how much the frames first..last-1 of a clip move: the mean difference of thumbnails two frames apart."""
     differences = []
     for n in np.linspace(first, last - 3, MOTION_FRAMES).astype(int):
@@ -234,27 +234,54 @@ def estimate_flow(img0: RgbPicture, gt: RgbPicture, img1: RgbPicture) -> tuple[n
     return np.concatenate(flows), np.stack(seen)
 
 
-def cached_clip(file: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the frames of a clip (N,H,W,3) uint8, mapped from disk, and its runs (R,2): first frame, last + 1."""
+class CachedFrames(Sequence[RgbPicture]):
+    """The frames of a clip in the cache, (H,W,3) uint8 each, read from the disk one by one.
+
+    Raises ValueError or OSError if the file does not hold them. Where another program cuts the file short afterwards, a
+    frame raises UserError; with a file that is mapped into memory the system would end the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        array = np.load(path, mmap_mode="r")  # checks the header and the size of the file
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not array.flags.c_contiguous:
+            raise ValueError(f"{path}: holds no frames")
+        self._path, self._count, self._shape = path, len(array), array.shape[1:]
+        self._offset, self._size = array.offset, int(np.prod(self._shape))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, n: Any) -> Any:
+        if not 0 <= n < self._count:
+            raise IndexError(n)
+        try:
+            frame = np.fromfile(self._path, np.uint8, self._size, offset=self._offset + n * self._size)
+        except OSError as e:
+            raise UserError(f"{self._path}: cannot be read ({e.strerror}); start again, it is then made anew") from e
+        if len(frame) < self._size:
+            raise UserError(f"{self._path}: was cut short by another program; start again, it is then made anew")
+        return frame.reshape(self._shape)
+
+
+def cached_clip(file: Path, cache: Path) -> tuple[CachedFrames, np.ndarray]:
+    """Returns the frames of a clip and its runs (R,2): first frame, last + 1."""
     facts = file.stat()  # another file of the same name is another clip
     name = f"{file.stem[:CACHE_NAME]}-{facts.st_size:x}-{facts.st_mtime_ns:x}"
     kept, runs = cache / f"{name}.npy", cache / f"{name}.runs.npy"
     with suppress(OSError, ValueError, EOFError, SyntaxError):  # none there yet, or cut off or damaged
-        found = np.load(kept, mmap_mode="r"), np.load(runs)
+        found = CachedFrames(kept), np.load(runs)
         if _fits(*found):
             return found
     frames = decode(file)
     _save(runs, find_runs(frames))
     _save(kept, frames)
-    return np.load(kept, mmap_mode="r"), np.load(runs)
+    return CachedFrames(kept), np.load(runs)
 
 
-def _fits(frames: np.ndarray, runs: np.ndarray) -> bool:
-    """Returns whether two arrays of the cache are frames and runs of these frames."""
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or runs.dtype.kind != "i":
-        return False
+def _fits(frames: CachedFrames, runs: np.ndarray) -> bool:
+    """Returns whether an array of the cache holds runs of these frames."""
     bounds = [0, *runs.ravel(), len(frames)]
-    return runs.ndim == 2 and runs.shape[1] == 2 and all(a <= b for a, b in pairwise(bounds))
+    return runs.dtype.kind == "i" and runs.ndim == 2 and runs.shape[1] == 2 and all(a <= b for a, b in pairwise(bounds))
 
 
 def _save(path: Path, array: np.ndarray) -> None:

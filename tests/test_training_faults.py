@@ -34,8 +34,8 @@ def flags(*argv: str) -> argparse.Namespace:
 
 WRONG = """--workers -1|--seed -1|--held_out -1|--mix -1 1 1|--mix 0 0 nan|--pans nan|--weight 0|--hours inf|--hours -1
 --zoom 0 1|--weak 2|--moved -1|--ema 2|--accumulate 0|--processes 0|--warmup -5|--peak nan|--peak -1|--floor inf
---lpips_crop 5|--clip nan|--weight_decay -1|--anneal -5|--flow -1|--coarsest -1|--blocks -1|--inherit x|--inherit 1:-1
---crop 32|--steps 99999999999999999999|--motion 1 inf"""
+--coarsest 3|--coarsest 1e9|--coarsest 128|--lpips_crop 5|--clip nan|--weight_decay -1|--anneal -5|--flow -1
+--coarsest -1|--blocks -1|--inherit x|--inherit 1:-1|--crop 32|--steps 99999999999999999999|--motion 1 inf"""
 
 
 @pytest.mark.parametrize("words", WRONG.replace("\n", "|").split("|"))
@@ -84,6 +84,27 @@ def test_mistakes_in_a_file_of_stages_are_one_line(tmp_path: Path, text: str, me
     with pytest.raises(UserError, match=message) as caught:
         stages_of(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_coarsest_scale_fits_the_crop(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.zeros((300, 300, 3), np.uint8))[1].tobytes())
+    words = [
+        "--photos",
+        str(tmp_path),
+        "--flow_alone",
+        "--blocks",
+        "0",
+        "--crop",
+        "128",
+        "--pans",
+        "1",
+        "--workers",
+        "0",
+    ]
+    words += ["--output", str(tmp_path / "run"), "--mix", "0", "0", "1", "--arch", "v4.22.lite"]
+    assert flags("--coarsest", "16").coarsest == 16
+    with pytest.raises(UserError, match=r"--coarsest: 64: --crop 128 is no multiple of four times that"):
+        train.open_stages(flags(*words, "--coarsest", "64"), train.build("v4.22.lite"))
 
 
 def test_a_later_stage_is_checked_before_the_first_one_begins() -> None:
@@ -229,7 +250,7 @@ def test_clips_of_one_frame_or_pixel_are_one_line(tmp_path: Path) -> None:
     assert decode(tmp_path / "dot.mkv").shape == (2, 2, 2, 3)
     long = tmp_path / f"{'x' * 250}.mkv"
     write_clip(long, 2, 64, 48)
-    assert cached_clip(long, tmp_path / "cache")[0].shape == (2, 48, 64, 3)
+    assert np.array(cached_clip(long, tmp_path / "cache")[0]).shape == (2, 48, 64, 3)
 
 
 @pytest.fixture
@@ -242,7 +263,7 @@ def cached(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
 @pytest.mark.parametrize("damage", ["empty", "cut off", "header", "bounds"])
 def test_a_damaged_cache_is_made_again(cached: tuple[Path, Path], damage: str) -> None:
     clip, cache = cached
-    whole = [array.copy() for array in cached_clip(clip, cache)]
+    whole = [np.array(array) for array in cached_clip(clip, cache)]
     kept, runs = (next(cache.glob(pattern)) for pattern in ("*[!s].npy", "*.runs.npy"))
     content = kept.read_bytes()
     if damage == "bounds":
@@ -250,7 +271,23 @@ def test_a_damaged_cache_is_made_again(cached: tuple[Path, Path], damage: str) -
     else:
         kept.write_bytes({"empty": b"", "cut off": content[:-9], "header": b"\x93NUMPY" + content[7:]}[damage])
     for again, before in zip(cached_clip(clip, cache), whole, strict=True):
-        assert np.array_equal(again, before)
+        assert np.array_equal(np.array(again), before)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "gone"])
+def test_a_cached_clip_that_another_program_cuts_short_is_one_line(cached: tuple[Path, Path], damage: str) -> None:
+    clip, cache = cached
+    frames, _ = cached_clip(clip, cache)
+    assert np.array_equal(np.array(frames), decode(clip))
+    kept = next(cache.glob("*[!s].npy"))
+    if damage == "gone":
+        kept.unlink()
+    else:
+        os.truncate(kept, kept.stat().st_size // 2)
+        assert frames[0].shape == (48, 64, 3)
+    with pytest.raises(UserError, match="start again, it is then made anew"):
+        frames[3]
+    assert np.array_equal(np.array(cached_clip(clip, cache)[0]), decode(clip))
 
 
 def test_a_list_of_another_encoding_is_one_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from data.sample import augment
 from dataset import Samples
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
+from model.training import checkpoint
 from model.training import run as running
 from model.training.checkpoint import check_no_run, read_state, write_tensors
 from model.training.log import duration
@@ -204,6 +206,58 @@ def test_a_full_disk_stops_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").mkdir()  # a log that cannot be written to
     with pytest.raises(UserError, match=r"log\.jsonl: cannot be written"):
         run.train()
+
+
+def test_a_stop_saves_the_step_that_the_run_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(tmp_path / "whole", [stage(4)]).train()
+    run = start(tmp_path / "cut", [stage(4)], save_every=100)
+    run.stop = lambda: run.step == 3
+    validated = Mock()
+    monkeypatch.setattr(run, "validate", validated)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert not validated.called
+    resumed = start(tmp_path / "cut", [stage(4)], seed=5, resume=True)
+    assert resumed.step == 3
+    resumed.train()
+    assert logged(tmp_path / "whole") == logged(tmp_path / "cut")
+
+
+def test_loading_processes_that_a_signal_ended_cost_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def batches(*args: Any, **options: Any) -> Iterator[Any]:
+        yield from [batch_of(2)] * 3
+        stopped.append(True)
+        raise UserError("a process that loads data was ended by the system")
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(running, "stage_batches", batches)
+    run = start(tmp_path, save_every=100)
+    run.stop = lambda: bool(stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert read_state(tmp_path / "state.pt")["progress"]["step"] == 3
+
+
+def test_a_disk_that_is_full_at_the_first_checkpoint_leaves_the_name_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: Any) -> None:
+        if path.name == "state.pt" and disk_is_full:
+            raise UserError(f"{path}: cannot be written (No space left on device); make room on the disk, then resume")
+        write_tensors(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
+    disk_is_full = True
+    with pytest.raises(UserError, match=r"state\.pt: cannot be written .*No space.* make room.* start the run again$"):
+        start(tmp_path, [stage(2)]).train()
+    check_no_run(tmp_path)
+    disk_is_full = False
+    run = start(tmp_path, [stage(2)])
+    run.train()
+    disk_is_full = True
+    with pytest.raises(UserError, match="then resume"):
+        run.save(0)
+    assert sorted(path.name for path in tmp_path.glob("*.p*")) == ["flownet.pkl", "state.pt"]
 
 
 def test_the_log_has_a_table_pictures_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,24 @@ def write_tensors(path: Path, content: Any, *, overwrite: bool = True) -> None:
             torch.save(content, file)
     except (OSError, RuntimeError) as e:  # torch wraps errors of the disk
         raise UserError(f"{path}: cannot be written ({_cause(e)}); make room on the disk, then resume the run") from e
+
+
+def write_run(folder: Path, files: Mapping[Path, Any]) -> None:
+    """Writes the files of a checkpoint in their order, the state last.
+
+    UserError where the disk does not take them. If the run has no state until then, its other files are removed, so
+    that it can be started again.
+    """
+    first = not os.path.lexists(folder / STATE)
+    try:
+        for name, content in files.items():
+            write_tensors(folder / name, content)
+    except UserError as e:
+        if first:
+            for name in files:
+                (folder / name).unlink(missing_ok=True)
+            raise UserError(f"{str(e).partition(';')[0]}; make room on the disk, then start the run again") from e
+        raise
 
 
 def _cause(error: BaseException) -> str:

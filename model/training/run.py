@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
-from model.training.checkpoint import BEST, STATE, WEIGHTS, read_state, write_tensors
+from model.training.checkpoint import BEST, STATE, WEIGHTS, read_state, write_run
 from model.training.log import Log, duration
 from model.training.network import CoarseBlocks, inherit, select_blocks
 from model.training.recipe import learning_rate
@@ -55,10 +55,12 @@ class Run:
         device: torch.device,
         settings: RunSettings,
         loss_networks: LossNetworks = NO_LOSS_NETWORKS,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`stop` returns whether the run is to end after the step that it is in."""
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.net, self.stages, self.folder, self.device = net.to(device), stages, folder, device
-        self.settings, self.loss_networks = settings, loss_networks
+        self.settings, self.loss_networks, self.stop = settings, loss_networks, stop
         for stage in stages:
             check_stage(stage, net, self.world)
         self.log = Log(folder, active=self.rank == 0)
@@ -124,9 +126,12 @@ class Run:
         if self.rank:
             return better
         weights = {DDP_PREFIX + key: value for key, value in self.average.state_dict().items()}
-        if better:
-            write_tensors(self.folder / BEST, weights)
-        write_tensors(self.folder / WEIGHTS, weights)
+        best: dict[Path, Any] = {BEST: weights} if better else {}
+        write_run(self.folder, {**best, Path(WEIGHTS): weights, Path(STATE): self._state()})
+        return better
+
+    def _state(self) -> dict[str, Any]:
+        """Returns what a run needs to continue."""
         progress = {
             "stages": [stage.name for stage in self.stages],
             "stage": self.index,
@@ -137,18 +142,16 @@ class Run:
             "optimizer": self.stage.recipe.optimizer,
             "facts": self._facts(),
         }
-        state = {
+        return {
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else {},
             "progress": progress,
         }
-        write_tensors(self.folder / STATE, state)
-        return better
 
     def train(self) -> None:
-        """Trains all stages from where the run is."""
+        """Trains all stages from where the run is. A stop saves the state and raises KeyboardInterrupt."""
         while True:
             self._train_stage()
             if self.index + 1 == len(self.stages):
@@ -168,7 +171,7 @@ class Run:
         while not stage.finished(self.step, self.seconds):
             total = stage.total(self.step, self.seconds)
             rate = learning_rate(self.step, total, recipe, self.world)
-            batch = to_device(next(batches), self.device)
+            batch = to_device(self._next(batches), self.device)
             torch.manual_seed(hash((seed, self.step, self.rank)))  # so that a resumed run draws the same numbers
             try:
                 made = training_step(
@@ -191,8 +194,28 @@ class Run:
                 self._report(meter, rate, total)
             if self.step % every.save_every == 0:
                 self._checkpoint()
+            elif self.stop():
+                self._save_and_stop()
+            if self.stop():
+                raise KeyboardInterrupt
         if self.step % every.save_every:
             self._checkpoint()
+
+    def _next(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Returns the next batch; a stop that ended the processes which load data too is no error of theirs."""
+        try:
+            return next(batches)
+        except UserError:
+            if self.stop():
+                self._save_and_stop()
+            raise
+
+    def _save_and_stop(self) -> None:
+        """Saves the state without a validation and raises KeyboardInterrupt."""
+        if self.step:
+            self.save(-math.inf)
+            self.log.print_line(f"step {self.step}: stopped; saved")
+        raise KeyboardInterrupt
 
     def _trained(self, net: nn.Module) -> nn.Module:
         """Returns the network, or its coarse blocks alone, as this stage runs it."""
