@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from commands.network_flags import add_network_flags
+from commands.speed_flags import add_speed_flags, changes_speed, check_speed
 from commands.transition_flags import add_transition_flags, check_transitions
 from video.container import parse_location
 from video.timing import parse_rate
@@ -75,11 +76,13 @@ def _add_encoder(group: argparse._ArgumentGroup) -> None:
 def _add_timing(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--exp", type=int, help=f"make 2^EXP times the frames, 0 to {MAX_EXP}; 0 only replaces repeats (default: 1)")
-    add("--multi", type=int, help=f"make MULTI times as many frames, 1 to {MAX_MULTI} (default: by --exp)")
+    add("--multi", type=Fraction, help=f"make MULTI times as many frames, as in 3 or 2.5, 1 to {MAX_MULTI} "
+        "(default: by --exp; 1 with --slow, --speed and --blur)")  # fmt: skip
     add("--target-fps", type=parse_rate, metavar="RATE",
         help="resample to this rate, as in 60 or 60000/1001 (default: off)")  # fmt: skip
     add("--fps", type=parse_rate, metavar="RATE",
         help="play the frames at this rate, without sound: slow motion (default: MULTI times the rate)")  # fmt: skip
+    add_speed_flags(group)
     add("--skip", action="store_true", help="does nothing; upstream abandoned it")
 
 
@@ -98,13 +101,14 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
             parser.error(f"{name} {float(rate):g}: at most {MAX_RATE} frames/s")
     args.multi = _multi(parser, args)
     check_transitions(parser, args)
+    check_speed(parser, args)
     args.ext = args.ext.removeprefix(".")
     if args.UHD and args.scale in (1.0, None):
         args.scale = 0.5
 
 
-def _multi(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    """Returns how many frames of the output there are for each of the input."""
+def _multi(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int | Fraction:
+    """Returns how many frames of the output there are for each of the input; a whole number is an int."""
     if args.stitch:
         return 1
     if args.repair is not None:
@@ -114,7 +118,11 @@ def _multi(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.exp is not None and not 0 <= args.exp <= MAX_EXP:
         parser.error(f"--exp {args.exp}: must be 0 or more, and {MAX_EXP} at most")
     if args.multi is not None and not 1 <= args.multi <= MAX_MULTI:
-        parser.error(f"--multi {args.multi}: must be 1 or more, and {MAX_MULTI} at most")
+        parser.error(f"--multi {float(args.multi):g}: must be 1 or more, and {MAX_MULTI} at most")
     if None not in (args.exp, args.multi) and args.multi != 2**args.exp:
-        parser.error(f"--exp {args.exp} means --multi {2**args.exp}, but --multi is {args.multi}; give one of them")
-    return args.multi if args.multi is not None else 2 ** (1 if args.exp is None else args.exp)
+        parser.error(
+            f"--exp {args.exp} means --multi {2**args.exp}, but --multi is {float(args.multi):g}; give one of them"
+        )
+    if args.multi is not None:
+        return int(args.multi) if args.multi.denominator == 1 else args.multi
+    return 2 ** ((0 if changes_speed(args) else 1) if args.exp is None else args.exp)

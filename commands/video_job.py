@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from commands.speed_flags import changes_speed, timed_source
 from commands.video_flags import MAX_RATE
 from model import UserError
 from video.encoding import Encoding
@@ -35,6 +36,9 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
     """Opens the input and returns the job. Raises UserError if input or output cannot be what they are."""
     source = open_frames(args.video or args.img or args.stitch[0], args.input_fps)
     right = _open_right_view(args, source) if args.stitch else None
+    source = timed_source(args, source)
+    if not args.target_fps and (changes_speed(args) or isinstance(args.multi, Fraction)):
+        args.target_fps, args.multi = source.rate * args.multi, 1
     rate = args.fps or args.target_fps or source.rate * args.multi
     if rate > MAX_RATE:
         raise UserError(
@@ -65,7 +69,7 @@ def _video_path(args: argparse.Namespace, source: Source, rate: Fraction) -> Pat
         name = f"{source.path.stem}_stitched.{args.ext}"
     else:
         fps = int(np.round(float(rate)))  # half to even, as upstream names files
-        factor = f"{args.multi}X_" if not args.target_fps else ""
+        factor = f"{args.multi}X_" if not args.target_fps else f"{float(args.slow):g}Xslow_" if args.slow else ""
         name = f"{source.path.stem}_{factor}{fps}fps.{args.ext}"
     if output is None:
         return (args.output_folder or source.path.parent) / name
@@ -80,7 +84,8 @@ def _frame_count(args: argparse.Namespace, source: Source) -> int | None:
     if source.count is None:
         return None
     if args.target_fps:
-        return int((source.count - 1) / source.rate * args.target_fps) + 1
+        end = (source.count - 1) / source.rate
+        return int((end if source.speed is None else source.speed.output_time(end)) * args.target_fps) + 1
     return (source.count - 1) * args.multi + 1
 
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 from tqdm import tqdm
 
@@ -12,12 +13,14 @@ from commands.transition_flags import handling
 from commands.video_job import VideoJob
 from model import RIFE
 from model.devices import pick_device
+from video.blur import average_samples, shutter_offsets
 from video.decisions import write_decisions
 from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.montage import montage
 from video.picture_writer import PictureWriter
 from video.timing import multiply, resample
+from video.trim import trimmed_frames
 from video.writer import VideoWriter
 
 PROGRAM = "inference_video.py"
@@ -40,7 +43,10 @@ def load_models(args: argparse.Namespace, job: VideoJob, networks: list[RIFE] | 
 
 def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report) -> Iterator[Frame]:
     """Yields all frames of the output, of the source and made; `report` counts them."""
-    timing = resample(args.target_fps) if args.target_fps else multiply(args.multi)
+    source = job.source
+    offsets = shutter_offsets(args.blur, args.target_fps) if args.blur else (Fraction(0),)
+    grid = args.target_fps
+    timing = resample(grid, speed=source.speed, offsets=offsets) if grid else multiply(args.multi)
     rules = handling(args)
 
     def run_interpolation(frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -55,8 +61,11 @@ def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RI
             report=report,
         )
 
-    source = job.source
-    made = montage(source, source.rotation, run_interpolation) if args.montage else run_interpolation(source)
+    frames = trimmed_frames(source)
+    made = (
+        montage(frames, source.rotation, run_interpolation, source.speed) if args.montage else run_interpolation(frames)
+    )
+    made = average_samples(made, grid) if args.blur else made
     return (replace(frame, time=i / args.fps) for i, frame in enumerate(made)) if args.fps else made
 
 

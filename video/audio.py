@@ -1,7 +1,7 @@
 """Sound that a container does not take as it is: which encoder takes its place, and the transcoding itself."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -12,6 +12,9 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
+
+from video.speed import SpeedMap
+from video.tempo import Tempo
 
 BITRATE = 160_000  # bits/s a track, upstream's for audio that cannot be copied
 ENCODERS = {"webm": ("libopus",), "avi": ("libmp3lame", "pcm_s16le"), "gif": ()}  # by container
@@ -57,7 +60,9 @@ def _nearest_rate(codec: str, rate: int) -> int:
 class Transcoder:
     """Decodes the packets of a track and encodes its sound for another stream."""
 
-    def __init__(self, source: AudioStream, target: Any) -> None:
+    def __init__(self, source: AudioStream, target: Any, speed: SpeedMap | None = None) -> None:
+        """`speed` maps the times of the source to those of the output; None leaves them."""
+        self._tempo = None if speed is None else Tempo(speed)
         self._source, self._target = source, target
         self._resampler: AudioResampler | None = None
         self._input: tuple[str, str, int] | None = None  # of the resampler
@@ -70,13 +75,19 @@ class Transcoder:
         """Yields the encoded packets that one packet of the source completes; None flushes."""
         frames: list[Any] = list(self._source.codec_context.decode(packet))
         for frame in frames:
-            for piece in self._resampled(frame):
-                yield from self._target.encode(piece)
+            yield from self._encoded([frame] if self._tempo is None else self._tempo.convert(frame))
         if packet is None:
             yield from self.flush()
 
+    def _encoded(self, frames: Iterable[AudioFrame]) -> Iterator[Packet]:
+        for frame in frames:
+            for piece in self._resampled(frame):
+                yield from self._target.encode(piece)
+
     def flush(self) -> Iterator[Packet]:
-        """Yields what is left in the resampler and in the encoder."""
+        """Yields what is left in the filters and in the encoder."""
+        if self._tempo is not None:
+            yield from self._encoded(self._tempo.flush())
         for piece in self._resampler.resample(None) if self._resampler else []:
             yield from self._target.encode(piece)
         yield from self._target.encode(None)

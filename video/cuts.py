@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 SIZE = (128, 72)  # width, height px at which frames are compared
-FLOOR = 2.0  # 8-bit levels; contrast below is noise
+FLOOR = 4.0  # 8-bit levels; contrast below is noise, as in a fade from black
 
 
 def small_luma(rgb: np.ndarray) -> np.ndarray:

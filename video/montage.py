@@ -2,11 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 
 import numpy as np
 
 from video.frame import Frame
 from video.picture_writer import upright
+from video.speed import SpeedMap
 
 
 def montage_size(size: tuple[int, int], rotation: int) -> tuple[int, int]:
@@ -16,9 +18,15 @@ def montage_size(size: tuple[int, int], rotation: int) -> tuple[int, int]:
 
 
 def montage(
-    frames: Iterable[Frame], rotation: int, interpolate: Callable[[Iterator[Frame]], Iterator[Frame]]
+    frames: Iterable[Frame],
+    rotation: int,
+    interpolate: Callable[[Iterator[Frame]], Iterator[Frame]],
+    speed: SpeedMap | None = None,
 ) -> Iterator[Frame]:
-    """Yields the interpolated central half of the frames (columns w//4 to w//4 + w//2), the source at its left."""
+    """Yields the interpolated central half of the frames (columns w//4 to w//4 + w//2), the source at its left.
+
+    `speed` maps the times of the source to those of the interpolated frames, if they are not the same.
+    """
     originals: deque[Frame] = deque()
 
     def halves() -> Iterator[Frame]:
@@ -30,7 +38,11 @@ def montage(
             yield originals[-1]
 
     for frame in interpolate(halves()):
-        while len(originals) > 1 and originals[1].time <= frame.time:
+        while len(originals) > 1 and _shown_at(originals[1], speed) <= frame.time:
             originals.popleft()
         pictures = originals[0].rgb(), frame.rgb()
         yield Frame(np.concatenate(pictures, axis=1), frame.time, made=frame.made)
+
+
+def _shown_at(frame: Frame, speed: SpeedMap | None) -> Fraction:
+    return frame.time if speed is None else speed.output_time(frame.time)

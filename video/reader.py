@@ -20,6 +20,7 @@ from video.decoder import Decoder
 from video.frame import Colour, Frame, clip_samples, fit_picture
 from video.joined import JoinedDecoder
 from video.picture import MediaError, list_pictures, read_picture
+from video.speed import SpeedMap
 
 PLAUSIBLE_RATES = 1, 300  # frames/s; outside, the average of a container is not used
 RATE_SAMPLE = 100  # packets whose times give the rate instead
@@ -44,10 +45,21 @@ class Source:
     aspect: Fraction | None = None  # of a pixel
     start: Fraction = Fraction(0)  # seconds on the container's clock where its first stream starts
     location: Path | str = ""  # what FFmpeg opens: the path, or a network address
+    is_trimmed: bool = False  # `start` is later than the file's own
+    length: Fraction | None = None  # seconds from `start` that are used, if not all
+    speed: SpeedMap | None = None  # of playback: maps times of the source to those of the output
     decode_order: bool = False  # times follow the order of decoding: the file's display times do not rise
     complaints: list[str] = field(default_factory=list)  # damage found while reading: something is lost
     notes: list[str] = field(default_factory=list)  # what was changed while reading, without loss
     shifts: list[Fraction] = field(default_factory=list)  # seconds that the clock moves by after each restart
+
+    def output_time(self, time: Fraction) -> Fraction:
+        """Returns a time in seconds from `start` on the clock of the output; what a trim cut off is at its ends."""
+        if self.is_trimmed:
+            time = max(time, Fraction(0))
+        if self.length is not None:
+            time = min(time, self.length)
+        return time if self.speed is None else self.speed.output_time(time)
 
     def __iter__(self) -> Iterator[Frame]:
         return _read_video(self) if self.is_video else _read_folder(self)

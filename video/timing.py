@@ -1,8 +1,10 @@
 """Computes the times of the output frames between two input frames, as exact fractions of a second."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+
+from video.speed import SpeedMap, constant_speed
 
 # (time of a frame, time of the next) -> [(output time, timestep between the two)]; timestep 0 is the frame itself
 Timing = Callable[[Fraction, Fraction], list[tuple[Fraction, Fraction]]]
@@ -18,13 +20,27 @@ def multiply(multi: int) -> Timing:
     return timing
 
 
-def resample(rate: Fraction, start: Fraction = Fraction(0)) -> Timing:
-    """Returns a timing with output frames at start + n/rate, for an input of any constant or variable rate."""
+def resample(
+    rate: Fraction,
+    start: Fraction = Fraction(0),
+    speed: SpeedMap | None = None,
+    offsets: Sequence[Fraction] = (Fraction(0),),
+) -> Timing:
+    """Returns a timing with output frames at start + n/rate, for an input of any constant or variable rate.
+
+    `speed` maps the times of the input to those of the output. `offsets` in seconds, below 1/rate and rising, give
+    several frames for each n, at start + n/rate + offset.
+    """
+    speed = speed or constant_speed(Fraction(1))
 
     def timing(t0: Fraction, t1: Fraction) -> list[tuple[Fraction, Fraction]]:
-        first, end = math.ceil((t0 - start) * rate), math.ceil((t1 - start) * rate)
-        times = [start + Fraction(n) / rate for n in range(first, end)]
-        return [(time, (time - t0) / (t1 - t0)) for time in times]
+        low, high = (speed.output_time(time) - start for time in (t0, t1))
+        times = [
+            start + Fraction(n) / rate + offset
+            for offset in offsets
+            for n in range(math.ceil((low - offset) * rate), math.ceil((high - offset) * rate))
+        ]
+        return [(time, (speed.source_time(time) - t0) / (t1 - t0)) for time in sorted(times)]
 
     return timing
 

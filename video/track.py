@@ -14,6 +14,7 @@ from video.audio import AudioEncoder, Transcoder
 from video.error_log import ErrorLog
 from video.losses import LIBRARY_ERRORS, Losses
 from video.output import MP4, NullFile, open_output
+from video.speed import SpeedMap
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Track:
     with another track's packet.
     """
 
-    def __init__(self, source: Any, plan: TrackPlan, output: OutputContainer, suffix: str) -> None:
+    def __init__(
+        self, source: Any, plan: TrackPlan, output: OutputContainer, suffix: str, speed: SpeedMap | None = None
+    ) -> None:
         self.source = source
         self.losses = Losses(describe(source))
         self.written = 0  # packets
@@ -48,7 +51,7 @@ class Track:
             self._start_trial()
         else:
             self._target = plan.encoder.add_to(output)
-            self._transcoder = Transcoder(self.source, self._target)
+            self._transcoder = Transcoder(self.source, self._target, speed)
         self._target.metadata.update(source.metadata)
         self._target.disposition = source.disposition
 

@@ -17,6 +17,7 @@ from video.packet_clock import PacketClock
 from video.reader import Source
 from video.track import Track, TrackPlan
 
+AFTER_END = 5  # seconds after the end of the span until which packets of sound may still belong to it
 CHAPTERS = ("matroska", "mp4", "mov", "webm", "ipod")  # containers that hold them
 
 
@@ -33,6 +34,7 @@ class Tracks:
         self._clocks: dict[int, PacketClock] = {}
         self._packets: Iterator[Packet] = iter(())
         self._waiting: Packet | None = None
+        self._is_changed = source.is_trimmed or source.length is not None or source.speed is not None
         self._end: str | None = None  # why the source could not be read to its end
         self._mux: Callable[[Packet], None]
 
@@ -44,9 +46,9 @@ class Tracks:
             if isinstance(stream, AttachmentStream):
                 output.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data or b"")
             else:
-                self._tracks[plan.index] = Track(stream, plan, output, suffix)
+                self._tracks[plan.index] = Track(stream, plan, output, suffix, self._source.speed)
         output.metadata.update(self._input.metadata)
-        chapters = _shifted_chapters(self._input, self._source.start)
+        chapters = _shifted_chapters(self._input, self._source)
         if chapters and holds_chapters(output):
             output.set_chapters(chapters)  # type: ignore[arg-type]
         if self._tracks:
@@ -63,13 +65,40 @@ class Tracks:
         """Yields the packets that have data on the clock of the output, to the end, or until reading fails."""
         try:
             for packet in packets:
-                if packet.size and (placed := self._clocks[packet.stream.index].place(packet)):
+                if not packet.size or not (placed := self._clocks[packet.stream.index].place(packet)):
+                    continue
+                if self._is_behind(placed):
+                    return
+                if self._cut_to_span(placed):
                     yield placed
         except LIBRARY_ERRORS as e:
             self._end = reason(e)
         for clock in self._clocks.values():
             if last := clock.place(None):
                 yield last
+
+    def _is_behind(self, packet: Packet) -> bool:
+        """Returns whether reading may end: a packet of the video comes well after the end of the span."""
+        length = self._source.length
+        if length is None or packet.dts is None or packet.stream.type != "video":
+            return False
+        return packet.dts * (packet.time_base or 0) > length + AFTER_END
+
+    def _cut_to_span(self, packet: Packet) -> bool:
+        """Returns whether a packet plays within the span of the source that is used; cuts subtitles to it."""
+        source, base = self._source, packet.time_base or Fraction(1)
+        if packet.pts is None or packet.stream.type == "video":
+            return True
+        start, end = packet.pts * base, (packet.pts + (packet.duration or 0)) * base
+        if source.length is not None and start >= source.length:
+            return False
+        if packet.stream.type == "audio" or not packet.duration:
+            return start >= 0 or not source.is_trimmed
+        if self._is_changed:
+            first, last = source.output_time(start), source.output_time(end)
+            packet.pts = packet.dts = round(first / base)
+            packet.duration = round((last - first) / base)
+        return packet.duration > 0
 
     def write_until(self, time: Fraction) -> None:
         """Writes what plays up to a time of the output, in seconds."""
@@ -78,10 +107,17 @@ class Tracks:
             self._waiting = None
             if packet is None:
                 return
-            if packet.dts is not None and packet.time_base and packet.dts * packet.time_base > time:
+            if self._output_time(packet) > time:
                 self._waiting = packet
                 return
             self._write(packet)
+
+    def _output_time(self, packet: Packet) -> Fraction:
+        """Returns when a packet is decoded, in seconds of the output; 0 if it has no stamp."""
+        if packet.dts is None or packet.time_base is None:
+            return Fraction(0)
+        time, speed = packet.dts * packet.time_base, self._source.speed
+        return time if speed is None or packet.stream.type == "subtitle" else speed.output_time(time)
 
     def write_start(self, shortest: Fraction, longest: Fraction) -> None:
         """Writes what plays up to a time in seconds, and on until every sound track has had a packet; for trials."""
@@ -138,10 +174,11 @@ def holds_chapters(output: OutputContainer) -> bool:
     return any(name in output.format.name for name in CHAPTERS)
 
 
-def _shifted_chapters(source: InputContainer, start: Fraction) -> list[dict[str, Any]]:
+def _shifted_chapters(container: InputContainer, source: Source) -> list[dict[str, Any]]:
     """Returns the chapters of a source on the clock of the output."""
-    chapters: list[dict[str, Any]] = [dict(chapter) for chapter in source.chapters()]
+    chapters: list[dict[str, Any]] = [dict(chapter) for chapter in container.chapters()]
     for chapter in chapters:
-        shift = round(start / chapter["time_base"])
-        chapter["start"], chapter["end"] = max(chapter["start"] - shift, 0), max(chapter["end"] - shift, 0)
-    return chapters
+        for edge in ("start", "end"):
+            time = source.output_time(chapter[edge] * chapter["time_base"] - source.start)
+            chapter[edge] = round(max(time, Fraction(0)) / chapter["time_base"])
+    return [chapter for chapter in chapters if chapter["end"] > chapter["start"] or not source.is_trimmed]

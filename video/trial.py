@@ -58,7 +58,7 @@ def plan_output(path: Path, settings: VideoSettings, source: Source, *, sound: b
         streams: list[Stream] = [s for s in container.streams if s is not video and (sound or s.type != "audio")]
         form = open_output(NullFile(path.suffix))
         name = form.format.name
-        choices = {s.index: list(_possible_plans(s, name)) for s in streams}
+        choices = {s.index: list(_possible_plans(s, name, copy=source.speed is None)) for s in streams}
         plan = OutputPlan([plans[0] for plans in choices.values() if plans])
         if not _works(path, settings, source, plan):
             try_picture(path, settings)
@@ -76,13 +76,17 @@ def plan_output(path: Path, settings: VideoSettings, source: Source, *, sound: b
     return plan
 
 
-def _possible_plans(stream: Stream, container: str) -> Iterator[TrackPlan]:
-    """Yields what may be done with a stream, best first; nothing if it cannot be carried at all."""
+def _possible_plans(stream: Stream, container: str, *, copy: bool) -> Iterator[TrackPlan]:
+    """Yields what may be done with a stream, best first; nothing if it cannot be carried at all.
+
+    `copy` of False encodes all sound anew.
+    """
     if isinstance(stream, AttachmentStream):
         if "matroska" in container:
             yield TrackPlan(stream.index)
     elif stream.type in ("audio", "subtitle") and stream.codec_context is not None:
-        yield TrackPlan(stream.index)
+        if copy or not isinstance(stream, AudioStream):
+            yield TrackPlan(stream.index)
         if isinstance(stream, AudioStream):
             for encoder in usable_encoders(stream, container):
                 yield TrackPlan(stream.index, encoder)

@@ -133,7 +133,7 @@ def find_sound_starts(source: Source) -> list[Fraction | None]:
     except LIBRARY_ERRORS:
         return []
     found = [starts.get(index) for index in sounds]
-    return [None if start is None else start - source.start for start in found]
+    return [None if start is None else source.output_time(start - source.start) for start in found]
 
 
 def find_mismatches(

@@ -1,0 +1,164 @@
+"""Slow motion and ramps with sound, trims, fractional factors, and the blur of a shutter."""
+
+from fractions import Fraction as F
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from clips import Clip, make_clip
+from conftest import Shift, use
+
+import inference_video
+from commands.speed_flags import parse_time
+from commands.video_flags import build_parser, check_arguments
+from model import UserError
+from video.blur import SAMPLES, average_samples, shutter_offsets
+from video.frame import Frame
+from video.speed import SpeedMap, constant_speed, ramps, read_ramps
+from video.tempo import Tempo
+from video.timing import resample
+
+RATE = 48000
+
+
+def test_a_constant_speed_is_exact() -> None:
+    speed = constant_speed(F(1, 4))
+    assert speed.output_time(F(1, 3)) == F(4, 3)
+    assert speed.source_time(F(4, 3)) == F(1, 3)
+
+
+def test_a_ramp_takes_the_time_that_its_integral_gives() -> None:
+    """From speed 1 to 1/4 within 3 s: 3 ln(4) / (3/4) seconds of the output."""
+    speed = ramps([(F(1), F(1)), (F(4), F(1, 4))])
+    took = float(speed.output_time(F(4)) - speed.output_time(F(1)))
+    assert took == pytest.approx(4 * np.log(4), abs=2e-3)
+    assert speed.output_time(F(5)) - speed.output_time(F(4)) == 4
+    assert speed.output_time(F(0)) == 0
+    for time in (F(0), F(1, 2), F(27, 10), F(10)):
+        assert speed.source_time(speed.output_time(time)) == time
+
+
+def test_ramps_are_read_from_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("0 1\n# slower\n2.5 0.25  # here\n\n4 1\n")
+    assert isinstance(read_ramps(tmp_path / "a.txt"), SpeedMap)
+    for text, words in (("2 1\n1 1\n", "must rise"), ("a b", "not lines"), ("0 0\n", "a speed is"), ("", "must rise")):
+        (tmp_path / "a.txt").write_text(text)
+        with pytest.raises(UserError, match=words):
+            read_ramps(tmp_path / "a.txt")
+
+
+def test_a_slow_output_has_the_sources_frames_and_the_steps_between() -> None:
+    timing = resample(F(24), speed=constant_speed(F(1, 4)))
+    assert timing(F(1, 24), F(2, 24)) == [(F(4 + k, 24), F(k, 4)) for k in range(4)]
+
+
+def test_a_shutter_takes_samples_while_it_is_open() -> None:
+    offsets = shutter_offsets(F(180), F(24))
+    assert offsets == [F(k, SAMPLES * 48) for k in range(SAMPLES)]
+    steps = resample(F(24), offsets=offsets)(F(0), F(1, 24))
+    assert [time for time, _ in steps] == offsets
+    assert [step for _, step in steps] == [F(k, 2 * SAMPLES) for k in range(SAMPLES)]
+
+
+def test_blur_is_the_mean_of_the_samples_and_leaves_a_still_picture() -> None:
+    still = np.zeros((2, 2, 3), np.uint8)
+    samples = [Frame(np.full((2, 2, 3), v, np.uint8), F(n, 48)) for n, v in enumerate((10, 20, 40, 60))]
+    samples += [Frame(still, F(2, 24)), Frame(still, F(5, 48))]
+    out = list(average_samples(samples, F(24)))
+    assert [int(f.rgb()[0, 0, 0]) for f in out] == [15, 50, 0]
+    assert [f.time for f in out] == [F(0), F(1, 24), F(2, 24)]
+    assert out[2].picture is still
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90.5", F(181, 2)), ("1:30.5", F(181, 2)), ("1:00:01", F(3601))])
+def test_times(text: str, seconds: F) -> None:
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--slow=0"], ["--slow=2", "--fps=24"], ["--slow=2", "--speed=a"], ["--blur=0"], ["--blur=400"],
+        ["--start=2", "--end=1"], ["--multi=0.5"], ["--multi=2.5", "--exp=1"], ["--repair", "--multi=2"],
+    ],
+)  # fmt: skip
+def test_flags_that_exclude_each_other(given: list[str]) -> None:
+    parser = build_parser("")
+    with pytest.raises(SystemExit):
+        check_arguments(parser, parser.parse_args(["--video", "a.mp4", *given]))
+
+
+def tone(seconds: float, hertz: float = 440) -> list[av.AudioFrame]:
+    """Returns a tone in frames of 1024 samples."""
+    samples = np.sin(2 * np.pi * hertz * np.arange(int(seconds * RATE)) / RATE).astype(np.float32)
+    frames = []
+    for k in range(0, len(samples), 1024):
+        frame = av.AudioFrame.from_ndarray(samples[None, k : k + 1024].copy(), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = RATE, k, F(1, RATE)
+        frames.append(frame)
+    return frames
+
+
+def played(speed: SpeedMap, seconds: float) -> np.ndarray:
+    tempo = Tempo(speed)
+    out = [piece for frame in tone(seconds) for piece in tempo.convert(frame)] + list(tempo.flush())
+    ends = np.cumsum([frame.samples for frame in out])
+    assert [frame.pts for frame in out] == [0, *ends[:-1]]
+    return np.concatenate([frame.to_ndarray()[0] for frame in out])
+
+
+@pytest.mark.parametrize("speed", [F(1, 4), F(1, 2), F(2)])
+def test_sound_keeps_its_pitch_and_takes_its_time(speed: F) -> None:
+    sound = played(constant_speed(speed), 8)
+    assert len(sound) / RATE == pytest.approx(8 / speed, abs=0.06)
+    middle = sound[RATE : 3 * RATE]
+    peak = np.abs(np.fft.rfft(middle * np.hanning(len(middle)))).argmax() / 2
+    assert peak == pytest.approx(440, abs=2)
+
+
+def test_sound_of_ramps_stays_within_a_frame_and_a_half() -> None:
+    speed = ramps([(F(0), F(1)), (F(5), F(1, 4)), (F(10), F(2)), (F(20), F(1))])
+    assert len(played(speed, 40)) / RATE == pytest.approx(float(speed.output_time(F(40))), abs=0.06)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
+    use(Shift(0), monkeypatch)
+    assert (
+        inference_video.main([str(a) for a in (*arguments, "--device=cpu", "--preset=ultrafast", "--dedup=off")]) == 0
+    )
+
+
+def sound_length(path: Path) -> float:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0))
+    return sum(frame.samples for frame in frames) / frames[0].sample_rate
+
+
+def test_slow_motion_of_a_file_with_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 24, audio=["aac"])
+    run(monkeypatch, "--video", clip, "--slow=2", "--output", tmp_path / "b.mp4")
+    assert Clip(tmp_path / "b.mp4").times == [F(n, 24) for n in range(47)]
+    assert sound_length(tmp_path / "b.mp4") == pytest.approx(2 * sound_length(clip), abs=0.1)
+
+
+def test_a_span_of_a_file_with_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "a.mkv", 48, audio=["aac"])
+    run(monkeypatch, "--video", clip, "--multi=1", "--start=0.5", "--end=1.25", "--output", tmp_path / "b.mkv")
+    made = Clip(tmp_path / "b.mkv")
+    assert len(made.times) == 18
+    assert made.times[0] == 0
+    assert sound_length(tmp_path / "b.mkv") == pytest.approx(0.75, abs=0.05)
+
+
+def test_two_and_a_half_times_the_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 9)
+    run(monkeypatch, "--video", clip, "--multi=2.5")
+    assert Clip(tmp_path / "a_60fps.mp4").times == [F(n, 60) for n in range(21)]
+
+
+def test_a_blurred_file_keeps_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 5)
+    run(monkeypatch, "--video", clip, "--blur=180", "--output", tmp_path / "b.mp4")
+    assert Clip(tmp_path / "b.mp4").times == [F(n, 24) for n in range(5)]

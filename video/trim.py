@@ -1,0 +1,29 @@
+"""Cuts a source to a span of time."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+from video.frame import Frame
+from video.reader import Source
+
+
+def trim_source(source: Source, start: Fraction, end: Fraction | None) -> Source:
+    """Returns the source from `start` to before `end`, in seconds from its own start; its time 0 is then `start`."""
+    length = None if end is None else end - start
+    count = source.count
+    if count is not None:
+        left = max(count - round(start * source.rate), 2)
+        count = left if length is None else min(left, max(round(length * source.rate), 2))
+    return replace(source, start=source.start + start, is_trimmed=start > 0, length=length, count=count)
+
+
+def trimmed_frames(source: Source) -> Iterator[Frame]:
+    """Yields the frames of a source within its span."""
+    shift = Fraction(0) if source.is_video else source.start
+    for frame in source:
+        time = frame.time - shift
+        if source.length is not None and time >= source.length:
+            return
+        if time >= 0:
+            yield replace(frame, time=time)
