@@ -25,14 +25,17 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from commands.batch import Accept, check_batch, is_batch, run_batch
+from commands.batch import Accept, check_batch, find_videos, is_batch, run_batch
 from commands.console import safe_printing
+from commands.dry_run import run_dry
 from commands.errors import FAILED, run_command
 from commands.interrupts import Interrupts
 from commands.network_flags import pick_scale
+from commands.preview import Preview, check_preview
 from commands.progress import Progress
 from commands.record import FileRecord, RunRecord
 from commands.result import print_mismatches, record_result
+from commands.space import check_space
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job
 from commands.video_steps import PROGRAM, interpolated_frames, introduce, load_models, summarise
@@ -60,11 +63,16 @@ def run(argv: list[str] | None, interrupts: Interrupts) -> int:
     """Runs one input, or several after each other with one loaded network; returns the exit status."""
     args = parse_arguments(argv)
     networks: list[RIFE] = []
+    if args.dry_run:
+        return run_dry(args, find_videos(args.inputs) or [args.video or args.img])
     if args.inputs:
         return run_batch(args, lambda args, record, accept: run_file(args, networks, interrupts, record, accept))
     report = RunRecord(args, args.report)
     views = [location for location in (args.video, args.img, *(args.stitch or ())) if location is not None]
-    report.check_path([view for view in views if isinstance(view, Path)])
+    paths = [view for view in views if isinstance(view, Path)]
+    report.check_path(paths)
+    if args.preview:
+        check_preview(args.preview, paths, overwrite=args.overwrite)
     with report.file(views[0]) as record:
         return run_file(args, networks, interrupts, record)
 
@@ -87,6 +95,7 @@ def run_file(
         job = plan_job(args)
         if accept is not None and not accept(job):
             return 0
+        check_space(args, job)
         record.describe_source(job.source)
         if args.scale is None:
             args.scale = pick_scale(job.source.size[1], job.source.size[0])
@@ -101,7 +110,7 @@ def run_file(
             announce(args, job, models, writer)
             record.notes = [*writer.notes]
             writer.notes.clear()
-            times = write_frames(frames, writer, interrupts, job)
+            times = write_frames(args, job, frames, writer, interrupts)
         record_result(record, job, writer, report, times)
     except BaseException as e:
         if writer is not None:
@@ -155,19 +164,23 @@ def announce(args: argparse.Namespace, job: VideoJob, models: list[RIFE], writer
 
 
 def write_frames(
+    args: argparse.Namespace,
+    job: VideoJob,
     frames: Generator[Frame, None, None],
     writer: VideoWriter | PictureWriter,
     interrupts: Interrupts,
-    job: VideoJob,
 ) -> FrameTimes:
     """Writes all frames and finishes the file; returns their number and times."""
     times = FrameTimes()
+    preview = Preview(args.preview, 0 if args.montage else job.source.rotation) if args.preview else None
     with Progress(job.count, job.rate) as progress:
         for frame in frames:
             with interrupts.held():
                 writer.write(frame)
             times.add(frame)
             progress.add(frame)
+            if preview is not None:
+                preview.add(frame)
     interrupts.finish(writer.finish)
     return times
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from commands.errors import FAILED as FAILED_STATUS
 from commands.errors import INTERRUPTED as INTERRUPTED_STATUS
 from commands.errors import error_line
+from commands.preview import check_preview
 from commands.progress import format_seconds
 from commands.record import DAMAGED, FAILURES, SKIPPED, FileRecord, RunRecord
 from commands.video_job import VideoJob
@@ -114,6 +115,8 @@ def run_batch(args: argparse.Namespace, run_file: RunFile) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     run = RunRecord(args, args.report or (folder or Path()) / REPORT)
     run.check_path([file for file in videos if isinstance(file, Path)])
+    if args.preview:
+        check_preview(args.preview, [file for file in videos if isinstance(file, Path)], overwrite=args.overwrite)
     outputs: dict[str, Location] = {}
     try:
         for i, video in enumerate(videos):

@@ -62,6 +62,11 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     add("--report", type=Path, metavar="FILE",
         help="write settings, source, result, counts, losses and versions as JSON (default: none; report.json in the "
              "folder of --output, or in this one, for several inputs)")  # fmt: skip
+    add("--preview", type=Path, metavar="FILE",
+        help="keep the newest made frame, between its neighbours, as this .jpg or .png (default: none)")  # fmt: skip
+    add("--dry-run", action="store_true",
+        help="only show what would be done, with time, memory and disk space by a trial of a few frames "
+             "(default: off)")  # fmt: skip
 
 
 def _add_encoder(group: argparse._ArgumentGroup) -> None:
@@ -92,6 +97,8 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("give INPUT, --video FILE or --img DIR, one of them (or --stitch LEFT RIGHT)")
     if args.stitch and (args.montage or args.exp or args.multi or args.target_fps or args.fps):
         parser.error("--stitch adds no frames: leave out --exp, --multi, --target-fps, --fps and --montage")
+    if args.dry_run and args.stitch:
+        parser.error("--dry-run does not go with --stitch")
     if args.devices and (args.device or args.stitch):
         parser.error("--devices replaces --device, and does not go with --stitch")
     if args.target_fps and args.fps:

@@ -96,10 +96,10 @@ def write_picture(path: Path | str, picture: np.ndarray, inputs: Iterable[Path] 
     loss, JPEG at quality 95. Raises UserError.
     """
     path = Path(path)
-    write_file(path, _encode(path, picture), inputs)
+    write_file(path, encode_picture(path, picture), inputs)
 
 
-def _encode(path: Path, picture: np.ndarray) -> bytes:
+def encode_picture(path: Path, picture: np.ndarray) -> bytes:
     """Returns the content of the file for a picture, in the format that the suffix of `path` names."""
     suffix = path.suffix.lower()
     if suffix not in WRITABLE:

@@ -1,6 +1,7 @@
 """Frames as numbered picture files in a folder."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -24,9 +25,7 @@ class PictureWriter:
         self.notes: list[str] = []
         self.complaints: list[str] = []
         self.part = folder  # written picture by picture
-        for read in (source.path, *inputs):
-            if same_file(folder, read) or (_is_numbered(read) and same_file(folder, read.parent)):
-                raise MediaError(f"{folder}: pictures there would replace the input {read}; choose another folder")
+        check_pictures(folder, (source.path, *inputs))
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
@@ -64,6 +63,13 @@ class PictureWriter:
             self.finish()
         else:
             self.stop()
+
+
+def check_pictures(folder: Path, inputs: Iterable[Path]) -> None:
+    """Raises MediaError if numbered pictures in a folder would replace an input."""
+    for read in inputs:
+        if same_file(folder, read) or (_is_numbered(read) and same_file(folder, read.parent)):
+            raise MediaError(f"{folder}: pictures there would replace the input {read}; choose another folder")
 
 
 def _is_numbered(path: Path) -> bool:

@@ -1,0 +1,107 @@
+"""Dry runs: what is shown, what is refused, and that nothing is left; and the check of the free space."""
+
+import re
+import tempfile
+from pathlib import Path
+
+import pytest
+from clips import make_clip, picture
+from conftest import Shift
+
+import inference_video
+from commands import network_flags, space
+from commands.space import estimate_bytes, format_bytes, free_bytes
+from commands.video_flags import build_parser, check_arguments
+from commands.video_job import plan_job
+from model import RIFE
+from model.errors import UserError
+from video.picture import write_picture
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(network_flags, "load_model", lambda *_, **__: RIFE(Shift(2), name="shift"))
+    folder = tmp_path.parent / f"{tmp_path.name}_trials"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+
+def run(*arguments: object) -> int:
+    return inference_video.main([*map(str, arguments), "--device=cpu", "--preset=ultrafast"])
+
+
+def test_a_dry_run_shows_the_work_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 9, audio=["aac"])
+    part = tmp_path / "a_4X_96fps.part.mp4"
+    part.write_bytes(b"of an interrupted run")
+    assert run(clip, "--exp=2", "--dry-run", "--overwrite") == 0
+    out = capsys.readouterr().out
+    assert f"{clip}: 64x48, 9 frames at 24 frames/s\n" in out
+    assert f"  result: {tmp_path / 'a_4X_96fps.mp4'}, 33 frames at 96 frames/s, 24 of them made\n" in out
+    assert re.search(r"^  memory: [\d.]+ [MG]B in the trial, ", out, re.MULTILINE)
+    assert re.search(r"^  disk: about [\d.]+ kB, [\d.]+ [GT]B free$", out, re.MULTILINE)
+    assert re.search(r"^  time: about \d+ s \([\d.e-]+ s for a made frame, [\d.e-]+ s for enc", out, re.MULTILINE)
+    assert out.endswith("This was a dry run: nothing was written.\n")
+    assert {p.name for p in tmp_path.iterdir()} == {"a.mp4", part.name}
+    assert part.read_bytes() == b"of an interrupted run"
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
+
+
+def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip, broken = make_clip(tmp_path / "a.mp4", 3), tmp_path / "b.mp4"
+    broken.write_bytes(b"no video")
+    assert run(clip, "--dry-run", "--ext=webm", "--codec=libx264") == 1
+    assert "choose another codec" in capsys.readouterr().err
+    (tmp_path / "a_2X_48fps.mp4").write_bytes(b"old")
+    assert run(tmp_path, "--dry-run") == 1
+    shown = capsys.readouterr()
+    assert [line.split(": ")[2] for line in shown.err.splitlines()] == [
+        "exists already; choose another name for the output, or overwrite it",
+        "not a video that FFmpeg can open, or cut off before its index was written (Invalid data found when processing "
+        "input); check that it plays, or convert it",
+    ]
+    assert run(clip, broken, "--dry-run", "--overwrite") == 1
+    shown = capsys.readouterr()
+    assert "5 frames at 48 frames/s" in shown.out
+    assert "all 2 inputs: about" in shown.out
+    assert "b.mp4: not a video" in shown.err
+
+
+def test_a_dry_run_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for i in range(3):
+        write_picture(folder / f"{i}.png", picture(i))
+    assert run("--img", folder, "--output", out, "--dry-run") == 0
+    assert f"result: {out}, 5 frames at 48 frames/s, 2 of them made" in capsys.readouterr().out
+    assert run("--img", folder, "--output", folder, "--dry-run") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(1.0, "nothing"), (0.9, "warning"), (0.3, "warning"), (0.2, "refused")])
+def test_free_space_is_compared_with_the_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], share: float, outcome: str
+) -> None:
+    parser = build_parser()
+    args = parser.parse_args(["--video", str(make_clip(tmp_path / "a.mp4", 5)), "--codec=ffv1", "--ext=mkv"])
+    check_arguments(parser, args)
+    job = plan_job(args)
+    assert estimate_bytes(args, job) == round(0.8 * 64 * 48 * 9)
+    monkeypatch.setattr(space, "free_bytes", lambda path: int(0.8 * 64 * 48 * 9 * share) + 1)
+    if outcome == "refused":
+        with pytest.raises(UserError, match=r"takes about 22 kB, and 4\.4 kB are free; make room"):
+            space.check_space(args, job)
+    else:
+        space.check_space(args, job)
+    assert ("it may be too little" in capsys.readouterr().err) == (outcome == "warning")
+
+
+def test_sizes_as_text(tmp_path: Path) -> None:
+    assert [format_bytes(n) for n in (12, 1500, 25e6, 1.25e9, 3e15)] == [
+        "12 bytes",
+        "1.5 kB",
+        "25 MB",
+        "1.2 GB",
+        "3000 TB",
+    ]
+    assert free_bytes(tmp_path / "none" / "b.mp4") == pytest.approx(free_bytes(tmp_path), rel=0.2)
