@@ -69,7 +69,7 @@ def test_where_writing_is_slow_pictures_come_seldom(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("kind", ["uint16", "float32", "wide", "alpha"])
 def test_pictures_of_every_kind_are_shown_with_8_bits(tmp_path: Path, kind: str) -> None:
     rgb = picture(3, (1300, 40)) if kind == "wide" else picture(3)
-    shown = {
+    shown: np.ndarray = {
         "uint16": rgb.astype(np.uint16) * 257,
         "float32": (rgb / 255).astype(np.float32),
         "wide": rgb,
