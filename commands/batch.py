@@ -31,7 +31,7 @@ VIDEOS = (
     *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
 )
 RESULT = re.compile(r"(?P<stem>.+?)_(\d+X_)?\d+fps(\.part)?")  # names that this command gives
-ONE_INPUT = ("png", "segment", "decisions")  # settings that go with one input only
+ONE_INPUT = ("png", "segment", "decisions", "confidence")  # settings that go with one input only
 
 Location = Path | str  # a file or a network address
 Accept = Callable[[VideoJob], bool]

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from video.confidence import FALLBACKS, UNSURE, Fallback
 from video.decisions import read_decisions
 from video.hold import AT_CUT
 from video.interpolate import Handling
@@ -41,6 +42,14 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
     add("--gap", type=parse_seconds, default=GAP, metavar="SECONDS",
         help="make no frames between two that are further apart than this: the earlier one is shown until the later "
              f"(default: {GAP})")  # fmt: skip
+    add("--fallback", choices=FALLBACKS,
+        help="where the network is unsure show the earlier frame (hold) or a dissolve (blend) instead of its frame "
+             "(default: off)")  # fmt: skip
+    add("--unsure", type=float, default=UNSURE, metavar="LEVELS",
+        help="of --fallback: the two warped frames differ by more than this on average, in levels of 255 "
+             f"(default: {UNSURE:g})")  # fmt: skip
+    add("--confidence", type=Path, metavar="FILE",
+        help="write this difference for each made frame to a CSV file (default: none)")  # fmt: skip
     add("--repair", nargs="?", const=FOUND, metavar="FRAMES",
         help="make frames anew from the frames around them, at the same rate: those of a list, as in 10,20-22, or of "
              "a file with such a list, counted from 0; without a list those that repeat or are damaged "
@@ -69,6 +78,7 @@ def handling(args: argparse.Namespace) -> Handling:
         at_cut=args.at_cut,
         repair=args.repair is not None,
         numbers=args.damaged,
+        fallback=Fallback(args.fallback, args.unsure) if args.fallback or args.confidence else None,
     )
 
 

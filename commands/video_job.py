@@ -30,6 +30,7 @@ class VideoJob:
     path: Path  # of the video, or of the folder of pictures
     is_video: bool  # the output
     decisions: Path | None = None  # the file that the decisions of this run are written to
+    confidence: Path | None = None  # the file that the measures of the made frames are written to
 
 
 def plan_job(args: argparse.Namespace) -> VideoJob:
@@ -45,10 +46,10 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
             f"{source.path}: {float(rate):g} frames/s are too many; {MAX_RATE} at most, lower --exp or --multi"
         )
     path = _video_path(args, source, rate)
-    decisions = args.decisions if args.decisions and not args.decisions.exists() else None
+    written = args.decisions if args.decisions and not args.decisions.exists() else None, args.confidence
     if path is None:
-        return VideoJob(source, right, rate, _frame_count(args, source), args.output or PICTURES, False, decisions)
-    return VideoJob(source, right, rate, _frame_count(args, source), path, True, decisions)
+        return VideoJob(source, right, rate, _frame_count(args, source), args.output or PICTURES, False, *written)
+    return VideoJob(source, right, rate, _frame_count(args, source), path, True, *written)
 
 
 def _open_right_view(args: argparse.Namespace, left: Source) -> Source:

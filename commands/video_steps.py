@@ -14,6 +14,7 @@ from commands.video_job import VideoJob
 from model import RIFE
 from model.devices import pick_device
 from video.blur import average_samples, shutter_offsets
+from video.confidence import write_measures
 from video.decisions import write_decisions
 from video.frame import Frame
 from video.interpolate import Report, interpolate
@@ -91,6 +92,11 @@ def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report
     if job.decisions is not None:
         write_decisions(job.decisions, report.transitions)
         print(f"Wrote {job.decisions}: {len(report.transitions)} cuts, repeats and gaps")
+    if job.confidence is not None:
+        write_measures(job.confidence, report.measures)
+        print(f"Wrote {job.confidence}: {len(report.measures)} frames")
+    if replaced := sum(measure.replaced for measure in report.measures):
+        print(f"{replaced} frames that the network was unsure of were replaced")
     if report.gaps:
         print(f"{report.gaps} gaps in time held; --gap sets from how many seconds on")
     for note in job.source.notes:

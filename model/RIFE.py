@@ -104,8 +104,12 @@ class RIFE:
         ensemble: bool = False,
         refine: bool = False,
         tolerance: float | Fraction = HALVING_TOLERANCE,
+        disagreement: bool = False,
     ) -> Iterator[Tensor]:
         """Yields the images at rising `timesteps`, one after the other; arguments and images as in `inference`.
+
+        `disagreement` adds a last channel: how much the two warped images differ, the mean over their colours. Where
+        they differ, the flow of at least one is wrong or shows what the other image hides.
 
         Networks that take any time run once a timestep, or, on a GPU and for small frames, once for several. Networks
         of the middle halve: exact for k/2^n, within `tolerance` otherwise. Raises ValueError if that is impossible, as
@@ -118,16 +122,21 @@ class RIFE:
         if self.arbitrary_time:
             count = self._timesteps_at_once(frame0)
             for some in (timesteps[i : i + count] for i in range(0, len(timesteps), count)):
-                made = self._predict(frame0, frame1, time_input(some, self.device), tta=tta, **options)
+                time = time_input(some, self.device)
+                made = self._predict(frame0, frame1, time, tta=tta, disagreement=disagreement, **options)
                 yield from frame0.padder.unpad(made).chunk(len(some))
             return
 
         def middle(first: PreparedFrame, second: PreparedFrame, reused: bool) -> PreparedFrame:
-            made = self._predict(first, second, 0.5, tta=tta, **options)
-            return first.with_image(made, self.engine if reused else None)
+            made = self._predict(first, second, 0.5, tta=tta, disagreement=disagreement, **options)
+            if not disagreement:
+                return first.with_image(made, self.engine if reused else None)
+            made, apart = made[:, :-1], made[:, -1:]
+            return first.with_image(made, self.engine if reused else None)._replace(disagreement=apart)
 
         for frame in halve(frame0, frame1, [reachable(t, tolerance) for t in timesteps], middle):
-            yield frame.padder.unpad(frame.whole())
+            parts = frame.whole(), *([] if frame.disagreement is None else [frame.disagreement])
+            yield frame.padder.unpad(torch.cat(parts, 1))
 
     @torch.no_grad()
     def flow(
@@ -181,17 +190,29 @@ class RIFE:
         time = rotate(timestep) if isinstance(timestep, Tensor) else timestep
         return (made + rotate(self._run(rotated0, rotated1, time, **options))) / 2
 
-    def _run(self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, **options: Any) -> Tensor:
+    def _run(
+        self,
+        frame0: PreparedFrame,
+        frame1: PreparedFrame,
+        timestep: float | Tensor,
+        *,
+        disagreement: bool = False,
+        **options: Any,
+    ) -> Tensor:
         """Runs the network once; of one pair at N timesteps (N,1,1,1) the result has N samples."""
         inputs = frame0.image, frame1.image, frame0.features, frame1.features
         if isinstance(timestep, Tensor) and (count := timestep.shape[0]) > frame0.image.shape[0]:
             inputs = tree_map_only(Tensor, lambda x: x.expand(count, *x.shape[1:]), inputs)
         img0, img1, features0, features1 = inputs
         out = self.engine(img0, img1, timestep, features0, features1, scale=frame0.scale, **options)
-        if frame0.extra is None or frame1.extra is None:
-            return out.image
-        extra0, extra1 = (extra.expand(len(out.flow), -1, -1, -1) for extra in (frame0.extra, frame1.extra))
-        return torch.cat((out.image, blend(*warp_both(extra0, extra1, out.flow), out.mask)), 1)
+        parts = [out.image]
+        if frame0.extra is not None and frame1.extra is not None:
+            extra0, extra1 = (extra.expand(len(out.flow), -1, -1, -1) for extra in (frame0.extra, frame1.extra))
+            parts.append(blend(*warp_both(extra0, extra1, out.flow), out.mask))
+        if disagreement:
+            warped0, warped1 = warp_both(img0, img1, out.flow)
+            parts.append((warped0 - warped1).abs().mean(1, keepdim=True))
+        return torch.cat(parts, 1) if parts[1:] else out.image
 
 
 def load_model(

@@ -21,6 +21,7 @@ class PreparedFrame(NamedTuple):
     features: Any  # of the network's frame_features
     padder: Padder
     scale: float
+    disagreement: Tensor | None = None  # (B,1,H',W'), of a frame that a network made; see RIFE.between
 
     def whole(self) -> Tensor:
         """Returns the image with its extra channels, (B,3+K,H',W')."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.frames import PreparedFrame
 from model.image import send_layers, to_layers
@@ -37,6 +38,22 @@ class InputFrame:
             with torch.no_grad():  # the grad mode is per thread, and this may be any thread
                 self.prepared[model] = model.prepare(to_layers(self.rgb, model.device), scale=scale)
         return self.prepared[model]
+
+
+@dataclass(frozen=True)
+class MeasuredPicture:
+    """A picture that a device may not have finished, with the disagreement of the two warped frames."""
+
+    picture: PendingPicture
+    apart: Tensor  # scalar on the device, in 0..1
+
+    def __call__(self) -> Picture:
+        """Blocks until the picture is finished and returns it."""
+        return self.picture()
+
+    def disagreement(self) -> float:
+        """Returns the mean difference of the two warped frames in 8-bit levels."""
+        return 255 * float(self.apart)
 
 
 class FramePair(NamedTuple):
@@ -89,7 +106,9 @@ def run_network(
     if timesteps:
         frame0, frame1 = (frame.prepare(model, settings["scale"]) for frame in (first, second))
         for image in model.between(frame0, frame1, timesteps, **settings):
-            yield send_layers(image, first.rgb.shape[2], first.rgb.dtype.type)
+            layers = image[:, :-1] if settings.get("disagreement") else image
+            picture = send_layers(layers, first.rgb.shape[2], first.rgb.dtype.type)
+            yield MeasuredPicture(picture, image[:, -1].mean()) if settings.get("disagreement") else picture
 
 
 def _run_pair(model: RIFE, pair: FramePair, settings: Settings) -> list[PendingPicture]:

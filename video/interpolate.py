@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from model.RIFE import RIFE
+from video.confidence import Fallback, Measure
 from video.decisions import Decision, decide
 from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_pairs
 from video.frame import Colour, Frame, Picture
@@ -36,6 +37,7 @@ class Report:
     cuts: int = 0  # cuts over which the earlier frame was held
     gaps: int = 0  # gaps in time over which the earlier frame was held
     repeats: int = 0  # repeated or damaged frames that were made anew
+    measures: list[Measure] = field(default_factory=list)  # of made frames, if wanted
     transitions: list[Decision] = field(default_factory=list)  # all but motion
     waited: float = 0.0  # seconds that the loop was blocked until frames were decoded
 
@@ -47,7 +49,8 @@ class Handling:
     `given`: transitions that replace those of the detector. `dedup`: "replace" makes a repeat anew as the midpoint of
     its neighbours, before all else; "retime" leaves repeats out and spreads the motion over their time; "off" keeps
     them. `at_cut`: what is shown between the frames on both sides of a cut, one of hold.AT_CUT. `repair` makes damaged
-    frames anew: those of `numbers`, or those that are found.
+    frames anew: those of `numbers`, or those that are found. `fallback`: what is shown where the network is unsure;
+    None does not measure it.
     """
 
     detector: TransitionDetector = field(default_factory=TransitionDetector)
@@ -56,6 +59,7 @@ class Handling:
     at_cut: str = "hold"
     repair: bool = False
     numbers: frozenset[int] | None = None
+    fallback: Fallback | None = None
 
 
 class PendingFrame(NamedTuple):
@@ -89,10 +93,10 @@ def interpolate(
     are those of RIFE.between: tta, ensemble, refine. `others` are the same network on other devices, which take turns;
     frames and their order are the same with any number of devices.
     """
-    settings = {"scale": scale, **(options or {})}
+    handling, report = handling or Handling(), report or Report()
+    settings = {"scale": scale, "disagreement": handling.fallback is not None, **(options or {})}
     models = [model, *others]
     limit = _frames_in_flight(models)
-    handling, report = handling or Handling(), report or Report()
     pending: deque[PendingFrame] = deque()
     with closing(_start_frames(frames, models, timing, settings, handling, report)) as started:
         for frame in started:
@@ -122,7 +126,7 @@ def _start_frames(
         pairs = _pairs(_measure_wait(decoded, report), models[0], timing, settings, handling, report)
         with closing(run_pairs(pairs, models, settings)) as pairs_with_pictures:
             for pair, pictures in pairs_with_pictures:
-                yield from _frames_of_pair(pair, pictures, handling.at_cut, report)
+                yield from _frames_of_pair(pair, pictures, handling, report)
                 last = pair.second.frame
     if last is not None:
         just_after = last.time + Fraction(1, 10**9)
@@ -165,7 +169,7 @@ def _pairs(
 
 
 def _frames_of_pair(
-    pair: FramePair, pictures: Iterator[PendingPicture], at_cut: str, report: Report
+    pair: FramePair, pictures: Iterator[PendingPicture], handling: Handling, report: Report
 ) -> Iterator[PendingFrame]:
     """Yields the frames of one pair: the first source frame and the made ones; if it is held, those of `at_cut`.
 
@@ -177,7 +181,9 @@ def _frames_of_pair(
     report.cuts += cut and any(step for _, step in pair.steps)
     for time, step in pair.steps[:1] if gap else pair.steps:
         made = bool(step) and not pair.held
-        picture = next(pictures) if made else partial(held_picture, pair, step, at_cut if cut else "hold")
+        picture = next(pictures) if made else partial(held_picture, pair, step, handling.at_cut if cut else "hold")
+        if made and handling.fallback is not None:
+            picture = handling.fallback.choose(picture, pair, time, step, report.measures)
         yield PendingFrame(picture, time, source.colour, made)
         report.made += made
 
