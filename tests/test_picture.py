@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from model.errors import UserError
+from video.jpeg import checked_decoding
 from video.picture import MediaError, alike, check_pair, list_pictures, natural_key, read_picture, write_picture
 
 
@@ -347,3 +348,24 @@ def test_jpegs_with_more_after_their_end_are_read(tmp_path: Path) -> None:
     for data in (whole, whole + whole, whole + bytes(100), whole[:2] + exif + whole[2:]):
         (tmp_path / "a.jpg").write_bytes(data)
         np.testing.assert_array_equal(read_picture(tmp_path / "a.jpg")[..., ::-1], truth)
+
+
+def test_what_libjpeg_prints_decides_and_is_not_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = cv2.imencode(".jpg", noise(3, "uint8"))[1].tobytes()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole)
+    expected = read_picture(path)
+    version = whole.index(b"JFIF") + 5
+    readable = {
+        "padding": whole[:-2] + bytes(8) + whole[-2:],
+        "an unknown version": whole[:version] + b"\x09" + whole[version + 1 :],
+    }
+    for name, data in readable.items():
+        path.write_bytes(data)
+        assert np.array_equal(read_picture(path), expected), name
+    path.write_bytes(whole[:-2] + bytes(40) + whole[-2:])
+    with pytest.raises(MediaError, match=r"a\.jpg: damaged or cut off"):
+        read_picture(path)
+    with checked_decoding():
+        os.write(2, b"a line of another thread\nWarning: unknown JFIF revision number 9.1\n")
+    assert capfd.readouterr().err == "a line of another thread\n"

@@ -4,17 +4,30 @@ libjpeg makes up what is missing, grey or smeared, and prints its complaints to 
 Format: ITU-T Recommendation T.81.
 """
 
+import os
+import re
 import struct
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import av
 import av.logging
-from av.error import InvalidDataError
+from av.error import FFmpegError, InvalidDataError
 
 SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"
 SCAN = 0xDA  # marker before the coded data
 HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # start of a frame: baseline, extended, progressive
 APPLICATION = (*range(0xE0, 0xF0), 0xFE)  # metadata and comments
+PADDING = 16  # bytes that may be left over after the coded data: some cameras fill up their files
+LEFT_OVER = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker")
+LIBJPEG = re.compile(
+    r"^(Corrupt JPEG data|Premature end of JPEG|Invalid SOS parameters|Inconsistent progr|Warning: ).*\n?", re.MULTILINE
+)
+HARMLESS = "Warning: "  # of an unknown version, with which the picture is whole
+_STDERR = threading.Lock()  # the standard error is one for the whole process
 
 
 class JpegError(ValueError):
@@ -72,5 +85,39 @@ def check_coded_data(data: bytes) -> None:
             decoder.decode(None)
     except InvalidDataError as e:
         raise JpegError("the coded data is damaged") from e
-    except OSError:  # FFmpeg does not know this kind
+    except FFmpegError:  # FFmpeg does not know this kind
         return
+
+
+@contextmanager
+def checked_decoding() -> Iterator[None]:
+    """Raises JpegError at the end of a `with` block in which libjpeg found the file that it decoded damaged.
+
+    libjpeg tells this only on the standard error of the process, which goes to a file meanwhile; lines of others in
+    that file are then passed on.
+    """
+    with _STDERR, tempfile.TemporaryFile() as file:
+        try:
+            kept = os.dup(2)
+        except OSError:  # it is closed
+            yield
+            return
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
+            with suppress(OSError):
+                os.write(2, LIBJPEG.sub("", text).encode())
+    check_messages(text)
+
+
+def check_messages(text: str) -> None:
+    """Raises JpegError if one of libjpeg's messages is about damage that changes the picture."""
+    for found in LIBJPEG.finditer(text):
+        left_over = LEFT_OVER.match(found[0])
+        if not found[0].startswith(HARMLESS) and not (left_over and int(left_over[1]) <= PADDING):
+            raise JpegError(found[0].strip())

@@ -52,17 +52,21 @@ def read_picture(path: Path | str) -> np.ndarray:
     data = _read_bytes(path)
     damage = MediaError(f"{path}: damaged or cut off; copy or export the picture again")
     flags = cv2.IMREAD_UNCHANGED
+    decoding: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     try:
         if data.startswith(png.SIGNATURE):
             data = png.checked_png(data)
         elif data.startswith(jpeg.SIGNATURE):
             jpeg.check_jpeg(data)
+            decoding = jpeg.checked_decoding()
             flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # UNCHANGED ignores the orientation
     except (png.PngError, jpeg.JpegError) as e:
         raise damage from e
     try:
-        with _opencv():
+        with _opencv(), decoding:
             bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except jpeg.JpegError as e:
+        raise damage from e
     except (cv2.error, MemoryError) as e:
         raise MediaError(f"{path}: damaged, or too large to be decoded; export the picture again, or smaller") from e
     if bgr is None:

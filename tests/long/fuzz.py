@@ -167,7 +167,8 @@ def judge(seed: Seed, folder: Path, status: int | None) -> tuple[str, ...]:
         "hang": status is None,
         "silent loss": status == 0 and lost(seed, folder),
         "refused": status == 1 and seed.kind == "video" and wrongly_refused(folder / seed.name),
-        "extra lines": status == 1 and len(lines) != 1 and "Traceback" not in stderr,
+        "extra lines": "Traceback" not in stderr
+        and ((status == 1 and len(lines) != 1) or (status == 0 and seed.kind == "picture" and bool(lines))),
         "wrong status": status is not None and status >= 0 and status not in (0, 1, 3),
     }
     return tuple(name for name, failed in found.items() if failed)
