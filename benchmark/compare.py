@@ -21,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.baseline import Baseline, load_baseline
 from benchmark.device import interleaved, peak_memory, synchronise
-from benchmark.engines import check_agreement, openvino_inference
 from benchmark.loop import measure_loop
 from benchmark.memory import render
 from benchmark.operators import operators
@@ -55,12 +54,6 @@ class Setting:
     stream: bool = False  # each frame is prepared once, as in a video; otherwise both frames of each pair are
     engine: str | None = None  # model/inference/engines.py
     baseline: bool = False  # upstream's own path instead of ours
-    openvino: bool = False  # the network's plain forward by OpenVINO instead of ours
-
-    @property
-    def ours(self) -> bool:
-        """Returns whether this project's RIFE is called, not another engine."""
-        return not (self.baseline or self.openvino)
 
     def load(self, device: torch.device) -> RIFE:
         """Returns the model of this setting."""
@@ -69,8 +62,6 @@ class Setting:
 
     def call(self, model: RIFE, img0: Tensor, img1: Tensor) -> Callable[[], Tensor]:
         """Returns the call that is measured: one frame between two, the images already on the device."""
-        if self.openvino:
-            return partial(openvino_inference(model, img0.shape[2], img0.shape[3], self.scale), img0, img1)
         if self.baseline:
             plain: Baseline = load_baseline(model)
             return lambda: plain.inference(img0, img1, scale=self.scale)
@@ -86,7 +77,7 @@ def parse_setting(text: str) -> Setting:
     for part in text.split(","):
         name, _, value = part.partition("=")
         try:
-            if part in ("baseline", "openvino", "stream", "tta"):
+            if part in ("baseline", "stream", "tta"):
                 found[part] = True
             elif part in ENGINES:
                 found["engine"] = part
@@ -103,14 +94,12 @@ def parse_setting(text: str) -> Setting:
         except ValueError as e:
             raise argparse.ArgumentTypeError(
                 f"{part!r} in {text!r} is none of model=DIR, arch=NAME, scale=0.5, tile=PX, {', '.join(DTYPES)}, "
-                f"tta, stream, {', '.join(ENGINES)}, baseline, openvino"
+                f"tta, stream, {', '.join(ENGINES)}, baseline"
             ) from e
     setting = Setting(text, **found)
-    whole = replace(setting, text="", model=TRAIN_LOG, arch=None, scale=1.0, baseline=False, openvino=False)
-    if not setting.ours and whole != Setting(""):
-        raise argparse.ArgumentTypeError(f"{text!r}: baseline and openvino run whole frames, pair by pair in fp32")
-    if setting.baseline and setting.openvino:
-        raise argparse.ArgumentTypeError(f"{text!r}: baseline and openvino are two settings")
+    whole = replace(setting, text="", model=TRAIN_LOG, arch=None, scale=1.0, baseline=False)
+    if setting.baseline and whole != Setting(""):
+        raise argparse.ArgumentTypeError(f"{text!r}: baseline runs whole frames, pair by pair in fp32")
     return setting
 
 
@@ -129,9 +118,8 @@ def pair(size: Size, device: torch.device | str) -> tuple[Tensor, Tensor]:
 def flops(setting: Setting, model: RIFE, size: Size) -> int:
     """Returns the floating-point operations of the convolutions of one call; a multiplication and an addition are two.
 
-    They are counted on tensors without data. Another engine has those of the network that it runs.
+    They are counted on tensors without data. An engine has those of the network that it runs.
     """
-    setting = replace(setting, openvino=False)
     net: Any = copy.deepcopy(model.net).to("meta")
     if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
         net.config = replace(net.config, auto_scale=False)
@@ -207,10 +195,6 @@ def compare(
     images = pair(size, device)
     with torch.no_grad():
         calls = {setting.text: setting.call(models[setting.text], *images) for setting in settings}
-        for setting in settings:
-            if setting.openvino:
-                ours = models[setting.text].inference(*images, scale=setting.scale)
-                check_agreement(setting.text, calls[setting.text](), ours)
         times = interleaved(calls, device, runs, clock, seconds)
         parts = {text: operators(call, device) for text, call in calls.items()} if profile else {}
     limits = {dtype: convolution_limit(device, DTYPES[dtype], clock) for dtype in {s.dtype for s in settings}}
@@ -235,7 +219,7 @@ def compare(
             "limit_gflop_s": limits[setting.dtype],
             "share_of_limit": gflop / median * 1000 / limits[setting.dtype],
             "peak_memory_mib": fresh_peak(setting, size, device),
-            "loop_fps": loop_rate(model, size, loop, setting.scale) if loop > 1 and setting.ours else None,
+            "loop_fps": loop_rate(model, size, loop, setting.scale) if loop > 1 and not setting.baseline else None,
             "operators": [part._asdict() for part in parts.get(setting.text, [])],
         })  # fmt: skip
     return records

@@ -13,9 +13,9 @@ timed. Peak memory is that of a process of its own: of tensors on CUDA, of the w
 JSON.
 
 A setting is what differs from the defaults, joined by commas: model=DIR, arch=NAME, scale=S, tile=PX, fp32, fp16, bf16,
-tta, stream (each frame is prepared once, as in a video), graphs, compile, tensorrt (--engine; the last two need a
-minute or two before the first timed call), baseline (upstream's path), openvino (the same network by OpenVINO where it
-is installed, float32, after a check that its picture is ours). Ratios are to the first setting. FLOPs are those of the
+tta, stream (each frame is prepared once, as in a video), an engine (--engine: pytorch, onnxruntime, openvino, graphs,
+compile, tensorrt; some need a minute or two before the first timed call), baseline (upstream's path). Ratios are to the
+first setting. FLOPs are those of the
 convolutions, and their share is of what one large 3x3 convolution reaches on the device in the same dtype. --profile
 adds the operators that take a hundredth of a call or more, by PyTorch's profiler, with the number of their calls.
 """

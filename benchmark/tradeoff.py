@@ -151,8 +151,8 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     p.add_argument("--plot", type=Path, metavar="FILE", help="draw quality against cost (matplotlib)")
     args = p.parse_args(argv)
-    if not all(setting.ours for setting in args.settings):
-        p.error("--settings: baseline and openvino make the same pictures; compare their times by testtime.py")
+    if any(setting.baseline for setting in args.settings):
+        p.error("--settings: baseline makes the same pictures; compare its time by testtime.py")
     keep_freed_memory()
     try:
         run(args)

@@ -10,7 +10,7 @@ from model import RIFE, load_model
 from model.devices import half_precision, pick_device
 from model.errors import UserError
 from model.frames import FLOW_SCALES
-from model.inference.engines import ENGINES
+from model.inference.engines import ENGINES, accelerate
 from model.inference.memory import available_bytes
 from model.inference.tile_engine import SMALLEST, tile_size, tiled
 from model.loading import TRAIN_LOG
@@ -33,7 +33,8 @@ def add_network_flags(parser: argparse._ActionsContainer) -> None:
     add = parser.add_argument
     add("--fp16", action="store_true",
         help="convolutions in half precision: float16 on GPUs, bfloat16 on CPUs that multiply it")  # fmt: skip
-    add("--engine", choices=ENGINES, help="run the network by CUDA graphs (small frames), torch.compile or TensorRT")
+    add("--engine", choices=ENGINES, help="run the network by CUDA graphs (small frames), torch.compile, TensorRT, "
+        "ONNX Runtime, OpenVINO, or PyTorch alone (default on a CPU: the project's kernels)")  # fmt: skip
     add("--scale", type=parse_scale, default=1.0, metavar="SCALE", help="size at which flow is estimated: 0.25 0.5 1 2 "
         "4 (default: 1), large motion wants less; auto: 1, 0.5 for 4K, 0.25 for 8K")  # fmt: skip
     add("--tile", type=parse_tile, metavar="PX", help="run the network on blended tiles of PX a side: less memory; "
@@ -65,11 +66,14 @@ def load_tiled(
     return fit_network(args, load_network(args, device), height, width, report=report)
 
 
-def load_network(args: argparse.Namespace, device: str | None) -> RIFE:
-    """Returns the network on a device, for frames of any size."""
+def load_network(args: argparse.Namespace, device: str | None, *, many: bool = False) -> RIFE:
+    """Returns the network on a device, for frames of any size; `many`: for the frames of a video (see `accelerate`)."""
     place = pick_device(device)
     dtype = half_precision(place) if args.fp16 else torch.float32
-    return load_model(args.model, arch=args.arch, device=place, dtype=dtype, engine=args.engine)
+    model = load_model(args.model, arch=args.arch, device=place, dtype=dtype, engine=args.engine)
+    if args.engine or not many:
+        return model
+    return RIFE(model.net, name=model.name, source=model.source, engine=accelerate(model.net, many=True))
 
 
 def fit_network(

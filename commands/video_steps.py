@@ -38,7 +38,7 @@ def load_models(args: argparse.Namespace, job: VideoJob, networks: list[RIFE] | 
     for i, device in enumerate(args.devices.split(",") if args.devices else [args.device]):
         check_memory(pick_device(device), height, width)
         if i == len(networks):
-            networks.append(load_network(args, device))
+            networks.append(load_network(args, device, many=True))
     return [fit_network(args, network, height, width, report=tqdm.write) for network in networks]
 
 

@@ -48,7 +48,8 @@ class RIFE:
     def __str__(self) -> str:
         millions = sum(p.numel() for p in self.net.parameters()) / 1e6
         time = "any timestep" if self.arbitrary_time else "midpoint only, other times by halving"
-        place = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+        title = getattr(self.engine, "title", "")
+        place = f"{str(self.dtype).removeprefix('torch.')} on {self.device}{title and f' by {title}'}"
         return f"Loaded {self.name} from {self.source}: {millions:.2f} M parameters, {time}, {place}"
 
     @property

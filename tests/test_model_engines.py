@@ -97,7 +97,9 @@ def test_networks_whose_scales_depend_on_values_are_refused() -> None:
         UserError, match=r"^4\.0 and 4\.1 choose their scales by the flow they find: run them without an engine"
     ):
         with_engine(net, "compile")
-    with pytest.raises(ValueError, match="engine 'vulkan' is none of graphs, compile, tensorrt"):
+    with pytest.raises(
+        ValueError, match="engine 'vulkan' is none of pytorch, graphs, compile, tensorrt, onnxruntime, openvino"
+    ):
         with_engine(net, "vulkan")
 
 

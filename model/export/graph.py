@@ -131,15 +131,6 @@ class LayoutV1(Graph):
         return self.image(img0, img1, timestep, sampler).clamp(0, 1)
 
 
-class Features(Graph):
-    """Input image (B,3,H,W), padded; outputs the tensors of the network's frame_features, in order."""
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Returns the features of one frame."""
-        with StandardOperations():
-            return tuple(tree_flatten(self.net.frame_features(image))[0])
-
-
 class Between(Graph):
     """Inputs: the tensors of `form`; outputs: image (B,3,H,W), flow (B,4,H,W) px and mask (B,1,H,W).
 

@@ -15,6 +15,11 @@ class Engine:
         self.net = net
 
     @property
+    def title(self) -> str:
+        """Returns the name of the library that runs the network, for the user; "" for PyTorch and the CPU kernels."""
+        return str(getattr(self.net, "title", ""))
+
+    @property
     def arbitrary_time(self) -> bool:
         return self.net.arbitrary_time
 
