@@ -71,7 +71,7 @@ def load_network(args: argparse.Namespace, device: str | None, *, many: bool = F
     place = pick_device(device)
     dtype = half_precision(place) if args.fp16 else torch.float32
     model = load_model(args.model, arch=args.arch, device=place, dtype=dtype, engine=args.engine)
-    if args.engine or not many:
+    if args.engine or not many or model.engine is not model.net:  # it runs by the kernels already
         return model
     return RIFE(model.net, name=model.name, source=model.source, engine=accelerate(model.net, many=True))
 

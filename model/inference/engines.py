@@ -6,12 +6,13 @@ the same steps whatever the values, and gives its own images.
 
 import importlib.util
 
-from model.contract import Network, NetworkModule
+from model.contract import Network
 from model.errors import UserError
 from model.inference.compile_engine import CompileEngine
 from model.inference.exported_engine import RUNTIMES, ExportedEngine, missing_packages
 from model.inference.graph_engine import GraphEngine
 from model.inference.kernel_engine import KernelEngine, has_kernels
+from model.loading import AnyNetwork
 
 ENGINES = ("pytorch", "graphs", "compile", "tensorrt", "onnxruntime", "openvino")
 
@@ -25,7 +26,7 @@ def accelerate(net: Network, *, many: bool = False) -> Network:
     if has_kernels(net):
         return KernelEngine(net)
     on_cpu = next(net.parameters()).device.type == "cpu"
-    if many and on_cpu and isinstance(net, NetworkModule) and net.fixed_scales and not missing_packages("openvino"):
+    if many and on_cpu and isinstance(net, AnyNetwork) and net.fixed_scales and not missing_packages("openvino"):
         return ExportedEngine(net, "openvino")
     return net
 
