@@ -7,6 +7,7 @@ from video.confidence import FALLBACKS, UNSURE, Fallback
 from video.decisions import read_decisions
 from video.hold import AT_CUT
 from video.interpolate import Handling
+from video.overlay import Overlays, read_mask
 from video.repair import parse_numbers
 from video.retime import DEDUP, LONGEST_RUN
 from video.scene import CUT_MISMATCH, CUT_RULES, CUT_SSIM, GAP, REPEAT_SSIM, TransitionDetector
@@ -50,6 +51,10 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
              f"(default: {UNSURE:g})")  # fmt: skip
     add("--confidence", type=Path, metavar="FILE",
         help="write this difference for each made frame to a CSV file (default: none)")  # fmt: skip
+    add("--protect-static", action="store_true",
+        help="find and keep logos and captions that stand still while the scene moves (default: off)")  # fmt: skip
+    add("--mask", type=Path, metavar="FILE",
+        help="keep what stands where this picture of the video's size is not black (default: none)")  # fmt: skip
     add("--repair", nargs="?", const=FOUND, metavar="FRAMES",
         help="make frames anew from the frames around them, at the same rate: those of a list, as in 10,20-22, or of "
              "a file with such a list, counted from 0; without a list those that repeat or are damaged "
@@ -60,6 +65,8 @@ def check_transitions(parser: argparse.ArgumentParser, args: argparse.Namespace)
     """Ends the program by parser.error if these flags exclude each other; turns --repair into the numbers of frames."""
     if args.scene_threshold is not None and args.cuts not in (None, "upstream"):
         parser.error(f"--scene-threshold belongs to --cuts upstream, not to --cuts {args.cuts}")
+    if args.mask is not None and args.montage:
+        parser.error("--mask is of the whole picture, --montage shows the central half: leave one of them out")
     args.damaged = None
     if args.repair not in (None, FOUND):
         try:
@@ -68,8 +75,11 @@ def check_transitions(parser: argparse.ArgumentParser, args: argparse.Namespace)
             parser.error(f"--repair {args.repair}: neither a list of frames, as in 10,20-22, nor a file of one ({e})")
 
 
-def handling(args: argparse.Namespace) -> Handling:
-    """Returns what the flags mean for the loop; reads the decisions if their file exists."""
+def handling(args: argparse.Namespace, size: tuple[int, int]) -> Handling:
+    """Returns what the flags mean for the loop; reads the mask, which must be of that width and height in pixels, and
+    the decisions if their file exists.
+    """
+    mask = None if args.mask is None else read_mask(args.mask, size)
     written = args.decisions is not None and args.decisions.exists()
     return Handling(
         transition_detector(args),
@@ -78,6 +88,7 @@ def handling(args: argparse.Namespace) -> Handling:
         at_cut=args.at_cut,
         repair=args.repair is not None,
         numbers=args.damaged,
+        overlays=Overlays(args.protect_static, mask) if args.protect_static or mask is not None else None,
         fallback=Fallback(args.fallback, args.unsure) if args.fallback or args.confidence else None,
     )
 

@@ -48,7 +48,7 @@ def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RI
     offsets = shutter_offsets(args.blur, args.target_fps) if args.blur else (Fraction(0),)
     grid = args.target_fps
     timing = resample(grid, speed=source.speed, offsets=offsets) if grid else multiply(args.multi)
-    rules = handling(args)
+    rules = handling(args, source.size)
 
     def run_interpolation(frames: Iterable[Frame]) -> Iterator[Frame]:
         return interpolate(

@@ -31,6 +31,13 @@ class InputFrame:
     signature: Signature  # for the transition detector
     transition: Transition = Transition.MOTION  # from the frame before
     prepared: dict[RIFE, PreparedFrame] = field(default_factory=dict)
+    keep: np.ndarray | None = None  # (H,W) bool, where an overlay stands that is to be kept
+    original: np.ndarray | None = None  # (H,W,C), `rgb` before the overlay was taken out of it
+
+    @property
+    def whole(self) -> np.ndarray:
+        """The frame (H,W,C) with its overlay."""
+        return self.rgb if self.original is None else self.original
 
     def prepare(self, model: RIFE, scale: float) -> PreparedFrame:
         """Returns the frame on the device of a model with its features, computed at the first call."""

@@ -21,7 +21,7 @@ def held_picture(pair: FramePair, step: Fraction, rule: str = "hold") -> Picture
         return pair.first.frame.picture
     if rule == "nearest":
         return pair.second.frame.picture
-    return blend_pictures(pair.first.rgb, pair.second.rgb, float(step))
+    return blend_pictures(pair.first.whole, pair.second.whole, float(step))
 
 
 def blend_pictures(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:

@@ -17,6 +17,7 @@ from video.decisions import Decision, decide
 from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_pairs
 from video.frame import Colour, Frame, Picture
 from video.hold import held_picture
+from video.overlay import Overlays, put_back
 from video.prefetch import prefetch
 from video.repair import mark_damaged
 from video.repeats import RepeatReplacement
@@ -50,7 +51,7 @@ class Handling:
     its neighbours, before all else; "retime" leaves repeats out and spreads the motion over their time; "off" keeps
     them. `at_cut`: what is shown between the frames on both sides of a cut, one of hold.AT_CUT. `repair` makes damaged
     frames anew: those of `numbers`, or those that are found. `fallback`: what is shown where the network is unsure;
-    None does not measure it.
+    None does not measure it. `overlays`: where logos and captions are kept; None keeps none.
     """
 
     detector: TransitionDetector = field(default_factory=TransitionDetector)
@@ -60,6 +61,7 @@ class Handling:
     repair: bool = False
     numbers: frozenset[int] | None = None
     fallback: Fallback | None = None
+    overlays: Overlays | None = None
 
 
 class PendingFrame(NamedTuple):
@@ -158,6 +160,8 @@ def _pairs(
 
     inputs = (load(frame, rgb) for frame, rgb in decoded)
     frames = decide(inputs, detector, handling.given, report.transitions)
+    if handling.overlays is not None:
+        frames = handling.overlays.protect(frames)
     if handling.repair:
         frames = mark_damaged(frames, detector, handling.numbers)
         return retimed_pairs(frames, timing, count, LONGEST_DAMAGE)
@@ -182,6 +186,8 @@ def _frames_of_pair(
     for time, step in pair.steps[:1] if gap else pair.steps:
         made = bool(step) and not pair.held
         picture = next(pictures) if made else partial(held_picture, pair, step, handling.at_cut if cut else "hold")
+        if made:
+            picture = put_back(picture, pair.first, pair.second, step)
         if made and handling.fallback is not None:
             picture = handling.fallback.choose(picture, pair, time, step, report.measures)
         yield PendingFrame(picture, time, source.colour, made)

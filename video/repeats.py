@@ -7,6 +7,7 @@ from fractions import Fraction
 from model.RIFE import RIFE
 from video.devices import InputFrame, Settings, run_network
 from video.frame import Frame
+from video.overlay import hide, put_back
 from video.scene import HELD, Transition, TransitionDetector
 
 MIDDLE = Fraction(1, 2)  # timestep
@@ -58,4 +59,5 @@ class RepeatReplacement:
         """Returns the network's frame in the middle of two frames, to be shown at a given time."""
         (picture,) = run_network(self.model, first, third, [MIDDLE], self.settings)
         self.count()
-        return self.load(Frame(picture(), time, first.frame.colour))
+        whole = put_back(picture, first, third, MIDDLE)()
+        return hide(self.load(Frame(whole, time, first.frame.colour)), first.keep)
