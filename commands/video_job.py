@@ -13,6 +13,7 @@ from model import UserError
 from video.encoding import Encoding
 from video.montage import montage_size
 from video.picture_writer import PictureWriter
+from video.rate import exact_time_base
 from video.reader import Source, open_frames
 from video.writer import VideoWriter
 
@@ -102,7 +103,7 @@ def open_writer(args: argparse.Namespace, job: VideoJob) -> VideoWriter | Pictur
         job.path,
         source,
         job.rate,
-        1 / job.rate if args.fps or args.target_fps else source.time_base / args.multi,
+        exact_time_base(job.rate) if args.fps or args.target_fps else source.time_base / args.multi,
         encoding=Encoding(args.codec, args.crf, args.preset, args.pix_fmt),
         tracks=not args.fps,
         sound=not args.no_audio,

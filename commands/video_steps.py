@@ -47,7 +47,9 @@ def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RI
     source = job.source
     offsets = shutter_offsets(args.blur, args.target_fps) if args.blur else (Fraction(0),)
     grid = args.target_fps
-    timing = resample(grid, speed=source.speed, offsets=offsets) if grid else multiply(args.multi)
+    start = source.first if source.speed is None else source.speed.output_time(source.first)
+    start = Fraction(0) if args.blur else start  # the frames of a shutter are those of n/rate
+    timing = resample(grid, start, source.speed, offsets) if grid else multiply(args.multi)
     rules = handling(args, source.size)
 
     def run_interpolation(frames: Iterable[Frame]) -> Iterator[Frame]:

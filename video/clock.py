@@ -25,8 +25,18 @@ class Clock:
     a restart (joined recordings) all later stamps are moved behind the frames before it.
     """
 
-    def __init__(self, rate: Fraction, *, decode_order: bool = False, first: Fraction | None = None) -> None:
-        """`decode_order` takes the times from dts, because pts are out of order; `first` is the first frame's time."""
+    def __init__(
+        self,
+        rate: Fraction,
+        *,
+        decode_order: bool = False,
+        first: Fraction | None = None,
+        tick: Fraction | None = None,
+    ) -> None:
+        """`decode_order` takes the times from dts, because pts are out of order; `first` is the first frame's time.
+
+        `tick` is the time base in seconds to which the times of a constant rate are rounded: they are made exact again.
+        """
         self.step = 1 / rate  # seconds
         self.decode_order = decode_order
         self.rebuilt = 0  # frames whose pts was not used
@@ -35,6 +45,8 @@ class Clock:
         self._shift = Fraction(0)
         self._time: Fraction | None = None  # of the picture before
         self._dts: Fraction | None = None
+        self._tick = tick
+        self._anchor: Fraction | None = None  # the time that the exact times of the rate are counted from
 
     def times(self, pictures: Iterable[Stamped]) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Yields the pictures with their times. One picture is held back until the stamp of the next is known."""
@@ -56,7 +68,18 @@ class Clock:
         else:
             time = self._checked(stamp, after, current, self._time)
         self.rebuilt += self.decode_order or (stamp is not None and time != self._stamp(current))
-        self._time, self._dts = time, current.dts
+        self._time, self._dts = self._exact(time), current.dts
+        return self._time
+
+    def _exact(self, time: Fraction) -> Fraction:
+        """Returns the time of the constant rate that a time was rounded from; a time that is none starts anew."""
+        if self._tick is None:
+            return time
+        if self._anchor is not None:
+            exact = self._anchor + round((time - self._anchor) / self.step) * self.step
+            if abs(exact - time) <= self._tick and (self._time is None or exact > self._time):
+                return exact
+        self._anchor = time
         return time
 
     def _start(self, stamp: Fraction | None) -> Fraction:

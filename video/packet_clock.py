@@ -6,6 +6,7 @@ from av.packet import Packet
 
 from video.losses import Losses
 
+PRIMING = Fraction(1, 10)  # seconds before the start that encoders of sound need; more was cut away by an edit list
 LARGEST_STEP_BACK = Fraction(1, 4)  # seconds; time stamps that step back further have started again
 
 
@@ -25,16 +26,31 @@ class PacketClock:
         self._shift = Fraction(0)  # seconds
         self._restarts = 0
         self._stamp: int | None = None  # dts of the packet before, as the source has it
+        self._first: Fraction | None = None  # seconds, pts of the first packet on the clock of the output
         self._last: int | None = None  # dts on the clock of the output, in units of the stream's time base
 
     def place(self, packet: Packet | None) -> Packet | None:
-        """Returns the packet that is ready, with its new times; None gives the packet that is held back, if any."""
+        """Returns the packet that is ready, with its new times; None gives the packet that is held back, if any.
+
+        Packets that an edit list has cut away are left out.
+        """
         if packet is not None and packet.dts is None:
             packet.dts = packet.pts
+        if packet is not None and self._is_cut_away(packet):
+            return None
         if not self._hold:
             return packet and self._placed(packet, None)
         held, self._held = self._held, packet
         return held and self._placed(held, packet)
+
+    def _is_cut_away(self, packet: Packet) -> bool:
+        """Returns whether a packet plays before the start in a file that was trimmed by an edit list."""
+        if packet.pts is None or not packet.time_base:
+            return False
+        time = packet.pts * packet.time_base - self._start
+        self._first = time if self._first is None else self._first
+        end = time + (packet.duration or 0) * packet.time_base
+        return packet.is_discard and self._first < -PRIMING and end <= 0
 
     def _placed(self, packet: Packet, following: Packet | None) -> Packet | None:
         base = packet.time_base or Fraction(1)

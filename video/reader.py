@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -15,15 +14,14 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from video.clock import Clock
-from video.container import URL_MARK, check_regular_file, main_video, open_container, read_packets
+from video.container import URL_MARK, check_regular_file, main_video, open_container
 from video.decoder import Decoder
 from video.frame import Colour, Frame, clip_samples, fit_picture
 from video.joined import JoinedDecoder
 from video.picture import MediaError, list_pictures, read_picture
+from video.rate import count_frames, exact_time_base, find_rate, find_rounded_rate
 from video.speed import SpeedMap
 
-PLAUSIBLE_RATES = 1, 300  # frames/s; outside, the average of a container is not used
-RATE_SAMPLE = 100  # packets whose times give the rate instead
 ORDER_SAMPLE = 8  # frames that are decoded at the start to find out whether their pts rise
 CUT_OFF = Fraction(1, 2)  # seconds that may be missing at the end before a file counts as cut off
 
@@ -44,6 +42,8 @@ class Source:
     display_matrix: tuple[int, ...] | None = None
     aspect: Fraction | None = None  # of a pixel
     start: Fraction = Fraction(0)  # seconds on the container's clock where its first stream starts
+    first: Fraction = Fraction(0)  # time of the file's first frame
+    rounded: bool = False  # the rate is constant, but the time stamps are rounded to a time base that is too coarse
     location: Path | str = ""  # what FFmpeg opens: the path, or a network address
     is_trimmed: bool = False  # `start` is later than the file's own
     length: Fraction | None = None  # seconds from `start` that are used, if not all
@@ -91,26 +91,32 @@ def _open_video(location: Path | str, container: InputContainer) -> Source:
         raise MediaError(f"{location}: {found}; interpolation needs two or more")
     picture = first[0].picture
     start = max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
-    source = Source(
+    start = start if first[0].pts is None else min(start, first[0].pts)
+    decode_order = _out_of_order([stamped.pts for stamped in first]) > 1 and not _out_of_order(
+        [stamped.dts for stamped in first]
+    )
+    base = stream.time_base or Fraction(1, 90000)
+    shown = Fraction(stream.start_time or 0) * base if decode_order else first[0].pts
+    rate = find_rate(location, stream)
+    rounded = None if decode_order else find_rounded_rate(location, stream, rate)
+    return Source(
         path=Path(Path(unquote(urlsplit(location).path)).name) if isinstance(location, str) else location,
         size=(picture.width, picture.height),
-        rate=_rate(location, stream),
-        count=stream.frames or None,
-        time_base=stream.time_base or Fraction(1, 90000),
+        rate=rounded or rate,
+        count=count_frames(container, stream, rate),
+        time_base=base if rounded is None else exact_time_base(rounded),
         is_video=True,
         colour=Colour.of(picture),
         pix_fmt=picture.format.name,
         rotation=picture.rotation % 360,
         display_matrix=_display_matrix(picture),
         aspect=stream.sample_aspect_ratio or None,
-        start=start if first[0].pts is None else min(start, first[0].pts),
+        start=start,
+        first=Fraction(0) if shown is None else shown - start,
+        rounded=rounded is not None,
         location=location,
-        decode_order=_out_of_order([stamped.pts for stamped in first]) > 1
-        and not _out_of_order([stamped.dts for stamped in first]),
+        decode_order=decode_order,
     )
-    if source.count is None and container.duration:
-        source.count = round(Fraction(container.duration, av.time_base) * source.rate)
-    return source
 
 
 def _out_of_order(stamps: list[Fraction | None]) -> int:
@@ -127,23 +133,6 @@ def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     return None if matrix is None else tuple(np.frombuffer(memoryview(matrix), np.int32).tolist())
 
 
-def _rate(location: Path | str, stream: VideoStream) -> Fraction:
-    """Returns frames/s: the first plausible one of the container's average, FFmpeg's guess, and the first packets'."""
-    lowest, highest = PLAUSIBLE_RATES
-    for rate in (stream.average_rate, stream.guessed_rate):
-        if rate and lowest <= rate <= highest:
-            return rate
-    with open_container(location) as container:
-        packets = (packet for packet in read_packets(container) if packet.stream.index == stream.index)
-        times = sorted(packet.pts for packet in islice(packets, RATE_SAMPLE) if packet.pts is not None)
-    steps = [b - a for a, b in pairwise(times) if b > a]
-    if not steps or not stream.time_base:
-        return Fraction(25)
-    usual = [step for step in steps if step <= 10 * median(steps)]  # without gaps
-    rate = len(usual) / (sum(usual) * stream.time_base)
-    return rate.limit_denominator(1001) or rate  # below 1/2002 it would be rounded to 0
-
-
 def _read_video(source: Source) -> Iterator[Frame]:
     """Yields the frames with rising times. Damage is counted in source.complaints, never fatal after two frames."""
     for found in (source.complaints, source.notes, source.shifts):
@@ -154,8 +143,9 @@ def _read_video(source: Source) -> Iterator[Frame]:
             raise MediaError(f"{source.path}: its video stream is gone; was the file replaced?")
         decoder = Decoder(container, stream)
         joined = JoinedDecoder(source.location, container, decoder)
-        first = Fraction(stream.start_time or 0) * source.time_base - source.start if source.decode_order else None
-        clock = Clock(source.rate, decode_order=source.decode_order, first=first)
+        first = source.first if source.decode_order else None
+        tick = stream.time_base if source.rounded else None
+        clock = Clock(source.rate, decode_order=source.decode_order, first=first, tick=tick)
         clock.shifts = source.shifts
         resized = 0
         for picture, time in clock.times(joined.pictures(source.start)):
@@ -182,8 +172,9 @@ def _describe_clock(clock: Clock) -> list[str]:
 def _missing_end(source: Source, container: InputContainer, stream: VideoStream, decoder: Decoder) -> list[str]:
     """Returns a complaint if the file ends before the end that its header states."""
     expected = Fraction(container.duration or 0, av.time_base)  # some containers add the start, some do not
-    if container.format.name.startswith("mov") and decoder.packets < stream.frames:
-        return [f"cut off: {decoder.packets} of {stream.frames} frames are in the file"]
+    stated = len(stream.index_entries) if stream.frames else 0  # without the frames that an edit list leaves out
+    if container.format.name.startswith("mov") and decoder.packets < stated:
+        return [f"cut off: {decoder.packets} of {stated} frames are in the file"]
     if expected - decoder.end > CUT_OFF:
         return [f"cut off: ends at {float(decoder.end):.2f} s of {float(expected):.2f} s"]
     return []

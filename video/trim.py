@@ -15,7 +15,8 @@ def trim_source(source: Source, start: Fraction, end: Fraction | None) -> Source
     if count is not None:
         left = max(count - round(start * source.rate), 2)
         count = left if length is None else min(left, max(round(length * source.rate), 2))
-    return replace(source, start=source.start + start, is_trimmed=start > 0, length=length, count=count)
+    moved = replace(source, start=source.start + start, first=source.first - start)
+    return replace(moved, is_trimmed=start > 0, length=length, count=count)
 
 
 def trimmed_frames(source: Source) -> Iterator[Frame]:

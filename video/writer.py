@@ -24,6 +24,7 @@ from video.trial import plan_output, try_picture
 MAX_TIME_BASE = 2**31 - 1  # denominators that containers store in 32 bits
 ASPECT_IN_BAND = ("libx264", "libx265", "mpeg4", "mpeg2video")  # encoders that write it into the stream itself
 ASPECT_IN_CONTAINER = (".mp4", ".mov", ".m4v")
+ONE_RATE = (".avi",)  # containers without time stamps: a finer time base would be stored as the frame rate
 KEEPS_ROTATION = (".mp4", ".mov", ".m4v", ".mkv")  # containers that store a display matrix
 SHORTEST = 2  # frames of a part that is worth keeping
 
@@ -56,6 +57,7 @@ class VideoWriter:
             inputs = (source.path, *inputs)
         check_output(path, inputs, overwrite=overwrite)
         self.upright = source.rotation != 0 and path.suffix.lower() not in KEEPS_ROTATION
+        self._one_rate = path.suffix.lower() in ONE_RATE
         self._settings = self._video_settings(encoding or Encoding(), size or source.size, rate, time_base)
         self._last_pts: int | None = None
         self._stopped = False
@@ -95,7 +97,7 @@ class VideoWriter:
             width,
             height,
             rate,
-            time_base if time_base.denominator <= MAX_TIME_BASE else 1 / rate,
+            time_base if time_base.denominator <= MAX_TIME_BASE and not self._one_rate else 1 / rate,
             encoding,
             self.colour if source.colour is not None or pix_fmt.startswith("yuv") else None,
             aspect,

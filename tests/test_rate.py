@@ -1,0 +1,120 @@
+"""Rates, times and totals of files whose headers or time stamps are inexact, against closed forms."""
+
+import struct
+from fractions import Fraction as F
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import pytest
+from clips import Clip, make_clip
+
+from video.clock import Clock, Stamped
+from video.frame import Frame
+from video.rate import exact_time_base
+from video.reader import Source, open_frames
+from video.timing import resample
+from video.writer import VideoWriter
+
+NTSC = F(60000, 1001)
+
+
+def trim(path: Path, start: float, length: float) -> None:
+    """Shortens the edit list of every track, as phones trim a video: start and length in seconds."""
+    with av.open(str(path)) as container:
+        bases = [stream.time_base for stream in container.streams]
+    data = bytearray(path.read_bytes())
+    at = 0
+    for base in bases:
+        at = data.index(b"elst", at + 1)
+        (media,) = struct.unpack_from(">i", data, at + 16)
+        struct.pack_into(">Ii", data, at + 12, int(length * 1000), media + round(start / (base or 1)))
+    path.write_bytes(data)
+
+
+def write(source: Source, path: Path) -> Clip:
+    """Writes every frame twice, the second half a step later, and reads the result."""
+    with VideoWriter(path, source, source.rate * 2, source.time_base / 2) as writer:
+        for frame in source:
+            writer.write(frame)
+            writer.write(Frame(frame.picture, frame.time + 1 / source.rate / 2, frame.colour))
+    return Clip(path)
+
+
+@pytest.mark.parametrize("rate", [NTSC, F(24000, 1001), F(60), F(30000, 1001)])
+def test_a_rate_that_matroska_rounds_to_milliseconds_is_exact_again(tmp_path: Path, rate: F) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mkv", 40, rate=rate))
+    assert source.rate == rate
+    assert [frame.time for frame in source] == [i / rate for i in range(40)]
+    written = write(source, tmp_path / "b.mp4")
+    assert {b - a for a, b in pairwise(written.times)} == {1 / rate / 2}
+    assert written.rate == rate * 2
+
+
+def test_a_variable_rate_in_milliseconds_stays_variable(tmp_path: Path) -> None:
+    times = [F(t, 1000) for t in (0, 33, 50, 117, 150, 160, 201, 234, 300, 333, 350, 401)]
+    source = open_frames(make_clip(tmp_path / "a.mkv", len(times), rate=F(30), times=times))
+    assert [frame.time for frame in source] == times
+
+
+def test_exact_times_begin_anew_after_a_pause() -> None:
+    """60 frames/s in ms: 0, 17, 33; a pause that is no multiple of a step; then 16 and 17 ms again."""
+    stamps = [F(t, 1000) for t in (0, 17, 33, 50, 1008, 1025, 1041, 1058)]
+    clock = Clock(F(60), tick=F(1, 1000))
+    times = [time for _, time in clock.times([Stamped(None, stamp, None) for stamp in stamps])]  # type: ignore[arg-type]
+    assert times == [F(i, 60) for i in range(4)] + [F(1008, 1000) + F(i, 60) for i in range(4)]
+
+
+def test_a_resampled_grid_starts_at_the_first_frame(tmp_path: Path) -> None:
+    """Sound that starts before the picture shifts no frame off the grid."""
+    clip = tmp_path / "a.mkv"
+    with (
+        av.open(str(make_clip(tmp_path / "b.mp4", 20, rate=F(30), audio=["aac"]))) as source,
+        av.open(str(clip), "w") as out,
+    ):
+        targets = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                late = round(F(21, 1000) / packet.time_base) if packet.stream.type == "video" else 0
+                packet.pts, packet.dts = packet.pts + late, packet.dts + late
+                packet.stream = targets[packet.stream.index]
+                out.mux(packet)
+    opened = open_frames(clip)
+    times = [frame.time for frame in opened]
+    assert times[0] == opened.first
+    assert (opened.first * 60).denominator > 1  # not on a grid that starts at 0
+    steps = [step for pair in pairwise(times) for _, step in resample(F(60), opened.first)(*pair)]
+    assert steps == [0, F(1, 2)] * 19
+
+
+def test_the_total_is_that_of_the_picture_not_of_the_longest_track(tmp_path: Path) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mkv", 12, rate=F(24), audio=["aac"]))
+    assert source.count == 12
+
+
+def test_a_trimmed_file_has_the_frames_that_are_shown_and_is_complete(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 60, rate=F(30), audio=["aac"])
+    trim(clip, 0.5, 1.0)
+    source = open_frames(clip)
+    assert source.count == 30
+    assert [frame.time for frame in source] == [F(i, 30) for i in range(30)]
+    assert source.complaints == []
+    for suffix in ("mp4", "mkv"):
+        written = write(source, tmp_path / f"b.{suffix}")
+        assert 0 <= written.times[0] < F(30, 1000)  # hidden sound is not carried: it would delay the picture by 0.5 s
+        with av.open(str(tmp_path / f"b.{suffix}")) as container:
+            assert container.duration is not None
+            assert container.duration / av.time_base == pytest.approx(1, abs=0.05)
+
+
+def test_avi_has_the_rate_of_its_frames(tmp_path: Path) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mp4", 20, rate=F(30)))
+    written = write(source, tmp_path / "b.avi")
+    assert (written.rate, len(written.pictures)) == (60, 40)
+
+
+@pytest.mark.parametrize("rate", [F(24), NTSC, F(25, 2), F(120000, 1001), F(10)])
+def test_the_steps_of_a_rate_are_whole_in_its_exact_time_base(rate: F) -> None:
+    base = exact_time_base(rate)
+    assert (1 / rate / base).denominator == 1
+    assert base <= F(1, 10_000)
