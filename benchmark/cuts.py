@@ -24,12 +24,13 @@ from model import UserError
 from video.scene import CUT_RULES, Transition, TransitionDetector
 
 RULES = CUT_RULES[:2]
+BREAKS = Transition.CUT, Transition.FLASH
 
 
 def found_cuts(join: Join, detector: TransitionDetector) -> set[int]:
     """Returns the numbers of the frames that the detector separates from the frame before."""
     signatures = [detector.signature(frame.rgb(), frame.time) for frame in join.frames()]
-    return {n for n, found in enumerate(detector.transitions(signatures), 1) if found is Transition.CUT}
+    return {n for n, found in enumerate(detector.transitions(signatures), 1) if found in BREAKS}
 
 
 def score(join: Join, found: set[int]) -> Counter[str]:

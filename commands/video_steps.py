@@ -99,6 +99,8 @@ def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report
         print(f"Wrote {job.confidence}: {len(report.measures)} frames")
     if replaced := sum(measure.replaced for measure in report.measures):
         print(f"{replaced} frames that the network was unsure of were replaced")
+    if report.flashes:
+        print(f"{report.flashes} sudden changes of light dissolved")
     if report.gaps:
         print(f"{report.gaps} gaps in time held; --gap sets from how many seconds on")
     for note in job.source.notes:

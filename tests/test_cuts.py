@@ -8,13 +8,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from conftest import Shift
 
 from benchmark import cuts as benchmark
 from benchmark import joins
 from benchmark.joins import Join, mix, photo_pan
-from video.cuts import FLOOR, mismatch, small_luma
+from model import RIFE
+from video.cuts import FLOOR, match, small_luma
+from video.frame import Frame
+from video.interpolate import Report, interpolate
 from video.picture import write_picture
 from video.scene import Transition, TransitionDetector
+from video.timing import multiply
 
 
 def photo(seed: int, size: tuple[int, int] = (960, 320)) -> np.ndarray:
@@ -49,6 +54,20 @@ def test_a_flash_of_one_frame_is_held_on_both_sides() -> None:
     assert found(pictures) == {4, 5}
 
 
+def test_a_flash_is_dissolved() -> None:
+    """The true frame beside it has half the step and half the flash; a network that moves the light is 10 dB worse."""
+    first, second = pan(2, 8)[3:5]
+    second = mix(second, 255, 0.55)
+    truth = mix(pan(2, 8, 3)[7], 255, 0.275)
+    report = Report()
+    clip = [Frame(p, F(n, 24)) for n, p in enumerate([first, second])]
+    out = list(interpolate(clip, RIFE(Shift(-6), name="pan"), multiply(2), report=report))
+    assert (report.flashes, report.cuts, report.made) == (1, 0, 0)
+    mean = (first.astype(int) + second) / 2
+    assert np.abs(out[1].rgb() - mean).max() <= 1
+    assert np.abs(out[1].rgb().astype(int) - truth).mean() < np.abs(first.astype(int) - truth).mean() / 3
+
+
 @pytest.mark.parametrize("kind", ["fade", "dissolve", "whip pan"])
 def test_gradual_changes_and_fast_pans_are_no_cuts(kind: str) -> None:
     shares = [n / 11 for n in range(12)]
@@ -62,9 +81,11 @@ def test_gradual_changes_and_fast_pans_are_no_cuts(kind: str) -> None:
 
 def test_the_mismatch_of_pictures_without_motion_is_their_difference_by_contrast() -> None:
     grey = np.full((72, 128), 100, np.uint8)
-    assert mismatch(grey, grey + 10) == pytest.approx(10 / FLOOR)
+    assert match(grey, grey + 10).mismatch == pytest.approx(10 / FLOOR)
     board = np.kron(np.indices((9, 16)).sum(0) % 2, np.ones((8, 8))).astype(np.uint8) * 100
-    assert mismatch(board, board + 20) == pytest.approx(20 / (2 * 50 + FLOOR), rel=0.1)
+    assert match(board, board + 20).mismatch == pytest.approx(20 / (2 * 50 + FLOOR), rel=0.1)
+    assert match(board, board + 20).correlation == pytest.approx(1, abs=0.02)
+    assert match(small_luma(photo(0)), small_luma(photo(1))).correlation < 0.7
 
 
 @pytest.mark.parametrize(("dtype", "unit"), [(np.uint8, 1), (np.uint16, 257), (np.float32, 1 / 255)])

@@ -17,6 +17,7 @@ from model.IFNet_v4 import IFNet_v4
 from model.image import Padder, send_layers, to_tensor
 from video import devices
 from video import interpolate as interpolation
+from video.cuts import Match
 from video.devices import SEGMENT
 from video.frame import Frame
 from video.interpolate import Handling, Report, interpolate
@@ -228,7 +229,7 @@ def test_each_pair_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def count(*pair: object) -> Comparison:
         compared.append(pair)
-        return Comparison(0.5, 0.0, 100.0, 100.0, F(1, 24))
+        return Comparison(0.5, Match(0, 1), 100.0, 100.0, F(1, 24))
 
     monkeypatch.setattr(TransitionDetector, "compare", count)
     list(interpolate(frames(moving(6)), model(), multiply(3)))

@@ -1,5 +1,7 @@
 """Measures how badly motion explains the change from one frame to the next: the score of a cut."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -16,15 +18,24 @@ def small_luma(rgb: np.ndarray) -> np.ndarray:
     return small if small.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(small[..., :3]), cv2.COLOR_RGB2GRAY)
 
 
-def mismatch(earlier: np.ndarray, later: np.ndarray) -> float:
-    """Returns what motion leaves of the difference of two lumas (72,128), relative to their contrast.
+class Match(NamedTuple):
+    """How well the later of two frames, moved by optical flow, fits the earlier one."""
 
-    The later picture is warped onto the earlier one by DIS optical flow; the mean difference that is left is divided by
-    twice the larger standard deviation. About 0.05 for motion, 0.5 for two scenes: two pictures without relation.
+    mismatch: float  # mean difference that is left, relative to the contrast
+    correlation: float  # -1 to 1; of brightness: 1 if one picture is a brighter or paler version of the other
+
+
+def match(earlier: np.ndarray, later: np.ndarray) -> Match:
+    """Warps the later of two lumas (72,128) onto the earlier one by DIS optical flow and compares them.
+
+    The mismatch is divided by twice the larger standard deviation: it is about 0.05 for motion, and 0.5 for two
+    pictures without relation.
     """
     start = np.zeros((*earlier.shape, 2), np.float32)
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(earlier, later, start)
     x, y = np.meshgrid(np.arange(SIZE[0], dtype=np.float32), np.arange(SIZE[1], dtype=np.float32))
     warped = cv2.remap(later, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    contrast = max(float(earlier.std()), float(later.std()))
-    return float(cv2.absdiff(earlier, warped).mean()) / (2 * contrast + FLOOR)
+    contrasts = earlier.std(), later.std()
+    left = float(cv2.absdiff(earlier, warped).mean())
+    product = float(((earlier - earlier.mean()) * (warped - warped.mean())).mean())
+    return Match(left / (2 * float(max(contrasts)) + FLOOR), product / (float(earlier.std() * warped.std()) + 1))

@@ -21,7 +21,7 @@ class Decision(NamedTuple):
 
     time: Fraction  # seconds
     kind: Transition
-    score: float | None = None  # of a cut: mismatch; of a repeat: largest local difference
+    score: float | None = None  # of a cut or a flash: mismatch; of a repeat: largest local difference
 
 
 def read_decisions(path: Path) -> list[Decision]:
@@ -73,8 +73,8 @@ def decide(
         kind, score = detector.classify(change, before, after), None
         if given is not None:
             kind = _given_kind(given, first.frame.time, second.frame.time)
-        elif kind in (Transition.CUT, Transition.REPEAT):
-            score = round(change.mismatch if kind is Transition.CUT else change.difference, 3)
+        elif kind is not Transition.GAP:
+            score = round(change.difference if kind is Transition.REPEAT else change.match.mismatch, 3)
         second.transition = kind
         if kind is not Transition.MOTION:
             found.append(Decision(second.frame.time, kind, score))

@@ -36,6 +36,7 @@ class Report:
 
     made: int = 0  # frames from the network
     cuts: int = 0  # cuts over which the earlier frame was held
+    flashes: int = 0  # sudden changes of light, over which the frames are dissolved
     gaps: int = 0  # gaps in time over which the earlier frame was held
     repeats: int = 0  # repeated or damaged frames that were made anew
     measures: list[Measure] = field(default_factory=list)  # of made frames, if wanted
@@ -180,12 +181,16 @@ def _frames_of_pair(
     Over a gap in time the first frame is yielded once: at a constant rate, a gap of hours would be a million frames.
     """
     source = pair.first.frame
-    gap, cut = (pair.second.transition is kind for kind in (Transition.GAP, Transition.CUT))
+    kind = pair.second.transition
+    gap = kind is Transition.GAP
     report.gaps += gap
-    report.cuts += cut and any(step for _, step in pair.steps)
+    if any(step for _, step in pair.steps):
+        report.cuts += kind is Transition.CUT
+        report.flashes += kind is Transition.FLASH
+    rule = {Transition.CUT: handling.at_cut, Transition.FLASH: "blend"}.get(kind, "hold")
     for time, step in pair.steps[:1] if gap else pair.steps:
         made = bool(step) and not pair.held
-        picture = next(pictures) if made else partial(held_picture, pair, step, handling.at_cut if cut else "hold")
+        picture = next(pictures) if made else partial(held_picture, pair, step, rule)
         if made:
             picture = put_back(picture, pair.first, pair.second, step)
         if made and handling.fallback is not None:

@@ -42,7 +42,8 @@ def _is_corrupt(frame: InputFrame) -> bool:
 
 def _is_alone(before: InputFrame, frame: InputFrame, after: InputFrame | None, detector: TransitionDetector) -> bool:
     """Returns whether cuts surround one frame, and none separates the frames before and after it."""
-    if after is None or frame.transition is not Transition.CUT or after.transition is not Transition.CUT:
+    breaks = Transition.CUT, Transition.FLASH
+    if after is None or frame.transition not in breaks or after.transition not in breaks:
         return False
     return _classify(before, after, detector) not in HELD
 

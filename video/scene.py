@@ -15,8 +15,8 @@ from torch import Tensor
 
 from model.image import to_layers
 from model.metrics import Surroundings, ssim, surroundings
-from video.cuts import mismatch as motion_mismatch
-from video.cuts import small_luma
+from video.cuts import Match, small_luma
+from video.cuts import match as match_motion
 
 SIZE = 32  # px; for similarity both frames are compared at SIZE x SIZE, as upstream does
 CUT_RULES = ("motion", "upstream", "off")
@@ -24,6 +24,7 @@ CUT_RULES = ("motion", "upstream", "off")
 # beside it.
 CUT_MISMATCH = 0.22
 SPIKE = 2.0  # a cut has this many times the mismatch of the pairs beside it; a whip pan or a fade has not
+FLASH_CORRELATION = 0.8  # of brightness: a flash has 0.94 and more, two scenes 0.6 and less
 CUT_SSIM = 0.2  # upstream's rule; below: a cut, the earlier frame is held; above: motion, frames are made
 REPEAT_SSIM = 0.996  # upstream's rule; above: the frame repeats the one before; below: motion
 REPEAT_RULES = ("same", "upstream", "off")
@@ -44,12 +45,13 @@ class Transition(Enum):
 
     MOTION = "motion"
     CUT = "cut"
+    FLASH = "flash"  # the same scene, lit up or gone dark from one frame to the next
     REPEAT = "repeat"
     GAP = "gap"
     DAMAGED = "damaged"  # the frame itself is to be made anew
 
 
-HELD = (Transition.CUT, Transition.GAP)  # no frame is made between the two frames
+HELD = (Transition.CUT, Transition.FLASH, Transition.GAP)  # no frame is made between the two frames
 
 
 class Signature(NamedTuple):
@@ -65,7 +67,7 @@ class Comparison(NamedTuple):
     """How two frames differ."""
 
     similarity: float  # SSIM of 32x32 thumbnails, 1 for equal pictures; NaN if no rule needs it
-    mismatch: float  # what motion leaves of the difference, relative to the contrast; 0 if no rule needs it
+    match: Match  # how well motion explains the change; perfect if no rule needs it
     difference: float  # largest local difference at full size, in 8-bit levels
     mean: float  # mean difference at full size, in 8-bit levels
     seconds: Fraction  # from one to the other
@@ -101,13 +103,13 @@ class TransitionDetector:
 
     def compare(self, earlier: Signature, later: Signature) -> Comparison:
         """Measures how two frames differ, as far as the rules need it."""
-        similarity, mismatch = math.nan, 0.0
+        similarity, match = math.nan, Match(0, 1)
         if earlier.thumbnail is not None and later.thumbnail is not None:
             similarity = float(ssim(earlier.thumbnail, later.thumbnail))
         if earlier.luma is not None and later.luma is not None:
-            mismatch = motion_mismatch(earlier.luma, later.luma)
+            match = match_motion(earlier.luma, later.luma)
         local, mean = differences(earlier.rgb, later.rgb) if self.repeats == "same" else (0.0, 0.0)
-        return Comparison(similarity, mismatch, local, mean, later.time - earlier.time)
+        return Comparison(similarity, match, local, mean, later.time - earlier.time)
 
     def classify(
         self, change: Comparison, before: Comparison | None = None, after: Comparison | None = None
@@ -116,7 +118,7 @@ class TransitionDetector:
         if change.seconds > self.gap:
             return Transition.GAP
         if self._is_cut(change, before, after):
-            return Transition.CUT
+            return Transition.FLASH if self._is_flash(change) else Transition.CUT
         return Transition.REPEAT if self._is_repeat(change, before, after) else Transition.MOTION
 
     def transitions(self, frames: Sequence[Signature]) -> Iterator[Transition]:
@@ -128,8 +130,11 @@ class TransitionDetector:
     def _is_cut(self, change: Comparison, before: Comparison | None, after: Comparison | None) -> bool:
         if self.cuts == "upstream":
             return self.scene > 0 and change.similarity < self.scene  # that of inverted pictures is below 0
-        beside = [other.mismatch for other in (before, after) if other is not None]
-        return self.cuts == "motion" and change.mismatch > max(self.mismatch, SPIKE * min(beside, default=0.0))
+        beside = [other.match.mismatch for other in (before, after) if other is not None]
+        return self.cuts == "motion" and change.match.mismatch > max(self.mismatch, SPIKE * min(beside, default=0.0))
+
+    def _is_flash(self, change: Comparison) -> bool:
+        return self.cuts == "motion" and change.match.correlation > FLASH_CORRELATION
 
     def _is_repeat(self, change: Comparison, before: Comparison | None, after: Comparison | None) -> bool:
         if self.repeats == "upstream":
