@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all fuzz kills
+.PHONY: demo test test-all fuzz kills hours
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/render.py
@@ -23,6 +23,10 @@ fuzz: $(VENV)/.test
 # runs of inference_video.py that signals and full disks end at random moments, some minutes: make kills KILLS=12 SEED=5
 kills: $(VENV)/.test
 	$(BIN)/python tests/long/kills.py --kills $(or $(KILLS),60) --disks $(or $(DISKS),30) --seed $(or $(SEED),0)
+
+# a stream of two hours with sound, some minutes: make hours HOURS=0.5
+hours: $(VENV)/.test
+	$(BIN)/python tests/long/hours.py --hours $(or $(HOURS),2)
 
 $(VENV)/.demo: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -127,13 +127,22 @@ def open_loss_networks(args: argparse.Namespace, stages: Sequence[Stage], device
     return LossNetworks(teacher, lpips)
 
 
+def may_be_restarted() -> bool:
+    """Returns whether torchrun may have started this process again after a failure.
+
+    On several nodes, torchrun counts a restart only on the node of the process that failed: wherever it may restart, a
+    run that exists is taken for one that was interrupted.
+    """
+    restarts, most = (int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return restarts > 0 or (most > 0 and int(os.environ.get("GROUP_WORLD_SIZE", 1)) > 1)
+
+
 def run_folder(args: argparse.Namespace) -> tuple[Path, bool]:
     """Returns the folder of the run, and whether a run in it is resumed.
 
     torchrun starts the processes again when one fails; they resume by themselves then. UserError if a run would be
     replaced.
     """
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
     if args.output is not None or args.name is not None:
         folder = args.output if args.output is not None else RUNS / args.name
     elif args.resume:
@@ -145,7 +154,7 @@ def run_folder(args: argparse.Namespace) -> tuple[Path, bool]:
         folder = RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
     if args.resume and not (folder / STATE).is_file():
         raise UserError(f"argument --resume: {folder}: holds no {STATE}, so there is no run to resume")
-    resumed = args.resume or (restarted and (folder / STATE).is_file())
+    resumed = args.resume or (may_be_restarted() and (folder / STATE).is_file())
     check_folder(folder)
     check_not_data(folder, args)
     if not resumed:

@@ -30,7 +30,7 @@ VIDEOS = (
     *(".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".ivf", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov"),
     *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
 )
-RESULT = re.compile(r"(?P<stem>.+?)_(\d+X_)?\d+fps(\.part)?")  # names that this command gives
+RESULT = re.compile(r"(?P<stem>.+?)_(\d+X_|[\d.]+Xslow_)?\d+fps(\.part)?")  # names that this command gives
 ONE_INPUT = ("png", "segment", "decisions", "confidence")  # settings that go with one input only
 
 Location = Path | str  # a file or a network address

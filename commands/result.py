@@ -42,7 +42,7 @@ def _expected_sounds(job: VideoJob, writer: VideoWriter | PictureWriter) -> Sequ
     source = job.source
     if not source.is_video or source.decode_order or source.shifts or source.complaints or writer.complaints:
         return ()
-    return find_sound_starts(source)
+    return [None if start is None else source.output_time(start) for start in find_sound_starts(source)]
 
 
 def print_mismatches(record: FileRecord, path: Path) -> None:

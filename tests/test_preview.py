@@ -69,12 +69,13 @@ def test_where_writing_is_slow_pictures_come_seldom(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("kind", ["uint16", "float32", "wide", "alpha"])
 def test_pictures_of_every_kind_are_shown_with_8_bits(tmp_path: Path, kind: str) -> None:
     rgb = picture(3, (1300, 40)) if kind == "wide" else picture(3)
-    shown: np.ndarray = {
+    kinds: dict[str, np.ndarray] = {
         "uint16": rgb.astype(np.uint16) * 257,
         "float32": (rgb / 255).astype(np.float32),
         "wide": rgb,
         "alpha": np.dstack((rgb, rgb[..., :1])),
-    }[kind]
+    }
+    shown = kinds[kind]
     show = Preview(tmp_path / "p.png")
     for i in range(3):
         show.add(Frame(shown, Fraction(i), made=i == 1))

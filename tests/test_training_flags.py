@@ -128,6 +128,24 @@ def test_a_run_is_resumed_by_name_the_newest_by_itself_or_after_a_restart(
     assert train.run_folder(flags("--name", "new")) == (Path("runs/new"), False)
 
 
+@pytest.mark.parametrize(("nodes", "most", "resumes"), [(2, 1, True), (1, 1, False), (2, 0, False)])
+def test_on_several_nodes_only_the_failed_one_counts_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: int, most: int, resumes: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = tmp_path / "runs" / "a" / "state.pt"
+    state.parent.mkdir(parents=True)
+    state.touch()
+    for name, value in {"RESTART_COUNT": 0, "MAX_RESTARTS": most}.items():
+        monkeypatch.setenv(f"TORCHELASTIC_{name}", str(value))
+    monkeypatch.setenv("GROUP_WORLD_SIZE", str(nodes))
+    if resumes:
+        assert train.run_folder(flags("--name", "a")) == (Path("runs/a"), True)
+    else:
+        with pytest.raises(UserError, match="holds a run already"):
+            train.run_folder(flags("--name", "a"))
+
+
 STAGES = """
 [DEFAULT]
 amp = bf16
