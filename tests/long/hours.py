@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--containers", nargs="+", default=[".mkv", ".mov"], help="suffixes (default: .mkv .mov)")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    network_flags.load_model = lambda *_, **__: RIFE(Shift(2), name="shift")  # type: ignore[assignment]
+    network_flags.load_model = lambda *_, **__: RIFE(Shift(2), name="shift")
     failed = False
     for suffix in args.containers:
         with tempfile.TemporaryDirectory() as folder:
