@@ -33,10 +33,12 @@ BLOCK = 4  # px; the difference of two frames is the largest mean over blocks of
 EQUAL_LEVELS = 0.5
 # Frames that are coded twice differ by up to 41 levels (x264, crf 32); above, a difference is no coding noise.
 NOISE_LEVELS = 42.0
-# Of the differences on both sides: a repeat has at most 0.6 of the smaller one where there is motion, no other frame
-# with a difference below NOISE_LEVELS less than 0.8.
-REPEAT_SHARE = 0.65
-MEAN_SHARE = 0.4  # the same for the mean difference: half the motion, as of a hand that shakes, has half of the mean
+# Shares of the smaller of the differences on both sides. Frames that repeat have at most 0.85 of it and little of the
+# mean difference; others have 0.73 of it or more, and of the mean difference 0.8. Motion by uneven steps, as of a hand
+# that shakes, has half of both where a step is half as long.
+REPEAT_SHARE = 0.9  # of the largest local difference, and either
+MEAN_SHARE = 0.35  # of the mean difference, or
+BOTH_SHARE = 0.2  # of both, multiplied
 GAP = Fraction(5)  # seconds; above, two frames are too far apart to show motion, the earlier one is held
 
 
@@ -145,9 +147,11 @@ class TransitionDetector:
             return True
         if before is None or after is None:  # with motion on one side only, the start of a motion resembles a repeat
             return False
-        if change.mean > MEAN_SHARE * min(before.mean, after.mean):
+        local, mean = min(before.difference, after.difference), min(before.mean, after.mean)
+        if change.difference >= min(NOISE_LEVELS, REPEAT_SHARE * local):
             return False
-        return change.difference < min(NOISE_LEVELS, REPEAT_SHARE * min(before.difference, after.difference))
+        both = change.difference * change.mean
+        return change.mean < MEAN_SHARE * mean or both < BOTH_SHARE * local * mean
 
 
 def differences(earlier: np.ndarray, later: np.ndarray) -> tuple[float, float]:
