@@ -22,7 +22,7 @@ from model.errors import UserError, printable
 from video.picture import MediaError, read_picture, with_channels
 
 VIMEO_CROP = 224
-UNREADABLE = 5  # samples in a row that cannot be read end a run
+UNREADABLE = 5  # so many unreadable samples in a row end a run
 VALIDATION_SHARE = 20  # the last twentieth of tri_trainlist.txt validates, as upstream's 95/5 split
 
 
@@ -55,16 +55,16 @@ class Samples(Dataset[TrainingSample]):
                 return self.source.sample(np.random.default_rng((self.seed, epoch, number)), number)
             except MediaError as e:
                 error = e
-                with suppress(OSError, ValueError):  # training goes on where nothing reads its lines
+                with suppress(OSError, ValueError):  # a closed stderr does not end the training
                     print(printable(f"a sample is skipped: {e}"), file=sys.stderr, flush=True)
         raise UserError(printable(f"{error}; {UNREADABLE} samples in a row cannot be read"))
 
 
 class BatchSampler(Sampler[list[tuple[int, int]]]):
-    """Yields the batches of one process from a step of all processes on, without end; each epoch has a new order.
+    """Yields the batches of one process, beginning at `step`, without end; each epoch has a new order.
 
-    The batch of all processes together is cut into `world` pieces, so N processes with batch B train on what one
-    process with batch N*B trains on. Samples that fill no batch at the end of an epoch are left out.
+    The batch of all processes together is cut into `world` pieces, so N processes with batch B train on the same
+    samples as one process with batch N*B. Samples that fill no batch at the end of an epoch are left out.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ def open_loader(train: Samples, order: BatchSampler, workers: int, device: torch
 
 
 def keep_to_one_thread(worker: int) -> None:
-    """Keeps a loading process to one core: there are as many processes as asked for."""
+    """Limits a loading process to one thread: the number of processes sets how many cores are used."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -191,7 +191,7 @@ def start_group(device: torch.device, folder: Path) -> Path:
 
 
 def leave_group() -> None:
-    """Ends the work in several processes, once nothing refers to the network's copies for them any more.
+    """Ends the process group, if there is one, after the copies of the network in it are freed.
 
     DistributedDataParallel refers to itself; while it lives, gloo's threads outlive the group, and some exits abort.
     """
@@ -245,7 +245,7 @@ def train_stages(run: Run, args: argparse.Namespace, *, resumed: bool) -> None:
 
 
 def one_line(command: Callable[[], None]) -> str | None:
-    """Runs a command; returns one line with the cause and the remedy of what ended it, None if nothing did.
+    """Runs a command; returns one line with cause and remedy of an error, None after success.
 
     Errors of the program itself are raised.
     """

@@ -1,10 +1,10 @@
-"""HD at four times the rate: of eleven clips every fourth frame is kept: PSNR of the luma, by the number of rows.
+"""HD at four times the rate: three of four frames of eleven clips are interpolated; PSNR of the luma, by frame size.
 
 python3 benchmark/HD_multi_4X.py --model DIR                  the published figures are those of RIFE_m
 python3 benchmark/HD_multi_4X.py --data DIR --limit 75        the first clip alone
 
-Folder:  as benchmark/HD.py. The mean is taken over each clip, then over the clips of one size. Networks that have the
-middle alone make the quarters by halving.
+Folder:  as benchmark/HD.py. The mean is taken over each clip, then over the clips of one size. Networks for the
+middle frame compute the quarters by halving.
 """
 
 import sys

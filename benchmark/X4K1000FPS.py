@@ -4,8 +4,8 @@ python3 benchmark/X4K1000FPS.py --protocol ema --model DIR    the published figu
 python3 benchmark/X4K1000FPS.py --data DIR --limit 1
 
 Folder:  X4K1000FPS/test/TYPE/CLIP/0000.png .. 0032.png
-Paper:   Sim et al., XVFI, ICCV 2021. Frames 0 and 32 are given, 4, 8, .. 28 are made. Its own SSIM, on the luma, is
-         another one than here.
+Paper:   Sim et al., XVFI, ICCV 2021. Frames 0 and 32 are given, 4, 8, .. 28 are interpolated. The paper's SSIM is
+         that of the luma, unlike here.
 """
 
 import sys

@@ -1,9 +1,8 @@
-"""Upstream's own inference path in plain PyTorch, as a reference, for the paper's networks and 4.25.
+"""Runs the paper's networks and 4.25 as upstream does, in plain PyTorch, as a reference for time and values.
 
-NCHW, nothing kept from frame to frame, nothing left out: each call pads, finds both frames' features, and after every
+Tensors are NCHW, and nothing is kept between calls: each call pads, computes both frames' features, and after every
 block warps both images and their features at full size, which the next block then resizes (upstream model/IFNet.py,
-refine.py, warplayer.py; Practical-RIFE 4.25). It is slow on purpose: a reference for time and values, not
-a second network to use. `load_baseline` takes the weights of a loaded RIFE.
+refine.py, warplayer.py; Practical-RIFE 4.25). It is slow on purpose. `load_baseline` takes the weights of a RIFE.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,6 +48,7 @@ class _ResConv(nn.Module):
         self.beta = nn.Parameter(torch.ones(1, width, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns a tensor of the same shape (B,C,H,W)."""
         return F.leaky_relu(self.conv(x) * self.beta + x, 0.2, inplace=True)
 
 
@@ -66,13 +66,13 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, flow: Tensor | None, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the change of flow (B,4,H,W) px, the mask's logits (B,1,H,W), and the remaining features."""
-        x = _resize(x, 1 / scale)
+        x = _resize(x, 1 / scale)  # (B,C,h,w), h = H/scale
         if flow is not None:
-            x = torch.cat((x, _resize(flow, 1 / scale) * (1 / scale)), 1)
-        x = self.conv0(x)
+            x = torch.cat((x, _resize(flow, 1 / scale) * (1 / scale)), 1)  # (B,C+4,h,w)
+        x = self.conv0(x)  # (B,width,h/4,w/4)
         x = self.convblock(x) if self.v4 else self.convblock(x) + x
         larger = scale if self.v4 else 2 * scale
-        out = _resize(self.lastconv(x), larger)
+        out = _resize(self.lastconv(x), larger)  # (B,outputs,H,W)
         return out[:, :4] * larger, out[:, 4:5], out[:, 5:]
 
 
@@ -82,7 +82,7 @@ class _Pair(nn.Module):
         self.conv1, self.conv2 = _Conv(inputs, outputs, 2), _Conv(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x))
+        return self.conv2(self.conv1(x))  # (B,outputs,H/2,W/2)
 
 
 class _Contextnet(nn.Module):
@@ -93,8 +93,8 @@ class _Contextnet(nn.Module):
     def forward(self, x: Tensor, flow: Tensor, grids: dict[tuple[int, ...], Tensor]) -> list[Tensor]:
         out = []
         for stage in (self.conv1, self.conv2, self.conv3, self.conv4):
-            x = stage(x)
-            flow = _resize(flow, 0.5) * 0.5
+            x = stage(x)  # each half of the size before
+            flow = _resize(flow, 0.5) * 0.5  # of the same size as x
             out.append(_warp(x, flow, grids))
         return out
 
@@ -109,13 +109,13 @@ class _Unet(nn.Module):
         self.conv = nn.Conv2d(16, 3, 3, 1, 1)
 
     def forward(self, x: Tensor, c0: list[Tensor], c1: list[Tensor]) -> Tensor:
-        s0 = self.down0(x)
-        s1 = self.down1(torch.cat((s0, c0[0], c1[0]), 1))
-        s2 = self.down2(torch.cat((s1, c0[1], c1[1]), 1))
-        x = self.down3(torch.cat((s2, c0[2], c1[2]), 1))
+        s0 = self.down0(x)  # (B,32,H/2,W/2)
+        s1 = self.down1(torch.cat((s0, c0[0], c1[0]), 1))  # (B,64,H/4,W/4)
+        s2 = self.down2(torch.cat((s1, c0[1], c1[1]), 1))  # (B,128,H/8,W/8)
+        x = self.down3(torch.cat((s2, c0[2], c1[2]), 1))  # (B,256,H/16,W/16)
         for i, skips in enumerate(((c0[3], c1[3]), (s2,), (s1,), (s0,))):
-            x = self.get_submodule(f"up{i}")(torch.cat((x, *skips), 1))
-        return torch.sigmoid(self.conv(x))
+            x = self.get_submodule(f"up{i}")(torch.cat((x, *skips), 1))  # twice the size: at last (B,16,H,W)
+        return torch.sigmoid(self.conv(x))  # (B,3,H,W)
 
 
 class _Paper(nn.Module):
@@ -158,8 +158,8 @@ class _Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in (self.cnn0, self.cnn1, self.cnn2):
-            x = F.leaky_relu(layer(x), 0.2, inplace=True)
-        return self.cnn3(x)
+            x = F.leaky_relu(layer(x), 0.2, inplace=True)  # (B,width,H/2,W/2)
+        return self.cnn3(x)  # (B,channels,H,W)
 
 
 class _V4(nn.Module):
@@ -174,7 +174,7 @@ class _V4(nn.Module):
         self.grids: dict[tuple[int, ...], Tensor] = {}
 
     def forward(self, img0: Tensor, img1: Tensor, t: Tensor, scale: float) -> Tensor:
-        f0, f1 = self.encode(img0), self.encode(img1)
+        f0, f1 = self.encode(img0), self.encode(img1)  # (B,E,H,W)
         block0 = self.get_submodule("block0")
         flow, mask, features = block0(torch.cat((img0, img1, f0, f1, t), 1), None, self.scales[0] / scale)
         warped0, warped1 = _warp(img0, flow[:, :2], self.grids), _warp(img1, flow[:, 2:4], self.grids)
@@ -184,7 +184,7 @@ class _V4(nn.Module):
             change, mask, features = self.get_submodule(f"block{i}")(inputs, flow, factor / scale)
             flow = flow + change
             warped0, warped1 = _warp(img0, flow[:, :2], self.grids), _warp(img1, flow[:, 2:4], self.grids)
-        if self.sharp:  # our own weights only
+        if self.sharp:  # this project's weights only
             cubic0, cubic1, near0, near1 = torch.sigmoid(features[:, :4]).split(1, 1)
             shares = torch.tanh(features[:, 4:] / 2).split(1, 1)
             fraction = flow - flow.round()
@@ -235,7 +235,7 @@ class Baseline:
 def load_baseline(model: RIFE) -> Baseline:
     """Returns the baseline with the weights of a RIFE or RIFE_m of the paper, or of a 4.25; UserError for others.
 
-    float32 on the model's device, whatever the model's dtype.
+    It computes in float32 on the model's device, also if the model has another dtype.
     """
     net = _plain_net(model.net)
     if net is None:

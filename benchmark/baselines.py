@@ -1,4 +1,4 @@
-"""Baselines on uint8 pictures (H,W,3): repeating a frame, averaging both, classical optical flow."""
+"""Interpolates uint8 pictures (H,W,3) without a network: repeats a frame, averages both, or uses classical flow."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -30,10 +30,10 @@ def dis_flow(first: np.ndarray, second: np.ndarray, timestep: Fraction) -> np.nd
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey0, grey1 = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second))
     forward, backward = search.calc(grey0, grey1, None), search.calc(grey1, grey0, None)  # type: ignore[call-overload]
-    return average(_follow(first, -t * forward), _follow(second, (t - 1) * backward), timestep)
+    return average(_warp(first, -t * forward), _warp(second, (t - 1) * backward), timestep)
 
 
-def _follow(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
+def _warp(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Warps: out[y,x] = frame[y + flow_y, x + flow_x], bilinear, border repeated, uint8."""
     ys, xs = np.indices(flow.shape[:2], np.float32)
     return cv2.remap(frame, xs + flow[:, :, 0], ys + flow[:, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -1,4 +1,4 @@
-"""The error of a network's flow after each of its blocks, on exact camera pans: which block finds how much motion."""
+"""Measures the error of a network's flow after each of its blocks, on exact camera pans."""
 
 import itertools
 import sys

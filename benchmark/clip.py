@@ -1,14 +1,14 @@
-"""Your own clip as a benchmark: every second frame is dropped, made anew, and compared with the dropped one.
+"""Compares networks on your own clip: every second frame is left out, interpolated, and compared with the original.
 
 python3 benchmark/clip.py video.mp4
 python3 benchmark/clip.py video.mp4 --model train_log --model DIR --scale 1 --scale 0.5      each at each scale
 python3 benchmark/clip.py video.mp4 --limit 300 --output DIR --overwrite                     the first 300 frames
 
-Shows which model and which scale suit the video: PSNR, SSIM, LPIPS and seconds a frame of each choice, with
-repeating, averaging and DIS flow for comparison. The best choice is named by LPIPS, which agrees with viewers more
-often than PSNR does; its weights come by python3 -m model.download lpips, and without them PSNR decides. A made frame
-has the exact time of the dropped one, and its seconds (the median) are those it costs in a video: the features of one
-frame, the network, the picture. Frames that a cut separates from a neighbour, or that repeat one, are counted only.
+Shows which model and which scale suit the video: PSNR, SSIM, LPIPS and seconds a frame for each model and scale, and
+for repeating, averaging and DIS flow. The best one is chosen by LPIPS, which agrees with viewers more often than PSNR,
+or by PSNR where the weights of LPIPS are missing (python3 -m model.download lpips). An interpolated frame has the exact
+time of the original. Its seconds (the median) are those in a video: features of one frame, network, conversion to a
+picture. Frames next to a cut and repeated frames are left out and counted.
 
 Writes, to benchmark_NAME/ or to --output: results.json, for report.py; over_time.png; worst_1.png .. , the worst
 frames side by side, each from another second; worst/, the same frames as single pictures.
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
     """Scores the clip, prints the table and the JSON line, and writes the folder."""
     source = open_frames(args.clip)
     output = args.output or Path(f"benchmark_{args.clip.resolve().stem}")
-    new_figure(1)  # fails now, not after the measurement, where matplotlib is missing
+    new_figure(1)  # raises an error before the measurement if matplotlib is missing
     with new_folder(output, overwrite=args.overwrite) as folder:
         networks = load_networks(args)
         methods: dict[str, Method] = {**networks, **{name: classical(b) for name, b in BASELINES.items()}}

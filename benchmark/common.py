@@ -1,4 +1,4 @@
-"""The loop that scores every test set, and the arguments of the scripts.
+"""Runs the loop that scores a test set, and defines the flags of the scripts.
 
 Each test set is a file that lists its samples and defines the protocols by which its published figures were made.
 """
@@ -180,19 +180,19 @@ def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
     p.add_argument("--data", type=Path, default=Path(test_set.data), help="the set's folder (default: %(default)s)")
     p.add_argument("--limit", type=int, metavar="N", help="the first N samples only; no published figure fits those")
     p.add_argument("--protocol", choices=list(test_set.protocols), default=first,
-                   help="whose rules for padding, rounding and flow scale (default: %(default)s)")  # fmt: skip
+                   help="the paper whose padding, rounding and flow scale are used (default: %(default)s)")  # fmt: skip
     p.add_argument("--scale", type=float, choices=FLOW_SCALES, help="of the flow estimate (default: the protocol's)")
-    p.add_argument("--tta", action="store_true", help="average with the turned frames, as rows marked 2T and EMA-VFI's "
-                   "headline are made")  # fmt: skip
+    p.add_argument("--tta", action="store_true", help="average with the result of frames rotated by 180 degrees (rows "
+                   "marked 2T in papers)")  # fmt: skip
     only = p.add_mutually_exclusive_group()
     only.add_argument("--baselines-only", action="store_true", help="no network: first frame, average, DIS flow")
     only.add_argument("--no-baselines", action="store_true", help="the network alone")
-    p.add_argument("--lpips", action="store_true", help="stop where LPIPS cannot be measured")
+    p.add_argument("--lpips", action="store_true", help="end with an error if LPIPS cannot be measured")
     p.add_argument("--batch", type=int, metavar="N", help="samples at a time (default: 1 on a CPU, else 4 megapixels); "
                    "no score depends on it")  # fmt: skip
     p.add_argument("--json", type=Path, metavar="FILE", help="also write the summary and every sample's scores")
-    p.add_argument("--save-frames", type=Path, metavar="DIR", help="write what the network made as PNG, and the worst "
-                   "samples with all it takes to see why, for report.py")  # fmt: skip
+    p.add_argument("--save-frames", type=Path, metavar="DIR", help="write predictions as PNG, and the worst samples "
+                   "with the pictures that explain them, for report.py")  # fmt: skip
     return p
 
 

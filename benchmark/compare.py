@@ -118,10 +118,10 @@ def pair(size: Size, device: torch.device | str) -> tuple[Tensor, Tensor]:
 def flops(setting: Setting, model: RIFE, size: Size) -> int:
     """Returns the floating-point operations of the convolutions of one call; a multiplication and an addition are two.
 
-    They are counted on tensors without data. An engine has those of the network that it runs.
+    They are counted on tensors without data. For an engine they are those of the network that it runs.
     """
     net: Any = copy.deepcopy(model.net).to("meta")
-    if isinstance(net, IFNet_v4):  # whether to start again depends on the flow, which has no values here
+    if isinstance(net, IFNet_v4):  # a second run of its first blocks depends on the flow, which has no values here
         net.config = replace(net.config, auto_scale=False)
     bare = RIFE(net, name=model.name)
     call = setting.call(tiled(bare, setting.tile) if setting.tile else bare, *pair(size, "meta"))

@@ -12,7 +12,7 @@ LEAST = 2  # timed calls of each, however long they take
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has finished its work; a CPU always has."""
+    """Waits until the device has finished its work; on a CPU it returns at once."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -3,9 +3,10 @@
 python3 benchmark/flow.py pictures/                                          the default weights beside OpenCV DIS
 python3 benchmark/flow.py pictures/ --model train_log --model flownet.pkl    several networks side by side
 
-A scene is a background and up to six things before it, cut out of the pictures given and moved, rotated and zoomed
-(data/synthetic.py). Each counts in both directions. "visible": the point is in both frames; "hidden": it leaves the
-frame or is covered. "reliable": what the network's own mask keeps. Scenes are grouped by their mean motion.
+A scene is a background with up to six objects in front of it, which are cut out of the given pictures, moved, rotated
+and zoomed (data/synthetic.py). Each scene counts in both directions. "visible": pixels whose point is in both frames;
+"hidden": pixels whose point leaves the frame or is covered; "reliable": pixels in the network's own mask. Scenes are
+grouped by their mean motion.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def draw_scene(seed: int, size: int, pictures: Sequence[np.ndarray]) -> Scene:
 
 
 def network(model: RIFE, scale: float) -> Estimator:
-    """Returns the estimator of --flow: the ends derived from the middle."""
+    """Returns the estimator of --flow: flows between both frames, derived from the flow of the middle frame."""
 
     def estimate(first: np.ndarray, second: np.ndarray) -> tuple[FlowEstimate, FlowEstimate]:
         ends = end_flow(model, to_tensor(first), to_tensor(second), scale=scale)

@@ -1,4 +1,4 @@
-"""Large motion in real video: the frame halfway between two that are several frames apart, compared with the true one.
+"""Measures large motion in real video: the middle frame between two frames several frames apart, against the true one.
 
 python3 benchmark/gaps.py clip.mp4 other.mp4
 python3 benchmark/gaps.py folder/*.mp4 --gaps 2 3 --model train_log --model DIR --short-side 480

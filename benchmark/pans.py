@@ -1,13 +1,13 @@
-"""Camera motion as a benchmark: up to which motion does a network find its way? On any pictures.
+"""Measures up to how much camera motion networks interpolate well, on any pictures.
 
 python3 benchmark/pans.py picture.png folder/ video.mp4
 python3 benchmark/pans.py picture.png --model train_log --model DIR --plot pans.png        several networks side by side
 python3 benchmark/pans.py folder/ --blocks                                                 the flow after every block
 
-Both frames and the true frame between them are views of one picture (of a video: of its first frame) by a camera that
-shifts by 10 to 160 px, zooms by 0.8 to 1.25 or turns by 2 to 15 degrees from the first frame to the last. Shifted views
-are crops by whole pixels, so the motion is the only difficulty. Frames are 640x384; what is within 96 px of an edge
-does not count, so that all that counts is visible in both frames. Pictures that are too small are enlarged.
+Both frames and the true frame between them are views of one picture (of a video: of its first frame) by a camera. From
+the first frame to the last it shifts by 10 to 160 px, zooms by 0.8 to 1.25 or rotates by 2 to 15 degrees. Shifted views
+are crops by whole pixels, so the motion is the only difficulty. Frames are 640x384; the outer 96 px do not count, so
+that every pixel that counts is visible in both frames. Pictures that are too small are enlarged.
 
 --blocks: the error of the flow after each block of the network, on shifts in all directions.
 """
@@ -137,7 +137,7 @@ def group_name(motion: Motion) -> str:
 
 
 def describe(kind: str) -> dict[str, Any]:
-    """Returns what a record holds of the motions of a kind: their unit, amounts, and names in its rows."""
+    """Returns the unit, the amounts and the row names of the motions of a kind, for the record."""
     motions = KINDS[kind]
     groups = [group_name(motion) for motion in motions]
     return {"unit": UNITS[kind], "amounts": [motion.amount for motion in motions], "groups": groups}

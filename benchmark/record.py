@@ -1,4 +1,4 @@
-"""Results on disk: a file or folder appears under its name only when it is complete."""
+"""Writes results to disk; a file or folder gets its name only when it is complete."""
 
 import json
 import os

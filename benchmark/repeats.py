@@ -4,8 +4,8 @@ python3 benchmark/repeats.py clips/*.mp4                    the default rule
 python3 benchmark/repeats.py clips/*.mp4 --rule upstream    the rule of 32x32 thumbnails
 
 Two measurements. Clips as they are: every frame that is found is listed, so that it can be looked at. Clips in which
-every fourth frame is shown twice, left as they are and coded anew by x264 at several qualities: the share of the
-duplicates that is found, and the frames that are found although they are none. The last line is JSON.
+every fourth frame is shown twice, unchanged and coded again by x264 at several qualities: the share of the duplicates
+that is found, and the number of other frames that are found. The last line is JSON.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def coded(frames: Sequence[Frame], source: Source, crf: int) -> list[Frame]:
 
 
 def measure(path: Path, limit: int, detector: TransitionDetector) -> dict[str, dict[str, list[int]]]:
-    """Returns by way of coding the numbers of the duplicates that are missed, and of other frames that are found."""
+    """Returns, for each coding, the numbers of the duplicates, of those missed, and of other frames that are found."""
     source = open_frames(path)
     frames = list(islice(source, limit))
     own = found_repeats(frames, detector)

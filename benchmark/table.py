@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 UNITS = {"PSNR": "dB", "Y-PSNR": "dB"}
-FINE = ("SSIM", "LPIPS")  # metrics that take a digit more
+FINE = ("SSIM", "LPIPS")  # metrics that are shown with one more digit
 SECONDS = "seconds"  # a frame, of the method alone
 LOWER_IS_BETTER = ("IE", "LPIPS", SECONDS)
 SUBSET = "not the whole set, so not comparable with published figures"
@@ -45,8 +45,8 @@ class Scores:
     def mean(self, method: str, group: str, metric: str) -> float:
         """Returns the mean over the clips of each clip's mean; infinite where the PSNR of a prediction is.
 
-        Of seconds the median over all predictions: the first calls of a network take longer, and so does a call that
-        the system interrupts.
+        For seconds it returns the median over all predictions: the first calls of a network take longer, and so does a
+        call that the system interrupts.
         """
         if metric == SECONDS:
             rows = (row for row in self.rows if row["method"] == method and row["group"] == group)

@@ -37,7 +37,7 @@ class Sample:
 class Padding:
     """The padding of a protocol: to `at_least`, then to a multiple; at the right and bottom unless centred.
 
-    The network then pads to its own multiple, as everywhere else: with zeros, or our own weights by the repeated edge.
+    The network then pads to its own multiple, as everywhere: with zeros, or with the repeated edge (default weights).
     """
 
     multiple: int = 1

@@ -6,18 +6,18 @@ python3 benchmark/testtime.py --compare model=train_log stream scale=0.5 baselin
 python3 benchmark/testtime.py --compare model=A model=B,fp16 --sweep --plot cost.png --loop 12
 python3 benchmark/testtime.py --compare stream baseline --sweep --plot cost.png            a few minutes
 
-Measured is one call of RIFE.inference: padding, the features of both frames and the network, with the frames already
-on the device; reading, decoding and writing are not measured. The median counts, since other work on a machine only
-adds time: of --runs calls, of fewer where they do not fit into --seconds, but of two at least, after one that is not
-timed. Peak memory is that of a process of its own: of tensors on CUDA, of the whole process elsewhere. The last line is
-JSON.
+One call of RIFE.inference is measured: padding, the features of both frames and the network, with the frames already
+on the device; reading, decoding and writing are not part of it. The result is the median, since other work on a
+machine only adds time: of --runs calls, or of fewer if they do not fit into --seconds, but of two or more, after one
+call that is not timed. Peak memory is that of a process of its own: of tensors on CUDA, of the whole process elsewhere.
+The last line is JSON.
 
-A setting is what differs from the defaults, joined by commas: model=DIR, arch=NAME, scale=S, tile=PX, fp32, fp16, bf16,
-tta, stream (each frame is prepared once, as in a video), an engine (--engine: pytorch, onnxruntime, openvino, graphs,
-compile, tensorrt; some need a minute or two before the first timed call), baseline (upstream's path). Ratios are to the
-first setting. FLOPs are those of the
-convolutions, and their share is of what one large 3x3 convolution reaches on the device in the same dtype. --profile
-adds the operators that take a hundredth of a call or more, by PyTorch's profiler, with the number of their calls.
+A setting lists what differs from the defaults, separated by commas: model=DIR, arch=NAME, scale=S, tile=PX, fp32, fp16,
+bf16, tta, stream (each frame is prepared once, as in a video), an engine (--engine: pytorch, onnxruntime, openvino,
+graphs, compile, tensorrt; some need a minute or two before the first timed call), baseline (upstream's path).
+Ratios are to the first setting. FLOPs are those of the convolutions; "of limit" compares them with one large 3x3 convolution
+on the device in the same dtype. --profile adds the operators that take a hundredth of a call or more, by PyTorch's
+profiler, with the number of their calls.
 """
 
 import argparse

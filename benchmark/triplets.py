@@ -1,4 +1,4 @@
-"""Triplets of a clip: two frames and a true frame between them, with nothing between that spoils the truth."""
+"""Cuts triplets out of a clip: two frames and the true frame between them, without a cut or a repeat among them."""
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The worst predictions of a network: kept while a benchmark runs, then written with the pictures that explain them."""
+"""Keeps the worst predictions of a network while a benchmark runs, and writes them with pictures that explain them."""
 
 import re
 from collections.abc import Hashable, Mapping

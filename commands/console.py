@@ -1,4 +1,4 @@
-"""Printing that never costs a result: a closed pipe, a full disk or a missing terminal only ends the printing."""
+"""Prints so that a run continues if output fails: a closed pipe or a full disk ends only the printing."""
 
 import io
 import os
@@ -9,13 +9,13 @@ from typing import TextIO
 
 
 class SafeStream(io.TextIOBase):
-    """Passes text on to a stream; drops it from the first error of the stream on, or if there is no stream."""
+    """Writes text to a stream; text is dropped after the stream's first error, or if there is no stream."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes text; what the encoding of the stream lacks, such as names that are no UTF-8, as escapes."""
+        """Writes text; characters that the encoding of the stream lacks are written as escapes."""
         try:
             if self._stream is not None:
                 self._stream.write(text)
@@ -28,7 +28,7 @@ class SafeStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Writes what the stream holds back."""
+        """Flushes the stream."""
         try:
             if self._stream is not None:
                 self._stream.flush()
@@ -48,7 +48,7 @@ class SafeStream(io.TextIOBase):
         return self._stream.fileno()
 
     def _give_up(self) -> None:
-        """Sends this and all later output to nowhere, also what Python flushes when it ends."""
+        """Redirects this and all later output to the null device, also the flush when Python ends."""
         stream, self._stream = self._stream, None
         with suppress(OSError, ValueError):
             assert stream is not None
@@ -59,7 +59,7 @@ class SafeStream(io.TextIOBase):
 
 @contextmanager
 def safe_printing() -> Iterator[None]:
-    """Makes standard output and standard error SafeStreams in the block."""
+    """Replaces standard output and standard error by SafeStreams in the `with` block."""
     open_standard_files()
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = SafeStream(streams[0]), SafeStream(streams[1])
@@ -72,7 +72,7 @@ def safe_printing() -> Iterator[None]:
 
 
 def open_standard_files() -> None:
-    """Opens whichever of the file descriptors 0, 1 and 2 is closed, on nothing.
+    """Opens the null device as each of the file descriptors 0, 1 and 2 that is closed.
 
     Otherwise the next file to be opened gets that number, and messages of libraries are written into it.
     """

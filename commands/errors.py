@@ -1,4 +1,4 @@
-"""Turns errors that a user can mend into one line on standard error and an exit status."""
+"""Prints errors that the user can correct as one line on standard error, and returns an exit status."""
 
 import sys
 from collections.abc import Callable

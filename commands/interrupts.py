@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the first ends the work, the file is finished, the third ends the program at once."""
+"""Handles Ctrl-C, SIGTERM and SIGHUP: the first signal stops the work and finishes the file, the third ends at once."""
 
 import os
 import signal
@@ -16,14 +16,14 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 class Interrupts:
-    """Turns the first signal into KeyboardInterrupt, outside the blocks in which something would be lost by it.
+    """Raises KeyboardInterrupt at the first signal, except in blocks of code that must not be interrupted.
 
     Works in the main thread, as a `with` block; signals that are ignored, as by nohup, stay ignored.
     """
 
     def __init__(self) -> None:
-        self.count = 0  # signals
-        self._file: Path | None = None  # that is being written
+        self.count = 0  # signals so far
+        self._file: Path | None = None  # the file that is being written
         self._finishing, self._held = False, True
         self._previous: dict[int, Any] = {}
 
@@ -41,7 +41,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def begin(self) -> None:
-        """Makes signals raise KeyboardInterrupt from now on; raises it if there was one already."""
+        """Makes signals raise KeyboardInterrupt from now on; raises it if a signal has come before."""
         self._held = False
         if self.count:
             raise KeyboardInterrupt
@@ -57,7 +57,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Holds a signal back until the block ends, so that a frame is written as a whole."""
+        """Delays signals until the `with` block ends, so that a frame is written completely."""
         self._held = True
         try:
             yield
@@ -66,7 +66,7 @@ class Interrupts:
         self.begin()
 
     def finish(self, work: Callable[[], None]) -> None:
-        """Runs what finishes the file; signals only print a line, the third ends the program at once.
+        """Runs `work`, which finishes the file; signals only print a line, the third ends the program at once.
 
         The work runs in a thread of its own, because Python handles signals only between the steps of the main thread.
         """

@@ -1,4 +1,4 @@
-"""The flags that say which network runs, where and how: the same for every command. And what they leave open."""
+"""Defines the flags of the network, the same for all commands: weights, device, way of running; and loads it."""
 
 import argparse
 from collections.abc import Callable
@@ -15,37 +15,45 @@ from model.inference.memory import available_bytes
 from model.inference.tile_engine import SMALLEST, tile_size, tiled
 from model.loading import TRAIN_LOG
 
-# Of each pixel of two pictures in the smallest tiles: what 2048x2048 takes more than 1024x1024, resident, is 137.
+# Least memory for a pixel, in the smallest tiles: resident memory grows by 137 from 1024x1024 to 2048x2048.
 LEAST_BYTES = 130
 
 
 def add_weights_flags(parser: argparse._ActionsContainer) -> None:
-    """--model, --arch and --device."""
+    """Adds --model, --arch and --device."""
     add = parser.add_argument
     add("--model", type=Path, default=TRAIN_LOG, help="folder or file of weights (default: train_log)")
-    add("--arch", help="only for weights whose shapes do not tell: rife_2r")
+    add("--arch", help="name of the network, needed only for rife_2r (default: found from the shapes of the weights)")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
 
 
 def add_network_flags(parser: argparse._ActionsContainer) -> None:
-    """Those and how the network runs: what `load_tiled` and `options` read."""
+    """Adds --model, --arch, --device and the flags of how the network runs, for `load_tiled` and `options`."""
     add_weights_flags(parser)
     add = parser.add_argument
     add("--fp16", action="store_true",
-        help="convolutions in half precision: float16 on GPUs, bfloat16 on CPUs that multiply it")  # fmt: skip
+        help="convolutions in half precision: float16 on GPUs, bfloat16 on CPUs with instructions for it")  # fmt: skip
     add("--engine", choices=ENGINES, help="run the network by CUDA graphs (small frames), torch.compile, TensorRT, "
         "ONNX Runtime, OpenVINO, or PyTorch alone (default on a CPU: the project's kernels)")  # fmt: skip
     add("--scale", type=parse_scale, default=1.0, metavar="SCALE", help="size at which flow is estimated: 0.25 0.5 1 2 "
-        "4 (default: 1), large motion wants less; auto: 1, 0.5 for 4K, 0.25 for 8K")  # fmt: skip
+        "4 (default: 1), smaller for large motion; auto: 1, 0.5 for 4K, 0.25 for 8K")  # fmt: skip
     add("--tile", type=parse_tile, metavar="PX", help="run the network on blended tiles of PX a side: less memory; "
         f"0: never (auto: the largest that fit, from {SMALLEST})")  # fmt: skip
-    add("--tta", action="store_true", help="average with the pass over the turned frames: twice the time")
-    add("--ensemble", action="store_true", help="run each block both ways (3.9-4.20, 4.24): nearly twice the time")
-    add("--refine", action="store_true", help="add the refinement that full files of 3.9-4.4 hold")
+    add(
+        "--tta",
+        action="store_true",
+        help="average with the result of the frames rotated by 180 degrees: twice the time",
+    )
+    add(
+        "--ensemble",
+        action="store_true",
+        help="run each block in both directions (3.9-4.20, 4.24): nearly twice the time",
+    )
+    add("--refine", action="store_true", help="add the refinement of the full files of 3.9 and 4.0-4.4")
 
 
 def options(args: argparse.Namespace) -> dict[str, bool]:
-    """Those of RIFE.between that are on."""
+    """Returns the options of RIFE.between that are switched on."""
     wanted = {"tta": args.tta, "ensemble": args.ensemble, "refine": args.refine}
     return {name: True for name, on in wanted.items() if on}
 
@@ -100,7 +108,7 @@ def check_memory(device: torch.device, height: int, width: int) -> None:
 
 
 def parse_scale(text: str) -> float | None:
-    """--scale for argparse: one of FLOW_SCALES, or "auto", which is None: `pick_scale` knows once the size is known."""
+    """Parses --scale: one of FLOW_SCALES; None for "auto", which `pick_scale` replaces when the size is known."""
     if text == "auto":
         return None
     try:
@@ -113,7 +121,7 @@ def parse_scale(text: str) -> float | None:
 
 
 def parse_tile(text: str) -> int | None:
-    """--tile for argparse: a side in px, 0 for whole frames, or "auto", which is None."""
+    """Parses --tile: a side in px, 0 for whole frames, None for "auto"."""
     if text == "auto":
         return None
     if not text.isdecimal() or 0 < int(text) < SMALLEST:
@@ -122,11 +130,11 @@ def parse_tile(text: str) -> int | None:
 
 
 def pick_scale(height: int, width: int) -> float:
-    """The flow scale for frames of a size: 1 up to a short side of 1600 px, 0.5 up to 3200 (4K), then 0.25 (8K).
+    """Returns the flow scale for a frame size: 1 up to a short side of 1600 px, 0.5 up to 3200 (4K), then 0.25 (8K).
 
-    Networks are trained on crops of 224 px: motion that is usual in 4K is beyond what their coarsest block has seen.
-    Upstream advises 0.5 for 4K, EMA-VFI's X4K1000FPS protocol takes 0.5 at 2K and 0.25 at 4K, where motion is extreme;
-    1600 is where other front ends switch.
+    Networks are trained on crops of 224 px: motion that is usual in 4K is larger than in training. Upstream
+    advises 0.5 for 4K; EMA-VFI's protocol for X4K1000FPS, with extreme motion, uses 0.5 at 2K and 0.25 at 4K; other
+    front ends also change at 1600 px.
     """
     short = min(height, width)
     return 1.0 if short <= 1600 else 0.5 if short <= 3200 else 0.25

@@ -1,4 +1,4 @@
-"""The training and validation samples that the flags of train.py ask for."""
+"""Opens the training and validation samples that the flags of train.py name."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from video.picture import MediaError
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-HELD_CROPS = 2  # photos are held out where there are at least so many times --held_out of them
+HELD_CROPS = 2  # photos are held out only if there are at least this many times --held_out of them
 
 
 def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -30,7 +30,7 @@ def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
 
 
 def split_held_out(items: Sequence[Any], step: int) -> tuple[list[Any], list[Any]]:
-    """Returns what is trained on and every `step`-th item, which validates; 0: none."""
+    """Returns the items to train on, and every `step`-th item, to validate with (0: none)."""
     if not step:
         return list(items), []
     return [item for i, item in enumerate(items) if i % step], list(items[::step])
@@ -91,7 +91,7 @@ class TrainingData:
         )
 
     def training(self, args: argparse.Namespace, crop: int, seed: int, *, flow: bool) -> Samples:
-        """Returns the training samples of a stage or part; `flow`: flow losses are on, so clips need their flow."""
+        """Returns the training samples of a stage or part; `flow`: whether clips need their flow, for flow losses."""
         sources: list[tuple[SampleSource, float]] = []
         of_triplets, of_clips, of_scenes = args.mix
         if self.vimeo and of_triplets:

@@ -122,15 +122,15 @@ def _add_data(p: argparse.ArgumentParser) -> None:
     add("--zoom", type=factor, nargs=2, default=ZOOM, metavar=("MIN", "MAX"),
         help=f"factor on the size of clips (default: {ZOOM[0]} {ZOOM[1]})")
     add("--weak", type=share, default=0.0, help="share of clip samples compressed at a low rate (default: 0)")
-    add("--moved", type=share, default=0.0, help="share of clip samples seen by a moving camera (default: 0)")
+    add("--moved", type=share, default=0.0, help="share of clip samples shown through a moving camera (default: 0)")
     add("--exact", action="store_true", help="do not estimate the flow of clips for flow losses (default: estimate)")
     add("--crop", type=ranged(int, SMALLEST_CROP), help="side of training crops in px (default: 224; v4: 256)")
     add("--batch_size", type=positive, default=16, help="samples per step of one process (default: 16)")
-    add("--views", type=positive, default=1, help="times that a batch is used, turned another way each time, where "
-        "loading is the limit (default: 1)")
+    add("--views", type=positive, default=1, help="uses of each batch, flipped and rotated anew each time, if loading "
+        "is slower than training (default: 1)")
     add("--epoch_samples", type=positive, help="samples of an epoch (default: as many as there are)")
-    add("--held_out", type=count, default=10, help="every N-th clip, triplet and photo validates only; 0: "
-        "none (default: 10)")
+    add("--held_out", type=count, default=10, help="every N-th clip, triplet and photo is used only for validation; "
+        "0: none (default: 10)")
     add("--workers", type=count, default=8, help="processes that load data (default: 8)")
     add("--seed", type=count, default=1234, help="seed of all random numbers (default: 1234)")
 
@@ -139,7 +139,7 @@ def _add_network(p: argparse.ArgumentParser) -> None:
     add = p.add_argument_group("network").add_argument
     add("--arch", help="rife, rife_m, v4.25, ... (default: that of --init, else rife)")
     add("--init", type=Path, metavar="MODEL", help="weights to start from, official ones too (default: random)")
-    add("--teacher", choices=["gt"], help="v4: train with the paper's teacher, a block that sees the true frame "
+    add("--teacher", choices=["gt"], help="v4: train with the paper's teacher, a block that takes the true frame "
         "(default: none)")
     add("--distill", type=Path, metavar="MODEL", help="weights of a network of any kind that teaches its flow "
         "(default: none)")

@@ -1,4 +1,4 @@
-"""What one run of inference_video.py reads and writes: found from the flags before anything is loaded."""
+"""Finds the input and the output of a run of inference_video.py from its flags, before a network is loaded."""
 
 import argparse
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ class VideoJob:
 
 
 def plan_job(args: argparse.Namespace) -> VideoJob:
-    """Opens the input and returns the job. Raises UserError if input or output cannot be what they are."""
+    """Opens the input and returns the job. Raises UserError if input or output cannot be used."""
     source = open_frames(args.video or args.img or args.stitch[0], args.input_fps)
     right = _open_right_view(args, source) if args.stitch else None
     source = timed_source(args, source)
@@ -92,7 +92,7 @@ def _frame_count(args: argparse.Namespace, source: Source) -> int | None:
 
 
 def open_writer(args: argparse.Namespace, job: VideoJob) -> VideoWriter | PictureWriter:
-    """Returns the writer, ready for the first frame: whatever encoder or container refuse is refused here."""
+    """Returns the writer, ready for the first frame. Raises UserError if encoder or container refuse the settings."""
     source = job.source
     inputs = tuple(view.path for view in (source, job.right) if view is not None and isinstance(view.location, Path))
     if args.montage:

@@ -28,12 +28,14 @@ CACHE_FRAMES = 400  # of one clip at most
 CACHE_NAME = 48  # characters of a clip's name in the cache
 SPANS, SPAN_SHARES = (2, 3, 4, 6), (0.6, 0.15, 0.15, 0.1)  # frames from img0 to img1
 ZOOM, WEAK_ZOOM = (0.45, 1.2), (0.45, 0.75)  # of clips, and of samples that are coded like a small web video
-CODED = 0.8, 1.3  # height and width of those relative to the crop
+CODED = 0.8, 1.3  # least and largest height and width of coded samples, relative to the crop
 LEAD = 4  # largest number of frames before img0 that are coded with it
 PAN_SPEEDS = 0.5, 40.0  # px from img0 to img1, of the moving camera
 PAN_TURN = 0.5  # factor on the angle of a layer
 MATCH_LEVELS = 10.0  # a flow estimate counts where the warped end differs by fewer grey levels from the middle
 MOTION_FRAMES, MOTION_LEVELS = 6, 20.0  # pairs of frames compared in a run, and the difference that counts at most
+
+Zoom = tuple[float, float]  # least and largest factor on the size
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ class ClipSettings:
     """The choices of samples from clips."""
 
     estimate_flow: bool = True  # to both ends, by DIS (arXiv 1603.03590); used where the warped end matches the middle
-    weak: float = 0.0  # share of samples shown small and coded at a low rate, as videos of the web are
-    moved: float = 0.0  # share of samples seen by a moving camera, so that few clips show ever other motions
-    zoom: tuple[float, float] = ZOOM  # smallest and largest factor on the size
-    gaps: tuple[int, ...] = ()  # frames from img0 to the middle one, and from there to img1; none: SPANS
+    weak: float = 0.0  # share of samples that are reduced and coded at a low rate, as many web videos are
+    moved: float = 0.0  # share of samples shown through a moving camera, which adds other motions
+    zoom: Zoom = ZOOM
+    gaps: tuple[int, ...] = ()  # frames from img0 to the middle one, and from there to img1; empty: SPANS
     by_motion: bool = False  # draw runs of frames by how much they move, not by their length
 
 
@@ -123,7 +125,7 @@ class Clips:
     def _crop(
         self, rng: np.random.Generator, frames: Sequence[RgbPicture], times: Sequence[float], *, weak: bool
     ) -> list[RgbPicture]:
-        """Returns the same square of each frame, of the training size, seen by a moving camera or coded if drawn so."""
+        """Returns the same square of each frame, at random through a moving camera, and coded if `weak`."""
         zoom = WEAK_ZOOM if weak else self.settings.zoom
         rows, columns = coded_shape(rng, self.size) if weak else (self.size, self.size)
         if self.settings.moved and rng.random() < self.settings.moved:
@@ -156,15 +158,13 @@ def motion_of(frames: Sequence[RgbPicture], first: int, last: int) -> float:
     return min(float(np.mean(differences)), MOTION_LEVELS)
 
 
-def draw_zoom(rng: np.random.Generator, zooms: tuple[float, float], least: float) -> float:
+def draw_zoom(rng: np.random.Generator, zooms: Zoom, least: float) -> float:
     """Returns a factor between two zooms, uniform in its logarithm, but at least `least`."""
     return float(max(np.exp(rng.uniform(*np.log(zooms))), least))
 
 
-def cut_out(
-    rng: np.random.Generator, frames: Sequence[RgbPicture], size: int, zooms: tuple[float, float]
-) -> list[RgbPicture]:
-    """Returns the same random square of each frame; its side is `size` over a random zoom, at times `size`."""
+def cut_out(rng: np.random.Generator, frames: Sequence[RgbPicture], size: int, zooms: Zoom) -> list[RgbPicture]:
+    """Returns the same random square of each frame; its side is `size` over a random zoom, often 1."""
     h, w = frames[0].shape[:2]
     zoom = draw_zoom(rng, zooms, size / min(h, w))
     if rng.random() < 0.25 and min(h, w) >= size:
@@ -190,13 +190,9 @@ def fit(picture: RgbPicture, rows: int, columns: int) -> RgbPicture:
 
 
 def pan_over(
-    rng: np.random.Generator,
-    frames: Sequence[RgbPicture],
-    times: Sequence[float],
-    size: int,
-    zooms: tuple[float, float],
+    rng: np.random.Generator, frames: Sequence[RgbPicture], times: Sequence[float], size: int, zooms: Zoom
 ) -> list[RgbPicture]:
-    """Returns the frames as seen by a camera that moves, turns and zooms at a random pace; borders are mirrored."""
+    """Returns the frames through a camera that moves, rotates and zooms at random; borders are mirrored."""
     h, w = frames[0].shape[:2]
     zoom = draw_zoom(rng, zooms, size / min(h, w))
     rows, columns = (int(size * max(1, 1 / z)) for z in zoom * np.exp(rng.uniform(-0.15, 0.15, 2)))
@@ -265,10 +261,10 @@ class CachedFrames(Sequence[RgbPicture]):
 
 def cached_clip(file: Path, cache: Path) -> tuple[CachedFrames, np.ndarray]:
     """Returns the frames of a clip and its runs (R,2): first frame, last + 1."""
-    facts = file.stat()  # another file of the same name is another clip
-    name = f"{file.stem[:CACHE_NAME]}-{facts.st_size:x}-{facts.st_mtime_ns:x}"
+    status = file.stat()  # another file of the same name is another clip
+    name = f"{file.stem[:CACHE_NAME]}-{status.st_size:x}-{status.st_mtime_ns:x}"
     kept, runs = cache / f"{name}.npy", cache / f"{name}.runs.npy"
-    with suppress(OSError, ValueError, EOFError, SyntaxError):  # none there yet, or cut off or damaged
+    with suppress(OSError, ValueError, EOFError, SyntaxError):  # no file yet, or a damaged one
         found = CachedFrames(kept), np.load(runs)
         if _fits(*found):
             return found
@@ -285,7 +281,7 @@ def _fits(frames: CachedFrames, runs: np.ndarray) -> bool:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """Writes an array whole or not at all; several processes may fill one cache, each by a temporary folder."""
+    """Writes an array completely or not at all; each process that fills the cache has its own temporary folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent) as folder:

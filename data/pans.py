@@ -17,18 +17,18 @@ OBJECT_SIZE = 0.7  # largest size of an object relative to the crop
 OBJECT_SPEED = 160.0  # px from img0 to img1 at most
 CARRIED, OWN = 0.5, 0.4  # share of objects that move with the camera, and the part of their own speed that they keep
 LEVEL_SHARE, LEVEL = 0.3, 0.1  # share of motions that are nearly horizontal, and the factor on their vertical part
-TURN_SHARE, TURN, GROWTH = 0.6, 3.0, 0.06  # share that turns and zooms; deviations in degrees and of log(zoom)
-TILT_SHARE, TILT = 0.5, 8.0  # share of photos that are shown turned, and the deviation in degrees
+TURN_SHARE, TURN, GROWTH = 0.6, 3.0, 0.06  # share that rotates, and that zooms; deviations in degrees and of log(zoom)
+TILT_SHARE, TILT = 0.5, 8.0  # share of photos that are shown rotated, and the deviation in degrees
 ZOOM = 0.5, 1.4  # factor on the size of a photo
 REDUCED = 0.85  # photos shown smaller than this are reduced by areas first
-MARGIN = 16  # the flow is not trained on within this part of the crop from its border
+MARGIN = 16  # the flow within size / MARGIN px of the border of a crop does not count
 
 
 class Pans:
-    """Random pans over photos, at `motion` px from img0 to img1, smallest and largest; every length is as likely.
+    """Random camera pans over photos, by `motion` (least, largest) px from img0 to img1, uniform in its logarithm.
 
-    Unlike in scenes the flow is known also where an end does not show a point: networks learn to continue a motion
-    beyond the border.
+    Unlike in scenes, the flow counts as known also where img0 or img1 does not show a point: networks learn to continue
+    a motion beyond the border.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ def draw_pan(
 
 
 def _pick(rng: np.random.Generator, size: int, photos: Sequence[RgbPicture]) -> tuple[RgbPicture, float]:
-    """Returns a random photo and the zoom at which it is shown; it is large enough for nine tenths of the crop."""
+    """Returns a random photo and the zoom at which it is shown; it covers nine tenths of the crop or more."""
     photo = photos[int(rng.integers(len(photos)))]
     least = min(0.9 * size / min(photo.shape[:2]), ZOOM[1])
     zoom = max(float(np.exp(rng.uniform(*np.log(ZOOM)))), least)
@@ -85,7 +85,7 @@ def _draw_speed(rng: np.random.Generator, least: float, most: float) -> float:
 
 
 def _draw_motion(rng: np.random.Generator, speed: float) -> dict[str, Any]:
-    """Returns the arguments of a Motion by `speed` px in a random direction, at times with a turn and a zoom."""
+    """Returns the arguments of a Motion by `speed` px in a random direction, at times with rotation and zoom."""
     direction = rng.uniform(0, 2 * np.pi)
     travel = speed * np.array([np.cos(direction), np.sin(direction)])
     if rng.random() < LEVEL_SHARE:

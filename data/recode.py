@@ -11,7 +11,7 @@ from data.textures import RgbPicture
 # H.263 was the first codec of the web, MPEG-4 part 2 is that of action-recognition sets. Not H.264: three in a hundred
 # encodings by x264 differ from one time to the next, and samples have to be reproducible.
 CODERS = "flv", "mpeg4"
-QUANTISERS = 2, 9  # from hardly visible to bad
+QUANTISERS = 2, 9  # from hardly visible damage to bad pictures
 TWICE = 0.3  # share of samples that are coded twice
 BETWEEN = {"mpeg4": 2}  # B-frames in a row at most; used in half of the encodings by a codec that has them
 

@@ -19,12 +19,12 @@ LARGE_SHARE = 0.2  # share of scenes that move by a twelfth to a third of their 
 TINY_SHARE = 0.1  # share that moves by 1 px at most, as most of a compressed video at rest does
 STATIC_SHARE = 0.03  # share that does not move
 END_SHARE = 0.04  # share with t = 0 or 1, where the flow to one end is 0
-FINE_SHARE = 0.4  # share drawn at twice the size and reduced, as pixels of a camera average what they see
+FINE_SHARE = 0.4  # share drawn at twice the size and reduced, since pixels of a camera average over their area
 OWNED = 128  # of 255: a pixel belongs to the uppermost layer that covers it by at least this much
-PARTLY = 13, 242  # of 255: a layer this opaque and what is behind it are seen through each other
+PARTLY = 13, 242  # of 255: between these, a pixel shows both a layer and what is behind it
 REACH = 3  # px: how far beyond its border a texture shows, interpolated by cubics
 
-Points = tuple[np.ndarray, np.ndarray]  # x and y in px, of shapes that go together, as (1,W) and (H,1)
+Points = tuple[np.ndarray, np.ndarray]  # x and y in px, of shapes that broadcast, such as (1,W) and (H,1)
 Box = tuple[slice, slice]  # rows and columns of the canvas
 
 
@@ -47,7 +47,7 @@ class Wave:
 class Motion:
     """The map from texture to canvas at any time: first the wave, then tilt, zoom, turn and shift."""
 
-    pivot: np.ndarray  # (2,) px of the texture, turned and zoomed about
+    pivot: np.ndarray  # (2,) px of the texture, the centre of rotation and zoom
     place: np.ndarray  # (2,) px of the canvas where the pivot is in the middle
     travel: np.ndarray  # (2,) px from time 0 to 1
     angle: float = 0.0  # radians
@@ -56,7 +56,7 @@ class Motion:
     growth: float = 0.0  # of log(zoom)
     tilt: np.ndarray | None = None  # (2,) 1/px, perspective at rest
     swing: np.ndarray | None = None  # (2,) 1/px from time 0 to 1
-    bend: float = 0.0  # acceleration: by this share of the travel the path misses its middle at half time
+    bend: float = 0.0  # acceleration: at half time the position is this share of the travel beyond the middle
     wave: Wave | None = None
     camera: "Motion | None" = None  # moves the canvas
 
@@ -148,7 +148,7 @@ def grid(box: Box) -> Points:
 
 
 def render(layers: Sequence[Layer], time: float, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Renders (size,size,3) float32 0..255; returns it, each pixel's layer, and where no other layer shows."""
+    """Renders (size,size,3) float32 0..255; also returns the layer of each pixel, and where only it is visible."""
     background = layers[0].draw(time, layers[0].box(time, size))
     picture = [plane.astype(np.float32) for plane in cv2.split(background)[:3]]
     owner = np.zeros((size, size), np.int8)
@@ -187,7 +187,7 @@ def exact_flow(layers: Sequence[Layer], owner: np.ndarray, time: float, *ends: f
 
 
 def visibility(owner: np.ndarray, owner_end: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """Returns (H,W) bool: the end frame shows the point of a pixel, in all four pixels around its place."""
+    """Returns (H,W) bool: whether the end frame shows the point of a pixel in all four pixels around its position."""
     size = owner.shape[0]
     x, y = (start + along for start, along in zip(grid((slice(0, size), slice(0, size))), flow, strict=True))
     inside = (x >= 0) & (y >= 0) & (x <= size - 1) & (y <= size - 1)
@@ -208,7 +208,7 @@ def scene(rng: np.random.Generator, size: int, textures: Sequence[RgbPicture]) -
 def render_sample(
     rng: np.random.Generator, layers: Sequence[Layer], timestep: float, size: int, fine: int = 1
 ) -> TrainingSample:
-    """Returns the sample of layers at times 0, `timestep` and 1, as a camera and a codec would leave it.
+    """Renders layers at times 0, `timestep` and 1 to a sample, with random effects of a camera and a codec.
 
     The flow is known where the end shows the point of a pixel, and where no two layers are blended. With `fine` 2 the
     layers are drawn on a canvas of twice the size, which is then reduced.
@@ -225,7 +225,7 @@ def render_sample(
         pure = np.all(pixel_quads(pure), 0) & np.all(owners == owners[0], 0)
         visible = np.stack([np.all(pixel_quads(side), 0) for side in visible])
         flow = np.stack([pixel_quads(plane).mean(0) / 2 for plane in flow])
-    frames = add_camera_effects(rng, pictures, times)
+    frames = add_effects(rng, pictures, times)
     return pack(frames, timestep, flow=flow, known=visible & pure, one_sided=find_one_sided(visible & pure))
 
 
@@ -265,7 +265,7 @@ def draw_motion(rng: np.random.Generator, size: int, speed: float) -> Motion:
     travel = speed * np.array([np.cos(direction), np.sin(direction)])
     spin = growth = 0.0
     tilt = swing = wave = None
-    if rng.random() < 0.6:  # px at a quarter of the canvas from the pivot
+    if rng.random() < 0.6:  # about speed / 2 px at a quarter of the canvas from the pivot
         spin = float(np.clip(rng.normal() * speed / (0.5 * size), -0.4, 0.4))
         growth = float(np.clip(rng.normal() * speed / (0.6 * size), -0.3, 0.3))
     if rng.random() < 0.25:
@@ -282,10 +282,8 @@ def draw_motion(rng: np.random.Generator, size: int, speed: float) -> Motion:
     return Motion(centre, centre, travel, angle, spin, zoom, growth, tilt, swing, bend, wave)
 
 
-def add_camera_effects(
-    rng: np.random.Generator, frames: Sequence[np.ndarray], times: Sequence[float]
-) -> list[np.ndarray]:
-    """Returns frames as a camera and a codec leave them, uint8: changing light, blur, noise, compression."""
+def add_effects(rng: np.random.Generator, frames: Sequence[np.ndarray], times: Sequence[float]) -> list[np.ndarray]:
+    """Returns frames, uint8, with random changes of light, blur, noise and compression."""
     gain = rng.normal() * 0.04 if rng.random() < 0.15 else 0.0
     blur = rng.uniform(0.4, 1.2) if rng.random() < 0.2 else 0.0
     noise = rng.uniform(0.5, 4.0) if rng.random() < 0.25 else 0.0

@@ -1,4 +1,4 @@
-"""Training samples from a folder of triplets, however it is laid out."""
+"""Training samples from a folder of triplets, in any of the usual layouts."""
 
 import re
 from collections import defaultdict
@@ -32,7 +32,7 @@ def find_triplets(root: Path, report: Callable[[str], None]) -> list[Triplet]:
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in pictures:
         folders[path.parent].append(path)
-    triplets, left = _side_by_side(folders)
+    triplets, left = _sibling_triplets(folders)
     triplets += [in_order(inside) for inside in left.values() if len(inside) == 3]
     left = {folder: inside for folder, inside in left.items() if len(inside) != 3}
     for folder, inside in left.items():
@@ -63,7 +63,7 @@ def _numbered(inside: Sequence[Path]) -> list[Triplet]:
     return [in_order(group) for group in groups.values() if len(group) == 3]
 
 
-def _side_by_side(folders: dict[Path, list[Path]]) -> tuple[list[Triplet], dict[Path, list[Path]]]:
+def _sibling_triplets(folders: dict[Path, list[Path]]) -> tuple[list[Triplet], dict[Path, list[Path]]]:
     """Returns the triplets of three sibling folders with pictures of the same names, and the folders left over.
 
     Siblings that hold three pictures each are taken for triplets themselves, unless the name of one marks the middle.

@@ -34,10 +34,11 @@ class _Estimate(NamedTuple):
 
 
 class IFNet(NetworkModule):
-    """Three IFBlocks, each given images, warped images and mask of the one before, then Contextnet and Unet.
+    """Estimates a frame by three IFBlocks, then refines it by Contextnet and Unet.
 
-    `timed`: RIFE_m, whose blocks also take a plane of the timestep. `half_stride`: 2R, weights of the same shapes at
-    twice the working size. Keys and shapes are upstream's, `block_tea` included.
+    Each block takes both images, and the warped images and the mask of the block before. `timed` builds RIFE_m, whose
+    blocks also take a plane of the timestep; `half_stride` builds 2R, whose weights have the same shapes but work at
+    twice the size. Keys and shapes are upstream's, `block_tea` included.
     """
 
     has_coarse_stage = True
@@ -55,7 +56,7 @@ class IFNet(NetworkModule):
         self.timed = self.arbitrary_time = timed
 
     def frame_features(self, image: Tensor) -> Levels:
-        """(B,3,H,W) -> the context levels of one frame, for every pair and timestep that the frame is part of."""
+        """Returns the context levels of an image (B,3,H,W), for every pair and timestep of that frame."""
         return self.contextnet.features(image)
 
     def forward(
@@ -138,7 +139,7 @@ class IFNet(NetworkModule):
         return _Estimate(flow, mask, *warp_both(planes[0], planes[1], flow))
 
     def _teach(self, planes: tuple[Tensor, ...], estimate: _Estimate, gt: Tensor, made: Prediction) -> TeacherEstimate:
-        """Returns the estimate of a further block that also takes the ground truth (paper section 3.3)."""
+        """Returns the estimate of the teacher: one more block, which takes the ground truth (paper section 3.3)."""
         inputs = torch.cat((*planes, estimate.warped0, estimate.warped1, estimate.mask, gt), 1)
         teacher = self._warped(planes, *_add(estimate, self.block_tea([inputs], estimate.flow, 1)))
         distillation = distillation_loss(teacher.flow, teacher.blend(), made.flows, made.merged, gt)

@@ -1,7 +1,7 @@
-"""The HD networks that came before arbitrary timesteps: 1.x (HD, UHD, anime), 2.x with 3.0 and 3.1, and 3.2-3.8.
+"""The HD networks, which estimate only the middle frame: 1.x (HD, UHD, anime), 2.x with 3.0 and 3.1, and 3.2-3.8.
 
-All give the middle frame only. The first two generations are three files upstream (flownet, contextnet, unet); here
-the last two are submodules, so their keys carry `contextnet.` and `unet.`. Source: upstream model/oldmodel, and for
+Upstream stores each network up to 3.1 in three files (flownet, contextnet, unet). Here contextnet and unet are
+submodules, so their keys begin with `contextnet.` and `unet.`. Source: upstream model/oldmodel, and for
 3.x the published conversions.
 """
 
@@ -22,17 +22,17 @@ SCALES_OF_3 = (4, 2, 1)
 
 
 class _Fused(NetworkModule):
-    """The parts that 1.x to 3.1 share: flow at half resolution, then context and fusion, which also return the mask.
+    """Base class of 1.x to 3.1: flow at half resolution, then context and fusion networks for residual and mask.
 
     Sizes are multiples of 32 for five halvings in context and fusion.
     """
 
-    flow_channels: int  # of the flow that fusion sees: 2 if it is symmetric, else 4
+    flow_channels: int  # of the flow that the fusion network takes: 2 if the flow is symmetric, else 4
     contextnet: ContextnetHD
     unet: FusionNet
 
     def frame_features(self, image: Tensor) -> Levels:
-        """(B,3,H,W) -> the context levels of one frame, for both pairs that the frame is part of."""
+        """Returns the context levels of an image (B,3,H,W), for both pairs of that frame."""
         return self.contextnet.features(image)
 
     def half_flow(self, img0: Tensor, img1: Tensor, scale: float) -> Tensor:
@@ -51,7 +51,7 @@ class _Fused(NetworkModule):
     ) -> Prediction:
         """Estimates the middle frame; images (B,3,H,W) in 0..1, sizes multiples of 32 (divided by scale below 1).
 
-        flows[0] is the flow at half resolution that everything derives from, merged[0] the blend without the residual.
+        flows[0] is the flow at half resolution, merged[0] the blend without the residual.
         """
         half = self.half_flow(img0, img1, scale)  # (B,4,H/2,W/2)
         context0 = self.contextnet.warped(features0 or self.frame_features(img0), half[:, :2])
@@ -76,7 +76,7 @@ class BlockV1(nn.Module):
         self.conv1 = nn.Conv2d(width, 8, 3, 1, 1)
 
     def forward(self, x: Tensor, scale: float) -> Tensor:
-        """x (B,C,h,w) -> (B,2,h,w); upstream resizes the flow without multiplying it, and the weights need that."""
+        """Returns the change of flow (B,2,h,w) for x (B,C,h,w), resized but, as upstream, not multiplied."""
         x = self.conv0(resize(x, 1 / scale).to(dtype_of(self)))  # (B,width,h/2/scale,w/2/scale)
         for i in range(6):
             x = self.get_submodule(f"res{i}")(x)
@@ -84,7 +84,7 @@ class BlockV1(nn.Module):
 
 
 class IFNet_HD(_Fused):
-    """1.x (HD, UHD, anime): one flow F, by which img0 is warped, and img1 by -F."""
+    """1.x (HD, UHD, anime): estimates one flow F; img0 is warped by F, img1 by -F."""
 
     flow_channels = 2
 
@@ -124,7 +124,7 @@ class BlockV2(nn.Module):
         self.paired = paired
 
     def forward(self, x: Tensor, flow: Tensor | None, scale: float) -> Tensor:
-        """x (B,6,h,w) and flow (B,4,h,w) px -> (B,4,h/2,w/2)"""
+        """Returns the change of flow (B,4,h/2,w/2) px for x (B,6,h,w) and flow (B,4,h,w) px."""
         x = resize(x, 1 / scale)  # (B,6,h/scale,w/scale)
         if flow is not None:
             x = torch.cat((x, resize(flow, 1 / scale) / (scale if self.paired else 1)), 1)  # 10 channels
@@ -139,7 +139,7 @@ class BlockV2(nn.Module):
 
 
 class IFNet_HDv2(_Fused):
-    """2.x, and (`paired`) 3.0 and 3.1: two flows, summed at half resolution."""
+    """2.x, and 3.0 and 3.1 if `paired`: estimates two flows at half resolution."""
 
     flow_channels = 4
 
@@ -181,7 +181,7 @@ class BlockV3(nn.Module):
         self.conv2 = head(1)
 
     def forward(self, x: Tensor, flow: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """x (B,7,H,W) and flow (B,4,H,W) px -> change of flow (B,4,H,W) px and of the mask's logits (B,1,H,W)."""
+        """Returns changes of flow (B,4,H,W) px and mask logits (B,1,H,W), for x (B,7,H,W) and flow (B,4,H,W) px."""
         x = torch.cat((resize(x, 1 / scale), resize_flow(flow, 1 / scale)), 1)  # (B,11,h,w), h = H/scale
         x = self.conv0(x.to(dtype_of(self)))  # (B,width,h/4,w/4)
         for i in range(4):
@@ -190,7 +190,7 @@ class BlockV3(nn.Module):
 
 
 class IFNet_HDv3(NetworkModule):
-    """3.2-3.8: one file, flow and mask at full resolution, no refinement; always symmetric in the two images.
+    """3.2-3.8: estimates flow and mask at full resolution, without refinement, and averages both orders of the images.
 
     Sizes are multiples of 32; 16 would be enough, but upstream pads to 32, and padding changes the result.
     """
@@ -212,11 +212,11 @@ class IFNet_HDv3(NetworkModule):
     ) -> Prediction:
         """Estimates the middle frame; images (B,3,H,W) in 0..1, sizes multiples of 32 (divided by scale below 1)."""
         b, _, h, w = img0.shape
-        flow, mask = img0.new_zeros(b, 4, h, w), img0.new_zeros(b, 1, h, w)
+        flow, mask = img0.new_zeros(b, 4, h, w), img0.new_zeros(b, 1, h, w)  # px, logits
         warped0, warped1 = img0, img1
         for i, factor in enumerate(SCALES_OF_3):
             block = self.get_submodule(f"block{i}")
-            swapped = torch.cat((flow[:, 2:], flow[:, :2]), 1)
+            swapped = torch.cat((flow[:, 2:], flow[:, :2]), 1)  # (B,4,H,W)
             change, logit = block(torch.cat((warped0, warped1, mask), 1), flow, factor / scale)
             other, logit1 = block(torch.cat((warped1, warped0, -mask), 1), swapped, factor / scale)
             flow = flow + (change + torch.cat((other[:, 2:], other[:, :2]), 1)) / 2

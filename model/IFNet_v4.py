@@ -33,13 +33,14 @@ def _block(config: IFNetConfig, inputs: int, width: int) -> IFBlock:
 
 
 def _is_large(flow: Tensor) -> bool:
+    """Returns whether a flow (B,4,H,W) px exceeds AUTO_SCALE_FLOW somewhere to img0 and somewhere to img1."""
     return bool(flow[:, :2].abs().max() > AUTO_SCALE_FLOW and flow[:, 2:4].abs().max() > AUTO_SCALE_FLOW)
 
 
 class IFNet_v4(NetworkModule):
-    """Blocks from coarse to fine; each takes both frames warped by the flow so far and corrects flow and mask.
+    """Estimates flow and mask by blocks from coarse to fine; each takes both frames warped by the flow so far.
 
-    Unlike the paper's network, later blocks take only the warped images, and there is no refinement by default.
+    Unlike in the paper's network, later blocks take only the warped images, and there is no refinement by default.
     """
 
     arbitrary_time = True
@@ -63,7 +64,7 @@ class IFNet_v4(NetworkModule):
             self.register_buffer("sharp", torch.ones(GATES))
 
     def frame_features(self, image: Tensor) -> Tensor | None:
-        """(B,3,H,W) -> (B,E,H,W), for every pair and timestep that the frame is part of; None if E is 0."""
+        """Returns the features (B,E,H,W) of an image (B,3,H,W), for every pair of that frame; None if E is 0."""
         return self.encode(image) if self.config.encoder else None
 
     def forward(
@@ -136,7 +137,7 @@ class IFNet_v4(NetworkModule):
     ) -> CoarseEstimate:
         """Runs the coarse blocks alone; `forward` continues from the result, or from tiles cut out of it.
 
-        In little memory: nothing of the frame's size is kept but flow and mask. () if the scales are not fixed.
+        Needs little memory: only flow and mask are kept at the frame's size. Returns () if the scales are not fixed.
         """
         ensemble = options.get("ensemble", False)
         self._check_options(ensemble, options.get("refine", False))
@@ -218,7 +219,7 @@ class IFNet_v4(NetworkModule):
         return self._average_directions(i, pair, estimate, self._one_direction(i, pair, estimate))
 
     def _average_directions(self, i: int, pair: Pair, estimate: Estimate | None, output: BlockOutput) -> BlockOutput:
-        """Returns the output of block i, for an ensemble the mean with its output for the exchanged frames."""
+        """Returns the output of block i; for an ensemble its mean with the output for the exchanged frames."""
         if not pair.ensemble:
             return output
         swapped = pair.swapped()
@@ -238,7 +239,7 @@ class IFNet_v4(NetworkModule):
         """Returns the inputs of a block besides the flow: 7+2E channels at first, then 8+2E and the carried features.
 
         Later blocks of 3.9 also take both images unwarped, those of `frames`: its published graph does not exchange
-        them in an ensemble (found with fixture v3_9 at timestep 0.5, which cannot show whether it exchanges t).
+        them in an ensemble (found by recorded results of 3.9 at timestep 0.5, where t and 1 - t are equal).
         """
         (image0, features0), (image1, features1) = pair.sides
         if estimate is None:
@@ -259,7 +260,7 @@ class IFNet_v4(NetworkModule):
         return Estimate(flow, mask, carried)
 
     def _predict(self, pair: Pair, estimate: Estimate, *, refine: bool) -> Prediction:
-        image = estimate.sharp_blend(pair) if self.config.sharp else estimate.blend(pair)
+        image = estimate.sharp_blend(pair) if self.config.sharp else estimate.blend(pair)  # (B,3,H,W)
         if refine:
             image = (image + self._residual(pair, estimate)).clamp(0, 1)
         return Prediction(image, estimate.flow, torch.sigmoid(estimate.mask))
@@ -269,10 +270,11 @@ class IFNet_v4(NetworkModule):
         context0 = self.contextnet(img0, estimate.flow[:, :2])
         context1 = self.contextnet(img1, estimate.flow[:, 2:4])
         assert estimate.warped is not None
-        return self.unet(img0, img1, *estimate.warped, estimate.mask, estimate.flow, context0, context1) * 2 - 1
+        inputs = img0, img1, *estimate.warped, estimate.mask, estimate.flow, context0, context1
+        return self.unet(*inputs) * 2 - 1  # (B,3,H,W)
 
     def _teach(self, pair: Pair, estimate: Estimate, gt: Tensor, made: Prediction) -> TeacherEstimate:
-        """Returns the estimate of a further block that also takes the ground truth (paper section 3.3)."""
+        """Returns the estimate of the teacher: one more block, which takes the ground truth (paper section 3.3)."""
         scale = pair.scales[-1]
         output = self.block_tea((*self._inputs(pair, estimate, scale, pair), gt), estimate.flow, scale)
         teacher = self._add(estimate, output)

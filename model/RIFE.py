@@ -1,4 +1,4 @@
-"""RIFE: a loaded network as a function from two images and a time to the image between them.
+"""Interpolates between two images with a loaded network.
 
 `load_model` returns a `RIFE`. `Model` is upstream's Python interface under upstream's names.
 """
@@ -25,20 +25,20 @@ from model.networks.warp import warp_both
 from model.training.loss import LapLoss
 from model.weights.checkpoint import DDP_PREFIX
 
-BATCH_PIXELS = 2**20  # of the timesteps of a pair that a GPU estimates at once if one cannot fill it; not measured yet
+BATCH_PIXELS = 2**20  # px; a GPU runs several timesteps of a pair in one call up to this many; not measured
 DISTILLATION = 0.01  # weight of that loss in Model.update; upstream advises 0.005 or 0.002 for RIFE_m
 
 
 class RIFE:
-    """A loaded network as a function from two images and a time to the image between them.
+    """Interpolates between two images, at any time between them, with a loaded network.
 
     Images are (B,C,H,W) in 0..1, RGB, any H and W from 16 up; channels beyond the third (alpha, depth) are warped and
     blended by the flow and mask found from the first three.
     """
 
     def __init__(self, net: Network, *, name: str, source: str = "memory", engine: Network | None = None) -> None:
-        """`engine` runs `net` in another way; by default the CPU kernels do where they can."""
-        self.net: Any = net  # the nn.Module with the weights; it is `engine` that is called
+        """`engine` runs `net` in another way; by default the CPU kernels run it where they support it."""
+        self.net: Any = net  # the nn.Module with the weights; calls go to `engine`
         self.engine = engine or accelerate(net)
         self.name, self.source = name, source
         weight = next(net.parameters())
@@ -54,7 +54,7 @@ class RIFE:
 
     @property
     def arbitrary_time(self) -> bool:
-        """Whether the network takes any timestep itself."""
+        """Whether the network estimates any timestep between 0 and 1, or only 0.5."""
         return self.engine.arbitrary_time
 
     def multiple(self, scale: float = 1.0) -> int:
@@ -63,7 +63,7 @@ class RIFE:
 
     @torch.no_grad()
     def prepare(self, image: Tensor, *, scale: float = 1.0) -> PreparedFrame:
-        """(B,C,H,W) in 0..1, C of at least 3 -> the frame padded on the device, with its features."""
+        """Returns an image (B,C,H,W) in 0..1, C >= 3, as a frame padded on the device, with its features."""
         return prepare(self.engine, image, self.device, scale)
 
     def inference(
@@ -81,7 +81,7 @@ class RIFE:
 
         `timestep` is a number between 0 and 1 or, where the network takes any time, a map (B,1,H,W) of them. `scale`
         below 1 estimates flow on smaller images (large frames, large motion), above 1 on larger ones. `tta` averages
-        with the pass over the images turned by 180 degrees (the paper's 2T), `ensemble` runs each block in both
+        with the result of the images rotated by 180 degrees (the paper's 2T), `ensemble` runs each block in both
         directions (3.9-4.20, 4.24), `refine` adds the residual that the full files of 3.9 and 4.0-4.4 have (the
         paper's and the HD networks always refine). Raises ValueError where the network has no such option.
         """
@@ -112,9 +112,9 @@ class RIFE:
         `disagreement` adds a last channel: how much the two warped images differ, the mean over their colours. Where
         they differ, the flow of at least one is wrong or shows what the other image hides.
 
-        Networks that take any time run once a timestep, or, on a GPU and for small frames, once for several. Networks
-        of the middle halve: exact for k/2^n, within `tolerance` otherwise. Raises ValueError if that is impossible, as
-        with tolerance 0 and 1/3.
+        Networks for any time run once for each timestep, or once for several timesteps of small frames on a GPU.
+        Networks for the middle reach k/2^n exactly, by halving, and other timesteps within `tolerance`; ValueError
+        where that is impossible, for example at 1/3 with tolerance 0.
         """
         if not all(0 < t < 1 for t in timesteps) or list(timesteps) != sorted(timesteps):
             raise ValueError(f"timesteps must rise between 0 and 1, got {', '.join(map(str, timesteps))}")
@@ -148,10 +148,10 @@ class RIFE:
         timestep: float | Fraction | Tensor = 0.5,
         scale: float = 1.0,
     ) -> Tensor:
-        """Returns where each pixel of the frame at `timestep` comes from: (B,4,H,W) px, (x, y) in img0, then in img1.
+        """Returns the flow (B,4,H,W) px of the frame at `timestep`: F(t->0), (x, y) to img0, then F(t->1), to img1.
 
-        x points right, y down; F(t->0), F(t->1). At timesteps 0 and 1, for which no network is trained, the flow is not
-        reliable. Networks of the middle estimate 0.5 alone, ValueError otherwise. A map as in `inference`.
+        x points right, y down. At timesteps 0 and 1, for which no network is trained, the flow is not reliable.
+        Networks for the middle estimate only 0.5; ValueError for others. `timestep` may be a map as in `inference`.
         """
         if not self.arbitrary_time and (isinstance(timestep, Tensor) or timestep != 0.5):
             raise UserError(f"RIFE {self.name} estimates only the flow of the middle, not at timestep {timestep}")
@@ -200,7 +200,7 @@ class RIFE:
         disagreement: bool = False,
         **options: Any,
     ) -> Tensor:
-        """Runs the network once; of one pair at N timesteps (N,1,1,1) the result has N samples."""
+        """Runs the network once; for one pair at N timesteps (N,1,1,1) the result has N samples."""
         inputs = frame0.image, frame1.image, frame0.features, frame1.features
         if isinstance(timestep, Tensor) and (count := timestep.shape[0]) > frame0.image.shape[0]:
             inputs = tree_map_only(Tensor, lambda x: x.expand(count, *x.shape[1:]), inputs)
@@ -238,8 +238,8 @@ def load_model(
 class Model:
     """Upstream's Python interface (ECCV2022-RIFE model/RIFE.py): the same names, arguments and return values.
 
-    Images are (B,3,H,W) in 0..1, any size. `arbitrary` makes a RIFE_m; unlike upstream's, `update` takes a timestep,
-    which training it needs.
+    Images are (B,3,H,W) in 0..1, any size. `arbitrary` builds RIFE_m. Unlike upstream's method, `update`
+    takes a timestep, which RIFE_m needs.
     """
 
     def __init__(self, local_rank: int = -1, arbitrary: bool = False) -> None:
@@ -302,7 +302,7 @@ class Model:
         flow_gt: Tensor | None = None,  # unused, as upstream
         timestep: float | Tensor = 0.5,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Runs one optimiser step of the paper's recipe, without `training` only its losses; returns image and log."""
+        """Runs a training step of the paper, or computes only its losses; returns image (B,3,H,W) and log."""
         for group in self.optimG.param_groups:
             group["lr"] = learning_rate
         self.flownet.train(training)
@@ -318,10 +318,5 @@ class Model:
             (loss_l1 + loss_tea + DISTILLATION * teacher.distillation).backward()
             self.optimG.step()
         log = {"merged_tea": teacher.merged, "mask": out.mask, "mask_tea": teacher.mask, "flow": out.flow[:, :2]}
-        log |= {
-            "flow_tea": teacher.flow,
-            "loss_l1": loss_l1,
-            "loss_tea": loss_tea,
-            "loss_distill": teacher.distillation,
-        }
-        return out.image, log
+        log |= {"flow_tea": teacher.flow, "loss_l1": loss_l1, "loss_tea": loss_tea}
+        return out.image, log | {"loss_distill": teacher.distillation}

@@ -1,7 +1,8 @@
-"""The contract between RIFE and whatever estimates a frame: a network, or an engine that runs a network another way.
+"""Defines the interface of networks and engines, and the types of their results.
 
-`Network` is the whole of it. Data flow: frame_features once for each frame, then one call for each pair and timestep,
-optionally with the coarse blocks run beforehand on the whole frame (estimate_coarse) and the others on tiles of it.
+`Network` lists the methods and properties that RIFE uses. A network has them, and so has an engine, which runs a
+network in another way. Order of the calls: frame_features once for each frame, then one call for each pair and
+timestep. The coarse blocks may run before that call on the whole frame (estimate_coarse), the others then on tiles.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ class TeacherEstimate(NamedTuple):
     flow: Tensor  # (B,4,H,W) px
     mask: Tensor  # (B,1,H,W) in 0..1
     merged: Tensor  # (B,3,H,W)
-    distillation: Tensor  # the loss that pulls every student flow to the teacher's, a scalar
+    distillation: Tensor  # the loss between every student flow and the teacher's, a scalar
 
 
 class Prediction(NamedTuple):
@@ -32,7 +33,7 @@ class Prediction(NamedTuple):
     flows: Sequence[Tensor] = ()  # after each block, coarse to fine
     merged: Sequence[Tensor] = ()  # each block's blend, before any refinement
     masks: Sequence[Tensor] = ()  # each block's mask (B,1,H,W), logits
-    teacher_estimate: TeacherEstimate | None = None  # of the teacher, if the ground truth was given
+    teacher_estimate: TeacherEstimate | None = None  # None unless the ground truth was given
 
 
 class BlockOutput(NamedTuple):
@@ -79,19 +80,19 @@ class Network(Protocol):
 
     @property
     def fixed_scales(self) -> bool:
-        """Whether the scales of the blocks depend on nothing; False where they depend on the flow found (4.0, 4.1)."""
+        """Whether the scales of the blocks are always the same; False where a large flow doubles them (4.0, 4.1)."""
 
     @property
     def has_coarse_stage(self) -> bool:
-        """Whether estimate_coarse runs some of the blocks by themselves."""
+        """Whether the network has coarse blocks that estimate_coarse can run alone."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Returns the weights."""
 
     def frame_features(self, image: Tensor) -> Any:
-        """Returns what depends on one image alone, for every pair that the frame is part of.
+        """Returns the features of one image, which are used in every pair that the frame is part of.
 
-        The result is None or any nest of tensors (B,C,H/k,W/k); only the same network or engine can use it.
+        They are None or nested tensors (B,C,H/k,W/k); only the same network or engine can use them.
         """
 
     def estimate_coarse(
@@ -126,7 +127,7 @@ class Network(Protocol):
 
 
 class NetworkModule(nn.Module):
-    """The base class of the networks: the contract's answers of a network without options and coarse stage."""
+    """Base class of the networks, with the values of a network that has no options and no coarse stage."""
 
     arbitrary_time = False
     pad_multiple = 32
@@ -136,7 +137,7 @@ class NetworkModule(nn.Module):
     has_coarse_stage = False
 
     def frame_features(self, image: Tensor) -> Any:
-        """Returns None: nothing is computed of a single frame."""
+        """Returns None: this network has no features of single frames."""
 
     def estimate_coarse(self, *inputs: Any, **options: Any) -> CoarseEstimate:
         """Returns (): there is no coarse stage."""

@@ -1,4 +1,4 @@
-"""Choosing the device a network runs on, and the half precision that is fast there."""
+"""Chooses the device on which a network runs, and the half precision that is fast on it."""
 
 import torch
 

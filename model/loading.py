@@ -20,7 +20,7 @@ State = dict[str, Tensor]
 AnyNetwork = IFNet | IFNet_v4 | IFNet_HD | IFNet_HDv2 | IFNet_HDv3
 # Prefixes of keys in official files that are for training only (Practical-RIFE 4.x).
 TRAINING_ONLY = ("teacher.", "caltime.", "block_tea.")
-TRAIN_LOG = Path(__file__).resolve().parents[1] / "train_log"  # of the default weights, whatever the current folder
+TRAIN_LOG = Path(__file__).resolve().parents[1] / "train_log"  # folder of the default weights, in every current folder
 REMEDY = "download the file again if it should be a published one"
 COUNTERS = "num_batches_tracked"
 REFINEMENT = ("contextnet.", "unet.")

@@ -2,7 +2,7 @@
 
 python3 -m model.versions train_log                                    describes the weights in a folder
 python3 -m model.versions RIFE.zip --convert flownet.safetensors       the same, and converts them
-python3 -m model.versions flownet.pkl --arch rife_2r                   the one network to be named
+python3 -m model.versions flownet.pkl --arch rife_2r                   only 2R needs its name
 """
 
 import argparse

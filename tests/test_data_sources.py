@@ -23,7 +23,7 @@ def smooth_picture(seed: int, h: int = 160, w: int = 200) -> np.ndarray:
 
 
 def test_the_flow_of_a_pan_leads_both_ends_to_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.synthetic.add_camera_effects", lambda rng, frames, times: [np.uint8(f) for f in frames])
+    monkeypatch.setattr("data.synthetic.add_effects", lambda rng, frames, times: [np.uint8(f) for f in frames])
     pans = Pans([smooth_picture(1, 240, 320)], 96, (20, 40))
     for seed in range(6):
         made = pans.sample(np.random.default_rng(seed), 0)

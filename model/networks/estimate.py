@@ -69,7 +69,7 @@ class Estimate(NamedTuple):
         return blend(*self._both_warped(pair), torch.sigmoid(self.mask))
 
     def sharp_blend(self, pair: Pair) -> Tensor:
-        """Returns the image (B,3,H,W), sampled and smoothed as the carried features of the last block give it."""
+        """Returns the image (B,3,H,W), sampled and smoothed by gates: the carried features of the last block."""
         assert self.carried is not None
         gates = resize(self.carried, self.mask.shape[3] / self.carried.shape[3])  # (B,8,H,W) logits
         sampling, smoothing = gates.split((SAMPLING, SMOOTHING), 1)
@@ -91,6 +91,6 @@ def _swap(flow: Tensor) -> Tensor:
 
 
 def average(output: BlockOutput, other: BlockOutput) -> BlockOutput:
-    """Returns the mean of a block's output and of its output for the exchanged frames; features of neither remain."""
+    """Returns the mean of a block's output and of its output for the exchanged frames, without features."""
     x, y = output.values, other.values
     return output._replace(values=torch.cat((x[:, :4] + _swap(y), x[:, 4:5] - y[:, 4:5]), 1) / 2)

@@ -1,4 +1,4 @@
-"""The encoder of the v4 networks from 4.7 on: features of one frame at full size, shared by its pairs."""
+"""The encoder of the v4 networks from 4.7 on: computes features of one frame, which both of its pairs use."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from model.networks.layers import LEAKY_SLOPE, deconv, match_format
 
 
 class Head(nn.Module):
-    """Features of one frame at full size: H3, or H2 which is the same graph under other keys, or H1."""
+    """Computes features of one frame at full size; H2 and H3 are one graph under different keys, H1 has two layers."""
 
     def __init__(self, kind: str, width: int, channels: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Head(nn.Module):
             self.add_module(name, layer)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,channels,H,W)"""
+        """Returns the features (B,channels,H,W) of an image (B,3,H,W)."""
         *layers, last = self.children()
         x = match_format(image, last)  # (B,3,H,W)
         for layer in layers:

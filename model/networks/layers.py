@@ -50,15 +50,15 @@ class ResConv(nn.Module):
         self.relu = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,H,W) -> the same shape"""
+        """Returns a tensor of the same shape (B,C,H,W)."""
         return self.relu(torch.addcmul(x, self.conv(x), self.beta))
 
 
 class IFBlock(nn.Module):
     """Estimates the change of flow and mask at one scale (paper section 3.2; every network but the HD 1.x-3.8 ones).
 
-    The input is resized by 1/scale, halved twice by strided convolutions, passed through eight 3x3 units and brought
-    back. Convolutions run in the dtype of their weights; images, flows and masks around them stay float32.
+    The input is resized by 1/scale, halved twice by strided convolutions, passed through eight 3x3 units and
+    enlarged. Convolutions run in the dtype of their weights; images, flows and masks around them stay float32.
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class IFBlock(nn.Module):
     def forward(self, parts: Sequence[Tensor], flow: Tensor | None, scale: float) -> BlockOutput:
         """Estimates changes at 1/scale of the frame's size.
 
-        `parts` are joined as channels: (B,C,H,W), or smaller; (B,C,h,w) features of a coarser block come at its own
-        size and are resized from there at once, which gives the same as resizing by way of the frame's size. `flow`
-        (B,4,H,W) px is the last part, or None, and then the first part has the frame's size.
+        `parts` are concatenated along the channels. Each is (B,C,H,W) or smaller: features (B,C,h,w) of a coarser block
+        are resized in one step, with the same result as by way of the frame's size. `flow` (B,4,H,W) px is concatenated
+        last; if it is None, the first part has the frame's size.
         """
         frame_width = (parts[0] if flow is None else flow).shape[3]
         if scale < 1:
@@ -109,7 +109,7 @@ class IFBlock(nn.Module):
 def split_output(output: BlockOutput) -> tuple[Tensor, Tensor, Tensor | None]:
     """Returns a block's change of flow (B,4,H,W) px, its mask logits (B,1,H,W), and its features (B,C,h,w) or None.
 
-    Flow and mask have the frame's size, features the block's own; a single spare channel is no feature.
+    Flow and mask have the frame's size, features the block's own; one unused channel is not returned.
     """
     x, factor, _ = output.unpacked()
     # split, not slices: the gradient of each slice would be a whole tensor of zeros with a copy in it

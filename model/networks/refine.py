@@ -18,12 +18,12 @@ class ConvPair(nn.Module):
         self.conv2 = conv(out_channels, out_channels, 1, act)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,H,W) -> (B,out_channels,H/stride,W/stride)"""
+        """Returns (B,out_channels,H/stride,W/stride) for x (B,C,H,W)."""
         return self.conv2(self.conv1(match_format(x, self)))
 
 
 class Contextnet(nn.Module):
-    """Four levels of features of one image, 16 to 128 channels; `first_stride` is 1 in the 2R variant."""
+    """Computes four levels of features of one image, 16 to 128 channels; `first_stride` is 1 in the 2R variant."""
 
     def __init__(self, act: str = "prelu", first_stride: int = 2) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Contextnet(nn.Module):
         self.first_factor = 1 / first_stride
 
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B,3,H,W) -> four levels (B,16*2^k,H/2^(k+1),W/2^(k+1)); they do not depend on the other image."""
+        """Returns four levels (B,16*2^k,H/2^(k+1),W/2^(k+1)) of an image (B,3,H,W), independent of the other image."""
         levels = [self.conv1(image)]
         for stage in (self.conv2, self.conv3, self.conv4):
             levels.append(stage(levels[-1]))
@@ -51,7 +51,7 @@ class Contextnet(nn.Module):
         return out
 
     def forward(self, image: Tensor, flow: Tensor) -> list[Tensor]:
-        """image (B,3,H,W), flow (B,2,H,W) px -> four warped levels, (B,16*2^k,H/2^(k+1),W/2^(k+1))."""
+        """Returns four levels (B,16*2^k,H/2^(k+1),W/2^(k+1)) of an image (B,3,H,W), warped by a flow (B,2,H,W) px."""
         return self.warped(self.features(image), flow)
 
 
@@ -89,7 +89,7 @@ class Unet(nn.Module):
         c0: list[Tensor],
         c1: list[Tensor],
     ) -> Tensor:
-        """Images (B,3,H,W), flow (B,4,H,W) px and levels c0, c1 of Contextnet -> (B,3,H,W) in 0..1 around 0.5."""
+        """Returns the residual (B,3,H,W) in 0..1 around 0.5; flow (B,4,H,W) px, c0 and c1: levels of Contextnet."""
         s0 = self.down0(torch.cat((img0, img1, warped0, warped1, mask, flow), 1))  # (B,32,H/2,W/2)
         s1 = self.down1(torch.cat((s0, c0[0], c1[0]), 1))  # (B,64,H/4,W/4)
         s2 = self.down2(torch.cat((s1, c0[1], c1[1]), 1))  # (B,128,H/8,W/8)

@@ -1,4 +1,4 @@
-"""Context and fusion of the HD networks 1.x to 3.1: a frame and its mask from a flow at half resolution."""
+"""The context and fusion networks of the HD networks 1.x to 3.1: they compute residual image and mask."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ class ResBlock(nn.Module):
         self.fc2 = nn.Conv2d(SQUEEZED, c, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,in_channels,H,W) -> (B,C,H/stride,W/stride)"""
+        """Returns (B,C,H/stride,W/stride) for x (B,in_channels,H,W)."""
         x = x.to(dtype_of(self))
         y = self.conv2(self.conv1(x))  # (B,C,H/stride,W/stride)
         weight = y.mean((2, 3), keepdim=True)  # (B,C,1,1)
@@ -54,7 +54,7 @@ def normed_conv(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
 
 
 class ContextnetHD(nn.Module):
-    """Four levels of features of one image, 32 to 256 channels, from a quarter of its size down to a 32nd."""
+    """Computes four levels of features of one image: 32 to 256 channels, at 1/4 to 1/32 of its size."""
 
     def __init__(self, first: Unit, unit: Unit) -> None:
         super().__init__()
@@ -65,8 +65,8 @@ class ContextnetHD(nn.Module):
         self.conv4 = unit(4 * WIDTH, 8 * WIDTH, 2)
 
     def features(self, image: Tensor) -> Levels:
-        """(B,3,H,W) -> four levels (B,32*2^k,H/2^(k+2),W/2^(k+2)); they do not depend on the other image."""
-        x = self.conv0(image.to(dtype_of(self)))
+        """Returns four levels (B,32*2^k,H/2^(k+2),W/2^(k+2)) of an image (B,3,H,W), independent of the other image."""
+        x = self.conv0(image.to(dtype_of(self)))  # (B,32,H/2,W/2)
         levels = []
         for stage in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = stage(x)
@@ -105,7 +105,7 @@ class FusionNet(nn.Module):
         self.shuffle = shuffle
 
     def forward(self, x: Tensor, c0: list[Tensor], c1: list[Tensor]) -> Tensor:
-        """(B,inputs,H,W) and warped levels -> residual in 0..1 around 0.5 and mask in 0..1, (B,4,H,W)."""
+        """Returns residual (B,3,H,W) in 0..1 around 0.5 and mask (B,1,H,W) in 0..1, as one tensor (B,4,H,W)."""
         s0 = self.down0(self.conv0(x.to(dtype_of(self))))  # (B,64,H/4,W/4)
         s1 = self.down1(torch.cat((s0, c0[0], c1[0]), 1))  # (B,128,H/8,W/8)
         s2 = self.down2(torch.cat((s1, c0[1], c1[1]), 1))  # (B,256,H/16,W/16)

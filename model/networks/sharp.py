@@ -1,7 +1,7 @@
-"""The sharp blend of our own weights, by eight gates that the last block estimates for each pixel.
+"""The last blend of this project's weights: bicubic samples and smoothing, by eight gates for each pixel.
 
-The last block has eight outputs that no other block takes. Here they are gates: for each frame the share of bicubic
-sampling and of sampling nearer to pixels, and for the blend the smoothing along x and y, in two bands each.
+The last block has eight outputs that no later block takes. They are the gates: for each frame the share of bicubic
+sampling and of sampling nearer to pixel centres; for the blend the smoothing along x and y, in two bands of detail.
 """
 
 import torch
@@ -17,8 +17,8 @@ GATES = SAMPLING + SMOOTHING
 def sharpened(warped: Tensor, image: Tensor, flow: Tensor, gates: Tensor) -> Tensor:
     """Returns an image (B,3,H,W) warped by the flow (B,2,H,W) px, sampled by two gates (B,2,H,W), logits.
 
-    `warped` is the bilinear sample. The first gate leads from bilinear (0) over bicubic (1/2) to twice the difference
-    (1), the second from the flow's own position to one `nearer` to pixels.
+    `warped` is the bilinear sample. The sigmoid of the first gate mixes: 0 is bilinear, 1/2 is bicubic, 1 is bilinear
+    plus twice their difference. The sigmoid of the second gate moves the position to pixel centres (see `nearer`).
     """
     cubic, nearby = torch.sigmoid(gates).split(1, 1)
     return torch.lerp(warped, warp(image, nearer(flow, nearby), "bicubic"), 2 * cubic)
@@ -47,7 +47,7 @@ def smoothed(image: Tensor, gates: Tensor) -> Tensor:
         size = image.shape[axis]
         padded = nn.functional.pad(image, (3, 3, 0, 0) if axis == 3 else (0, 0, 3, 3), "replicate")
         near, middle, far = (padded.narrow(axis, 3 - d, size) + padded.narrow(axis, 3 + d, size) for d in (1, 2, 3))
-        # of once = (near + 2 image) / 4 and twice = (far + 2 middle + 3 near + 4 image) / 16, in few passes over memory
+        # with once = (near + 2 image) / 4, twice = (far + 2 middle + 3 near + 4 image) / 16; few passes over memory
         once_less_image = near.sub(image, alpha=2)  # times 4
         twice_less_once = far.add(middle, alpha=2).sub(near).sub(image, alpha=4)  # times 16
         out = out.addcmul(fine, once_less_image, value=1 / 4).addcmul(coarse, twice_less_once, value=1 / 16)

@@ -1,4 +1,4 @@
-"""The files of a training run: weights to interpolate with, and the state from which an interrupted run goes on."""
+"""Reads and writes the files of a training run: weights, and the state from which an interrupted run continues."""
 
 import os
 import pickle
@@ -32,11 +32,11 @@ def check_folder(folder: Path) -> None:
     """Raises UserError if the folder of a run cannot be made or written to; call it before any work is done."""
     if len(os.fsencode(folder.name)) > MAX_NAME:
         raise UserError(f"{folder}: its name is longer than {MAX_NAME} bytes; choose a shorter one for the run")
-    there = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
-    if not there.is_dir():
-        raise UserError(f"{folder}: {there} is not a folder; choose another name for the run")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: {there} cannot be written to; choose another folder for the run")
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
+    if not existing.is_dir():
+        raise UserError(f"{folder}: {existing} is not a folder; choose another name for the run")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: {existing} cannot be written to; choose another folder for the run")
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def check_no_run(folder: Path) -> None:
 def write_tensors(path: Path, content: Any, *, overwrite: bool = True) -> None:
     """Writes tensors so that a stop at any moment leaves either the old file, if any, or the new one.
 
-    UserError where the disk does not take them; the old file is whole then.
+    Raises UserError if they cannot be written; the old file is then unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def write_run(folder: Path, files: Mapping[Path, Any]) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """Returns the words of the system for an error of the disk, without torch's long ones."""
+    """Returns the system's message for an error of the disk, without the long text of torch."""
     inner: BaseException | None = error
     while inner is not None and not isinstance(inner, OSError):
         inner = inner.__cause__ or inner.__context__
@@ -109,7 +109,7 @@ def _cause(error: BaseException) -> str:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Returns what `write_tensors` wrote of a run; UserError if the file is missing, damaged or of another kind."""
+    """Reads the state of a run, written by `write_tensors`; UserError if the file is missing, damaged or another."""
     if not path.is_file():
         raise UserError(f"{path}: no such file, so there is no run to resume")
     remedy = f"start a new run from the weights in {path.with_name(WEIGHTS)}"

@@ -1,4 +1,4 @@
-"""Another network as the teacher: its final flow and mask are the target, where its result is near the true frame."""
+"""Another network as the teacher: its flow and mask are the target where its frame is close to the true frame."""
 
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ MIDDLE_TOLERANCE = 1e-3  # largest distance of a timestep from 1/2 at which a mi
 
 
 class DistillationTarget(NamedTuple):
-    """Holds what a teacher estimates for a batch."""
+    """The flow and mask of a teacher for a batch, and how much each pixel counts."""
 
     flow: Tensor  # (B,4,H,W) px, F(t->0) and F(t->1)
     mask: Tensor  # (B,1,H,W) in 0..1, the weight of the warped img0
-    trust: Tensor  # (B,1,H,W) in 0..1, near 1 where the teacher's frame meets the true one
+    trust: Tensor  # (B,1,H,W) in 0..1, near 1 where the teacher's frame equals the true frame
 
 
 class Teacher:
@@ -29,9 +29,9 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, img0: Tensor, img1: Tensor, timestep: Tensor, gt: Tensor) -> DistillationTarget:
-        """Returns the lesson for images (B,3,H,W) in 0..1 at timesteps (B,1,1,1).
+        """Returns the target for images (B,3,H,W) in 0..1 at timesteps (B,1,1,1).
 
-        Networks for the middle frame get no trust at other timesteps.
+        At other timesteps than 1/2, the trust of a network for the middle frame is 0.
         """
         padder = padder_for(self.net, *gt.shape[2:])
         out = self.net(padder.pad(img0), padder.pad(img1), timestep)

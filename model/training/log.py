@@ -20,7 +20,7 @@ PICTURE_SIDE = 320  # px; samples are cut to this size at most
 
 
 def print_line(line: str, *, result: bool = False) -> None:
-    """Prints a line on stderr, a `result` on stdout; training goes on where nothing reads it.
+    """Prints a line on stderr, a `result` on stdout; an error of the stream is ignored, so that training continues.
 
     Characters of file names that cannot be printed become question marks.
     """
@@ -53,7 +53,7 @@ class Log:
         self.board = SummaryWriter(folder / "tensorboard")
 
     def write(self, step: int, **values: Any) -> None:
-        """Appends one JSON line; numbers go to tensorboard too. UserError where the disk takes no more."""
+        """Appends one JSON line; numbers go to tensorboard too. UserError if it cannot be written."""
         if not self.active:
             return
         path = self.folder / "log.jsonl"
@@ -69,7 +69,7 @@ class Log:
                 self.board.add_scalar(name, value, step)
 
     def print_row(self, cells: Mapping[str, str]) -> None:
-        """Prints one row of the table, and its header where the columns change and every twenty rows."""
+        """Prints one row of the table; a header precedes it if the columns changed, and every HEADER_EVERY rows."""
         if not self.active:
             return
         if tuple(cells) != self.columns or self.rows % HEADER_EVERY == 0:
@@ -86,7 +86,7 @@ class Log:
     def write_pictures(self, step: int, strips: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
         """Writes pictures (3,H,W) in 0..1 below each other as pictures/STEP.png; those and the masks go to tensorboard.
 
-        A strip is made by `strip`.
+        `strips` are made by `strip`; masks are (1,H,W).
         """
         if not self.active or not strips:
             return
@@ -116,7 +116,7 @@ def _middle(image: Tensor) -> Tensor:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time as people write it, such as 2h05m, 3m20s or 12s."""
+    """Returns a duration as text, such as 2h05m, 3m20s or 12s."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{whole % 60:02}s" if minutes else f"{whole}s"

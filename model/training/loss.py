@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 LAP_LEVELS = 5
 DISTILL_MARGIN = 0.01  # the student learns from the teacher only where its error is larger by this much
-LARGEST_FLOW = 260  # px; longer flows are not trained on: perspective sends some points to infinity
+LARGEST_FLOW = 260  # px; longer flows are not counted: under perspective some points move without limit
 PSNR_LIMIT = 50.0  # dB: rounding leaves no more to be gained
 GREY = (0.2989, 0.5870, 0.1140)  # BT.601 luma, of images in RGB
 
@@ -110,7 +110,8 @@ def flow_loss(flow: Tensor, target: Tensor, weight: Tensor, *, shrink: int = 1, 
 
     `weight` (B,2,H,W) in 0..1 is how much the flow to each end counts at a pixel. The mean is over the pixels whose
     weight is above 0, so each sample counts the same; a sample without such pixels adds nothing. Both flows are
-    averaged over squares of `shrink` px first. With `half` above 0 an error counts half where the flow is that long.
+    averaged over squares of `shrink` px first. With `half` above 0, an error counts half where the true
+    flow is `half` px long.
     """
     weight = weight.float() * (target.abs().amax(1, True) < LARGEST_FLOW)
     count = (weight > 0).sum((1, 2, 3)) / shrink**2
@@ -126,9 +127,9 @@ def flow_loss(flow: Tensor, target: Tensor, weight: Tensor, *, shrink: int = 1, 
 
 
 def mask_loss(logits: Tensor, one_sided: Tensor) -> Tensor:
-    """Returns the cross entropy of a mask (B,1,H,W), logits, with the only frame that shows a pixel, a scalar.
+    """Returns the mean cross entropy between a mask (B,1,H,W), logits, and the frame that shows each pixel, a scalar.
 
-    `one_sided` (B,1,H,W) is 1 where img0 alone shows the pixel, 2 where img1 alone does, 0 elsewhere: not counted.
+    `one_sided` (B,1,H,W) is 1 where only img0 shows the pixel, 2 where only img1 does, 0 at pixels that do not count.
     """
     counted = (one_sided > 0).float()
     loss = F.binary_cross_entropy_with_logits(logits, (one_sided == 1).float(), reduction="none") * counted
@@ -140,7 +141,7 @@ def distillation_loss(
 ) -> Tensor:
     """Returns the distance of every student flow from the teacher's where the student's blend is worse, a scalar.
 
-    `flow` and flows[i] are (B,4,H,W) px; the blends `taught` and merged[i], and gt, are (B,3,H,W) (paper section 3.3).
+    `flow` and flows[i] are (B,4,H,W) px; the blends `teacher` and merged[i], and gt, are (B,3,H,W) (paper section 3.3).
     """
     teacher_error = (teacher - gt).abs().mean(1, True)
     total = flow.new_zeros(())

@@ -65,12 +65,12 @@ class Muon(torch.optim.Optimizer):
         made: dict[Tensor, Tensor] = {}
         for shape in {p.shape for p in params}:
             alike = [p for p in params if p.shape == shape]
-            kernels = torch.stack([self._ahead(p) for p in alike]).flatten(2)  # (N,out,in*k*k)
+            kernels = torch.stack([self._nesterov(p) for p in alike]).flatten(2)  # (N,out,in*k*k)
             size = ADAM_RMS * math.sqrt(max(kernels.shape[1:]))
             made |= {p: (size * u).view(shape) for p, u in zip(alike, orthogonal(kernels), strict=True)}
         return [made[p] for p in params]
 
-    def _ahead(self, p: Tensor) -> Tensor:
+    def _nesterov(self, p: Tensor) -> Tensor:
         """Returns the gradient with Nesterov's momentum."""
         assert p.grad is not None
         kept: dict[str, Any] = self.state[p]

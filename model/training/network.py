@@ -17,14 +17,14 @@ from model.weights.published import PUBLISHED, IFNetConfig, read_config
 
 Trainable = IFNet | IFNet_v4
 State = dict[str, Tensor]
-NEW_CHANNELS = 0.1  # factor on the weights by which a block's fresh channels reach its inherited ones
-TEACHER = "block_tea."  # keys of the block that sees the ground truth
+NEW_CHANNELS = 0.1  # factor on the weights from a block's new channels to its inherited channels
+TEACHER = "block_tea."  # prefix of the keys of the block that takes the ground truth
 
 
 def build(arch: str, *, teacher: bool = False, sharp: bool = False) -> Trainable:
-    """Returns a fresh network by its name: rife, rife_m, or v4 and later releases such as v4.25.
+    """Returns a network with random weights by its name: rife, rife_m, or v4 and later releases such as v4.25.
 
-    `teacher` adds the block that sees the ground truth (the paper's networks always have it). `sharp` adds the learned
+    `teacher` adds the block that takes the ground truth (the paper's networks always have it). `sharp` adds the learned
     sampling of the last blend. UserError for an unknown name.
     """
     if arch in ("rife", "rife_m"):
@@ -56,11 +56,11 @@ def _includes(names: str, name: str) -> bool:
 def build_from(
     state: State, arch: str | None = None, *, teacher: bool = False, sharp: bool = False
 ) -> tuple[Trainable, str]:
-    """Returns a network that starts from the weights of a file, and one sentence about what was not taken over.
+    """Returns a network that starts from the weights of a file, and one sentence about weights that were not used.
 
-    Without `arch` the network follows from the weights. Weights that a file has for training only, and that the
-    network has no place for, are left out. A blend that the file marks as sharp stays sharp. WeightsError where weights
-    and network do not fit.
+    Without `arch` the network follows from the weights. Weights that only training uses, and that this network does not
+    have, are left out. `sharp` is switched on if the file has the sharp blend. WeightsError if weights and network do
+    not match.
     """
     sharp = sharp or "sharp" in state
     net = build(arch, teacher=teacher, sharp=sharp) if arch else _build_like(state, teacher=teacher, sharp=sharp)
@@ -98,7 +98,7 @@ def recipe_for(net: Trainable) -> Recipe:
 def crop_for(net: Trainable) -> int:
     """Returns the default side of training crops in px.
 
-    v4 networks get 256: on 128 px their coarsest block has a map of 2x2, learns its border, and fails on whole frames.
+    v4 networks get 256: on 128 px their coarsest block has a map of 2x2, learns its border only, and fails on frames.
     """
     return 224 if isinstance(net, IFNet) else 256
 
@@ -118,10 +118,10 @@ def check_inheritance(net: nn.Module, source: int, target: int) -> IFNet_v4:
 
 @torch.no_grad()
 def inherit(net: nn.Module, source: int, target: int) -> None:
-    """Copies the weights of the narrower block `source` into block `target`, whose other channels start afresh.
+    """Copies the weights of the narrower block `source` into block `target`; its other channels are random.
 
-    Blocks solve the same task at other scales, and coarse ones learn it last: they see mostly aliasing, and while
-    motion is small their flow stays 0. UserError where the blocks do not allow it.
+    All blocks solve the same task at different scales, and coarse blocks learn it last: their small inputs are mostly
+    aliasing, and while motion is small their flow stays 0. UserError if the widths of the blocks do not allow it.
     """
     net = check_inheritance(net, source, target)
     learnt = net.get_submodule(f"block{source}").state_dict()
@@ -151,7 +151,7 @@ def add_gates(state: State, blocks: int) -> State:
 
 
 def select_blocks(net: nn.Module, blocks: Sequence[int]) -> None:
-    """Makes only these blocks trainable; all of the network if none is named. UserError for a block it has not."""
+    """Makes only these blocks trainable; the whole network if `blocks` is empty. UserError for an unknown block."""
     chosen = tuple(f"block{i}." for i in blocks)
     for name in chosen:
         if not any(key.startswith(name) for key, _ in net.named_parameters()):
@@ -164,13 +164,13 @@ class CoarseBlocks(nn.Module):
     """Runs the first blocks of a v4 network alone, without full-size warps: they are trained by flow."""
 
     def __init__(self, net: IFNet_v4, count: int, coarsest: float = 0) -> None:
-        """`count` blocks; `coarsest` replaces the scale of the first block, and all others in proportion."""
+        """Runs `count` blocks; `coarsest` replaces the scale of the first block, the others change in proportion."""
         super().__init__()
         self.net, self.count = net, count
         self.scale = net.config.scales[0] / coarsest if coarsest else 1.0
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor, *, gt: Tensor | None = None) -> Prediction:
-        """Images (B,3,H,W) in 0..1 -> Prediction of every block's flow and mask logits; its `image` is empty."""
+        """Returns every block's flow and mask logits for images (B,3,H,W) in 0..1; `image` of the result is empty."""
         with torch.no_grad():
             pair = self.net.make_pair(img0, img1, timestep, None, None, self.scale, ensemble=False, keep_warped=False)
         state, flows, masks = None, [], []

@@ -19,7 +19,9 @@ class Recipe:
     peak: float = _number(3e-4, "learning rate after the warm-up")
     floor: float = _number(3e-6, "learning rate at the end")
     warmup: int = _number(2000, "steps in which the learning rate rises from 0 to --peak")
-    processes: int = _number(4, "number of processes that the rates are for; rates are scaled by the true number", 1)
+    processes: int = _number(
+        4, "number of processes that --peak and --floor are for; with another number they change in proportion", 1
+    )
     weight_decay: float = _number(1e-3, "weight decay of the optimizer")
     optimizer: str = _number("adamw", "adamw, or muon: fewer steps to the same quality, a fifth more work per step")
     clip: float = _number(0.0, "largest norm of the gradient; 0: no limit")
@@ -30,10 +32,12 @@ class Recipe:
     lpips_crop: int = _number(256, "side in px of the random square on which LPIPS is computed", LPIPS_LEAST)
     flow: float = _number(0.0, "weight per px of every block's flow error where the true flow is known")
     mask: float = _number(0.0, "weight of the mask's cross entropy where only one frame shows a pixel")
-    half_flow: float = _number(0.0, "flow in px at which a flow error counts half, to balance motions; 0: all alike")
+    half_flow: float = _number(
+        0.0, "flow in px at which a flow error counts half, to balance motions; 0: all count the same"
+    )
     distill_flow: float = _number(0.02, "weight per px of every block's distance to the flow of --distill")
     distill_mask: float = _number(0.0, "weight of the cross entropy of every block's mask with the mask of --distill")
-    anneal: float = _number(1.0, "factor that --flow and --mask have fallen by at the end of the run")
+    anneal: float = _number(1.0, "factor on --flow and --mask at the end of the run; they change gradually")
     ema: float = _number(0.0, "decay of the moving average of the weights that is validated and saved; 0: none", 0, 1)
     amp: str = _number("no", "precision of convolutions: no (float32), bf16 or fp16")
     accumulate: int = _number(1, "number of pieces in which a batch is computed, to save memory", 1)
@@ -45,7 +49,7 @@ V4 = Recipe(peak=4e-4, warmup=500, processes=1, clip=1.0, deep=0.3, flow=0.02, m
 
 
 def by_flow_alone(recipe: Recipe) -> Recipe:
-    """Returns the default numbers for coarse blocks that are trained by flow alone, in place of a network's."""
+    """Returns the default numbers for coarse blocks that are trained only by flow losses."""
     return replace(recipe, flow=1.0, half_flow=16.0, anneal=1.0, mask=0.0, distill_flow=0.0, distill_mask=0.0)
 
 

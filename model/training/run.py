@@ -34,7 +34,7 @@ from model.weights.checkpoint import DDP_PREFIX
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The settings of a run that no stage changes."""
+    """The settings of a run that are the same in all stages."""
 
     seed: int = 1234
     workers: int = 8
@@ -45,7 +45,7 @@ class RunSettings:
 
 
 class Run:
-    """A run: the network, its optimizer, how far it is, and the folder it writes to."""
+    """A training run: the network, its optimizer, the progress so far, and the folder of its files."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Run:
         self._begin(0)
 
     def _begin(self, index: int, *, fresh: bool = True) -> None:
-        """Makes all that a stage needs at its start; `fresh` is False if the stage is then resumed."""
+        """Prepares network, optimizer and averaged weights for a stage; `fresh` is False if the stage is resumed."""
         stage = self.stages[index]
         self.index, self.stage, self.step, self.seconds, self.best = index, stage, 0, 0.0, -math.inf
         self.shown: set[str] = set()  # losses in the table: those that were above 0 in this stage
@@ -100,22 +100,22 @@ class Run:
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as e:
             raise UserError(f"{path}: of another network; resume with the settings that the run began with") from e
-        self._tell_changes(progress.get("facts", {}))
+        self._print_changes(progress.get("facts", {}))
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.before, self.seconds, self.best = (
             progress[key] for key in ("step", "before", "seconds", "best")
         )
 
-    def _facts(self) -> dict[str, dict[str, Any]]:
+    def _result_settings(self) -> dict[str, dict[str, Any]]:
         """Returns the settings on which the result depends, by stage."""
-        return {"": {"seed": self.settings.seed}} | {stage.name: stage.facts() for stage in self.stages}
+        return {"": {"seed": self.settings.seed}} | {stage.name: stage.plain_settings() for stage in self.stages}
 
-    def _tell_changes(self, before: dict[str, dict[str, Any]]) -> None:
+    def _print_changes(self, before: dict[str, dict[str, Any]]) -> None:
         """Prints the settings that differ from those `before` the run was resumed."""
-        for name, facts in self._facts().items():
-            old = before.get(name, facts)
-            changed = [f"{key} {old.get(key)} -> {value}" for key, value in facts.items() if old.get(key) != value]
+        for name, settings in self._result_settings().items():
+            old = before.get(name, settings)
+            changed = [f"{key} {old.get(key)} -> {value}" for key, value in settings.items() if old.get(key) != value]
             if changed:
                 self.log.print_line(f"resumed with other settings: {f'[{name}] ' if name else ''}{', '.join(changed)}")
 
@@ -140,7 +140,7 @@ class Run:
             "seconds": self.seconds,
             "best": self.best,
             "optimizer": self.stage.recipe.optimizer,
-            "facts": self._facts(),
+            "facts": self._result_settings(),
         }
         return {
             "net": self.net.state_dict(),
@@ -296,7 +296,7 @@ class LossMeter:
 
 
 def parallel(net: nn.Module, device: torch.device, compiled: bool) -> nn.Module:
-    """Returns the network with the same weights, compiled if asked for, and over all processes if there are several."""
+    """Returns the network with the same weights, compiled if `compiled`, and wrapped for several processes if any."""
     wrapped: Any = torch.compile(net) if compiled else net
     if dist.is_initialized() and dist.get_world_size() > 1:
         wrapped = nn.parallel.DistributedDataParallel(wrapped, device_ids=[device] if device.type == "cuda" else None)

@@ -23,7 +23,7 @@ class Part:
     data: Samples
     batch_size: int  # samples of one process
     weight: float = 1.0
-    views: int = 1  # times that a batch is used, flipped and turned another way every time after the first
+    views: int = 1  # uses of each batch; from the second use on it is flipped and rotated at random
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Stage:
     name: str
     recipe: Recipe
     parts: Sequence[Part]
-    validation: Samples  # validation
+    validation: Samples  # held-out samples
     steps: int = 0
     hours: float = 0.0
-    blocks: tuple[int, ...] = ()  # the blocks that are trained; none: the whole network
+    blocks: tuple[int, ...] = ()  # the blocks that are trained; empty: the whole network
     flow_alone: bool = False  # run only up to the last of those blocks, and train them by flow
     coarsest: float = 0.0  # scale of the first block in this stage; 0: its own
     inherit: tuple[tuple[int, int], ...] = ()  # (source, target) blocks whose weights are copied first
 
-    def facts(self) -> dict[str, Any]:
+    def plain_settings(self) -> dict[str, Any]:
         """Returns all settings of the stage as plain values, to compare a resumed run with the run before."""
         parts = [
             {"batch_size": p.batch_size, "weight": p.weight, "views": p.views, "samples": len(p.data)}
@@ -52,7 +52,7 @@ class Stage:
         return {**asdict(self.recipe), **{name: getattr(self, name) for name in own}, **named}
 
     def total(self, step: int, seconds: float) -> int:
-        """Returns the number of steps of the stage; by the clock it follows from the pace so far."""
+        """Returns the number of steps of the stage; with `hours` it is estimated from the speed so far."""
         if not self.hours or step <= 20:
             return self.steps
         return max(step + 1, round(step * self.hours * 3600 / seconds))
@@ -76,7 +76,7 @@ def check_stage(stage: Stage, net: nn.Module, world: int) -> None:
 def stage_batches(
     stage: Stage, seed: int, *, step: int, rank: int, world: int, workers: int, device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
-    """Yields the batches of one process from a step on, without end; the same ones however often a run is resumed."""
+    """Yields the batches of one process, beginning at `step`, without end; a resumed run gets the same batches."""
     shares = np.array([part.weight for part in stage.parts], np.float64)
     shares /= shares.sum()
 
@@ -101,7 +101,7 @@ def stage_batches(
 
 
 def _views(batches: Iterator[dict[str, Tensor]], views: int, count: int, seed: int) -> Iterator[dict[str, Tensor]]:
-    """Yields every batch `views` times, after the first time turned at random; the first `count` are left out."""
+    """Yields every batch `views` times, augmented from the second time on; skips the first `count` of them."""
     while True:
         batch = _next(batches)
         for view in range(count % views, views):
@@ -110,7 +110,7 @@ def _views(batches: Iterator[dict[str, Tensor]], views: int, count: int, seed: i
 
 
 def _next(batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Returns the next batch; a user's error in a loading process keeps its one line."""
+    """Returns the next batch. Raises UserError of one line for an error in a process that loads data."""
     try:
         return next(batches)
     except UserError as e:

@@ -19,11 +19,11 @@ from model.training.recipe import Recipe, half_cosine
 
 Batch = dict[str, Tensor]  # the fields of data/sample.py, with a first dimension for the samples
 DEEP_DECAY = 0.8  # factor on an earlier block's losses for every block after it (as in RAFT)
-COARSEST = 8  # px; flow errors are averaged over squares of at most this side, the finer the later the block
+COARSEST = 8  # px; flow errors are averaged over squares of at most this side, smaller for later blocks
 
 
 class Losses(NamedTuple):
-    """Holds what one step minimized, each value before its weight."""
+    """The losses of one step before their weights; `total` is their weighted sum."""
 
     total: Tensor
     l1: Tensor
@@ -40,7 +40,7 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class LossNetworks:
-    """Holds the networks that some losses need besides the one that is trained."""
+    """The networks that some losses use, besides the trained network."""
 
     teacher: Teacher | None = None
     lpips: nn.Module | None = None  # (B,3,H,W) RGB in 0..1 twice -> (B,)
@@ -64,7 +64,7 @@ def losses(
     """Returns the losses of a prediction; batches are as `on_device` makes them.
 
     `progress` in 0..1 is how far the run is. All losses are means over the samples, so that processes with equal
-    batches may average theirs. A prediction of coarse blocks alone has no picture: its losses of flow remain.
+    batches may average theirs. A prediction of coarse blocks alone has no picture: only flow losses are computed.
     """
     zero = batch["gt"].new_zeros(())
     values = dict.fromkeys(Losses._fields, zero)
@@ -164,7 +164,7 @@ def training_step(
     if scaler:
         scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(net.parameters(), recipe.clip or math.inf)
-    # Both, since the gradient of |nan| is 0. fp16's scaler skips overflows itself: that is how it finds its scale.
+    # Both are checked, since the gradient of |nan| is 0. With fp16 the scaler skips steps that overflow, by its design.
     failed = ~torch.isfinite(summed.total if scaler else summed.total + norm)
     if dist.is_initialized():  # all processes stop if one has to
         count = failed.float()
@@ -219,7 +219,7 @@ def autocast(device: torch.device, amp: str) -> torch.autocast:
 
 @torch.no_grad()
 def update_average(average: nn.Module, net: nn.Module, decay: float, step: int) -> None:
-    """Moves the averaged weights towards the network's, faster in the first steps."""
+    """Updates the moving average of the weights, faster in the first steps."""
     decay = min(decay, (1 + step) / (10 + step))
     for kept, new in zip(average.parameters(), net.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)

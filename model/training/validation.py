@@ -13,7 +13,7 @@ from model.training.log import Log, strip
 from model.training.network import CoarseBlocks
 from model.training.step import to_device
 
-BEST_PSNR = 60.0  # dB that a picture without any error counts as
+BEST_PSNR = 60.0  # dB, the PSNR that counts for a picture without any error
 PICTURED = 5  # validation samples whose pictures are written, as many as upstream shows
 
 

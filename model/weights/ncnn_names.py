@@ -140,9 +140,9 @@ def _refinement(convs: Sequence[Weights]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _match(build: Callable[[], nn.Module], convs: Sequence[Weights]) -> State | None:
-    """Returns the state of a network whose layers take, in order, the first unused convolution of the same shape.
+    """Returns the state dict of a network: each layer, in order, gets the first unused convolution of its shape.
 
-    Returns None if a layer finds none, or if a convolution or slope is left over.
+    Returns None if there is none for a layer, or if a convolution or slope is left over.
     """
     with torch.device("meta"):
         net = build()

@@ -87,7 +87,7 @@ PUBLISHED: dict[str, IFNetConfig] = {
     "4.26.heavy": _v4(_FIVE, _FIVE_SCALES, **_head("H3", 16, 16)),
 }
 
-# Keys of the last and the first layer of each kind of encoder; the last ones differ.
+# Keys of the last and the first layer of each kind of encoder; the last one identifies the kind.
 _ENCODERS = (("H3", "cnn3", "cnn0"), ("H2", "6", "0"), ("H1", "1", "0"))
 
 
