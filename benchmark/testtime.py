@@ -16,8 +16,8 @@ A setting lists what differs from the defaults, separated by commas: model=DIR, 
 bf16, tta, stream (each frame is prepared once, as in a video), an engine (--engine: pytorch, onnxruntime, openvino,
 graphs, compile, tensorrt; some need a minute or two before the first timed call), baseline (upstream's path).
 Ratios are to the first setting. FLOPs are those of the convolutions; "of limit" compares them with one large 3x3
-convolution on the device in the same dtype. --profile adds the operators that take a hundredth of a call or more, by PyTorch's
-profiler, with the number of their calls.
+convolution on the device in the same dtype. --profile adds the operators that take a hundredth of a call or more,
+by PyTorch's profiler, with the number of their calls.
 """
 
 import argparse
