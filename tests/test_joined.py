@@ -47,6 +47,16 @@ def test_a_third_part_is_read_and_sound_out_of_place_is_named(tmp_path: Path) ->
     assert source.complaints == ["the sound of 2 joined parts, which has streams of its own, is not in its place"]
 
 
+def test_a_part_between_two_of_one_stream_is_named(tmp_path: Path) -> None:
+    same = make_part(tmp_path / "a.ts", {})
+    noise = list(np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3)).astype(np.uint8))
+    make_clip(tmp_path / "b.ts", 12, container_options=OTHER_PROGRAM, pictures=noise)
+    (tmp_path / "joined.ts").write_bytes(same + (tmp_path / "b.ts").read_bytes() + same)
+    source = open_frames(tmp_path / "joined.ts")
+    assert len(list(source)) == 24
+    assert source.complaints == ["a part in the middle of the file, which has a video stream of its own, is left out"]
+
+
 def test_a_stream_beside_the_picture_is_no_part(tmp_path: Path) -> None:
     """Two cameras in one file, of which the second runs on after the first has ended."""
     clip = tmp_path / "two.ts"

@@ -26,6 +26,7 @@ class Decoder:
         self.damaged: set[int | None] = set()  # stamps of the packets and pictures with an error
         self.end = Fraction(0)  # seconds, the latest end of a packet of any stream
         self.rest = 0  # bytes from the start of the file to the end of the last packet of the video stream
+        self.hole = (0, 0)  # bytes, the longest stretch between two packets of the video stream: its length, its start
         self.starts: dict[int, int] = {}  # bytes, where the first packet of each stream is, by its number
         self._container, self._stream = container, stream
         self._messages: list[str] = []  # of the demuxer
@@ -43,13 +44,16 @@ class Decoder:
             # An empty packet stands for a repeated frame or the end; the decoder takes every one for the end.
             if packet.stream.index == self._stream.index and packet.size:
                 self.packets += 1
-                self.rest = (packet.pos or 0) + packet.size
+                position = packet.pos or 0
+                if self.rest:
+                    self.hole = max(self.hole, (position - self.rest, self.rest))
+                self.rest = position + packet.size
                 yield from self._stamped(self._decode(packet), start)
         yield from self._stamped(self._decode(None), start)
 
-    def streams_before_rest(self) -> set[int]:
-        """Returns the numbers of the streams that began before the last packet of the video stream ended."""
-        return {number for number, start in self.starts.items() if start < self.rest}
+    def streams_before(self, offset: int) -> set[int]:
+        """Returns the numbers of the streams that began before an offset in bytes."""
+        return {number for number, start in self.starts.items() if start < offset}
 
     def complaints(self) -> list[str]:
         """Returns what was lost, for the user."""

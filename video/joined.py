@@ -17,6 +17,7 @@ from video.clock import Stamped
 from video.container import read_packets
 from video.decoder import Decoder
 
+HOLE = 1 << 14  # bytes between two packets of a stream from which on a part may be hidden there
 JOINABLE = "mpegts"  # the format in which files can be joined byte by byte
 
 
@@ -32,13 +33,15 @@ class JoinedDecoder:
         self.parts: list[Decoder] = []  # that follow
         self._location, self._container = location, container
         self._sound = 0  # parts with sound
+        self._hidden = False  # a part in the middle of the file, between packets of the first stream
 
     def pictures(self, start: Fraction) -> Iterator[Stamped]:
         """Yields every picture of all parts, with its stamps relative to `start`; those of a part may start again."""
         yield from self.first.pictures(start)
         if JOINABLE not in self._container.format.name or not isinstance(self._location, Path):
             return
-        decoder, offset, seen = self.first, 0, self.first.streams_before_rest()
+        decoder, offset, seen = self.first, 0, self.first.streams_before(self.first.rest)
+        self._hidden = self._find_hidden_part(self._location)
         while True:
             offset += decoder.rest
             number = _next_stream(self._location, offset, seen)
@@ -49,13 +52,20 @@ class JoinedDecoder:
                 self.parts.append(decoder)
                 self._sound += bool(container.streams.audio)
                 yield from decoder.pictures(start)
-                seen |= decoder.streams_before_rest()
+                seen |= decoder.streams_before(decoder.rest)
+
+    def _find_hidden_part(self, path: Path) -> bool:
+        """Returns whether another video stream begins in the longest stretch without a packet of the first one."""
+        length, start = self.first.hole
+        return length > HOLE and _next_stream(path, start, self.first.streams_before(start), length) is not None
 
     def complaints(self) -> list[str]:
         """Returns what was lost, for the user."""
         found = [line for decoder in (self.first, *self.parts) for line in decoder.complaints()]
         if self._sound:
             found.append(f"the sound of {self._sound} joined parts, which has streams of its own, is not in its place")
+        if self._hidden:
+            found.append("a part in the middle of the file, which has a video stream of its own, is left out")
         return found
 
 
@@ -68,10 +78,12 @@ def _stream(container: InputContainer, number: int) -> Any:
     return next(stream for stream in container.streams.video if stream.id == number)
 
 
-def _next_stream(path: Path, offset: int, seen: set[int]) -> int | None:
-    """Returns the number of the video stream that begins after an offset and is not among those seen; None if none."""
+def _next_stream(path: Path, offset: int, seen: set[int], length: int | None = None) -> int | None:
+    """Returns the number of the video stream that begins within `length` bytes and is not among those seen, or None."""
     with suppress(FFmpegError), _open_rest(path, offset) as container:
         for packet in read_packets(container):
+            if length is not None and (packet.pos or 0) > length:
+                return None
             if packet.size and packet.stream.type == "video" and packet.stream.id not in seen:
                 return packet.stream.id
     return None
