@@ -2,6 +2,7 @@
 
 import json
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,9 @@ from video.devices import InputFrame
 from video.safe_file import write_file
 from video.scene import Comparison, Transition, TransitionDetector
 
-REACH = 2  # the decision about a frame depends on at most this many frames before it, and after it
+# The decision about a frame depends on at most this many frames before it, and after it; on one more where repeats are
+# retimed.
+REACH = 2
 NAMES = ", ".join(kind.value for kind in Transition)
 
 
@@ -57,30 +60,50 @@ def decide(
     detector: TransitionDetector,
     given: list[Decision] | None,
     found: list[Decision],
+    beside: int = 1,
 ) -> Iterator[InputFrame]:
-    """Yields the frames with their transitions, each when the frame after it is known.
+    """Yields the frames with their transitions, each when `beside` frames after it are known.
 
-    The transitions are those of `given`, or the detector's if it is None. All but motion are added to `found`.
+    The transitions are those of `given`, or the detector's if it is None. All but motion are added to `found`. A repeat
+    is found by the largest motion of the `beside` pairs before it, and of those after it: n - 1 for runs of n frames.
     """
-    source = iter(frames)
-    first, second = next(source, None), next(source, None)
-    if first is not None:
-        yield first
-    before, change = None, _compare(detector, first, second)
-    while first is not None and second is not None and change is not None:
-        third = next(source, None)
-        after = _compare(detector, second, third)
-        kind, score = detector.classify(change, before, after), None
+    before: deque[Comparison] = deque(maxlen=beside)
+    waiting: deque[tuple[Fraction, InputFrame, Comparison]] = deque()  # time of the frame before, frame, change
+
+    def decided() -> InputFrame:
+        """Returns the first waiting frame with its transition."""
+        earlier, frame, change = waiting.popleft()
+        after = [change for _, _, change in waiting]
+        kind, score = detector.classify(change, _merge(list(before)[::-1]), _merge(after)), None
+        before.append(change)
         if given is not None:
-            kind = _given_kind(given, first.frame.time, second.frame.time)
+            kind = _given_kind(given, earlier, frame.frame.time)
         elif kind is not Transition.GAP:
             score = round(change.difference if kind is Transition.REPEAT else change.match.mismatch, 3)
-        second.transition = kind
+        frame.transition = kind
         if kind is not Transition.MOTION:
-            found.append(Decision(second.frame.time, kind, score))
-        yield second
-        before, change = change, after
-        first, second = second, third
+            found.append(Decision(frame.frame.time, kind, score))
+        return frame
+
+    last: InputFrame | None = None
+    for frame in frames:
+        if last is None:
+            yield frame
+        else:
+            waiting.append((last.frame.time, frame, detector.compare(last.signature, frame.signature)))
+        last = frame
+        if len(waiting) > beside:
+            yield decided()
+    while waiting:
+        yield decided()
+
+
+def _merge(changes: list[Comparison]) -> Comparison | None:
+    """Returns the first of the changes with the largest differences of all; None if there are none."""
+    if not changes:
+        return None
+    difference, mean = max(c.difference for c in changes), max(c.mean for c in changes)
+    return changes[0]._replace(difference=difference, mean=mean)
 
 
 def _given_kind(given: list[Decision], before: Fraction, time: Fraction) -> Transition:
@@ -88,8 +111,3 @@ def _given_kind(given: list[Decision], before: Fraction, time: Fraction) -> Tran
     half = (time - before) / 2
     low, high = (bisect_right(given, edge, key=lambda decision: decision.time) for edge in (time - half, time + half))
     return given[low].kind if low < high else Transition.MOTION
-
-
-def _compare(detector: TransitionDetector, first: InputFrame | None, second: InputFrame | None) -> Comparison | None:
-    """Returns how two frames differ, None if one of them is missing."""
-    return None if first is None or second is None else detector.compare(first.signature, second.signature)

@@ -160,7 +160,8 @@ def _pairs(
         report.repeats += number
 
     inputs = (load(frame, rgb) for frame, rgb in decoded)
-    frames = decide(inputs, detector, handling.given, report.transitions)
+    beside = LONGEST_RUN - 1 if handling.dedup == "retime" else 1
+    frames = decide(inputs, detector, handling.given, report.transitions, beside)
     if handling.overlays is not None:
         frames = handling.overlays.protect(frames)
     if handling.repair:
