@@ -38,7 +38,7 @@ from commands.result import print_mismatches, record_result
 from commands.space import check_space
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job
-from commands.video_steps import PROGRAM, interpolated_frames, introduce, load_models, summarise
+from commands.video_steps import PROGRAM, ended_frames, introduce, load_models, summarise
 from model import RIFE
 from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
@@ -105,7 +105,7 @@ def run_file(
             writer = open_writer(args, job)
             interrupts.protect(writer.part)
         report = Report()
-        make = stitched_frames(args, job, models) if args.stitch else interpolated_frames(args, job, models, report)
+        make = stitched_frames(args, job, models) if args.stitch else ended_frames(args, job, models, report)
         with closing(prefetch(make)) as frames:
             announce(args, job, models, writer)
             record.notes = [*writer.notes]

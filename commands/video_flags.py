@@ -8,6 +8,7 @@ from commands.network_flags import add_network_flags
 from commands.speed_flags import add_speed_flags, changes_speed, check_speed
 from commands.transition_flags import add_transition_flags, check_transitions
 from video.container import parse_location
+from video.ending import MATCH_DURATION
 from video.timing import parse_rate
 
 MAX_EXP = 10
@@ -87,6 +88,14 @@ def _add_timing(group: argparse._ArgumentGroup) -> None:
         help="resample to this rate, as in 60 or 60000/1001 (default: off)")  # fmt: skip
     add("--fps", type=parse_rate, metavar="RATE",
         help="play the frames at this rate, without sound: slow motion (default: MULTI times the rate)")  # fmt: skip
+    add("--match-duration", choices=MATCH_DURATION,
+        help="fill the time after the last frame up to the source's length: show that frame (hold), or move it on by "
+             "its motion (extrapolate) (default: its duration is kept where the container has durations)")  # fmt: skip
+    add(
+        "--loop",
+        action="store_true",
+        help="make frames from the last one to the first, for GIFs that repeat without a seam (default: off)",
+    )
     add_speed_flags(group)
     add("--skip", action="store_true", help="does nothing; upstream abandoned it")
 
@@ -101,6 +110,10 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("--dry-run does not go with --stitch")
     if args.devices and (args.device or args.stitch):
         parser.error("--devices replaces --device, and does not go with --stitch")
+    if args.loop and (args.match_duration or args.stitch):
+        parser.error("--loop ends where the source begins: leave out --match-duration and --stitch")
+    if args.match_duration and (args.fps or args.stitch):
+        parser.error("--match-duration keeps the source's length, which --fps changes and --stitch has already")
     if args.target_fps and args.fps:
         parser.error("--target-fps keeps the duration, --fps changes it; give one of them")
     for name, rate in (("--target-fps", args.target_fps), ("--fps", args.fps), ("--input-fps", args.input_fps)):

@@ -11,6 +11,7 @@ from commands.speed_flags import changes_speed, timed_source
 from commands.video_flags import MAX_RATE
 from model import UserError
 from video.encoding import Encoding
+from video.gif import FASTEST, gif_options, last_duration
 from video.montage import montage_size
 from video.picture_writer import PictureWriter
 from video.rate import exact_time_base
@@ -47,6 +48,9 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
             f"{source.path}: {float(rate):g} frames/s are too many; {MAX_RATE} at most, lower --exp or --multi"
         )
     path = _video_path(args, source, rate)
+    if path is not None and path.suffix.lower() == ".gif" and rate > FASTEST and not args.fps:
+        args.target_fps = rate = FASTEST  # players slow down what is faster
+        path = _video_path(args, source, rate)
     written = args.decisions if args.decisions and not args.decisions.exists() else None, args.confidence
     if path is None:
         return VideoJob(source, right, rate, _frame_count(args, source), args.output or PICTURES, False, *written)
@@ -85,10 +89,11 @@ def _video_path(args: argparse.Namespace, source: Source, rate: Fraction) -> Pat
 def _frame_count(args: argparse.Namespace, source: Source) -> int | None:
     if source.count is None:
         return None
+    closing = 1 if args.loop or args.match_duration else 0
     if args.target_fps:
-        end = (source.count - 1) / source.rate
-        return int((end if source.speed is None else source.speed.output_time(end)) * args.target_fps) + 1
-    return (source.count - 1) * args.multi + 1
+        end = (source.count - 1 + closing) / source.rate
+        return int((end if source.speed is None else source.speed.output_time(end)) * args.target_fps) + (not closing)
+    return source.count * args.multi if closing else (source.count - 1) * args.multi + 1
 
 
 def open_writer(args: argparse.Namespace, job: VideoJob) -> VideoWriter | PictureWriter:
@@ -107,6 +112,17 @@ def open_writer(args: argparse.Namespace, job: VideoJob) -> VideoWriter | Pictur
         encoding=Encoding(args.codec, args.crf, args.preset, args.pix_fmt),
         tracks=not args.fps,
         sound=not args.no_audio,
+        options=_container_options(args, job),
         overwrite=args.overwrite,
         inputs=inputs,
     )
+
+
+def _container_options(args: argparse.Namespace, job: VideoJob) -> dict[str, str]:
+    """Returns the options of the container; GIF needs the duration of its last frame before the first is written."""
+    if job.path.suffix.lower() != ".gif":
+        return {}
+    source = job.source
+    if args.fps or args.target_fps or args.match_duration or args.stitch:
+        return gif_options(source, 1 / job.rate)
+    return gif_options(source, last_duration(source) / (args.multi if args.loop else 1))

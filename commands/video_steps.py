@@ -16,6 +16,7 @@ from model.devices import pick_device
 from video.blur import average_samples, shutter_offsets
 from video.confidence import write_measures
 from video.decisions import write_decisions
+from video.ending import Ending, close_loop, without_last
 from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.montage import montage
@@ -42,8 +43,13 @@ def load_models(args: argparse.Namespace, job: VideoJob, networks: list[RIFE] | 
     return [fit_network(args, network, height, width, report=tqdm.write) for network in networks]
 
 
-def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report) -> Iterator[Frame]:
-    """Yields all frames of the output, of the source and made; `report` counts them."""
+def interpolated_frames(
+    args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report, *, closed: bool = False
+) -> Iterator[Frame]:
+    """Yields all frames of the output, of the source and made; `report` counts them.
+
+    `closed` adds those between the last frame and the first, and the first again.
+    """
     source = job.source
     offsets = shutter_offsets(args.blur, args.target_fps) if args.blur else (Fraction(0),)
     grid = args.target_fps
@@ -65,11 +71,30 @@ def interpolated_frames(args: argparse.Namespace, job: VideoJob, models: list[RI
         )
 
     frames = trimmed_frames(source)
+    frames = close_loop(frames, 1 / source.rate) if closed else frames
     made = (
         montage(frames, source.rotation, run_interpolation, source.speed) if args.montage else run_interpolation(frames)
     )
     made = average_samples(made, grid) if args.blur else made
     return (replace(frame, time=i / args.fps) for i, frame in enumerate(made)) if args.fps else made
+
+
+def ended_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report) -> Iterator[Frame]:
+    """Yields the frames of the whole output: `interpolated_frames` with the end that the flags ask for."""
+    source = job.source
+    if args.fps and not args.loop:
+        return interpolated_frames(args, job, models, report)
+    if args.loop:
+        return without_last(interpolated_frames(args, job, models, report, closed=True))
+
+    def end() -> Fraction | None:
+        """Returns when the source ends, in seconds of the output."""
+        return None if report.end is None else source.output_time(report.end)
+
+    speed = job.source.speed
+    rate = source.rate if speed is None else source.rate * Fraction(speed.slowest)
+    ending = Ending(job.rate, rate, args.match_duration, exact=job.path.suffix.lower() == ".gif")
+    return ending.apply(interpolated_frames(args, job, models, report), end)
 
 
 def introduce(args: argparse.Namespace, job: VideoJob) -> None:

@@ -119,6 +119,7 @@ class Frame:
     time: Fraction
     colour: Colour | None = None  # of a decoded picture
     made: bool = False  # by a network, at a time between two frames of the source
+    duration: Fraction | None = None  # seconds; None: until the next frame
 
     def rgb(self) -> np.ndarray:
         """Returns the picture in RGB, (H,W,3), uint8 or uint16."""

@@ -41,6 +41,7 @@ class Report:
     repeats: int = 0  # repeated or damaged frames that were made anew
     measures: list[Measure] = field(default_factory=list)  # of made frames, if wanted
     transitions: list[Decision] = field(default_factory=list)  # all but motion
+    end: Fraction | None = None  # seconds, when the last frame of the source ends
     waited: float = 0.0  # seconds that the loop was blocked until frames were decoded
 
 
@@ -132,6 +133,7 @@ def _start_frames(
                 yield from _frames_of_pair(pair, pictures, handling, report)
                 last = pair.second.frame
     if last is not None:
+        report.end = None if last.duration is None else last.time + last.duration
         just_after = last.time + Fraction(1, 10**9)
         for time, step in timing(last.time, just_after):
             if not step:

@@ -19,16 +19,25 @@ from video.tracks import Tracks
 class Muxer:
     """Encodes pictures into a container and writes the tracks in step with them.
 
-    `settings` of None makes an output without a picture. Raises what the library raises; where the file could not be
-    written, its OSError.
+    `options` are those of the container. `settings` of None makes an output without a picture. Raises what the library
+    raises; where the file could not be written, its OSError.
     """
 
-    def __init__(self, file: SafeFile | NullFile, settings: VideoSettings | None, tracks: Tracks | None) -> None:
+    def __init__(
+        self,
+        file: SafeFile | NullFile,
+        settings: VideoSettings | None,
+        tracks: Tracks | None,
+        options: dict[str, str] | None = None,
+    ) -> None:
         self._file, self._tracks = file, tracks
         self._packets = 0
+        self.last: tuple[Fraction, Fraction] | None = None  # seconds, time and duration of the last frame
         self._start: Fraction | None = None  # seconds, of the first picture
         self._end = Fraction(0)  # seconds, of the last
-        self._container = open_output(file)
+        self._first_dts: Fraction | None = None  # seconds
+        self._is_mp4 = Path(file.name).suffix.lower() in MP4
+        self._container = open_output(file, options)
         self.stream: Any = settings.add_to(self._container) if settings is not None else None
         if tracks is not None:
             tracks.attach(self._container, Path(file.name).suffix, self._mux)
@@ -36,19 +45,37 @@ class Muxer:
 
     def encode(self, picture: av.VideoFrame | None) -> None:
         """Encodes one picture and writes what is complete; None flushes the encoder."""
-        for packet in self.stream.encode(picture):
+        packets = list(self.stream.encode(picture))
+        for packet in packets:
             if self._tracks is not None and packet.dts is not None and packet.time_base:
                 self._tracks.write_until(packet.dts * packet.time_base)
             self._follow(packet)
+            if picture is None and packet is packets[-1] and self._is_mp4:
+                self._reach_end(packet)
             self._mux(packet)
 
     def _follow(self, packet: Packet) -> None:
-        """Keeps the times at which the first picture starts and the last one ends."""
+        """Keeps the times at which the first picture starts and the last one ends, whose duration is set."""
         if packet.pts is not None and packet.time_base:
             start = packet.pts * packet.time_base
+            if self._first_dts is None and packet.dts is not None:
+                self._first_dts = packet.dts * packet.time_base
+            if self.last is not None and start == self.last[0]:
+                packet.duration = round(self.last[1] / packet.time_base)
             self._start = start if self._start is None else min(self._start, start)
             duration = packet.duration * packet.time_base if packet.duration else 1 / self.stream.average_rate
             self._end = max(self._end, start + duration)
+
+    def _reach_end(self, packet: Packet) -> None:
+        """Gives the packet that is decoded last the time up to the end: MP4 stores durations in the order of decoding.
+
+        Where it is a B-frame, another frame is shown last.
+        """
+        if self.last is None or self._start is None or self._first_dts is None or packet.dts is None:
+            return
+        base = packet.time_base or 1 / Fraction(self.stream.average_rate)
+        decoded = packet.dts * base - self._first_dts
+        packet.duration = round((self._end - self._start - decoded) / base)
 
     def _mux(self, packet: Packet) -> None:
         try:
@@ -64,7 +91,7 @@ class Muxer:
             self._file.close()  # FFmpeg crashes if it finishes an MP4 file in fragments without one
         try:
             self._container.close()
-            if isinstance(self._file, SafeFile) and self._file.path.suffix.lower() in MP4 and self._start is not None:
+            if isinstance(self._file, SafeFile) and self._is_mp4 and self._start is not None:
                 correct_duration(self._file, self._end - self._start)
         except Exception:
             self._raise_disk_error()

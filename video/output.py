@@ -55,10 +55,13 @@ class NullFile:
         self.closed = True
 
 
-def open_output(file: SafeFile | NullFile) -> OutputContainer:
-    """Opens the container that the suffix of the file's name stands for. Raises MediaError if there is none."""
+def open_output(file: SafeFile | NullFile, more: dict[str, str] | None = None) -> OutputContainer:
+    """Opens the container that the suffix of the file's name stands for, with `more` options of it.
+
+    Raises MediaError if there is none.
+    """
     suffix = Path(file.name).suffix
-    options = {**COMMON, **OPTIONS.get(suffix.lower(), {})}
+    options = {**COMMON, **OPTIONS.get(suffix.lower(), {}), **(more or {})}
     try:
         return av.open(file, "w", container_options=options, buffer_size=1 << 18, io_open=_refuse)
     except LIBRARY_ERRORS as e:

@@ -151,13 +151,19 @@ def _read_video(source: Source) -> Iterator[Frame]:
         for picture, time in clock.times(joined.pictures(source.start)):
             resized += (picture.width, picture.height) != source.size
             fitted = fit_picture(picture, source.size, source.pix_fmt)
-            yield Frame(clip_samples(fitted), time, source.colour)
+            yield Frame(clip_samples(fitted), time, source.colour, duration=_duration(picture, stream, source))
         source.complaints += joined.complaints()
         if not joined.parts:  # whose times may start again
             source.complaints += _missing_end(source, container, stream, decoder)
         source.notes += _describe_clock(clock)
         if resized:
             source.notes.append(f"{resized} frames of another size were scaled to {source.size[0]}x{source.size[1]}")
+
+
+def _duration(picture: av.VideoFrame, stream: VideoStream, source: Source) -> Fraction:
+    """Returns how many seconds a picture is shown; one step of the rate if its file has no other duration."""
+    duration = picture.duration * (stream.time_base or Fraction(0))
+    return duration if duration > 0 and not source.decode_order else 1 / source.rate
 
 
 def _describe_clock(clock: Clock) -> list[str]:

@@ -1,6 +1,7 @@
 """Frames as a video file, with the source's other tracks. The final name appears when the file is complete."""
 
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +13,7 @@ from model.errors import UserError
 from video.container import URL_MARK, main_video, open_container
 from video.encoding import Encoding, VideoSettings, choose_pix_fmt, quantise
 from video.frame import HD_HEIGHT, UNSPECIFIED, Colour, Frame
+from video.gif import SHORTEST_DELAY
 from video.losses import LIBRARY_ERRORS, WRITE_ERRORS, reason
 from video.muxer import Muxer
 from video.picture import MediaError
@@ -48,6 +50,7 @@ class VideoWriter:
         size: tuple[int, int] | None = None,  # width, height if not the source's
         tracks: bool = True,
         sound: bool = True,
+        options: dict[str, str] | None = None,  # of the container
         overwrite: bool = False,
         inputs: tuple[Path, ...] = (),
     ) -> None:
@@ -60,6 +63,8 @@ class VideoWriter:
         self._one_rate = path.suffix.lower() in ONE_RATE
         self._settings = self._video_settings(encoding or Encoding(), size or source.size, rate, time_base)
         self._last_pts: int | None = None
+        is_gif = path.suffix.lower() == ".gif"
+        self._shortest = ceil(SHORTEST_DELAY / self._settings.time_base) if is_gif else 1  # units of the time base
         self._stopped = False
         self._tracks: Tracks | None = None
         if tracks and source.is_video:
@@ -70,7 +75,7 @@ class VideoWriter:
             try_picture(path, self._settings)
         self._file = SafeFile(path, inputs, overwrite=overwrite)
         try:
-            self._muxer = Muxer(self._file, self._settings, self._tracks)
+            self._muxer = Muxer(self._file, self._settings, self._tracks, options)
         except LIBRARY_ERRORS as e:
             self._file.discard()
             raise MediaError(f"{path}: cannot be written ({reason(e)}); choose another output") from e
@@ -120,8 +125,10 @@ class VideoWriter:
             picture = self._picture(frame)
             picture.time_base = self._settings.time_base
             pts = round(frame.time / picture.time_base)
-            if self._last_pts is not None and pts <= self._last_pts:
-                pts = self._last_pts + 1
+            if self._last_pts is not None:
+                pts = max(pts, self._last_pts + self._shortest)
+            if frame.duration is not None:
+                self._muxer.last = pts * picture.time_base, frame.duration
             picture.pts = self._last_pts = pts
             picture.pict_type = 0  # the decoder's choice of I, P, B is not the encoder's
             self._muxer.encode(picture)
