@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction as F
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +26,7 @@ def doubled(source: Source) -> list[Frame]:
     for a, b in pairwise(frames):
         mean = ((a.rgb().astype(np.float64) + b.rgb()) / 2).round().astype(a.rgb().dtype)
         out += [a, Frame(mean, (a.time + b.time) / 2)]
-    return [*out, frames[-1]]
+    return [*out, replace(frames[-1], duration=None)]
 
 
 def write(source: Source, path: Path, **options: Any) -> tuple[list[Frame], VideoWriter]:
