@@ -78,7 +78,9 @@ def test_a_dry_run_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("share", "outcome"), [(1.0, "nothing"), (0.9, "warning"), (0.3, "warning"), (0.2, "refused")])
+@pytest.mark.parametrize(
+    ("share", "outcome"), [(1.0, "nothing"), (0.9, "warning"), (0.13, "warning"), (0.12, "refused")]
+)
 def test_free_space_is_compared_with_the_estimate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], share: float, outcome: str
 ) -> None:
@@ -86,10 +88,10 @@ def test_free_space_is_compared_with_the_estimate(
     args = parser.parse_args(["--video", str(make_clip(tmp_path / "a.mp4", 5)), "--codec=ffv1", "--ext=mkv"])
     check_arguments(parser, args)
     job = plan_job(args)
-    assert estimate_bytes(args, job) == round(0.8 * 64 * 48 * 9)
-    monkeypatch.setattr(space, "free_bytes", lambda path: int(0.8 * 64 * 48 * 9 * share) + 1)
+    assert estimate_bytes(args, job) == round(0.45 * 64 * 48 * 9)
+    monkeypatch.setattr(space, "free_bytes", lambda path: int(0.45 * 64 * 48 * 9 * share) + 1)
     if outcome == "refused":
-        with pytest.raises(UserError, match=r"takes about 22 kB, and 4\.4 kB are free; make room"):
+        with pytest.raises(UserError, match=r"takes about 12 kB, and 1\.5 kB are free; make room"):
             space.check_space(args, job)
     else:
         space.check_space(args, job)

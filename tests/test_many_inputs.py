@@ -13,6 +13,8 @@ from commands import network_flags
 from commands.batch import find_videos, is_batch
 from model import RIFE
 from model.errors import UserError
+from video.frame import Frame
+from video.writer import VideoWriter
 
 CLIPS, BROKEN = 10, (3, 7)
 
@@ -112,6 +114,21 @@ def test_two_inputs_with_one_output_are_not_mixed_up(tmp_path: Path, run: Run) -
     assert f"its output {tmp_path / 'a_2X_48fps.mp4'} is that of {clips[0]} too; give it in another run" in run.err
     assert len(Clip(tmp_path / "a_2X_48fps.mp4").pictures) == 5
     assert [file["result"] for file in json.loads(report.read_text())["files"]] == ["done", "failed"]
+
+
+def test_ctrl_c_ends_the_whole_batch(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = [make_clip(tmp_path / f"{name}.mp4", 3) for name in "abc"]
+    write = VideoWriter.write
+
+    def interrupted(writer: VideoWriter, frame: Frame) -> None:
+        if writer.source.path == clips[1] and writer.frames == 3:
+            raise KeyboardInterrupt
+        write(writer, frame)
+
+    monkeypatch.setattr(VideoWriter, "write", interrupted)
+    assert run(*clips, "--output", tmp_path / "made") == 130
+    assert f"what was made until then is in {tmp_path / 'made' / 'b_2X_48fps.part.mp4'}" in run.err
+    assert run.out.splitlines()[-1].startswith("3 files: 1 done, 1 interrupted, 1 not begun; details in")
 
 
 def test_one_input_by_position_is_as_by_name(tmp_path: Path, run: Run) -> None:
