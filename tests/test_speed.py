@@ -150,6 +150,36 @@ def test_a_span_of_a_file_with_sound(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(made.times) == 18
     assert made.times[0] == 0
     assert sound_length(tmp_path / "b.mkv") == pytest.approx(0.75, abs=0.05)
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        packets: list[Any] = [p for p in container.demux(audio=0) if p.size]
+        ends = [float((p.pts + p.duration) * p.time_base) for p in packets]
+    assert max(ends) == pytest.approx(0.75, abs=0.05)
+
+
+SUBTITLES = """1
+00:00:00,200 --> 00:00:00,700
+one
+
+2
+00:00:01,000 --> 00:00:01,500
+two
+
+3
+00:00:01,700 --> 00:00:01,900
+three
+"""
+
+
+def test_subtitles_and_chapters_follow_a_span_and_a_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 0.5 to 1.6 s, at half the speed: "one" until 0.4 s, "two" from 1 to 2 s, "three" not at all."""
+    clip = make_clip(tmp_path / "a.mkv", 48, subtitles=SUBTITLES, chapters=True)
+    times = ["--start=0.5", "--end=1.6", "--slow=2"]
+    run(monkeypatch, "--video", clip, *times, "--output", tmp_path / "b.mkv")
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        packets: list[Any] = [p for p in container.demux(subtitles=0) if p.size]
+        shown = [(bytes(p), float(p.pts * p.time_base), float(p.duration * p.time_base)) for p in packets]
+        assert not container.chapters()  # the only one ended at 0.1 s
+    assert shown == [(b"one", 0, 0.4), (b"two", 1, 1)]
 
 
 def test_two_and_a_half_times_the_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

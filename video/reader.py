@@ -54,8 +54,11 @@ class Source:
     shifts: list[Fraction] = field(default_factory=list)  # seconds that the clock moves by after each restart
 
     def output_time(self, time: Fraction) -> Fraction:
-        """Returns a time in seconds from `start` on the clock of the output; what a trim cut off is at its ends."""
-        if self.is_trimmed:
+        """Returns a time in seconds from `start` on the clock of the output; what a trim cut off is at its ends.
+
+        Sound that is played at another speed begins at 0 at the earliest.
+        """
+        if self.is_trimmed or self.speed is not None:
             time = max(time, Fraction(0))
         if self.length is not None:
             time = min(time, self.length)

@@ -74,7 +74,7 @@ class Tracks:
         except LIBRARY_ERRORS as e:
             self._end = reason(e)
         for clock in self._clocks.values():
-            if last := clock.place(None):
+            if (last := clock.place(None)) and self._cut_to_span(last):
                 yield last
 
     def _is_behind(self, packet: Packet) -> bool:
