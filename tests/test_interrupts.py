@@ -170,7 +170,7 @@ def test_signals_that_are_ignored_stay_ignored() -> None:
 def test_an_error_of_the_network_keeps_a_playable_part(
     tmp_path: Path, clip: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference_video, "interpolated_frames", lambda args, job, models, report: failing_frames(job))
+    monkeypatch.setattr(inference_video, "ended_frames", lambda args, job, models, report: failing_frames(job))
 
     def failing_frames(job: inference_video.VideoJob) -> Iterator[inference_video.Frame]:
         for i, frame in enumerate(job.source):
