@@ -1,8 +1,10 @@
 """Checks of finished videos: right ones of every container pass, and each kind of fault is found."""
 
+import struct
 from fractions import Fraction as F
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from clips import make_clip, picture
@@ -73,3 +75,20 @@ def test_the_starts_of_sound_are_on_the_clock_of_the_frames(tmp_path: Path) -> N
     (start,) = find_sound_starts(frames)
     assert start is not None
     assert abs(start - first.time) < F(1, 500)
+
+
+def test_sound_before_the_start_of_a_trimmed_video_does_not_count(tmp_path: Path) -> None:
+    """A phone trims a video by its edit lists: the packets before the start stay in the file, hidden."""
+    clip = make_clip(tmp_path / "a.mp4", 24, audio=["aac"])
+    data = bytearray(clip.read_bytes())
+    with av.open(str(clip)) as container:
+        scales = [1 / F(stream.time_base or 1) for stream in (*container.streams.video, *container.streams.audio)]
+    at = 0
+    for scale in scales:
+        at = data.index(b"elst", at) + 16  # the start of the only edit, in units of the track
+        (start,) = struct.unpack_from(">i", data, at)
+        struct.pack_into(">i", data, at, start + int(scale / 2))
+    clip.write_bytes(data)
+    (start_of_sound,) = find_sound_starts(open_frames(clip))
+    assert start_of_sound is not None
+    assert abs(start_of_sound) < F(1, 20)

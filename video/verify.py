@@ -127,7 +127,7 @@ def find_sound_starts(source: Source) -> list[Fraction | None]:
         with open_container(source.location) as container:
             sounds = [stream.index for stream in container.streams.audio]
             for packet in islice(read_packets(container), SEARCHED):
-                if packet.size and packet.stream.index in sounds:
+                if packet.size and not packet.is_discard and packet.stream.index in sounds:  # an edit list hides some
                     starts.setdefault(packet.stream.index, _seconds(packet))
                 if len(starts) == len(sounds):
                     break
