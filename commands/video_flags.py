@@ -7,6 +7,7 @@ from pathlib import Path
 from commands.network_flags import add_network_flags
 from commands.speed_flags import add_speed_flags, changes_speed, check_speed
 from commands.transition_flags import add_transition_flags, check_transitions
+from video.audio import AUDIO, COPY, NONE
 from video.container import parse_location
 from video.ending import MATCH_DURATION
 from video.timing import parse_rate
@@ -58,7 +59,10 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         help="write pictures to the folder --output, not a video (default: for --img; folder vid_out)")  # fmt: skip
     add("--montage", action="store_true",
         help="show the original beside the result, the central half of each (default: off)")  # fmt: skip
-    add("--no-audio", action="store_true", help="leave the sound out (default: keep it)")
+    add("--audio", choices=tuple(AUDIO), default=COPY,
+        help="copy the sound, encode all of it as aac, opus or flac, or leave it out (none) (default: copy; what the "
+             "container does not take is encoded)")  # fmt: skip
+    add("--no-audio", action="store_true", help="the same as --audio none (default: off)")
     add("--overwrite", action="store_true", help="replace the result if it exists (default: refuse)")
     add("--report", type=Path, metavar="FILE",
         help="write settings, source, result, counts, losses and versions as JSON (default: none; report.json in the "
@@ -120,6 +124,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         if rate is not None and rate > MAX_RATE:
             parser.error(f"{name} {float(rate):g}: at most {MAX_RATE} frames/s")
     args.multi = _multi(parser, args)
+    args.audio = NONE if args.no_audio else args.audio
     check_transitions(parser, args)
     check_speed(parser, args)
     args.ext = args.ext.removeprefix(".")

@@ -111,7 +111,7 @@ def open_writer(args: argparse.Namespace, job: VideoJob) -> VideoWriter | Pictur
         exact_time_base(job.rate) if args.fps or args.target_fps else source.time_base / args.multi,
         encoding=Encoding(args.codec, args.crf, args.preset, args.pix_fmt),
         tracks=not args.fps,
-        sound=not args.no_audio,
+        audio=args.audio,
         options=_container_options(args, job),
         overwrite=args.overwrite,
         inputs=inputs,

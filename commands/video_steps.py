@@ -13,6 +13,7 @@ from commands.transition_flags import handling
 from commands.video_job import VideoJob
 from model import RIFE
 from model.devices import pick_device
+from video.audio import NONE
 from video.blur import average_samples, shutter_offsets
 from video.confidence import write_measures
 from video.decisions import write_decisions
@@ -104,7 +105,7 @@ def introduce(args: argparse.Namespace, job: VideoJob) -> None:
     print(f"{source.path.name}, {count} frames in total, {float(source.rate):g}FPS to {float(job.rate):g}FPS")
     if not job.is_video or args.fps:
         print("Will not merge audio because using png or fps flag!")
-    elif args.no_audio:
+    elif args.audio == NONE:
         print("Will not merge audio because using no-audio flag!")
     else:
         print("The audio will be merged in the same pass")

@@ -19,6 +19,9 @@ from video.tempo import Tempo
 BITRATE = 160_000  # bits/s a track, upstream's for audio that cannot be copied
 ENCODERS = {"webm": ("libopus",), "avi": ("libmp3lame", "pcm_s16le"), "gif": ()}  # by container
 USUAL_ENCODERS = ("aac", "libopus", "libmp3lame")
+COPY, NONE = "copy", "none"
+# What may be done with all sound, by the user's word, with FFmpeg's encoders.
+AUDIO = {COPY: "", "aac": "aac", "opus": "libopus", "flac": "flac", NONE: ""}
 LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")  # FFmpeg's default for 1, 2, ... channels
 UNNAMED = re.compile(r"\d+ channels")  # how FFmpeg writes a layout of which only the count is known
 
@@ -39,13 +42,16 @@ class AudioEncoder:
         return stream
 
 
-def usable_encoders(stream: AudioStream, container: str) -> Iterator[AudioEncoder]:
-    """Yields what may take the place of a track in a container, best first: whether it does is for a trial to find."""
+def usable_encoders(stream: AudioStream, container: str, audio: str = COPY) -> Iterator[AudioEncoder]:
+    """Yields what may take the place of a track in a container, best first: whether it does is for a trial to find.
+
+    `audio` is one of AUDIO; a name of an encoder allows this one only.
+    """
     count = stream.codec_context.layout.nb_channels
     named = [] if UNNAMED.fullmatch(stream.codec_context.layout.name) else [stream.codec_context.layout.name]
     usual = [LAYOUTS[count - 1]] if 0 < count <= len(LAYOUTS) else []
     layouts = dict.fromkeys([*named, *usual, "stereo"])
-    for codec in ENCODERS.get(container, USUAL_ENCODERS):
+    for codec in (AUDIO[audio],) if AUDIO[audio] else ENCODERS.get(container, USUAL_ENCODERS):
         rate = _nearest_rate(codec, stream.codec_context.sample_rate or 48_000)
         for layout in layouts:
             yield AudioEncoder(codec, rate, layout)

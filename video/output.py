@@ -61,7 +61,9 @@ def open_output(file: SafeFile | NullFile, more: dict[str, str] | None = None) -
     Raises MediaError if there is none.
     """
     suffix = Path(file.name).suffix
-    options = {**COMMON, **OPTIONS.get(suffix.lower(), {}), **(more or {})}
+    options = {**COMMON, **OPTIONS.get(suffix.lower(), {})}
+    for name, value in (more or {}).items():
+        options[name] = f"{options[name]}+{value}" if name == "movflags" and name in options else value
     try:
         return av.open(file, "w", container_options=options, buffer_size=1 << 18, io_open=_refuse)
     except LIBRARY_ERRORS as e:

@@ -15,6 +15,7 @@ from video.error_log import ErrorLog
 from video.losses import LIBRARY_ERRORS, Losses
 from video.output import MP4, NullFile, open_output
 from video.speed import SpeedMap
+from video.subtitle import SubtitleConverter, SubtitleEncoder
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class TrackPlan:
     """What happens to one stream of the source: its packets are copied, or encoded anew."""
 
     index: int
-    encoder: AudioEncoder | None = None
+    encoder: AudioEncoder | SubtitleEncoder | None = None
 
 
 class Track:
@@ -43,7 +44,7 @@ class Track:
         self.was_read = False  # whether the source had a packet
         self._suffix = suffix
         self._target: Any
-        self._transcoder: Transcoder | None = None
+        self._transcoder: Transcoder | SubtitleConverter | None = None
         self._trial_file = NullFile(suffix)
         if plan.encoder is None:
             self._target = output.add_stream_from_template(source)
@@ -51,7 +52,10 @@ class Track:
             self._start_trial()
         else:
             self._target = plan.encoder.add_to(output)
-            self._transcoder = Transcoder(self.source, self._target, speed)
+            if isinstance(plan.encoder, SubtitleEncoder):
+                self._transcoder = SubtitleConverter(self.source, self._target)
+            else:
+                self._transcoder = Transcoder(self.source, self._target, speed)
         self._target.metadata.update(source.metadata)
         self._target.disposition = source.disposition
 

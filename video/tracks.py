@@ -18,6 +18,8 @@ from video.reader import Source
 from video.track import Track, TrackPlan
 
 AFTER_END = 5  # seconds after the end of the span until which packets of sound may still belong to it
+# Tags of the picture's track that are true of the output too; MP4 and MOV write a track of timecode from its tag.
+PICTURE_TAGS = ("language", "title", "handler_name", "timecode", "stereo_mode", "alpha_mode")
 CHAPTERS = ("matroska", "mp4", "mov", "webm", "ipod")  # containers that hold them
 
 
@@ -48,6 +50,11 @@ class Tracks:
             else:
                 self._tracks[plan.index] = Track(stream, plan, output, suffix, self._source.speed)
         output.metadata.update(self._input.metadata)
+        picture = main_video(self._input)
+        if output.streams.video and picture is not None:
+            target = output.streams.video[0]
+            target.metadata.update({k: v for k, v in picture.metadata.items() if k.lower() in PICTURE_TAGS})
+            target.disposition = picture.disposition
         chapters = _shifted_chapters(self._input, self._source)
         if chapters and holds_chapters(output):
             output.set_chapters(chapters)  # type: ignore[arg-type]

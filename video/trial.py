@@ -9,20 +9,22 @@ from fractions import Fraction
 from pathlib import Path
 
 from av.audio.stream import AudioStream
-from av.stream import AttachmentStream, Stream
+from av.stream import AttachmentStream, Disposition, Stream
 
 from model.errors import UserError
-from video.audio import usable_encoders
+from video.audio import COPY, NONE, usable_encoders
 from video.container import main_video, open_container
 from video.encoding import VideoSettings
 from video.losses import LIBRARY_ERRORS, reason
 from video.muxer import Muxer
-from video.output import NullFile, open_output
+from video.output import MP4, NullFile, open_output
 from video.picture import MediaError
 from video.reader import Source
+from video.subtitle import usable_format
 from video.track import TrackPlan, describe
 from video.tracks import Tracks, holds_chapters
 
+DEVICE_TAGS = "com."  # start of the names of tags that phones write; MP4 keeps them under their own names only
 SHORTEST, LONGEST = Fraction(1), Fraction(30)  # seconds of the tracks in a trial: until every sound track has begun
 
 
@@ -32,6 +34,7 @@ class OutputPlan:
 
     tracks: list[TrackPlan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    options: dict[str, str] = field(default_factory=dict)  # of the container
 
 
 def try_picture(path: Path, settings: VideoSettings) -> None:
@@ -47,18 +50,19 @@ def try_picture(path: Path, settings: VideoSettings) -> None:
         ) from e
 
 
-def plan_output(path: Path, settings: VideoSettings, source: Source, *, sound: bool = True) -> OutputPlan:
+def plan_output(path: Path, settings: VideoSettings, source: Source, *, audio: str = COPY) -> OutputPlan:
     """Returns what happens to each stream of the source beside its picture.
 
-    Only the picture decides: whatever else the output does not take is encoded anew, or dropped and named. `sound` of
-    False leaves the sound out. Raises MediaError if the picture itself is refused.
+    Only the picture decides: whatever else the output does not take is encoded anew, or dropped and named. `audio` is
+    what is done with all sound, one of AUDIO. Raises MediaError if the picture itself is refused.
     """
     with open_container(source.location) as container:
         video = main_video(container)
-        streams: list[Stream] = [s for s in container.streams if s is not video and (sound or s.type != "audio")]
+        streams: list[Stream] = [s for s in container.streams if s is not video]
+        streams = [s for s in streams if audio != NONE or s.type != "audio"]
         form = open_output(NullFile(path.suffix))
         name = form.format.name
-        choices = {s.index: list(_possible_plans(s, name, copy=source.speed is None)) for s in streams}
+        choices = {s.index: list(_possible_plans(s, path.suffix, name, audio, source)) for s in streams}
         plan = OutputPlan([plans[0] for plans in choices.values() if plans])
         if not _works(path, settings, source, plan):
             try_picture(path, settings)
@@ -68,28 +72,46 @@ def plan_output(path: Path, settings: VideoSettings, source: Source, *, sound: b
         kept = {track.index: track for track in plan.tracks}
         for stream in streams:
             if stream.index not in kept:
-                plan.notes.append(f"{describe(stream)} dropped: {name} does not take it")
+                plan.notes.append(f"{describe(stream)} dropped: {_why_dropped(stream, name)}")
             elif (encoder := kept[stream.index].encoder) is not None:
-                plan.notes.append(f"{describe(stream)} transcoded to {encoder.codec}")
+                verb = "transcoded" if stream.type == "audio" else "converted"
+                plan.notes.append(f"{describe(stream)} {verb} to {encoder.codec}")
         if container.chapters() and not holds_chapters(form):
             plan.notes.append(f"{len(container.chapters())} chapters dropped: {name} holds none")
+        if path.suffix.lower() in MP4 and any(key.startswith(DEVICE_TAGS) for key in container.metadata):
+            plan.options = {"movflags": "use_metadata_tags"}
     return plan
 
 
-def _possible_plans(stream: Stream, container: str, *, copy: bool) -> Iterator[TrackPlan]:
+def _why_dropped(stream: Stream, container: str) -> str:
+    """Returns the reason for the user."""
+    if stream.type == "video":
+        is_cover = stream.disposition & Disposition.attached_pic
+        return "cover pictures are not carried" if is_cover else "one video stream is carried, the main one"
+    if stream.type == "data":
+        return "tracks of data are not carried; a timecode is written anew where MP4 and MOV hold it"
+    if stream.codec_context is None:
+        return "its codec is not known"
+    return f"{container} does not take it"
+
+
+def _possible_plans(stream: Stream, suffix: str, container: str, audio: str, source: Source) -> Iterator[TrackPlan]:
     """Yields what may be done with a stream, best first; nothing if it cannot be carried at all.
 
-    `copy` of False encodes all sound anew.
+    Sound that is played at another speed, or for which `audio` names an encoder, is not copied.
     """
     if isinstance(stream, AttachmentStream):
         if "matroska" in container:
             yield TrackPlan(stream.index)
-    elif stream.type in ("audio", "subtitle") and stream.codec_context is not None:
-        if copy or not isinstance(stream, AudioStream):
+    elif isinstance(stream, AudioStream) and stream.codec_context is not None:
+        if audio == COPY and source.speed is None:
             yield TrackPlan(stream.index)
-        if isinstance(stream, AudioStream):
-            for encoder in usable_encoders(stream, container):
-                yield TrackPlan(stream.index, encoder)
+        for encoder in usable_encoders(stream, container, audio):
+            yield TrackPlan(stream.index, encoder)
+    elif stream.type == "subtitle" and stream.codec_context is not None:
+        yield TrackPlan(stream.index)
+        if subtitles := usable_format(stream, suffix):
+            yield TrackPlan(stream.index, subtitles)
 
 
 def _first_that_works(path: Path, source: Source, choices: Sequence[TrackPlan]) -> TrackPlan | None:

@@ -10,6 +10,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from model.errors import UserError
+from video.audio import COPY
 from video.container import URL_MARK, main_video, open_container
 from video.encoding import Encoding, VideoSettings, choose_pix_fmt, quantise
 from video.frame import HD_HEIGHT, UNSPECIFIED, Colour, Frame
@@ -49,7 +50,7 @@ class VideoWriter:
         encoding: Encoding | None = None,
         size: tuple[int, int] | None = None,  # width, height if not the source's
         tracks: bool = True,
-        sound: bool = True,
+        audio: str = COPY,  # one of AUDIO
         options: dict[str, str] | None = None,  # of the container
         overwrite: bool = False,
         inputs: tuple[Path, ...] = (),
@@ -68,8 +69,9 @@ class VideoWriter:
         self._stopped = False
         self._tracks: Tracks | None = None
         if tracks and source.is_video:
-            plan = plan_output(path, self._settings, source, sound=sound)
+            plan = plan_output(path, self._settings, source, audio=audio)
             self.notes += plan.notes
+            options = {**(options or {}), **plan.options}
             self._tracks = Tracks(source, plan.tracks)
         else:
             try_picture(path, self._settings)
