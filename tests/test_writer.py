@@ -103,7 +103,7 @@ def test_what_the_container_refuses_is_transcoded_or_dropped_and_named(tmp_path:
     out = Clip(tmp_path / "b.webm")
     assert out.codecs == ["opus"]
     assert any(n.startswith("audio track") and n.endswith("transcoded to libopus") for n in writer.notes), writer.notes
-    assert any(n.startswith("subtitle track") and "dropped" in n for n in writer.notes), writer.notes
+    assert any(n.startswith("subtitle track") and n.endswith("converted to webvtt") for n in writer.notes), writer.notes
     clip = make_clip(tmp_path / "c.mkv", 24, audio=["libopus"])
     _, writer = write(open_frames(clip), tmp_path / "d.mov")
     assert Clip(tmp_path / "d.mov").codecs == ["aac"]
