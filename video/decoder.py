@@ -9,6 +9,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from video.alpha import alpha_decoder
 from video.clock import Stamped
 from video.container import read_packets
 from video.error_log import ErrorLog
@@ -31,8 +32,9 @@ class Decoder:
         self._container, self._stream = container, stream
         self._messages: list[str] = []  # of the demuxer
         self._stopped = ""
-        stream.codec_context.thread_count = 1
-        stream.thread_type = "NONE"
+        self._codec = alpha_decoder(stream)
+        self._codec.thread_count = 1
+        self._codec.thread_type = "NONE"
 
     def pictures(self, start: Fraction = Fraction(0)) -> Iterator[Stamped]:
         """Yields every picture that can be decoded, in the order of display, with its stamps relative to `start`."""
@@ -82,7 +84,7 @@ class Decoder:
         failed, pictures = False, []
         with ErrorLog() as log:
             try:
-                pictures = self._stream.codec_context.decode(packet)
+                pictures = self._codec.decode(packet)
             except FFmpegError:
                 failed = True
         if failed or log.messages:

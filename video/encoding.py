@@ -10,15 +10,21 @@ import numpy as np
 from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
 from av.container import OutputContainer
 
-from video.frame import Colour
+from video.alpha import has_alpha
+from video.frame import Colour, is_rgb
 from video.picture import MediaError
 
-CODECS = {".webm": "libvpx-vp9", ".gif": "gif"}  # by suffix; everything else gets H.264
+CODECS = {".webm": "libvpx-vp9", ".gif": "gif", ".apng": "apng", ".webp": "libwebp_anim"}  # by suffix; everything else gets H.264
 DEFAULT_CODEC = "libx264"
 # Constant quality at which each encoder is visually close to its source; others have no such setting.
 CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}
 PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
-QUIET = {"libx265": {"x265-params": "log-level=error"}, "libvpx-vp9": {"b": "0", "row-mt": "1"}}
+REFUSED_ALPHA = ("libx265",)  # encoders that list formats with alpha, and are built without them
+QUIET = {
+    "libx265": {"x265-params": "log-level=error"},
+    "libvpx-vp9": {"b": "0", "row-mt": "1"},
+    "libwebp_anim": {"lossless": "1"},
+}
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,20 @@ class VideoSettings:
         return frame
 
 
+def check_pix_fmt(name: str | None) -> str | None:
+    """Returns the name of a pixel format. Raises MediaError if FFmpeg has none of that name."""
+    try:
+        return name and av.VideoFormat(name).name
+    except ValueError as e:
+        raise MediaError(f"pixel format {name}: FFmpeg has none of that name; as in yuv420p, yuv422p10le, rgb24") from e
+
+
 def choose_pix_fmt(codec: str, wanted: str, width: int, height: int) -> str:
-    """Returns the encoder's pixel format nearest to the source's; 4:2:0 for RGB, whole chroma for odd sizes."""
+    """Returns the encoder's pixel format nearest to the source's, with whole chroma for odd sizes.
+
+    RGB becomes 4:2:0 for encoders of videos that are watched: few players show others. Encoders without loss, and
+    those of single pictures, as ProRes, keep it.
+    """
     try:
         encoder = av.Codec(codec, "w")
     except (UnknownCodecError, ValueError) as e:
@@ -90,12 +108,18 @@ def choose_pix_fmt(codec: str, wanted: str, width: int, height: int) -> str:
     formats = [f.name for f in encoder.video_formats or ()]
     if codec == "gif":
         return "pal8"
+    if codec == "dnxhd" and is_rgb(wanted):  # its profile for RGB has to be asked for
+        wanted = "yuv422p"
     full_range_twin = wanted.replace("yuvj", "yuv")  # the same numbers; the range is a tag of its own
+    alpha = has_alpha(wanted)
     if full_range_twin in formats:
         wanted = full_range_twin
-    elif av.VideoFormat(wanted).is_rgb or wanted == "pal8":
-        wanted = "yuv420p10le" if max(c.bits for c in av.VideoFormat(wanted).components) > 8 else "yuv420p"
-    best, _ = find_best_pix_fmt_of_list(formats, wanted) if formats else (None, None)
+    elif is_rgb(wanted) and encoder.lossy and not encoder.intra_only:
+        deep = max(c.bits for c in av.VideoFormat(wanted).components) > 8
+        wanted = ("yuva420p" if alpha else "yuv420p") + ("10le" if deep else "")
+    if codec in REFUSED_ALPHA:
+        formats, alpha = [name for name in formats if not has_alpha(name)], False
+    best, _ = find_best_pix_fmt_of_list(formats, wanted, has_alpha=alpha) if formats else (None, None)
     name = best.name if best else wanted
     if codec in ("libx264", "libx265", "libsvtav1") and (width % 2 or height % 2) and "444" not in name:
         whole = "yuv444p10le" if "10" in name else "yuv444p"

@@ -1,6 +1,6 @@
 """Holds a decoded picture with its time, and converts between its pixel format and RGB."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -8,6 +8,8 @@ import av
 import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+from video.alpha import has_alpha
 
 UNSPECIFIED = 2  # of matrix, primaries and transfer in ITU-T H.273
 HD_HEIGHT = 720  # pictures without a tag are taken as BT.709 from this height on, as BT.601 below
@@ -20,6 +22,7 @@ BT709 = (0.2126, 0.0722)
 LUMA_WEIGHTS = {1: BT709, 4: (0.30, 0.11), 5: BT601, 6: BT601, 7: (0.212, 0.087), 9: (0.2627, 0.0593)}  # red, blue
 LUMA_WEIGHTS[10] = LUMA_WEIGHTS[9]
 UNSUBSAMPLED = {8: "yuv444p", 10: "yuv444p10le", 12: "yuv444p12le", 16: "yuv444p16le"}  # by bits a channel
+RGB_MATRIX = 0  # in ITU-T H.273
 
 
 @dataclass(frozen=True)
@@ -36,46 +39,66 @@ class Colour:
     def of(cls, picture: av.VideoFrame) -> "Colour":
         """Returns the tags of a decoded picture; the names of the formats yuvj... imply full range."""
         limits = picture.color_range
-        if not limits:
-            limits = ColorRange.JPEG if picture.format.name.startswith("yuvj") else ColorRange.MPEG
+        if not limits or picture.format.is_rgb:
+            full = picture.format.is_rgb or picture.format.name.startswith("yuvj")
+            limits = ColorRange.JPEG if full else ColorRange.MPEG
         return cls(picture.colorspace, int(limits), picture.color_primaries, picture.color_trc, picture.height)
 
+    def encoded_as(self, pix_fmt: str, source_fmt: str) -> "Colour":
+        """Returns the tags of pictures in the pixel format `pix_fmt`, made from pictures in `source_fmt`."""
+        if av.VideoFormat(pix_fmt).is_rgb:
+            return replace(self, matrix=RGB_MATRIX, range=FULL)
+        if not is_rgb(source_fmt):
+            return self
+        return replace(self, matrix=1 if self.height >= HD_HEIGHT else 6, range=int(ColorRange.MPEG))
+
     def to_rgb(self, picture: av.VideoFrame) -> np.ndarray:
-        """Converts a decoded picture to RGB: (H,W,3) uint8, or uint16 if it has more than 8 bits a channel."""
-        bits = _bits(picture.format)
-        if picture.format.is_rgb or picture.format.name == "pal8":
-            return picture.to_ndarray(format="rgb48le" if bits > 8 else "rgb24")
-        full = self.refit(picture, UNSUBSAMPLED[bits])
+        """Converts a decoded picture to RGB or, if its format has alpha, to RGBA.
+
+        Returns (H,W,3 or 4) uint8, or uint16 if it has more than 8 bits a channel.
+        """
+        bits, alpha = _bits(picture.format), has_alpha(picture.format.name)
+        if is_rgb(picture.format.name):
+            return picture.to_ndarray(format=_packed(bits > 8, alpha))
+        full = self.refit(picture, _unsubsampled(bits, alpha))
         dtype: Any = np.uint16 if bits > 8 else np.uint8
         planes = [np.frombuffer(memoryview(p), dtype).reshape(p.height, -1) for p in full.planes]
         yuv = cv2.merge([plane[:, : picture.width] for plane in planes])
         limit = 65535 if bits > 8 else 255
         inverse = np.linalg.inv(self._rgb_to_yuv(bits))[:3] * limit
+        if alpha:
+            inverse = _with_alpha(inverse, limit / (2**bits - 1))
         return cv2.transform(yuv, inverse)  # rounds and saturates
 
     def from_rgb(self, rgb: np.ndarray, pix_fmt: str) -> av.VideoFrame:
-        """Converts (H,W,3) uint8 or uint16 RGB to a picture in this colour space and the encoder's pixel format."""
-        wanted = av.VideoFormat(pix_fmt)
-        if wanted.is_rgb:
-            deep = rgb.dtype == np.uint16
-            return av.VideoFrame.from_ndarray(rgb, "rgb48le" if deep else "rgb24").reformat(format=pix_fmt)
+        """Converts (H,W,3 or 4) uint8 or uint16 RGB to a picture in this colour space and the encoder's pixel format.
+
+        Alpha is left out if the format holds none, and is opaque if the format holds alpha but the array does not.
+        """
+        wanted, alpha = av.VideoFormat(pix_fmt), has_alpha(pix_fmt)
         bits = _bits(wanted)
         if bits > 8 and rgb.dtype == np.uint8:
             rgb = rgb.astype(np.uint16) * 257
+        if wanted.is_rgb:
+            packed = _packed(rgb.dtype == np.uint16, rgb.shape[2] == 4)
+            return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), packed).reformat(format=pix_fmt)
         limit = np.iinfo(rgb.dtype).max
+        rgb = rgb if alpha or rgb.shape[2] == 3 else np.ascontiguousarray(rgb[..., :3])
+        if alpha and rgb.shape[2] == 3:
+            rgb = np.dstack((rgb, np.full(rgb.shape[:2], limit, rgb.dtype)))
         forward = self._rgb_to_yuv(bits)[:3] / [limit, limit, limit, 1]
+        if alpha:
+            forward = _with_alpha(forward, (2**bits - 1) / limit)
         yuv = cv2.transform(rgb, forward).astype(np.uint16 if bits > 8 else np.uint8)
-        full = av.VideoFrame(rgb.shape[1], rgb.shape[0], UNSUBSAMPLED[bits])
+        full = av.VideoFrame(rgb.shape[1], rgb.shape[0], _unsubsampled(bits, alpha))
         for i, plane in enumerate(full.planes):
             np.frombuffer(memoryview(plane), yuv.dtype).reshape(plane.height, -1)[:, : rgb.shape[1]] = yuv[..., i]
         return self.refit(full, pix_fmt)
 
     def refit(self, picture: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
-        """Converts a picture to the encoder's pixel format; returns it unchanged if it has that format."""
+        """Converts a picture to another pixel format, both RGB or both not; returns it unchanged if it has the format."""
         if picture.format.name == pix_fmt:
             return picture
-        if picture.format.is_rgb != av.VideoFormat(pix_fmt).is_rgb or picture.format.name == "pal8":
-            return self.from_rgb(self.to_rgb(picture), pix_fmt)
         # The same matrix and range on both sides: only the size of chroma and the depth change.
         return picture.reformat(
             format=pix_fmt,
@@ -102,10 +125,33 @@ class Colour:
         return matrix
 
 
+def is_rgb(pix_fmt: str) -> bool:
+    """Returns whether a pixel format holds red, green and blue, directly or in a palette."""
+    video_format = av.VideoFormat(pix_fmt)
+    return video_format.is_rgb or video_format.has_palette
+
+
 def _bits(pix_fmt: av.VideoFormat) -> int:
     """Returns the bits a channel that a format is converted with: the next of 8, 10, 12 and 16."""
     deepest = max(component.bits for component in pix_fmt.components)
-    return next(bits for bits in UNSUBSAMPLED if bits >= deepest)
+    return next((bits for bits in UNSUBSAMPLED if bits >= deepest), 16)
+
+
+def _packed(deep: bool, alpha: bool) -> str:
+    """Returns the format of FFmpeg for an array (H,W,3 or 4) of 8 or 16 bits."""
+    return ("rgba64le" if deep else "rgba") if alpha else ("rgb48le" if deep else "rgb24")
+
+
+def _unsubsampled(bits: int, alpha: bool) -> str:
+    """Returns the format of FFmpeg with a whole plane for each of Y, U, V and, if wanted, alpha."""
+    return UNSUBSAMPLED[bits].replace("yuv", "yuva") if alpha else UNSUBSAMPLED[bits]
+
+
+def _with_alpha(matrix: np.ndarray, factor: float) -> np.ndarray:
+    """Returns a matrix (3,4) for three channels as (4,5) for these and alpha, which is multiplied by `factor`."""
+    wider = np.zeros((4, 5))
+    wider[:3, :3], wider[:3, 4], wider[3, 3] = matrix[:, :3], matrix[:, 3], factor
+    return wider
 
 
 Picture = av.VideoFrame | np.ndarray  # decoded from a video; or (H,W,3 or 4), read from a picture file or made
@@ -122,7 +168,7 @@ class Frame:
     duration: Fraction | None = None  # seconds; None: until the next frame
 
     def rgb(self) -> np.ndarray:
-        """Returns the picture in RGB, (H,W,3), uint8 or uint16."""
+        """Returns the picture in RGB or RGBA, (H,W,3 or 4), uint8 or uint16."""
         if isinstance(self.picture, np.ndarray):
             return self.picture
         return (self.colour or Colour.of(self.picture)).to_rgb(self.picture)

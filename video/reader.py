@@ -13,6 +13,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from video.alpha import ANIMATIONS, source_format
 from video.clock import Clock
 from video.container import URL_MARK, check_regular_file, main_video, open_container
 from video.decoder import Decoder
@@ -110,7 +111,7 @@ def _open_video(location: Path | str, container: InputContainer) -> Source:
         time_base=base if rounded is None else exact_time_base(rounded),
         is_video=True,
         colour=Colour.of(picture),
-        pix_fmt=picture.format.name,
+        pix_fmt=_pix_fmt(location, stream, picture),
         rotation=picture.rotation % 360,
         display_matrix=_display_matrix(picture),
         aspect=stream.sample_aspect_ratio or None,
@@ -120,6 +121,16 @@ def _open_video(location: Path | str, container: InputContainer) -> Source:
         location=location,
         decode_order=decode_order,
     )
+
+
+def _pix_fmt(location: Path | str, stream: VideoStream, first: av.VideoFrame) -> str:
+    """Returns the pixel format of the source's frames: without alpha if every picture of an animation is opaque."""
+    if stream.codec_context.name not in ANIMATIONS:
+        return source_format(stream.codec_context.name, first, [first])
+    with open_container(location) as again:
+        animation = again.streams.video[stream.index]
+        pictures = (stamped.picture for stamped in Decoder(again, animation).pictures())
+        return source_format(stream.codec_context.name, first, pictures)
 
 
 def _out_of_order(stamps: list[Fraction | None]) -> int:

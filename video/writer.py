@@ -11,9 +11,10 @@ from av.error import FFmpegError
 
 from model.errors import UserError
 from video.audio import COPY
+from video.alpha import has_alpha, opaque
 from video.container import URL_MARK, main_video, open_container
-from video.encoding import Encoding, VideoSettings, choose_pix_fmt, quantise
-from video.frame import HD_HEIGHT, UNSPECIFIED, Colour, Frame
+from video.encoding import Encoding, VideoSettings, check_pix_fmt, choose_pix_fmt, quantise
+from video.frame import UNSPECIFIED, Colour, Frame, is_rgb
 from video.gif import SHORTEST_DELAY
 from video.losses import LIBRARY_ERRORS, WRITE_ERRORS, reason
 from video.muxer import Muxer
@@ -89,10 +90,15 @@ class VideoWriter:
         source, codec = self.source, encoding.codec_for(self.path)
         turned = self.upright and source.rotation % 180 != 0
         width, height = size[::-1] if turned else size
-        pix_fmt = encoding.pix_fmt or choose_pix_fmt(codec, source.pix_fmt, width, height)
+        pix_fmt = check_pix_fmt(encoding.pix_fmt) or choose_pix_fmt(codec, source.pix_fmt, width, height)
         if encoding.pix_fmt is None and (width % 2 or height % 2) and pix_fmt == "yuv444p":
             self.notes.append(f"{width}x{height} is odd, kept whole as yuv444p; some players need yuv420p")
-        self.colour = source.colour or Colour(1 if height >= HD_HEIGHT else 6, 1, UNSPECIFIED, UNSPECIFIED, height)
+        if has_alpha(source.pix_fmt) and not has_alpha(pix_fmt):
+            self.notes.append(f"transparency cannot be kept: {codec} holds none as {pix_fmt}; it becomes black")
+        elif has_alpha(source.pix_fmt) and pix_fmt == "pal8":
+            self.notes.append("a pixel of this output is transparent or not: half transparent ones become one of both")
+        untagged = Colour(UNSPECIFIED, 1, UNSPECIFIED, UNSPECIFIED, height)
+        self.colour = (source.colour or untagged).encoded_as(pix_fmt, source.pix_fmt)
         aspect = None
         if source.aspect and source.aspect != 1:
             aspect = 1 / source.aspect if turned else source.aspect
@@ -106,7 +112,7 @@ class VideoWriter:
             rate,
             time_base if time_base.denominator <= MAX_TIME_BASE and not self._one_rate else 1 / rate,
             encoding,
-            self.colour if source.colour is not None or pix_fmt.startswith("yuv") else None,
+            self.colour if pix_fmt != "pal8" else None,
             aspect,
             None if self.upright else source.display_matrix,
         )
@@ -139,15 +145,15 @@ class VideoWriter:
         self.frames += 1
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
-        pix_fmt = self._settings.pix_fmt
-        if not self.upright and pix_fmt != "pal8" and not isinstance(frame.picture, np.ndarray):
-            return self._tag(self.colour.refit(frame.picture, pix_fmt))
+        pix_fmt, picture = self._settings.pix_fmt, frame.picture
+        if not self.upright and not isinstance(picture, np.ndarray) and _is_exact(picture.format.name, pix_fmt):
+            return self._tag(self.colour.refit(picture, pix_fmt))
         rgb = upright(frame.rgb(), self.source.rotation if self.upright else 0)
         if rgb.dtype.kind == "f":
             raise MediaError(f"{self.path}: a video cannot hold light (float pictures); write pictures instead")
         if pix_fmt == "pal8":
             return quantise(rgb)
-        return self._tag(self.colour.from_rgb(opaque(rgb), pix_fmt))
+        return self._tag(self.colour.from_rgb(rgb if has_alpha(pix_fmt) else opaque(rgb), pix_fmt))
 
     def _tag(self, picture: av.VideoFrame) -> av.VideoFrame:
         picture.colorspace, picture.color_range = self.colour.matrix, self.colour.range
@@ -208,9 +214,8 @@ def _can_be_opened(path: Path) -> bool:
         return False
 
 
-def opaque(rgb: np.ndarray) -> np.ndarray:
-    """Returns (H,W,3 or 4) as (H,W,3), contiguous; what is transparent becomes black."""
-    if rgb.shape[2] == 4:
-        limit = np.iinfo(rgb.dtype).max
-        rgb = (rgb[..., :3] * (rgb[..., 3:] / limit)).round().astype(rgb.dtype)
-    return np.ascontiguousarray(rgb)
+def _is_exact(pix_fmt: str, encoded: str) -> bool:
+    """Returns whether pictures are encoded in another pixel format without a conversion of their colours."""
+    if is_rgb(pix_fmt) != is_rgb(encoded) or av.VideoFormat(encoded).has_palette:
+        return False
+    return has_alpha(encoded) or not has_alpha(pix_fmt)
