@@ -7,9 +7,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+from conftest import Shift
 
 from model import RIFE
-from tests.conftest import Shift
 from video.alpha import has_alpha, without_alpha
 from video.decoder import Decoder
 from video.encoding import Encoding, choose_pix_fmt
@@ -81,9 +81,7 @@ MOVING = [disc(20 + MOTION * k) for k in range(3)]
         (".gif", "gif", "pal8", 0),
     ],
 )
-def test_alpha_moves_with_the_picture(
-    tmp_path: Path, suffix: str, codec: str, pix_fmt: str, tolerance: int
-) -> None:
+def test_alpha_moves_with_the_picture(tmp_path: Path, suffix: str, codec: str, pix_fmt: str, tolerance: int) -> None:
     """Every second frame is made; its alpha is the disc half way, and that of the others is the source's."""
     path = tmp_path / f"a{suffix}"
     if suffix == ".gif":

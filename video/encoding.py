@@ -14,7 +14,12 @@ from video.alpha import has_alpha
 from video.frame import Colour, is_rgb
 from video.picture import MediaError
 
-CODECS = {".webm": "libvpx-vp9", ".gif": "gif", ".apng": "apng", ".webp": "libwebp_anim"}  # by suffix; everything else gets H.264
+CODECS = {
+    ".webm": "libvpx-vp9",
+    ".gif": "gif",
+    ".apng": "apng",
+    ".webp": "libwebp_anim",
+}  # others: H.264
 DEFAULT_CODEC = "libx264"
 # Constant quality at which each encoder is visually close to its source; others have no such setting.
 CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}

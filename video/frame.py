@@ -96,7 +96,7 @@ class Colour:
         return self.refit(full, pix_fmt)
 
     def refit(self, picture: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
-        """Converts a picture to another pixel format, both RGB or both not; returns it unchanged if it has the format."""
+        """Converts a picture to another format, both RGB or both not; returns it unchanged if it has the format."""
         if picture.format.name == pix_fmt:
             return picture
         # The same matrix and range on both sides: only the size of chroma and the depth change.
