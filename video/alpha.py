@@ -1,6 +1,7 @@
 """Transparency of pictures: which pixel formats hold it, whether a picture has any, and pictures without it."""
 
 from collections.abc import Iterable
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -34,7 +35,7 @@ def is_transparent(picture: av.VideoFrame) -> bool:
         return False
     deep = max(component.bits for component in picture.format.components) > 8
     rgba = picture.to_ndarray(format="rgba64le" if deep else "rgba")
-    return bool(rgba[..., 3].min() < np.iinfo(rgba.dtype).max)
+    return bool(rgba[..., 3].min() < (65535 if deep else 255))
 
 
 def source_format(codec: str, first: av.VideoFrame, pictures: Iterable[av.VideoFrame]) -> str:
@@ -59,9 +60,9 @@ def alpha_decoder(stream: VideoStream) -> VideoCodecContext:
     name = ALPHA_DECODERS.get(native.codec.canonical_name)
     if name is None or stream.metadata.get("alpha_mode") != "1":
         return native
-    decoder: VideoCodecContext = CodecContext.create(name, "r")
+    decoder: Any = CodecContext.create(name, "r")
     decoder.extradata = native.extradata
-    return decoder
+    return cast(VideoCodecContext, decoder)
 
 
 def opaque(rgb: np.ndarray) -> np.ndarray:
