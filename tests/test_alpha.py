@@ -2,6 +2,7 @@
 
 from fractions import Fraction as F
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -36,7 +37,7 @@ def disc(x: float, *, inside: int = 255, outside: int = 0) -> np.ndarray:
 def make_video(path: Path, codec: str, pix_fmt: str, pictures: list[np.ndarray]) -> Path:
     """Writes RGB or RGBA pictures at 24 frames/s with FFmpeg's own conversion."""
     with av.open(path, "w") as output:
-        stream = output.add_stream(codec, rate=24)
+        stream: Any = output.add_stream(codec, rate=24)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
         stream.options = {"lossless": "1"} if codec == "libvpx-vp9" else {}
         for picture in pictures:

@@ -10,8 +10,8 @@ import numpy as np
 from av.error import FFmpegError
 
 from model.errors import UserError
-from video.audio import COPY
 from video.alpha import has_alpha, opaque
+from video.audio import COPY
 from video.container import URL_MARK, main_video, open_container
 from video.encoding import Encoding, VideoSettings, check_pix_fmt, choose_pix_fmt, quantise
 from video.frame import UNSPECIFIED, Colour, Frame, is_rgb
