@@ -22,6 +22,7 @@ from commands.video_steps import PROGRAM, interpolated_frames, load_models
 from model import RIFE
 from model.inference.memory import available_bytes
 from model.inference.tile_engine import describe_tiles
+from video.container import open_container
 from video.interpolate import Report
 from video.picture_writer import check_pictures
 from video.prefetch import prefetch
@@ -87,7 +88,7 @@ def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
     print(f"  result: {job.path}, {frames} frames at {float(job.rate):g} frames/s, {made or 0:.0f} of them made")
     print(f"  network: {models[0]}{describe_tiles(models[0], source.size[1], source.size[0], args.scale)}")
     print(f"  memory: {_describe_memory(models[0].device)}")
-    size = None if job.count is None else _total_bytes(trial, job.count)
+    size = None if job.count is None else _total_bytes(trial, job.count) + _sound_bytes(args, job)
     free = free_bytes(job.path)
     print(f"  disk: about {'unknown' if size is None else format_bytes(size)}"
           f"{'' if free is None else f', {format_bytes(free)} free'}")  # fmt: skip
@@ -147,6 +148,16 @@ def _total_bytes(trial: Trial, count: int) -> float:
         return trial.key * count
     keys = 1 + count // KEYFRAME_INTERVAL
     return trial.key * keys + trial.other * (count - keys)
+
+
+def _sound_bytes(args: argparse.Namespace, job: VideoJob) -> float:
+    """Returns about how many bytes the sound takes, as in the source; 0 where its file does not tell."""
+    source = job.source
+    if not (job.is_video and source.is_video and source.count) or args.fps or args.no_audio:
+        return 0.0
+    with open_container(source.location) as container:
+        rate = sum(stream.bit_rate or 0 for stream in container.streams.audio)
+    return float(source.count / source.rate * rate / 8)
 
 
 def _total_seconds(trial: Trial, count: int, made: float, device: torch.device) -> float:
