@@ -1,0 +1,243 @@
+"""Every form of export against PyTorch, for every kind of network: differences and time, as a table.
+
+python3 benchmark/exports.py                                         random weights, and the default ones
+python3 benchmark/exports.py --model 4.26=DIR --model "HD 3.x=DIR2"  weights of your own for a network
+python3 benchmark/exports.py --networks 4.25 ours --forms onnx torch
+
+A network without a file has the published widths and random weights. Each program runs the same pairs of images, moved
+noise, at three sizes, one of them no multiple of the padding where the form pads itself; the table has the largest and
+the mean difference over all of them to PyTorch's own forward in float32, in 0..1, and the processor time of a frame of
+the first size, by one thread, against PyTorch's. pkl, comfy and ncnn are read back by our own reader. Forms whose
+package is not installed are left out. The last line is JSON.
+"""
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# run as a script, this folder is on the path, not the repository's root where `model` lies
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmark.compare import pair
+from benchmark.device import interleaved
+from model import UserError
+from model.export.forms import Files, Settings, export
+from model.export.metadata import Source, read_source, without_sharp
+from model.IFNet import IFNet
+from model.IFNet_HD import IFNet_HDv3
+from model.IFNet_v4 import IFNet_v4
+from model.image import pad_multiple
+from model.loading import TRAIN_LOG, AnyNetwork, load_network
+from model.RIFE import RIFE
+from model.weights.checkpoint import WeightFile
+from model.weights.published import PUBLISHED
+
+TIMESTEP = 0.3
+RUNS = 2
+Run = Callable[[Tensor, Tensor], Tensor]
+
+
+def _published(number: str) -> Callable[[], AnyNetwork]:
+    names = [name for name in PUBLISHED if number in name.replace("4.13-4.15", "4.13, 4.14, 4.15").split(", ")]
+    return lambda: IFNet_v4(PUBLISHED[names[0]])
+
+
+NETWORKS: dict[str, Callable[[], AnyNetwork]] = {
+    "paper": IFNet,
+    "RIFE_m": lambda: IFNet(timed=True),
+    "HD 3.x": IFNet_HDv3,
+    **{number: _published(number) for number in ("4.0", "4.6", "4.15", "4.22.lite", "4.25", "4.26")},
+}
+
+
+def source_of(name: str, files: Mapping[str, Path]) -> Source:
+    """Returns a network with the weights of its file, or with random ones, the same every time."""
+    if name in files or name == "ours":
+        return read_source(files.get(name, TRAIN_LOG))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net = NETWORKS[name]().eval().requires_grad_(False)
+    return Source(net, name, name, WeightFile(Path(f"{name}.pkl")), "random")
+
+
+def planes(height: int, width: int) -> Tensor:
+    """Returns the last four channels (1,4,H,W) of layout v1: coordinates in -1..1, and the size of a pixel in them."""
+    x, y = torch.meshgrid(torch.linspace(-1, 1, width), torch.linspace(-1, 1, height), indexing="xy")
+    return torch.stack((x, y, torch.full_like(x, 2 / (width - 1)), torch.full_like(x, 2 / (height - 1))))[None]
+
+
+def by_onnxruntime(files: Files, layout: str) -> Run:
+    """Returns a function from two images to the image between them, by ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(files[".onnx"], options, providers=["CPUExecutionProvider"])
+    wanted = {value.name for value in session.get_inputs()}
+
+    def run(img0: Tensor, img1: Tensor) -> Tensor:
+        size = img0.shape[2:]
+        if layout == "plain":
+            named = {"img0": img0, "img1": img1, "timestep": torch.full((1, 1, 1, 1), TIMESTEP)}
+        else:
+            more = [planes(*size)] if layout == "v1" else []
+            named = {"input": torch.cat((img0, img1, torch.full((1, 1, *size), TIMESTEP), *more), 1)}
+        (made,) = session.run(None, {key: x.numpy() for key, x in named.items() if key in wanted})
+        return torch.from_numpy(made)
+
+    return run
+
+
+def by_openvino(files: Files) -> Run:
+    """Returns a function from two images to the image between them, by OpenVINO."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix, content in files.items():
+            (Path(folder) / f"a{suffix}").write_bytes(content)
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        compiled: Any = openvino.Core().compile_model(Path(folder) / "a.xml", "CPU", options)
+    wanted = [value.get_any_name() for value in compiled.inputs]
+
+    def run(img0: Tensor, img1: Tensor) -> Tensor:
+        named = {"img0": img0, "img1": img1, "timestep": torch.full((1, 1, 1, 1), TIMESTEP)}
+        (made,) = compiled({name: named[name].numpy() for name in wanted}).values()
+        return torch.from_numpy(np.array(made))
+
+    return run
+
+
+def by_torch(files: Files) -> Run:
+    """Returns a function from two images to the image between them, by a loaded program of torch.export."""
+    program = torch.export.load(io.BytesIO(files[".pt2"])).module()
+    return lambda img0, img1: program(img0, img1, torch.full((1, 1, 1, 1), TIMESTEP))
+
+
+def by_reader(files: Files) -> Run:
+    """Returns a function from two images to the image between them, by the network that our reader finds."""
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix, content in files.items():
+            (Path(folder) / (suffix if suffix.startswith("flownet") else f"flownet{suffix}")).write_bytes(content)
+        net = load_network(folder)[0].eval()
+    return plain(net)
+
+
+def plain(net: Any) -> Run:
+    """Returns a function from two images to the image between them, by the network's own forward."""
+    model = RIFE(net, name="own", engine=net)
+    return lambda img0, img1: model.inference(img0, img1, timestep=TIMESTEP if net.arbitrary_time else 0.5).clamp(0, 1)
+
+
+class Kind(NamedTuple):
+    """A column of the table: a form with its settings, and how its files are run."""
+
+    form: str
+    settings: Settings
+    run: Callable[[Files], Run]
+    timed: bool = True
+    sharp: bool = True  # whether the form has the sharp blend of our own weights
+    pads: bool = True
+
+
+KINDS = {
+    "pkl": Kind("pkl", Settings(), by_reader, timed=False, sharp=False),
+    "comfy": Kind("comfy", Settings(), by_reader, timed=False, sharp=False),
+    "onnx": Kind("onnx", Settings(), partial(by_onnxruntime, layout="plain")),
+    "onnx v2": Kind("onnx", Settings(layout="v2"), partial(by_onnxruntime, layout="v2")),
+    "onnx v1": Kind("onnx", Settings(layout="v1"), partial(by_onnxruntime, layout="v1"), pads=False),
+    "onnx fp16": Kind("onnx", Settings(half=True), partial(by_onnxruntime, layout="plain")),
+    "openvino": Kind("openvino", Settings(), by_openvino),
+    "ncnn": Kind("ncnn", Settings(), by_reader, timed=False, sharp=False),
+    "torch": Kind("torch", Settings(), by_torch, pads=False),
+}
+
+
+def compare(source: Source, kind: Kind) -> dict[str, Any]:
+    """Returns the differences and times of one form, or why the network cannot take it."""
+    try:
+        run = kind.run(export(source, kind.form, kind.settings))
+    except UserError as e:
+        return {"refused": str(e).split(": ", 1)[-1]}
+    own = plain(source.net if kind.sharp else without_sharp(source).net)
+    side = pad_multiple(source.net)
+    sizes = [
+        (3 * side, 2 * side),
+        (2 * side, 3 * side),
+        (side, 2 * side) if not kind.pads else (2 * side - 14, side + 5),
+    ]
+    images = [pair(size, "cpu") for size in sizes]
+    with torch.no_grad():
+        errors = [(run(*two) - own(*two)).abs() for two in images]
+        record = {"largest": max(e.max().item() for e in errors), "mean": max(e.mean().item() for e in errors)}
+        if kind.timed:
+            calls = {"it": partial(run, *images[0]), "own": partial(own, *images[0])}
+            times = interleaved(calls, torch.device("cpu"), RUNS, time.process_time)
+            record |= {"ms": min(times["it"]), "own_ms": min(times["own"])}
+    return record
+
+
+def row(name: str, kind: str, record: Mapping[str, Any]) -> str:
+    """Returns one row of the table, in Markdown."""
+    if "refused" in record:
+        return f"| {name} | {kind} | refused: {record['refused']} | | |"
+    timed = (
+        f"{record['ms']:.0f} / {record['own_ms']:.0f} ms, {record['own_ms'] / record['ms']:.2f}x"
+        if "ms" in record
+        else ""
+    )
+    return f"| {name} | {kind} | {record['largest']:.1e} | {record['mean']:.1e} | {timed} |"
+
+
+def records(names: list[str], kinds: list[str], files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
+    """Yields one record for each network and form."""
+    for name in names:
+        source = source_of(name, files)
+        for kind in kinds:
+            yield {"network": name, "form": kind, **compare(source, KINDS[kind])}
+
+
+def parse_file(text: str) -> tuple[str, Path]:
+    """Returns the network and the path of "NETWORK=PATH", for argparse."""
+    name, _, path = text.partition("=")
+    if name not in NETWORKS or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NETWORK=PATH with one of {', '.join(NETWORKS)}")
+    return name, Path(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [*NETWORKS, "ours"]
+    p.add_argument("--networks", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    p.add_argument("--forms", nargs="+", choices=KINDS, default=list(KINDS), metavar="FORM", help=", ".join(KINDS))
+    p.add_argument("--model", type=parse_file, action="append", default=[], metavar="NETWORK=PATH",
+                   help="weights of a network (default: random ones)")  # fmt: skip
+    args = p.parse_args(argv)
+    torch.set_num_threads(1)
+    print("| network | form | largest difference | mean | time / PyTorch's |\n|---|---|---|---|---|")
+    found = []
+    try:
+        for record in records(args.networks, args.forms, dict(args.model)):
+            found.append(record)
+            print(row(record["network"], record["form"], record), flush=True)
+    except (UserError, OSError) as e:
+        print(f"exports.py: {e}", file=sys.stderr)
+        return 1
+    print(json.dumps({"results": found}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
