@@ -14,12 +14,16 @@ DEDUP = ("replace", "retime", "off")
 LONGEST_RUN = 3  # frames that show one drawing: animation on threes. Longer runs are scenes that stand still
 LONGEST_DAMAGE = 10  # frames in a row that are made anew
 
+LONGEST_GAP = 60  # seconds of a gap in which the next output time is searched
+
 
 def plain_pairs(frames: Iterable[InputFrame], timing: Timing) -> Iterator[FramePair]:
     """Yields each two consecutive frames with the output times between them."""
     for first, second in pairwise(frames):
-        steps = timing(first.frame.time, second.frame.time)
-        yield FramePair(first, second, steps, held=second.transition in HELD)
+        end = second.frame.time
+        if second.transition is Transition.GAP:  # of which one frame is shown; hours would be a million steps
+            end = min(end, first.frame.time + LONGEST_GAP)
+        yield FramePair(first, second, timing(first.frame.time, end), held=second.transition in HELD)
 
 
 def retimed_pairs(

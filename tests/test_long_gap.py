@@ -1,0 +1,21 @@
+"""A gap of hours costs no time and no memory: one frame of it is planned."""
+
+from fractions import Fraction as F
+
+import numpy as np
+
+from video.devices import InputFrame
+from video.frame import Frame
+from video.retime import plain_pairs
+from video.scene import Transition, TransitionDetector
+from video.timing import resample
+
+
+def test_no_step_of_a_gap_is_planned_beyond_its_start() -> None:
+    rgb, detector = np.zeros((16, 16, 3), np.uint8), TransitionDetector()
+    frames = [InputFrame(Frame(rgb, time), rgb, detector.signature(rgb, time)) for time in (F(0), F(10**9))]
+    frames[1].transition = Transition.GAP
+    (pair,) = plain_pairs(frames, resample(F(60)))
+    assert pair.steps[0] == (F(0), F(0))
+    assert len(pair.steps) == 60 * 60
+    assert pair.held
