@@ -6,6 +6,8 @@ the same steps whatever the values, and gives its own images.
 
 import importlib.util
 
+import torch
+
 from model.contract import Network
 from model.errors import UserError
 from model.inference.compile_engine import CompileEngine
@@ -20,13 +22,15 @@ ENGINES = ("pytorch", "graphs", "compile", "tensorrt", "onnxruntime", "openvino"
 def accelerate(net: Network, *, many: bool = False) -> Network:
     """Returns the fastest form of a network for its device: a KernelEngine where there is one, else the network.
 
-    `many`: for a video, whose frames have one size. Where there are no kernels, it is run by OpenVINO on a processor if
-    that is installed: a quarter faster than PyTorch, after some seconds of compiling for that size.
+    `many`: for a video, whose frames have one size. Where there are no kernels, a network in
+    float32 on a processor is run by OpenVINO if that is installed: a quarter faster than PyTorch, after some seconds of
+    compiling for that size.
     """
     if has_kernels(net):
         return KernelEngine(net)
-    on_cpu = next(net.parameters()).device.type == "cpu"
-    if many and on_cpu and isinstance(net, AnyNetwork) and net.fixed_scales and not missing_packages("openvino"):
+    weight = next(net.parameters())
+    plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+    if many and plain and isinstance(net, AnyNetwork) and net.fixed_scales and not missing_packages("openvino"):
         return ExportedEngine(net, "openvino")
     return net
 
