@@ -4,6 +4,7 @@
     python3 inference_video.py --multi=3 --video=video.mp4 --output=out.mkv 3X, true thirds
     python3 inference_video.py --target-fps=60 --video=video.mp4            any rate to 60 frames/s
     python3 inference_video.py --exp=2 --fps=24 --video=video.mp4           slow motion: 4X the frames, played at 24
+    python3 inference_video.py --slow=4 --video=video.mp4                   slow motion with sound at its own pitch
     python3 inference_video.py --exp=2 --img=frames/                        pictures in, vid_out/0000000.png ... out
     python3 inference_video.py --exp=1 --video=video.mp4 --scale=0.5        flow at half size: 4K, large motion
     python3 inference_video.py --exp=1 --video=video.mp4 --montage          original and result side by side

@@ -16,9 +16,12 @@ from commands.video_flags import build_parser, check_arguments
 from model import UserError
 from video.blur import SAMPLES, average_samples, shutter_offsets
 from video.frame import Frame
+from video.picture import write_picture
+from video.reader import open_frames
 from video.speed import SpeedMap, constant_speed, ramps, read_ramps
 from video.tempo import Tempo
 from video.timing import resample
+from video.trim import trim_source, trimmed_frames
 
 RATE = 48000
 
@@ -192,3 +195,13 @@ def test_a_blurred_file_keeps_its_rate(tmp_path: Path, monkeypatch: pytest.Monke
     clip = make_clip(tmp_path / "a.mp4", 5)
     run(monkeypatch, "--video", clip, "--blur=180", "--output", tmp_path / "b.mp4")
     assert Clip(tmp_path / "b.mp4").times == [F(n, 24) for n in range(5)]
+
+
+def test_a_span_of_pictures_and_one_without_frames(tmp_path: Path) -> None:
+    for n in range(5):
+        write_picture(tmp_path / f"{n}.png", np.full((16, 16, 3), 10 * n, np.uint8))
+    source = trim_source(open_frames(tmp_path, F(10)), F(1, 10), F(3, 10))
+    shown = [(frame.time, int(frame.rgb()[0, 0, 0])) for frame in trimmed_frames(source)]
+    assert shown == [(F(0), 10), (F(1, 10), 20)]
+    with pytest.raises(UserError, match="has no frame in the span"):
+        list(trimmed_frames(trim_source(open_frames(tmp_path, F(10)), F(9), None)))

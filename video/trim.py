@@ -5,6 +5,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from video.frame import Frame
+from video.picture import MediaError
 from video.reader import Source
 
 
@@ -20,11 +21,15 @@ def trim_source(source: Source, start: Fraction, end: Fraction | None) -> Source
 
 
 def trimmed_frames(source: Source) -> Iterator[Frame]:
-    """Yields the frames of a source within its span."""
+    """Yields the frames of a source within its span. Raises MediaError if there is none."""
     shift = Fraction(0) if source.is_video else source.start
+    empty = True
     for frame in source:
         time = frame.time - shift
         if source.length is not None and time >= source.length:
-            return
+            break
         if time >= 0:
+            empty = False
             yield replace(frame, time=time)
+    if empty and source.is_trimmed:
+        raise MediaError(f"{source.path}: has no frame in the span that was asked for; give an earlier start")
