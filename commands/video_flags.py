@@ -44,6 +44,16 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     )
     add("--stitch", nargs=2, type=parse_location, metavar=("LEFT", "RIGHT"),
         help="blend two synchronised videos of one scene, from left to right; no frames are added")  # fmt: skip
+    add("--stream", type=int, metavar="N",
+        help="the video stream to use, by its number in ffprobe (default: a moving one in colour)")  # fmt: skip
+    add("--deinterlace", nargs="?", const="frame", choices=("frame", "field", "off"),
+        help="make whole frames of interlaced ones: one for each frame, or for each field (double rate); off: take "
+             "frames as they are (default: refuse interlaced video)")  # fmt: skip
+    add(
+        "--inverse-telecine",
+        action="store_true",
+        help="find the 24 frames/s of film in a telecined video (default: off)",
+    )
     add("--input-fps", type=parse_rate, default=Fraction(24), metavar="RATE",
         help="frames/s of the pictures of --img (default: 24)")  # fmt: skip
 
@@ -123,6 +133,8 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     for name, rate in (("--target-fps", args.target_fps), ("--fps", args.fps), ("--input-fps", args.input_fps)):
         if rate is not None and rate > MAX_RATE:
             parser.error(f"{name} {float(rate):g}: at most {MAX_RATE} frames/s")
+    if args.deinterlace and args.inverse_telecine:
+        parser.error("--deinterlace and --inverse-telecine both make whole frames: give one of them")
     args.multi = _multi(parser, args)
     args.audio = NONE if args.no_audio else args.audio
     check_transitions(parser, args)

@@ -12,6 +12,7 @@ from commands.video_flags import MAX_RATE
 from model import UserError
 from video.encoding import Encoding
 from video.gif import FASTEST, gif_options, last_duration
+from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan
 from video.montage import montage_size
 from video.picture_writer import PictureWriter
 from video.rate import exact_time_base
@@ -37,7 +38,7 @@ class VideoJob:
 
 def plan_job(args: argparse.Namespace) -> VideoJob:
     """Opens the input and returns the job. Raises UserError if input or output cannot be used."""
-    source = open_frames(args.video or args.img or args.stitch[0], args.input_fps)
+    source = _open_source(args)
     right = _open_right_view(args, source) if args.stitch else None
     source = timed_source(args, source)
     if not args.target_fps and (changes_speed(args) or isinstance(args.multi, Fraction)):
@@ -57,9 +58,24 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
     return VideoJob(source, right, rate, _frame_count(args, source), path, True, *written)
 
 
+def _open_source(args: argparse.Namespace) -> Source:
+    """Opens the input. Raises UserError with the flags that convert it if it is interlaced or telecined."""
+    deinterlacing: Deinterlacing | str | None = None
+    if args.inverse_telecine:
+        deinterlacing = Deinterlacing.FILM
+    elif args.deinterlace:
+        deinterlacing = KEEP if args.deinterlace == KEEP else Deinterlacing[args.deinterlace.upper()]
+    try:
+        location = args.video or args.img or args.stitch[0]
+        return open_frames(location, args.input_fps, number=args.stream, deinterlacing=deinterlacing)
+    except InterlacedError as e:
+        flag = "--inverse-telecine" if e.scan is Scan.TELECINED else "--deinterlace"
+        raise UserError(f"{e} by {flag}, or take the frames as they are by --deinterlace {KEEP}") from e
+
+
 def _open_right_view(args: argparse.Namespace, left: Source) -> Source:
     """Opens the right view of --stitch, which must match the left one."""
-    right = open_frames(args.stitch[1])
+    right = open_frames(args.stitch[1], deinterlacing=KEEP)
     if (right.size, right.rate) != (left.size, left.rate):
         sizes = " and ".join(f"{s.path} is {s.size[0]}x{s.size[1]} at {float(s.rate):g} fps" for s in (left, right))
         raise UserError(f"{sizes}; bring both views to one size and rate")

@@ -47,15 +47,32 @@ def check_regular_file(path: Path) -> None:
         raise MediaError(f"{path}: cannot be read ({e.strerror}); check the path") from e
 
 
-def main_video(container: InputContainer) -> VideoStream | None:
-    """Returns the video stream that FFmpeg rates best; None if there is none but covers and unknown codecs."""
-    candidates = [
-        stream
-        for stream in container.streams.video
-        if stream.codec_context is not None and not stream.disposition & av.stream.Disposition.attached_pic
-    ]
+def main_video(container: InputContainer, number: int | None = None) -> VideoStream | None:
+    """Returns the video stream with a number among all streams, or the one that is the picture if `number` is None.
+
+    The picture moves rather than being a still; it has colour rather than being the grey of an alpha plane; it is the
+    default rather than another; then FFmpeg's rating decides. None if no stream can be decoded but covers.
+    """
+    if number is not None:
+        return next((s for s in container.streams.video if s.index == number and s.codec_context is not None), None)
+    kinds = av.stream.Disposition
     best: Any = container.streams.best("video")
-    return best if best in candidates else next(iter(candidates), None)
+
+    def rank(stream: VideoStream) -> tuple[bool, ...]:
+        grey = (stream.codec_context.pix_fmt or "").startswith("gray")
+        moves = stream.frames != 1 and not stream.disposition & (kinds.timed_thumbnails | kinds.still_image)
+        return moves, not grey, bool(stream.disposition & kinds.default), stream == best
+
+    candidates = [s for s in container.streams.video if s.codec_context and not s.disposition & kinds.attached_pic]
+    return max(candidates, key=rank, default=None)
+
+
+def check_not_encrypted(location: Path | str, number: int) -> None:
+    """Raises MediaError if the packets of a stream are encrypted: decoded, they would be noise."""
+    with open_container(location) as container:
+        packet = next((packet for packet in read_packets(container) if packet.stream.index == number), None)
+        if packet is not None and packet.has_sidedata("encryption_info"):
+            raise MediaError(f"{location}: its picture is encrypted (DRM); give a file that is not")
 
 
 def read_packets(container: InputContainer, streams: Sequence[Stream] = ()) -> Iterator[Packet]:

@@ -28,7 +28,7 @@ def last_duration(source: Source) -> Fraction:
     end = (Fraction(0), 1 / source.rate)  # start and duration of the packet that is shown last
     if source.is_video:
         with open_container(source.location) as container:
-            stream = main_video(container)
+            stream = main_video(container, source.stream)
             for packet in read_packets(container, [stream] if stream else []):
                 if packet.pts is not None and packet.duration and packet.time_base:
                     end = max(end, (packet.pts * packet.time_base, packet.duration * packet.time_base))

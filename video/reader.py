@@ -15,9 +15,10 @@ from av.video.stream import VideoStream
 
 from video.alpha import ANIMATIONS, source_format
 from video.clock import Clock
-from video.container import URL_MARK, check_regular_file, main_video, open_container
+from video.container import URL_MARK, check_not_encrypted, check_regular_file, main_video, open_container
 from video.decoder import Decoder
 from video.frame import Colour, Frame, clip_samples, fit_picture
+from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan, detect_scan, filtered
 from video.joined import JoinedDecoder
 from video.picture import MediaError, list_pictures, read_picture
 from video.rate import count_frames, exact_time_base, find_rate, find_rounded_rate
@@ -46,6 +47,9 @@ class Source:
     first: Fraction = Fraction(0)  # time of the file's first frame
     rounded: bool = False  # the rate is constant, but the time stamps are rounded to a time base that is too coarse
     location: Path | str = ""  # what FFmpeg opens: the path, or a network address
+    stream: int | None = None  # number of the picture among the streams of the file
+    filters: str | None = None  # FFmpeg's, that make whole frames of interlaced ones
+    rate_factor: Fraction = Fraction(1)  # of `rate` to that of the file, by these filters
     is_trimmed: bool = False  # `start` is later than the file's own
     length: Fraction | None = None  # seconds from `start` that are used, if not all
     speed: SpeedMap | None = None  # of playback: maps times of the source to those of the output
@@ -69,10 +73,17 @@ class Source:
         return _read_video(self) if self.is_video else _read_folder(self)
 
 
-def open_frames(path: Path | str, rate: Fraction = Fraction(24)) -> Source:
+def open_frames(
+    path: Path | str,
+    rate: Fraction = Fraction(24),
+    *,
+    number: int | None = None,
+    deinterlacing: Deinterlacing | str | None = None,
+) -> Source:
     """Opens a video file, a network address (a string), or a folder of pictures that play at `rate`.
 
-    Raises MediaError with file, cause and remedy.
+    `number` is that of the video stream, if it is not the one that is the picture. Interlaced video is refused unless
+    `deinterlacing` converts it, or is KEEP. Raises MediaError with file, cause and remedy.
     """
     if not (isinstance(path, str) and URL_MARK in path):
         path = Path(path)
@@ -80,14 +91,40 @@ def open_frames(path: Path | str, rate: Fraction = Fraction(24)) -> Source:
             return _open_folder(path, rate)
         check_regular_file(path)
     with open_container(path) as container:
-        return _open_video(path, container)
+        source = _open_video(path, container, number)
+    return _scanned(source, deinterlacing)
 
 
-def _open_video(location: Path | str, container: InputContainer) -> Source:
-    stream = main_video(container)
+def _scanned(source: Source, deinterlacing: Deinterlacing | str | None) -> Source:
+    """Returns the source with the rate after deinterlacing. Raises InterlacedError if it has to be chosen."""
+    if deinterlacing == KEEP:
+        return source
+    with open_container(source.location) as container:
+        stream = main_video(container, source.stream)
+        assert stream is not None
+        pictures = (stamped.picture for stamped in Decoder(container, stream).pictures())
+        scan, first = detect_scan(pictures)
+    if not isinstance(deinterlacing, Deinterlacing):
+        if scan is not Scan.PROGRESSIVE:
+            raise InterlacedError(source.path, scan)
+        return source
+    factor = deinterlacing.rate
+    source.filters = deinterlacing.value.format(parity=first, order=first)
+    source.rate, source.rate_factor = source.rate * factor, factor
+    source.count = None if source.count is None else round(source.count * factor)
+    source.time_base /= 4  # of a field: 2, of film: 4
+    return source
+
+
+def _open_video(location: Path | str, container: InputContainer, number: int | None) -> Source:
+    stream = main_video(container, number)
+    if stream is None and number is not None:
+        videos = ", ".join(str(s.index) for s in container.streams.video) or "none"
+        raise MediaError(f"{location}: stream {number} is no video that can be decoded; those of video: {videos}")
     if stream is None:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise MediaError(f"{location}: no video stream that can be decoded (it holds: {kinds}); give another file")
+    check_not_encrypted(location, stream.index)
     decoder = Decoder(container, stream)
     first = list(islice(decoder.pictures(), ORDER_SAMPLE))
     if len(first) < 2:
@@ -119,6 +156,7 @@ def _open_video(location: Path | str, container: InputContainer) -> Source:
         first=Fraction(0) if shown is None else shown - start,
         rounded=rounded is not None,
         location=location,
+        stream=stream.index,
         decode_order=decode_order,
     )
 
@@ -152,20 +190,28 @@ def _read_video(source: Source) -> Iterator[Frame]:
     for found in (source.complaints, source.notes, source.shifts):
         found.clear()
     with open_container(source.location) as container:
-        stream = main_video(container)
+        stream = main_video(container, source.stream)
         if stream is None:
             raise MediaError(f"{source.path}: its video stream is gone; was the file replaced?")
         decoder = Decoder(container, stream)
         joined = JoinedDecoder(source.location, container, decoder)
         first = source.first if source.decode_order else None
         tick = stream.time_base if source.rounded else None
-        clock = Clock(source.rate, decode_order=source.decode_order, first=first, tick=tick)
+        clock = Clock(source.rate / source.rate_factor, decode_order=source.decode_order, first=first, tick=tick)
         clock.shifts = source.shifts
         resized = 0
-        for picture, time in clock.times(joined.pictures(source.start)):
-            resized += (picture.width, picture.height) != source.size
-            fitted = fit_picture(picture, source.size, source.pix_fmt)
-            yield Frame(clip_samples(fitted), time, source.colour, duration=_duration(picture, stream, source))
+
+        def fitted() -> Iterator[tuple[av.VideoFrame, Fraction]]:
+            nonlocal resized
+            for picture, time in clock.times(joined.pictures(source.start)):
+                resized += (picture.width, picture.height) != source.size
+                duration = picture.duration
+                same = fit_picture(picture, source.size, source.pix_fmt)
+                same.duration = duration
+                yield clip_samples(same), time
+
+        for picture, time in filtered(fitted(), source.filters):
+            yield Frame(picture, time, source.colour, duration=_duration(picture, stream, source))
         source.complaints += joined.complaints()
         if not joined.parts:  # whose times may start again
             source.complaints += _missing_end(source, container, stream, decoder)
@@ -177,7 +223,8 @@ def _read_video(source: Source) -> Iterator[Frame]:
 def _duration(picture: av.VideoFrame, stream: VideoStream, source: Source) -> Fraction:
     """Returns how many seconds a picture is shown; one step of the rate if its file has no other duration."""
     duration = picture.duration * (stream.time_base or Fraction(0))
-    return duration if duration > 0 and not source.decode_order else 1 / source.rate
+    stated = duration > 0 and not source.decode_order and source.filters is None
+    return duration if stated else 1 / source.rate
 
 
 def _describe_clock(clock: Clock) -> list[str]:

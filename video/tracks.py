@@ -50,7 +50,7 @@ class Tracks:
             else:
                 self._tracks[plan.index] = Track(stream, plan, output, suffix, self._source.speed)
         output.metadata.update(self._input.metadata)
-        picture = main_video(self._input)
+        picture = main_video(self._input, self._source.stream)
         if output.streams.video and picture is not None:
             target = output.streams.video[0]
             target.metadata.update({k: v for k, v in picture.metadata.items() if k.lower() in PICTURE_TAGS})
@@ -59,7 +59,7 @@ class Tracks:
         if chapters and holds_chapters(output):
             output.set_chapters(chapters)  # type: ignore[arg-type]
         if self._tracks:
-            video = main_video(self._input)  # its packets show how far the file has been read
+            video = main_video(self._input, self._source.stream)  # its packets show how far the file has been read
             followed = [*(track.source for track in self._tracks.values()), *([video] if video else [])]
             self._clocks = {s.index: self._make_clock(s) for s in followed}
             self._packets = self._placed_packets(read_packets(self._input, followed))

@@ -57,7 +57,7 @@ def plan_output(path: Path, settings: VideoSettings, source: Source, *, audio: s
     what is done with all sound, one of AUDIO. Raises MediaError if the picture itself is refused.
     """
     with open_container(source.location) as container:
-        video = main_video(container)
+        video = main_video(container, source.stream)
         streams: list[Stream] = [s for s in container.streams if s is not video]
         streams = [s for s in streams if audio != NONE or s.type != "audio"]
         form = open_output(NullFile(path.suffix))
