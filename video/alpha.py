@@ -58,7 +58,8 @@ def alpha_decoder(stream: VideoStream) -> VideoCodecContext:
     """Returns the decoder of a stream: one that decodes alpha if the container marks the stream as having it."""
     native = stream.codec_context
     name = ALPHA_DECODERS.get(native.codec.canonical_name)
-    if name is None or stream.metadata.get("alpha_mode") != "1":
+    marks = {key.lower(): value for key, value in stream.metadata.items()}  # a tag of the file may be in capitals
+    if name is None or marks.get("alpha_mode") != "1":
         return native
     decoder: Any = CodecContext.create(name, "r")
     decoder.extradata = native.extradata

@@ -19,7 +19,7 @@ from video.track import Track, TrackPlan
 
 AFTER_END = 5  # seconds after the end of the span until which packets of sound may still belong to it
 # Tags of the picture's track that are true of the output too; MP4 and MOV write a track of timecode from its tag.
-PICTURE_TAGS = ("language", "title", "handler_name", "timecode", "stereo_mode", "alpha_mode")
+PICTURE_TAGS = ("language", "title", "handler_name", "timecode", "stereo_mode")
 CHAPTERS = ("matroska", "mp4", "mov", "webm", "ipod")  # containers that hold them
 
 
