@@ -50,8 +50,8 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
         )
     path = _video_path(args, source, rate)
     if path is not None and path.suffix.lower() == ".gif" and rate > FASTEST and not args.fps:
-        args.target_fps = rate = FASTEST  # players slow down what is faster
-        path = _video_path(args, source, rate)
+        path = _video_path(args, source, FASTEST)  # players slow down what is faster
+        args.target_fps = rate = FASTEST
     written = args.decisions if args.decisions and not args.decisions.exists() else None, args.confidence
     if path is None:
         return VideoJob(source, right, rate, _frame_count(args, source), args.output or PICTURES, False, *written)

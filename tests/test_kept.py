@@ -13,6 +13,7 @@ from clips import Clip, make_clip
 
 from video.frame import Frame
 from video.reader import open_frames
+from video.verify import read_packet_times
 from video.writer import VideoWriter
 
 SUBTITLES = "1\n00:00:00,100 --> 00:00:00,600\nHello <i>you</i>\n\n2\n00:00:00,700 --> 00:00:00,900\nthere\n"
@@ -47,7 +48,7 @@ def subtitles(path: Path) -> list[tuple[F, F, str]]:
         stream = container.streams.subtitles[0]
         for packet in container.demux(stream):
             decoded = stream.codec_context.decode2(packet) if packet.size else None
-            if decoded is not None and packet.pts is not None:
+            if decoded is not None and decoded.rects and packet.pts is not None:
                 rects: Any = decoded.rects
                 text = b"".join(rect.dialogue for rect in rects).decode()
                 base = packet.time_base or F(1)
@@ -65,6 +66,7 @@ def test_subtitles_are_converted_between_containers(tmp_path: Path, ways: list[s
         writer = convert(path, tmp_path / f"{i}.{suffix}")
         assert any("converted to" in note for note in writer.notes)
         assert writer.complaints == []
+        assert read_packet_times(writer.path).undecodable == 0
         path = writer.path
     with av.open(str(path)) as container:
         assert container.streams.subtitles[0].codec_context.name in (codec, "subrip")

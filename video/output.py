@@ -15,6 +15,8 @@ from video.safe_file import SafeFile
 # file at the end (FFmpeg 7.1 and later). Its header is delayed by one fragment: only then does it tell when each track
 # starts, and what AC-3 holds.
 FRAGMENTS = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000"}  # microseconds
+# Turns that off: FFmpeg writes wrong decoding times of the picture where a fragment begins in a pause of subtitles.
+WHOLE = {"movflags": "-hybrid_fragmented-delay_moov", "frag_duration": "0"}
 MP4 = (".mp4", ".mov", ".m4v", ".m4a", ".3gp", ".3g2")
 # Packets come in order already: FFmpeg need not hold any back for long until a track with few packets has its next.
 COMMON = {"flush_packets": "1", "max_interleave_delta": "500000"}  # microseconds
@@ -63,7 +65,7 @@ def open_output(file: SafeFile | NullFile, more: dict[str, str] | None = None) -
     suffix = Path(file.name).suffix
     options = {**COMMON, **OPTIONS.get(suffix.lower(), {})}
     for name, value in (more or {}).items():
-        options[name] = f"{options[name]}+{value}" if name == "movflags" and name in options else value
+        options[name] = f"{options[name]}{value}" if name == "movflags" and name in options else value
     try:
         return av.open(file, "w", container_options=options, buffer_size=1 << 18, io_open=_refuse)
     except LIBRARY_ERRORS as e:

@@ -17,10 +17,10 @@ from video.container import main_video, open_container
 from video.encoding import VideoSettings
 from video.losses import LIBRARY_ERRORS, reason
 from video.muxer import Muxer
-from video.output import MP4, NullFile, open_output
+from video.output import MP4, WHOLE, NullFile, open_output
 from video.picture import MediaError
 from video.reader import Source
-from video.subtitle import usable_format
+from video.subtitle import SubtitleEncoder, usable_format
 from video.track import TrackPlan, describe
 from video.tracks import Tracks, holds_chapters
 
@@ -79,7 +79,10 @@ def plan_output(path: Path, settings: VideoSettings, source: Source, *, audio: s
         if container.chapters() and not holds_chapters(form):
             plan.notes.append(f"{len(container.chapters())} chapters dropped: {name} holds none")
         if path.suffix.lower() in MP4 and any(key.startswith(DEVICE_TAGS) for key in container.metadata):
-            plan.options = {"movflags": "use_metadata_tags"}
+            plan.options["movflags"] = "+use_metadata_tags"
+        if any(isinstance(track.encoder, SubtitleEncoder) for track in plan.tracks) and path.suffix.lower() in MP4:
+            plan.options = {**WHOLE, "movflags": WHOLE["movflags"] + plan.options.get("movflags", "")}
+            plan.notes.append("with converted subtitles, the file can be played only when it is complete")
     return plan
 
 
