@@ -12,6 +12,7 @@ from av.container import OutputContainer
 
 from video.alpha import has_alpha
 from video.frame import Colour, is_rgb
+from video.hdr import Hdr
 from video.picture import MediaError
 
 CODECS = {
@@ -60,6 +61,7 @@ class VideoSettings:
     colour: Colour | None = None  # tags to write
     aspect: Fraction | None = None  # of a pixel
     display_matrix: tuple[int, ...] | None = field(default=None, repr=False)
+    hdr: Hdr = field(default_factory=Hdr)
 
     def add_to(self, output: OutputContainer) -> Any:
         """Adds the stream, with its encoder open, to a container and returns it. Raises what the library raises."""
@@ -74,7 +76,11 @@ class VideoSettings:
             encoder.color_primaries, encoder.color_trc = self.colour.primaries, self.colour.transfer
         if self.display_matrix:
             stream.set_display_matrix(self.display_matrix)
-        encoder.options = codec_options(self.codec, self.encoding, {o.name for o in encoder.supported_options.private})
+        known = {o.name for o in encoder.supported_options.private}
+        options = codec_options(self.codec, self.encoding, known)
+        for name, value in self.hdr.options(self.codec).items():
+            options[name] = ":".join(filter(None, (options.get(name), value)))
+        encoder.options = options
         encoder.thread_type = "AUTO"
         encoder.open()
         return stream
@@ -149,7 +155,9 @@ def codec_options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, 
 
 
 def quantise(rgb: np.ndarray) -> av.VideoFrame:
-    """Returns (H,W,3 or 4) uint8 as a picture with its own best palette of 256 colours, for GIF; alpha: all or none."""
+    """Returns (H,W,3 or 4) as a picture with its own best palette of 256 colours, for GIF; alpha: all or none."""
+    if rgb.dtype == np.uint16:
+        rgb = np.round(rgb / 257).astype(np.uint8)
     kind = "rgba" if rgb.shape[2] == 4 else "rgb24"
     graph = av.filter.Graph()
     height, width = rgb.shape[:2]

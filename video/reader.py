@@ -18,6 +18,7 @@ from video.clock import Clock
 from video.container import URL_MARK, check_not_encrypted, check_regular_file, main_video, open_container
 from video.decoder import Decoder
 from video.frame import Colour, Frame, clip_samples, fit_picture
+from video.hdr import Hdr
 from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan, detect_scan, filtered
 from video.joined import JoinedDecoder
 from video.picture import MediaError, list_pictures, read_picture
@@ -39,6 +40,7 @@ class Source:
     time_base: Fraction  # every frame's time is a multiple of it
     is_video: bool
     colour: Colour | None = None  # of a video
+    hdr: Hdr = field(default_factory=Hdr)
     pix_fmt: str = "rgb24"
     rotation: int = 0  # degrees counter-clockwise that a player turns it by: a multiple of 90
     display_matrix: tuple[int, ...] | None = None
@@ -148,6 +150,7 @@ def _open_video(location: Path | str, container: InputContainer, number: int | N
         time_base=base if rounded is None else exact_time_base(rounded),
         is_video=True,
         colour=Colour.of(picture),
+        hdr=Hdr.of(picture),
         pix_fmt=_pix_fmt(location, stream, picture),
         rotation=picture.rotation % 360,
         display_matrix=_display_matrix(picture),

@@ -97,6 +97,8 @@ class VideoWriter:
             self.notes.append(f"transparency cannot be kept: {codec} holds none as {pix_fmt}; it becomes black")
         elif has_alpha(source.pix_fmt) and pix_fmt == "pal8":
             self.notes.append("a pixel of this output is transparent or not: half transparent ones become one of both")
+        if lost := source.hdr.lost(codec):
+            self.notes.append(f"HDR metadata not carried: {lost}; the colours keep their tags")
         untagged = Colour(UNSPECIFIED, 1, UNSPECIFIED, UNSPECIFIED, height)
         self.colour = (source.colour or untagged).encoded_as(pix_fmt, source.pix_fmt)
         aspect = None
@@ -115,6 +117,7 @@ class VideoWriter:
             self.colour if pix_fmt != "pal8" else None,
             aspect,
             None if self.upright else source.display_matrix,
+            source.hdr,
         )
 
     @property

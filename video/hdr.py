@@ -1,0 +1,85 @@
+"""Static metadata of HDR video, read from decoded pictures and given to encoders that store it."""
+
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+
+MASTERING = struct.Struct("22i")  # AVMasteringDisplayMetadata: 10 rational numbers and two flags
+CHROMATICITY, LUMINANCE = 50_000, 10_000  # units a 1 and a candela/m2 in H.265, D.2.28
+DYNAMIC = {
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+    "DOVI_METADATA": "Dolby Vision",
+    "DOVI_RPU_BUFFER": "Dolby Vision",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid",
+}
+
+
+@dataclass(frozen=True)
+class Hdr:
+    """The display that a video was mastered on, its brightest light, and the names of metadata of single frames."""
+
+    display: tuple[Fraction, ...] | None = None  # x, y of red, green, blue, white; darkest, brightest in cd/m2
+    light: tuple[int, int] | None = None  # cd/m2: of the brightest pixel, of the brightest frame's mean
+    dynamic: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, picture: av.VideoFrame) -> "Hdr":
+        """Returns the metadata of a decoded picture."""
+        display, light = None, None
+        data = _side_data(picture, "MASTERING_DISPLAY_METADATA")
+        if len(data) >= MASTERING.size:
+            numbers = MASTERING.unpack_from(data)
+            if all(numbers[20:]) and all(numbers[1:20:2]):  # with primaries and luminance
+                display = tuple(Fraction(*numbers[i : i + 2]) for i in range(0, 20, 2))
+        data = _side_data(picture, "CONTENT_LIGHT_LEVEL")
+        if len(data) >= 8:
+            light = struct.unpack_from("2I", data)
+        dynamic = {name: None for kind, name in DYNAMIC.items() if _side_data(picture, kind)}
+        return cls(display, light, tuple(dynamic))
+
+    def options(self, codec: str) -> dict[str, str]:
+        """Returns the settings of an encoder that store the static metadata; none if it cannot store them."""
+        if codec == "libsvtav1":
+            return self._settings("svtav1-params", "mastering-display", "content-light", 1, 1)
+        if codec == "libx265":
+            return self._settings("x265-params", "master-display", "max-cll", CHROMATICITY, LUMINANCE)
+        if codec == "libx264":
+            return self._settings("x264-params", "mastering-display", "cll", CHROMATICITY, LUMINANCE)
+        return {}
+
+    def lost(self, codec: str) -> str:
+        """Returns the names of what an output of this encoder does not hold, for the user; empty if nothing is lost."""
+        static = [] if self.options(codec) else self._static()
+        return ", ".join([*static, *self.dynamic])
+
+    def _static(self) -> list[str]:
+        return ["mastering display"] * (self.display is not None) + ["content light level"] * (self.light is not None)
+
+    def _settings(self, option: str, display: str, light: str, unit: int, candela: int) -> dict[str, str]:
+        parts = []
+        if self.display is not None:
+            x = [_number(value, unit) for value in self.display[:8]]
+            darkest, brightest = (_number(value, candela) for value in self.display[8:])
+            points = f"G({x[2]},{x[3]})B({x[4]},{x[5]})R({x[0]},{x[1]})WP({x[6]},{x[7]})"
+            parts.append(f"{display}={points}L({brightest},{darkest})")
+        if self.light is not None:
+            parts.append(f"{light}={self.light[0]},{self.light[1]}")
+        return {option: ":".join(parts)} if parts else {}
+
+
+def _number(value: Fraction, unit: int) -> str:
+    """Returns a value in whole units; as a decimal number if the unit is 1."""
+    return f"{float(value):.5g}" if unit == 1 else str(round(value * unit))
+
+
+def _side_data(picture: av.VideoFrame, kind: str) -> bytes:
+    """Returns the side data of a picture of one kind; empty if it has none."""
+    try:
+        data: Any = picture.side_data.get(kind)
+    except ValueError:  # raised by PyAV if a kind of side data is newer than its list
+        return b""
+    return b"" if data is None else np.frombuffer(memoryview(data), np.uint8).tobytes()
