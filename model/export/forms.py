@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.errors import UserError
 from model.export import ncnn, onnx_graph, programs
-from model.export.graph import V1_CHANNELS, V2_CHANNELS, Graph, LayoutV1, LayoutV2, Plain
+from model.export.graph import V1_CHANNELS, V2_CHANNELS, Graph, LayoutV1, LayoutV2, Padded, Plain
 from model.export.metadata import Source, as_json, without_sharp
 from model.image import pad_multiple
 
@@ -75,13 +75,13 @@ def _saved(state: dict[str, Tensor]) -> bytes:
     return content.getvalue()
 
 
-def graph_of(source: Source, settings: Settings) -> tuple[Graph, tuple[Tensor, ...]]:
-    """Returns the graph of a layout, and small example inputs for it."""
+def graph_of(source: Source, settings: Settings, kind: type[Graph] | None = None) -> tuple[Graph, tuple[Tensor, ...]]:
+    """Returns the graph of a layout, or of a class with the inputs of `Plain`, and small example inputs for it."""
     net: nn.Module = source.net
     if settings.half:  # images, coordinates, flows and the blend stay in float32
         net = copy.deepcopy(net).half()
     options = {"ensemble": True} if settings.ensemble else {}
-    kind = {"plain": Plain, "v2": LayoutV2, "v1": LayoutV1}[settings.layout]
+    kind = kind or {"plain": Plain, "v2": LayoutV2, "v1": LayoutV1}[settings.layout]
     graph = kind(net, scale=settings.scale, **options)
     side = pad_multiple(net, settings.scale)
     height, width = 2 * side, 3 * side
@@ -126,7 +126,7 @@ def openvino_files(source: Source, settings: Settings) -> Files:
 
 def torch_file(source: Source, settings: Settings) -> Files:
     """Returns a program of torch.export, .pt2, for any size; making it takes a minute or more."""
-    graph, examples = graph_of(source, settings)
+    graph, examples = graph_of(source, settings, Padded)
     return {".pt2": programs.torch_program(graph, examples, source.texts(dtype=dtype_name(settings)))}
 
 

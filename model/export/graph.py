@@ -21,7 +21,6 @@ from model.networks.warp import warp
 PLAIN_INPUTS = ("img0", "img1", "timestep")
 V2_CHANNELS, V1_CHANNELS = 7, 11  # of the single input of these layouts
 TENSOR = object()  # marks the place of a tensor among the arguments of a call
-RESHAPES = (Tensor.expand, Tensor.reshape)  # left out where they change no shape: pnnx would keep sizes of the example
 
 
 class Planes(NamedTuple):
@@ -57,6 +56,18 @@ def sample(
     return ((samples[0] + samples[1] + samples[2] + samples[3]) / 4).to(image.dtype)
 
 
+def resized(sampler: Callable[[Tensor, Tensor, str], Tensor]) -> Callable[..., Tensor]:
+    """Returns `warp` by a function that knows no `factor`: its result is resized."""
+
+    def whole(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1) -> Tensor:
+        warped = sampler(image, flow, mode)
+        if factor == 1:
+            return warped
+        return F.interpolate(warped, scale_factor=1 / factor, mode="bilinear", align_corners=False)
+
+    return whole
+
+
 class StandardOperations(TorchFunctionMode):
     """Replaces, within a `with` block, warps by `sampler` and a few operations by equal ones that all formats have."""
 
@@ -77,11 +88,9 @@ class StandardOperations(TorchFunctionMode):
         if func is torch.addcmul and not kwargs:
             x, first, second = args
             return first * second + x
-        if func is F.interpolate:  # a factor that was computed from sizes is the same for every size
-            kwargs["scale_factor"] = float(kwargs["scale_factor"])
-        result = func(*args, **kwargs)
-        unchanged = func in RESHAPES and [int(n) for n in result.shape] == [int(n) for n in args[0].shape]
-        return args[0] if unchanged else result
+        if func is F.interpolate and isinstance(kwargs["scale_factor"], Tensor):
+            kwargs["scale_factor"] = float(kwargs["scale_factor"])  # computed from sizes, but the same for every size
+        return func(*args, **kwargs)
 
 
 class Graph(nn.Module):
@@ -91,9 +100,11 @@ class Graph(nn.Module):
         super().__init__()
         self.net, self.scale, self.options = net, scale, options
 
-    def image(self, img0: Tensor, img1: Tensor, timestep: Tensor, sampler: Callable[..., Tensor] = sample) -> Tensor:
+    def image(
+        self, img0: Tensor, img1: Tensor, timestep: Tensor, operations: StandardOperations | None = None
+    ) -> Tensor:
         """Runs the network on padded images and returns its image (B,3,H,W)."""
-        with StandardOperations(sampler):
+        with operations or StandardOperations():
             made = self.net(img0, img1, timestep, None, None, scale=self.scale, **self.options)
         image: Tensor = made.image
         return image
@@ -113,6 +124,14 @@ class Plain(Graph):
         return made[:, :, :height, :width].clamp(0, 1)
 
 
+class Padded(Graph):
+    """The inputs and the output of `Plain`, for sizes that are multiples of the padding."""
+
+    def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
+        """Runs the network; warps at full size, whose sizes torch.export can compare for all images at once."""
+        return self.image(img0, img1, timestep, StandardOperations(resized(sample))).clamp(0, 1)
+
+
 class LayoutV2(Plain):
     """One input (B,7,H,W) of any size: img0, img1 and a plane of the timestep; output (B,3,H,W)."""
 
@@ -127,8 +146,8 @@ class LayoutV1(Graph):
     def forward(self, inputs: Tensor) -> Tensor:
         """Runs the network with the coordinates that the input holds."""
         img0, img1, timestep, *planes = inputs.split((3, 3, 1, 1, 1, 1, 1), 1)
-        sampler = partial(sample, planes=Planes(*planes))
-        return self.image(img0, img1, timestep, sampler).clamp(0, 1)
+        operations = StandardOperations(partial(sample, planes=Planes(*planes)))
+        return self.image(img0, img1, timestep, operations).clamp(0, 1)
 
 
 class Between(Graph):

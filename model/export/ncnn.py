@@ -3,19 +3,20 @@
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.errors import UserError
-from model.export.graph import Graph, sample
+from model.export.graph import Graph, StandardOperations, resized, sample
 from model.image import pad_multiple
 
 INPUTS, OUTPUT = ("in0", "in1", "in2"), "out0"  # as pnnx names them and the programs expect
 WARP = "rife.Warp"
+RESHAPES = (Tensor.expand, Tensor.reshape)
 
 
 class Warp(nn.Module):
@@ -39,14 +40,20 @@ class NcnnGraph(Graph):
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """Runs the network with warps by the layer."""
+        return self.image(img0, img1, timestep, _Operations(resized(lambda image, flow, mode: self.warp(image, flow))))
 
-        def sampler(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1) -> Tensor:
-            warped: Tensor = self.warp(image, flow)
-            if factor == 1:
-                return warped
-            return F.interpolate(warped, scale_factor=1 / factor, mode="bilinear", align_corners=False)
 
-        return self.image(img0, img1, timestep, sampler)
+class _Operations(StandardOperations):
+    """Leaves out reshapes that change no shape: pnnx would keep the sizes of the example."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Calls `func`, or what replaces it."""
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func in RESHAPES and [int(n) for n in result.shape] == [int(n) for n in args[0].shape]:
+            return args[0]
+        return result
 
 
 def convert(net: nn.Module, *, half: bool, scale: float = 1.0, **options: bool) -> tuple[bytes, bytes]:
