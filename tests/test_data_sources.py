@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.clips import Clips, ClipSettings, cached_clip, motion_of
+from data.clip_cache import cached_clip
+from data.clips import Clips, ClipSettings, motion_of
 from data.pans import Pans
 from data.triplets import Triplets, find_triplets
 from dataset import Samples

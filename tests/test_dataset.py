@@ -12,7 +12,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from data import synthetic
-from data.clips import Clips, ClipSettings, cached_clip, find_runs, pan_over
+from data.clip_cache import cached_clip, find_runs
+from data.clips import Clips, ClipSettings, pan_over
 from data.recode import CODERS, QUANTISERS, recode
 from data.sample import TrainingSample, augment, find_one_sided, pack
 from data.synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility

@@ -19,7 +19,8 @@ from training_runs import RECIPE, scenes, stage, start, tiny
 import train
 from commands.training_data import split_held_out
 from commands.training_flags import parse, read_stages
-from data.clips import Clips, ClipSettings, cached_clip, decode
+from data.clip_cache import cached_clip, decode
+from data.clips import Clips, ClipSettings
 from data.textures import cut_texture
 from dataset import Vimeo, read_rgb
 from model.errors import UserError

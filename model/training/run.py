@@ -16,12 +16,12 @@ from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
 from model.training.checkpoint import BEST, STATE, WEIGHTS, read_state, write_run
 from model.training.log import Log, duration
+from model.training.meter import LossMeter
 from model.training.network import CoarseBlocks, inherit, select_blocks
 from model.training.recipe import learning_rate
 from model.training.stages import Stage, check_stage, stage_batches
 from model.training.step import (
     NO_LOSS_NETWORKS,
-    Losses,
     LossNetworks,
     open_optimizer,
     to_device,
@@ -228,7 +228,7 @@ class Run:
         kept = self.folder / STATE
         return f"the last good checkpoint is {kept}, resume there" if kept.is_file() else "no checkpoint exists yet"
 
-    def _report(self, meter: "LossMeter", rate: float, total: int) -> None:
+    def _report(self, meter: LossMeter, rate: float, total: int) -> None:
         """Writes the mean losses since the last report to the log and the table."""
         means, speed = meter.means(self.world), meter.speed(self.seconds)
         named = {} if len(self.stages) == 1 else {"stage": self.stage.name}
@@ -265,34 +265,6 @@ class Run:
             )
         self.average.train()
         return scores
-
-
-class LossMeter:
-    """Sums losses and samples between two reports."""
-
-    def __init__(self, step: int) -> None:
-        self.losses: list[Tensor] = []
-        self.samples, self.began = 0, time.monotonic()
-
-    def add(self, made: Losses, samples: int) -> None:
-        """Adds the losses of one step and the number of its samples."""
-        self.losses.append(torch.stack(made))
-        self.samples += samples
-
-    def means(self, world: int) -> dict[str, float]:
-        """Returns the mean losses over steps and processes by name, and starts again."""
-        means = torch.stack(self.losses).mean(0)
-        self.losses = []
-        if world > 1:
-            dist.all_reduce(means)
-        return {name: round(float(mean) / world, 6) for name, mean in zip(Losses._fields, means, strict=True)}
-
-    def speed(self, seconds: float) -> float:
-        """Returns the samples a second since the last call."""
-        now = time.monotonic()
-        speed = self.samples / max(now - self.began, 1e-9)
-        self.samples, self.began = 0, now
-        return speed
 
 
 def parallel(net: nn.Module, device: torch.device, compiled: bool) -> nn.Module:
