@@ -1,4 +1,4 @@
-"""Sound that a container does not take as it is: which encoder takes its place, and the transcoding itself."""
+"""Chooses an encoder for sound that a container cannot hold, and transcodes the sound."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -43,7 +43,7 @@ class AudioEncoder:
 
 
 def usable_encoders(stream: AudioStream, container: str, audio: str = COPY) -> Iterator[AudioEncoder]:
-    """Yields what may take the place of a track in a container, best first: whether it does is for a trial to find.
+    """Yields possible encoders for a track in a container, best first; a trial decides which one works.
 
     `audio` is one of AUDIO; a name of an encoder allows this one only.
     """

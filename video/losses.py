@@ -7,7 +7,7 @@ from av.error import FFmpegError
 
 from model.errors import UserError
 
-# What PyAV raises for a damaged or unusual file. Errors of the disk (OSError) are none of these, except FFmpeg's own.
+# What PyAV raises for a damaged or unusual file. Disk errors (OSError) are not in this list, except FFmpeg's own.
 LIBRARY_ERRORS: tuple[type[Exception], ...] = (
     FFmpegError,
     ValueError,

@@ -1,4 +1,4 @@
-"""Writes files so that a crash, a full disk, a second run or a wrong name never costs anybody a file.
+"""Writes files so that no crash, full disk, second run or wrong name destroys a file.
 
 A file is written as NAME.part.SUFFIX, which must not exist before, and is renamed when it is complete and on the disk:
 the final name never belongs to half a file. An input is never replaced, by whatever name or link it is reached.

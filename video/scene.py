@@ -29,7 +29,7 @@ CUT_SSIM = 0.2  # upstream's rule; below: a cut, the earlier frame is held; abov
 REPEAT_SSIM = 0.996  # upstream's rule; above: the frame repeats the one before; below: motion
 REPEAT_RULES = ("same", "upstream", "off")
 BLOCK = 4  # px; the difference of two frames is the largest mean over blocks of BLOCK x BLOCK
-# Measured by benchmark/repeats.py. 8-bit levels: below, two frames are equal for every eye.
+# Measured by benchmark/repeats.py. 8-bit levels: below, no difference is visible.
 EQUAL_LEVELS = 0.5
 # Frames that are coded twice differ by up to 41 levels (x264, crf 32); above, a difference is no coding noise.
 NOISE_LEVELS = 42.0
@@ -57,7 +57,7 @@ HELD = (Transition.CUT, Transition.FLASH, Transition.GAP)  # no frame is made be
 
 
 class Signature(NamedTuple):
-    """What is needed of a frame to compare it with the one before and the one after."""
+    """The data of a frame that comparisons with its neighbours use."""
 
     thumbnail: Surroundings | None  # for upstream's rules
     luma: np.ndarray | None  # for the rule "motion" of cuts

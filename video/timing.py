@@ -46,7 +46,7 @@ def resample(
 
 
 def parse_rate(text: str) -> Fraction:
-    """Reads a frame rate: 60, 60000/1001, or 59.94, which means 60000/1001 (the other NTSC rates likewise).
+    """Reads a frame rate: 60, 60000/1001, or 59.94, which is read as 60000/1001, as are the other NTSC rates.
 
     Raises ValueError if it is not a positive number.
     """

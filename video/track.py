@@ -20,7 +20,7 @@ from video.subtitle import SubtitleConverter, SubtitleEncoder
 
 @dataclass(frozen=True)
 class TrackPlan:
-    """What happens to one stream of the source: its packets are copied, or encoded anew."""
+    """How one stream of the source is written: its packets are copied, or encoded anew."""
 
     index: int
     encoder: AudioEncoder | SubtitleEncoder | None = None

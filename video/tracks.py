@@ -137,7 +137,7 @@ class Tracks:
         self._flush()
 
     def finish(self) -> None:
-        """Writes all that is left, also what encoders hold back."""
+        """Writes all remaining packets and flushes the encoders."""
         packet = self._waiting or next(self._packets, None)
         while packet is not None:
             self._write(packet)

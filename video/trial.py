@@ -51,10 +51,9 @@ def try_picture(path: Path, settings: VideoSettings) -> None:
 
 
 def plan_output(path: Path, settings: VideoSettings, source: Source, *, audio: str = COPY) -> OutputPlan:
-    """Returns what happens to each stream of the source beside its picture.
+    """Returns how each stream other than the picture is written: copied, encoded anew, or dropped and named.
 
-    Only the picture decides: whatever else the output does not take is encoded anew, or dropped and named. `audio` is
-    what is done with all sound, one of AUDIO. Raises MediaError if the picture itself is refused.
+    `audio`, one of AUDIO, is what is done with all sound. Raises MediaError only if the picture itself is refused.
     """
     with open_container(source.location) as container:
         video = main_video(container, source.stream)

@@ -153,7 +153,7 @@ class VideoWriter:
             return self._tag(self.colour.refit(picture, pix_fmt))
         rgb = upright(frame.rgb(), self.source.rotation if self.upright else 0)
         if rgb.dtype.kind == "f":
-            raise MediaError(f"{self.path}: a video cannot hold light (float pictures); write pictures instead")
+            raise MediaError(f"{self.path}: a video cannot hold pictures of floats; write pictures instead")
         if pix_fmt == "pal8":
             return quantise(rgb)
         return self._tag(self.colour.from_rgb(rgb if has_alpha(pix_fmt) else opaque(rgb), pix_fmt))

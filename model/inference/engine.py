@@ -9,7 +9,7 @@ from model.contract import CoarseEstimate, Network, Prediction
 
 
 class Engine:
-    """An engine that runs `net`; whatever a subclass does not override, the network does itself."""
+    """An engine that runs `net`: the network runs what a subclass does not override."""
 
     def __init__(self, net: Network) -> None:
         self.net = net

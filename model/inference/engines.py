@@ -1,7 +1,7 @@
 """Chooses how a network runs: the CPU kernels where they are available, or an engine by its name.
 
-The engines for CUDA devices have not run on a GPU yet: tests without one show that every network traces whole, takes
-the same steps whatever the values, and gives its own images.
+The engines for CUDA devices have not run on a GPU yet. Tests on a CPU show that every network can be traced completely,
+runs the same operations for all inputs, and gives the same images.
 """
 
 import importlib.util

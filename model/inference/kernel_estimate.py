@@ -1,4 +1,4 @@
-"""The estimate of flow and mask between the blocks, as the kernels keep it: every block output at its own size."""
+"""Stores the outputs of the blocks, each at its own size, as the estimate of flow and mask for the kernels."""
 
 import ctypes
 

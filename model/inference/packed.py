@@ -71,7 +71,7 @@ class _Conv:
 
 
 class _Direct:
-    """The convolution of Winograd, by torch: faster with few channels, and in bfloat16."""
+    """The same convolution as that of Winograd, by torch: faster with few channels, and in bfloat16."""
 
     def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
         self.weight, self.bias, self.slope = weight.contiguous(memory_format=NHWC), bias, slope
