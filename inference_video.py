@@ -158,7 +158,9 @@ def announce(args: argparse.Namespace, job: VideoJob, models: list[RIFE], writer
     tiles = describe_tiles(model, height, width, args.scale)
     print(f"{width}x{height}, flow at scale {args.scale:g}{tiles}, to {job.path}")
     if not model.arbitrary_time and args.multi & (args.multi - 1):
-        print(f"This network estimates only middle frames: each of the {args.multi - 1} times is reached to within 0.01 of a frame")
+        print(
+            f"This network estimates only middle frames: {args.multi - 1} times are reached to within 0.01 of a frame"
+        )
     for note in writer.notes:
         print(note)
     sys.stdout.flush()

@@ -15,7 +15,10 @@ from video.writer import VideoWriter
 
 # BT.2020 primaries and D65, of a display from 0.005 to 1000 cd/m2.
 DISPLAY = tuple(map(F, ["0.708", "0.292", "0.170", "0.797", "0.131", "0.046", "0.3127", "0.3290", "0.005", "1000"]))
-X265 = "log-level=error:master-display=G(8500,39850)B(6550,2300)R(35400,14600)WP(15635,16450)L(10000000,50):max-cll=900,300"
+X265 = (
+    "log-level=error:master-display=G(8500,39850)B(6550,2300)R(35400,14600)WP(15635,16450)L(10000000,50)"
+    ":max-cll=900,300"
+)
 
 
 def make_hdr(path: Path) -> Path:
