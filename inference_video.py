@@ -31,6 +31,7 @@ from commands.console import safe_printing
 from commands.dry_run import run_dry
 from commands.errors import FAILED, run_command
 from commands.interrupts import Interrupts
+from commands.long_work import is_long_work, run_long_work
 from commands.network_flags import pick_scale
 from commands.preview import Preview, check_preview
 from commands.progress import Progress
@@ -90,16 +91,29 @@ def run_file(
     `networks` holds those that are loaded already, one a device, and gets the others. `record` gets what is done.
     `accept` returns whether to go on, once the output is known.
     """
-    writer: VideoWriter | PictureWriter | None = None
     try:
         interrupts.begin_file()
         job = plan_job(args)
         if accept is not None and not accept(job):
             return 0
-        check_space(args, job)
         record.describe_source(job.source)
         if args.scale is None:
             args.scale = pick_scale(job.source.size[1], job.source.size[0])
+        is_long = is_long_work(args, job)
+        if not is_long:
+            check_space(args, job)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        raise
+    return (run_long_work if is_long else run_whole)(args, job, networks, interrupts, record)
+
+
+def run_whole(
+    args: argparse.Namespace, job: VideoJob, networks: list[RIFE], interrupts: Interrupts, record: FileRecord
+) -> int:
+    """Makes the output in one piece; returns the exit status."""
+    writer: VideoWriter | PictureWriter | None = None
+    try:
         models = load_models(args, job, networks)
         record.network = [str(model) for model in models]
         with interrupts.held():

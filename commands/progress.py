@@ -71,9 +71,13 @@ class Progress:
 
     def add(self, frame: Frame) -> None:
         """Counts a frame that was written, and shows the progress where it is time to."""
+        self.count(1, int(frame.made))
+
+    def count(self, frames: int, made: int) -> None:
+        """Counts frames that were written, some of them made by a network."""
         now = self._clock()
-        self._frames += 1
-        self._made += frame.made
+        self._frames += frames
+        self._made += made
         if self._all is None or self._network is None:  # the first frame waits for compilers and caches
             self._all, self._network, self._start = Speed(now), Speed(now), now
             self._counted = self._frames, self._made

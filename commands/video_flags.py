@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from commands.network_flags import add_network_flags
+from commands.segment_flags import add_segment_flags, check_segment_flags
 from commands.speed_flags import add_speed_flags, changes_speed, check_speed
 from commands.transition_flags import add_transition_flags, check_transitions
 from video.audio import AUDIO, COPY, NONE
@@ -25,10 +26,11 @@ def build_parser(description: str = "") -> argparse.ArgumentParser:
     _add_encoder(parser.add_argument_group("encoder"))
     _add_timing(parser.add_argument_group("timing"))
     add_transition_flags(parser.add_argument_group("cuts, repeats, damage and gaps"))
+    add_segment_flags(parser.add_argument_group("long work"))
     network = parser.add_argument_group("network")
     add_network_flags(network)
     network.add_argument("--devices", metavar="A,B",
-        help="use several devices in turns, as in cuda:0,cuda:1 (default: the one of --device)")  # fmt: skip
+        help="use several devices at once, as in cuda:0,cuda:1 (default: the one of --device)")  # fmt: skip
     network.add_argument("--UHD", action="store_true", help="set --scale to 0.5 (default: off)")
     return parser
 
@@ -135,6 +137,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
             parser.error(f"{name} {float(rate):g}: at most {MAX_RATE} frames/s")
     if args.deinterlace and args.inverse_telecine:
         parser.error("--deinterlace and --inverse-telecine both make whole frames: give one of them")
+    check_segment_flags(parser, args)
     args.multi = _multi(parser, args)
     args.audio = NONE if args.no_audio else args.audio
     check_transitions(parser, args)

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from av.video.stream import VideoStream
 
 from commands.speed_flags import changes_speed, timed_source
 from commands.video_flags import MAX_RATE
@@ -34,6 +35,7 @@ class VideoJob:
     is_video: bool  # the output
     decisions: Path | None = None  # the file that the decisions of this run are written to
     confidence: Path | None = None  # the file that the measures of the made frames are written to
+    tracks: bool = True  # the sound and the other tracks of the source are kept
 
 
 def plan_job(args: argparse.Namespace) -> VideoJob:
@@ -112,8 +114,13 @@ def _frame_count(args: argparse.Namespace, source: Source) -> int | None:
     return source.count * args.multi if closing else (source.count - 1) * args.multi + 1
 
 
-def open_writer(args: argparse.Namespace, job: VideoJob) -> VideoWriter | PictureWriter:
-    """Returns the writer, ready for the first frame. Raises UserError if encoder or container refuse the settings."""
+def open_writer(
+    args: argparse.Namespace, job: VideoJob, *, template: VideoStream | None = None
+) -> VideoWriter | PictureWriter:
+    """Returns the writer, ready for the first frame: whatever encoder or container refuse is refused here.
+
+    With a `template` the writer copies packets of that stream.
+    """
     source = job.source
     inputs = tuple(view.path for view in (source, job.right) if view is not None and isinstance(view.location, Path))
     if args.montage:
@@ -126,11 +133,13 @@ def open_writer(args: argparse.Namespace, job: VideoJob) -> VideoWriter | Pictur
         job.rate,
         exact_time_base(job.rate) if args.fps or args.target_fps else source.time_base / args.multi,
         encoding=Encoding(args.codec, args.crf, args.preset, args.pix_fmt),
-        tracks=not args.fps,
+        tracks=job.tracks and not args.fps,
         audio=args.audio,
         options=_container_options(args, job),
         overwrite=args.overwrite,
         inputs=inputs,
+        template=template,
+        trial=job.tracks,
     )
 
 

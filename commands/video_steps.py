@@ -58,6 +58,11 @@ def interpolated_frames(
     start = Fraction(0) if args.blur else start  # the frames of a shutter are those of n/rate
     timing = resample(grid, start, source.speed, offsets) if grid else multiply(args.multi)
     rules = handling(args, source.size)
+    part = source.part
+    if part is not None:
+        timing = part.limit(timing, source.speed)
+        if rules.numbers is not None:
+            rules = replace(rules, numbers=frozenset(number - part.number for number in rules.numbers))
 
     def run_interpolation(frames: Iterable[Frame]) -> Iterator[Frame]:
         return interpolate(
@@ -116,7 +121,7 @@ def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report
     for note in writer.notes:
         print(note)
     done = f"{report.made} made, {report.cuts} cuts held, {report.repeats} repeats replaced"
-    print(f"Wrote {writer.path}: {writer.frames} frames at {float(job.rate):g} fps, {done}")
+    print(f"Wrote {job.path}: {writer.frames} frames at {float(job.rate):g} fps, {done}")
     if job.decisions is not None:
         write_decisions(job.decisions, report.transitions)
         print(f"Wrote {job.decisions}: {len(report.transitions)} cuts, repeats and gaps")

@@ -15,9 +15,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "train_log" / "README.md"]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 PROGRAM = re.compile(r"(?P<name>(?:\w+/)*\w+\.py\b|-m model\.\w+)(?P<arguments>.*)")
-NAMED_FILE = re.compile(r"`((?:model|video|data|commands|benchmark|demo|tests|docs)/[\w/.]+\.(?:py|cpp|ini|md))`")
+NAMED_FILE = re.compile(
+    r"`((?:model|video|segments|data|commands|benchmark|demo|tests|docs)/[\w/.]+\.(?:py|cpp|ini|md))`"
+)
 CODE_SUFFIXES = (".py", ".cpp", ".h", ".css", ".js", ".ini")
-CODE_FOLDERS = ("model", "video", "data", "commands", "benchmark")
+CODE_FOLDERS = ("model", "video", "segments", "data", "commands", "benchmark")
 IN_DOCKER = {"inference_video": "inference_video.py", "inference_img": "inference_img.py"}
 LONGEST = 200  # lines of README.md
 

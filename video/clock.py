@@ -32,10 +32,12 @@ class Clock:
         decode_order: bool = False,
         first: Fraction | None = None,
         tick: Fraction | None = None,
+        anchor: Fraction | None = None,
     ) -> None:
         """`decode_order` takes the times from dts, because pts are out of order; `first` is the first frame's time.
 
         `tick` is the time base in seconds to which the times of a constant rate are rounded: they are made exact again.
+        `anchor` is the exact time of one frame, if decoding does not start at the first.
         """
         self.step = 1 / rate  # seconds
         self.decode_order = decode_order
@@ -46,7 +48,7 @@ class Clock:
         self._time: Fraction | None = None  # of the picture before
         self._dts: Fraction | None = None
         self._tick = tick
-        self._anchor: Fraction | None = None  # the time that the exact times of the rate are counted from
+        self._anchor = anchor  # the time that the exact times of the rate are counted from
 
     def times(self, pictures: Iterable[Stamped]) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Yields the pictures with their times. One picture is held back until the stamp of the next is known."""

@@ -1,6 +1,7 @@
 """Opens media files with FFmpeg, finds the video stream, and reads packets."""
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,23 @@ def read_packets(container: InputContainer, streams: Sequence[Stream] = ()) -> I
         if packet is None:
             return
         yield packet
+
+
+def seek_to(container: InputContainer, stream: VideoStream, time: Fraction) -> None:
+    """Moves reading to the last key frame at or before a time in seconds on the clock of the file."""
+    assert stream.time_base is not None
+    container.seek(round(time / stream.time_base), stream=stream)
+
+
+def finds_key_frame(location: Path | str, number: int | None, time: Fraction) -> bool:
+    """Returns whether `seek_to` leads exactly to the key frame of a stream at a time: not every format can."""
+    with open_container(location) as container:
+        stream = main_video(container, number)
+        if stream is None or stream.time_base is None:
+            return False
+        try:
+            seek_to(container, stream, time)
+            packet = next((p for p in read_packets(container, [stream]) if p.size), None)
+        except FFmpegError:
+            return False
+        return packet is not None and packet.is_keyframe and packet.pts == round(time / stream.time_base)

@@ -1,6 +1,6 @@
 """Decodes the video stream of a container and counts its damage."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
@@ -38,6 +38,12 @@ class Decoder:
 
     def pictures(self, start: Fraction = Fraction(0)) -> Iterator[Stamped]:
         """Yields every picture that can be decoded, in the order of display, with its stamps relative to `start`."""
+        for packet in self.video_packets():
+            yield from self._stamped(self._decode(packet), start)
+        yield from self._stamped(self._decode(None), start)
+
+    def video_packets(self) -> Iterator[Packet]:
+        """Yields the packets of the video stream without decoding them; follows what the file holds."""
         for packet in self._read():
             if packet.size:
                 self.starts.setdefault(packet.stream.id, packet.pos or 0)
@@ -50,12 +56,20 @@ class Decoder:
                 if self.rest:
                     self.hole = max(self.hole, (position - self.rest, self.rest))
                 self.rest = position + packet.size
-                yield from self._stamped(self._decode(packet), start)
-        yield from self._stamped(self._decode(None), start)
+                yield packet
 
     def streams_before(self, offset: int) -> set[int]:
         """Returns the numbers of the streams that began before an offset in bytes."""
         return {number for number, start in self.starts.items() if start < offset}
+
+    def limit_damage(self, outside: Callable[[Fraction], bool]) -> None:
+        """Leaves out the damage at the stamps, in seconds on the clock of the file, for which `outside` is true.
+
+        Errors in the container are left out too: reading it without decoding finds them.
+        """
+        base = self._stream.time_base or Fraction(1, 90000)
+        self._messages.clear()
+        self.damaged = {stamp for stamp in self.damaged if stamp is None or not outside(stamp * base)}
 
     def complaints(self) -> list[str]:
         """Returns what was lost, for the user."""

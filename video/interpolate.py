@@ -18,6 +18,7 @@ from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_p
 from video.frame import Colour, Frame, Picture
 from video.hold import held_picture
 from video.overlay import Overlays, put_back
+from video.part import Part
 from video.prefetch import prefetch
 from video.repair import mark_damaged
 from video.repeats import RepeatReplacement
@@ -43,6 +44,11 @@ class Report:
     transitions: list[Decision] = field(default_factory=list)  # all but motion
     end: Fraction | None = None  # seconds, when the last frame of the source ends
     waited: float = 0.0  # seconds that the loop was blocked until frames were decoded
+    part: Part | None = None  # of the source, to which the counts are limited
+
+    def count_repeat(self, time: Fraction) -> None:
+        """Counts the frame at a time as made anew."""
+        self.repeats += self.part is None or self.part.holds(time)
 
 
 @dataclass(frozen=True)
@@ -158,9 +164,6 @@ def _pairs(
         padded = (-(-rgb.shape[0] // multiple) * multiple, -(-rgb.shape[1] // multiple) * multiple)
         return InputFrame(frame, rgb, detector.signature(rgb, frame.time, padded))
 
-    def count(number: int = 1) -> None:
-        report.repeats += number
-
     inputs = (load(frame, rgb) for frame, rgb in decoded)
     beside = LONGEST_RUN - 1 if handling.dedup == "retime" else 1
     frames = decide(inputs, detector, handling.given, report.transitions, beside)
@@ -168,11 +171,11 @@ def _pairs(
         frames = handling.overlays.protect(frames)
     if handling.repair:
         frames = mark_damaged(frames, detector, handling.numbers)
-        return retimed_pairs(frames, timing, count, LONGEST_DAMAGE)
+        return retimed_pairs(frames, timing, report.count_repeat, LONGEST_DAMAGE)
     if handling.dedup == "retime":
-        return retimed_pairs(frames, timing, count, LONGEST_RUN)
+        return retimed_pairs(frames, timing, report.count_repeat, LONGEST_RUN)
     if handling.dedup == "replace":
-        frames = RepeatReplacement(model, settings, detector, load, count).replace(frames)
+        frames = RepeatReplacement(model, settings, detector, load, report.count_repeat).replace(frames)
     return plain_pairs(frames, timing)
 
 
@@ -186,7 +189,7 @@ def _frames_of_pair(
     source = pair.first.frame
     kind = pair.second.transition
     gap = kind is Transition.GAP
-    report.gaps += gap
+    report.gaps += gap and bool(pair.steps)
     if any(step for _, step in pair.steps):
         report.cuts += kind is Transition.CUT
         report.flashes += kind is Transition.FLASH

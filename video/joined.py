@@ -44,7 +44,7 @@ class JoinedDecoder:
         self._hidden = self._find_hidden_part(self._location)
         while True:
             offset += decoder.rest
-            number = _next_stream(self._location, offset, seen)
+            number = next_stream(self._location, offset, seen)
             if number is None:
                 return
             with _open_rest(self._location, offset) as container:
@@ -57,7 +57,7 @@ class JoinedDecoder:
     def _find_hidden_part(self, path: Path) -> bool:
         """Returns whether another video stream begins in the longest stretch without a packet of the first one."""
         length, start = self.first.hole
-        return length > HOLE and _next_stream(path, start, self.first.streams_before(start), length) is not None
+        return length > HOLE and next_stream(path, start, self.first.streams_before(start), length) is not None
 
     def complaints(self) -> list[str]:
         """Returns what was lost, for the user."""
@@ -69,6 +69,13 @@ class JoinedDecoder:
         return found
 
 
+def is_joined(location: Path | str, container: InputContainer, first: Decoder) -> bool:
+    """Returns whether other parts follow the video stream, whose packets `first` has read to the end."""
+    if JOINABLE not in container.format.name or not isinstance(location, Path):
+        return False
+    return next_stream(location, first.rest, first.streams_before(first.rest)) is not None
+
+
 def _open_rest(path: Path, offset: int) -> InputContainer:
     """Opens a transport stream from an offset in bytes on."""
     return av.open(f"subfile,,start,{offset},end,0,,:file:{path}", format=JOINABLE, metadata_errors="replace")
@@ -78,7 +85,7 @@ def _stream(container: InputContainer, number: int) -> Any:
     return next(stream for stream in container.streams.video if stream.id == number)
 
 
-def _next_stream(path: Path, offset: int, seen: set[int], length: int | None = None) -> int | None:
+def next_stream(path: Path, offset: int, seen: set[int], length: int | None = None) -> int | None:
     """Returns the number of the video stream that begins within `length` bytes and is not among those seen, or None."""
     with suppress(FFmpegError), _open_rest(path, offset) as container:
         for packet in read_packets(container):

@@ -3,10 +3,12 @@
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
+from av.container import OutputContainer
 from av.packet import Packet
+from av.video.stream import VideoStream
 
 from video.encoding import VideoSettings
 from video.losses import WRITE_ERRORS
@@ -14,6 +16,16 @@ from video.mp4 import correct_duration
 from video.output import MP4, NullFile, open_output
 from video.safe_file import SafeFile
 from video.tracks import Tracks
+
+
+class CopiedVideo(NamedTuple):
+    """A video stream whose packets are copied from another file instead of being encoded."""
+
+    template: VideoStream
+
+    def add_to(self, output: OutputContainer) -> Any:
+        """Adds the stream, with the header of the other, to a container and returns it."""
+        return output.add_stream_from_template(self.template, opaque=True)  # no encoder is opened
 
 
 class Muxer:
@@ -26,7 +38,7 @@ class Muxer:
     def __init__(
         self,
         file: SafeFile | NullFile,
-        settings: VideoSettings | None,
+        settings: "VideoSettings | CopiedVideo | None",
         tracks: Tracks | None,
         options: dict[str, str] | None = None,
     ) -> None:
@@ -37,6 +49,7 @@ class Muxer:
         self._end = Fraction(0)  # seconds, of the last
         self._first_dts: Fraction | None = None  # seconds
         self._is_mp4 = Path(file.name).suffix.lower() in MP4
+        self._encodes = isinstance(settings, VideoSettings)
         self._container = open_output(file, options)
         self.stream: Any = settings.add_to(self._container) if settings is not None else None
         if tracks is not None:
@@ -44,15 +57,19 @@ class Muxer:
         self._container.start_encoding()
 
     def encode(self, picture: av.VideoFrame | None) -> None:
-        """Encodes one picture and writes what is complete; None flushes the encoder."""
-        packets = list(self.stream.encode(picture))
+        """Encodes one picture and writes what is complete; None flushes the encoder, if there is one."""
+        packets = list(self.stream.encode(picture)) if self._encodes else []
         for packet in packets:
-            if self._tracks is not None and packet.dts is not None and packet.time_base:
-                self._tracks.write_until(packet.dts * packet.time_base)
-            self._follow(packet)
-            if picture is None and packet is packets[-1] and self._is_mp4:
-                self._reach_end(packet)
-            self._mux(packet)
+            self.write(packet, is_last=picture is None and packet is packets[-1])
+
+    def write(self, packet: Packet, *, is_last: bool) -> None:
+        """Writes one packet of the video, after what the tracks have up to its time; `is_last`: no other follows."""
+        if self._tracks is not None and packet.dts is not None and packet.time_base:
+            self._tracks.write_until(packet.dts * packet.time_base)
+        self._follow(packet)
+        if is_last and self._is_mp4:
+            self._reach_end(packet)
+        self._mux(packet)
 
     def _follow(self, packet: Packet) -> None:
         """Keeps the times at which the first picture starts and the last one ends, whose duration is set."""

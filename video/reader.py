@@ -15,12 +15,21 @@ from av.video.stream import VideoStream
 
 from video.alpha import ANIMATIONS, source_format
 from video.clock import Clock
-from video.container import URL_MARK, check_not_encrypted, check_regular_file, main_video, open_container
+from video.container import (
+    URL_MARK,
+    check_not_encrypted,
+    check_regular_file,
+    finds_key_frame,
+    main_video,
+    open_container,
+    seek_to,
+)
 from video.decoder import Decoder
 from video.frame import Colour, Frame, clip_samples, fit_picture
 from video.hdr import Hdr
 from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan, detect_scan, filtered
 from video.joined import JoinedDecoder
+from video.part import Part
 from video.picture import MediaError, list_pictures, read_picture
 from video.rate import count_frames, exact_time_base, find_rate, find_rounded_rate
 from video.speed import SpeedMap
@@ -56,6 +65,7 @@ class Source:
     length: Fraction | None = None  # seconds from `start` that are used, if not all
     speed: SpeedMap | None = None  # of playback: maps times of the source to those of the output
     decode_order: bool = False  # times follow the order of decoding: the file's display times do not rise
+    part: Part | None = None  # of the frames, if not all are to be read
     complaints: list[str] = field(default_factory=list)  # damage found while reading: something is lost
     notes: list[str] = field(default_factory=list)  # what was changed while reading, without loss
     shifts: list[Fraction] = field(default_factory=list)  # seconds that the clock moves by after each restart
@@ -192,21 +202,31 @@ def _read_video(source: Source) -> Iterator[Frame]:
     """Yields the frames with rising times. Damage is counted in source.complaints, never fatal after two frames."""
     for found in (source.complaints, source.notes, source.shifts):
         found.clear()
+    part = source.part
+    key = None if part is None or part.key is None else part.key + source.start  # on the clock of the file
+    if key is not None and not finds_key_frame(source.location, source.stream, key):
+        key = None
     with open_container(source.location) as container:
         stream = main_video(container, source.stream)
         if stream is None:
             raise MediaError(f"{source.path}: its video stream is gone; was the file replaced?")
+        if key is not None:
+            seek_to(container, stream, key)
         decoder = Decoder(container, stream)
         joined = JoinedDecoder(source.location, container, decoder)
         first = source.first if source.decode_order else None
         tick = stream.time_base if source.rounded else None
-        clock = Clock(source.rate / source.rate_factor, decode_order=source.decode_order, first=first, tick=tick)
+        anchor = None if part is None or key is None else part.anchor
+        rate = source.rate / source.rate_factor
+        clock = Clock(rate, decode_order=source.decode_order, first=first, tick=tick, anchor=anchor)
         clock.shifts = source.shifts
         resized = 0
 
         def fitted() -> Iterator[tuple[av.VideoFrame, Fraction]]:
             nonlocal resized
             for picture, time in clock.times(joined.pictures(source.start)):
+                if part is not None and part.is_before(time) and source.filters is None:
+                    continue
                 resized += (picture.width, picture.height) != source.size
                 duration = picture.duration
                 same = fit_picture(picture, source.size, source.pix_fmt)
@@ -214,10 +234,15 @@ def _read_video(source: Source) -> Iterator[Frame]:
                 yield clip_samples(same), time
 
         for picture, time in filtered(fitted(), source.filters):
-            yield Frame(picture, time, source.colour, duration=_duration(picture, stream, source))
+            if part is not None and part.is_behind(time):
+                break
+            if part is None or not part.is_before(time):
+                yield Frame(picture, time, source.colour, duration=_duration(picture, stream, source))
+        if part is not None:
+            decoder.limit_damage(lambda stamp: not part.holds(stamp - source.start))
         source.complaints += joined.complaints()
-        if not joined.parts:  # whose times may start again
-            source.complaints += _missing_end(source, container, stream, decoder)
+        if part is None and not joined.parts:  # whose times may start again
+            source.complaints += missing_end(container, stream, decoder)
         source.notes += _describe_clock(clock)
         if resized:
             source.notes.append(f"{resized} frames of another size were scaled to {source.size[0]}x{source.size[1]}")
@@ -239,7 +264,7 @@ def _describe_clock(clock: Clock) -> list[str]:
     return notes
 
 
-def _missing_end(source: Source, container: InputContainer, stream: VideoStream, decoder: Decoder) -> list[str]:
+def missing_end(container: InputContainer, stream: VideoStream, decoder: Decoder) -> list[str]:
     """Returns a complaint if the file ends before the end that its header states."""
     expected = Fraction(container.duration or 0, av.time_base)  # some containers add the start, some do not
     stated = len(stream.index_entries) if stream.frames else 0  # without the frames that an edit list leaves out
@@ -259,7 +284,11 @@ def _open_folder(path: Path, rate: Fraction) -> Source:
 
 
 def _read_folder(source: Source) -> Iterator[Frame]:
+    part = source.part
     for i, path in enumerate(list_pictures(source.path)):
+        time = i / source.rate - source.start  # as `part` counts
+        if part is not None and (part.is_before(time) or part.is_behind(time)):
+            continue
         picture = read_picture(path)
         height, width, channels = picture.shape
         if (width, height) != source.size:

@@ -21,7 +21,7 @@ class RepeatReplacement:
     settings: Settings
     detector: TransitionDetector
     load: Callable[[Frame], InputFrame]
-    count: Callable[[], None]
+    count: Callable[[Fraction], None]
 
     def replace(self, frames: Iterable[InputFrame]) -> Iterator[InputFrame]:
         """Yields the frames; a repeat becomes the midpoint of the frames around it.
@@ -58,6 +58,6 @@ class RepeatReplacement:
     def _midpoint(self, first: InputFrame, time: Fraction, third: InputFrame) -> InputFrame:
         """Returns the network's frame in the middle of two frames, to be shown at a given time."""
         (picture,) = run_network(self.model, first, third, [MIDDLE], self.settings)
-        self.count()
+        self.count(time)
         whole = put_back(picture, first, third, MIDDLE)()
         return hide(self.load(Frame(whole, time, first.frame.colour)), first.keep)

@@ -27,13 +27,13 @@ def plain_pairs(frames: Iterable[InputFrame], timing: Timing) -> Iterator[FrameP
 
 
 def retimed_pairs(
-    frames: Iterable[InputFrame], timing: Timing, count: Callable[[int], None], longest: int = LONGEST_RUN
+    frames: Iterable[InputFrame], timing: Timing, count: Callable[[Fraction], None], longest: int = LONGEST_RUN
 ) -> Iterator[FramePair]:
     """Yields pairs without the frames that repeat or are damaged; motion is spread over the time of those left out.
 
     The output times are those of all frames. Of a run of more than `longest` frames, the repeats included, the motion
     takes the last `longest`: until then the scene stands still. Repeats before a cut, before a gap or at the end stay
-    as they are; damaged frames there show the frame before them. `count` is called with the number of frames left out.
+    as they are; damaged frames there show the frame before them. `count` gets the time of each frame left out.
     """
     first: InputFrame | None = None
     left_out: deque[InputFrame] = deque()
@@ -61,7 +61,8 @@ def retimed_pairs(
                 yield hold()
             times = [f.frame.time for f in (first, *left_out, frame)]
             yield FramePair(first, frame, spread(times, timing), held=held)
-            count(len(left_out))
+            for time in times[1:-1]:
+                count(time)
             left_out.clear()
             first = frame
     while left_out:

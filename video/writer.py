@@ -8,6 +8,8 @@ from types import TracebackType
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.packet import Packet
+from av.video.stream import VideoStream
 
 from model.errors import UserError
 from video.alpha import has_alpha, opaque
@@ -17,7 +19,7 @@ from video.encoding import Encoding, VideoSettings, check_pix_fmt, choose_pix_fm
 from video.frame import UNSPECIFIED, Colour, Frame, is_rgb
 from video.gif import SHORTEST_DELAY
 from video.losses import LIBRARY_ERRORS, WRITE_ERRORS, reason
-from video.muxer import Muxer
+from video.muxer import CopiedVideo, Muxer
 from video.picture import MediaError
 from video.picture_writer import upright
 from video.reader import Source
@@ -55,6 +57,8 @@ class VideoWriter:
         options: dict[str, str] | None = None,  # of the container
         overwrite: bool = False,
         inputs: tuple[Path, ...] = (),
+        template: VideoStream | None = None,  # of packets that `copy` gets: none is encoded then
+        trial: bool = True,  # before the first frame
     ) -> None:
         self.path, self.source, self.frames = path, source, 0
         self.notes: list[str] = []
@@ -74,11 +78,12 @@ class VideoWriter:
             self.notes += plan.notes
             options = {**(options or {}), **plan.options}
             self._tracks = Tracks(source, plan.tracks)
-        else:
+        elif trial:
             try_picture(path, self._settings)
         self._file = SafeFile(path, inputs, overwrite=overwrite)
         try:
-            self._muxer = Muxer(self._file, self._settings, self._tracks, options)
+            video = self._settings if template is None else CopiedVideo(template)
+            self._muxer = Muxer(self._file, video, self._tracks, options)
         except LIBRARY_ERRORS as e:
             self._file.discard()
             raise MediaError(f"{path}: cannot be written ({reason(e)}); choose another output") from e
@@ -145,6 +150,19 @@ class VideoWriter:
             self._muxer.encode(picture)
         except WRITE_ERRORS as e:
             raise self._refusal(e, f"the frame at {float(frame.time):.3f} s") from e
+        self.frames += 1
+
+    def set_end(self, time: Fraction, duration: Fraction) -> None:
+        """Sets the time of the frame that is shown last, and how long it is shown, both in seconds."""
+        self._muxer.last = time, duration
+
+    def copy(self, packet: Packet, *, is_last: bool) -> None:
+        """Writes one packet that is encoded already, with the times that it has. Raises MediaError."""
+        try:
+            packet.stream = self._muxer.stream
+            self._muxer.write(packet, is_last=is_last)
+        except WRITE_ERRORS as e:
+            raise self._refusal(e, "a packet") from e
         self.frames += 1
 
     def _picture(self, frame: Frame) -> av.VideoFrame:

@@ -1,0 +1,59 @@
+"""The flags of long work: segments, their shares for several machines, and what they exclude."""
+
+import argparse
+from fractions import Fraction
+from typing import NamedTuple
+
+from video.timing import parse_seconds
+
+AUTOMATIC = Fraction(-1)  # the value of --segments without a number
+NEVER = Fraction(0)
+
+
+class Share(NamedTuple):
+    """One of N shares of the segments, counted from 1."""
+
+    number: int
+    total: int
+
+
+def add_segment_flags(group: argparse._ArgumentGroup) -> None:
+    """Adds the flags of long work."""
+    add = group.add_argument
+    add("--segments", nargs="?", type=parse_length, const=AUTOMATIC, metavar="SECONDS",
+        help="make the output in segments of about SECONDS, kept in a folder beside it: the same command goes on where "
+             "a run was ended (default: in long work; 0: never)")  # fmt: skip
+    add("--segment", type=parse_share, metavar="I/N",
+        help="make only the I-th of N shares of the segments, for many machines with one shared folder")  # fmt: skip
+    add("--join", action="store_true", help="join the segments that --segment has made; name those that are missing")
+    add("--ray", metavar="ADDRESS",
+        help="make the segments on a Ray cluster: auto, local, or ADDRESS:PORT (needs pip install ray)")  # fmt: skip
+
+
+def parse_length(text: str) -> Fraction:
+    """Reads the length of a segment in seconds; 0 for none. Raises ValueError."""
+    return NEVER if text == "0" else parse_seconds(text)
+
+
+def parse_share(text: str) -> Share:
+    """Reads a share as 2/8. Raises ArgumentTypeError if it is none."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, as in 2/8")
+    return Share(int(number), int(count))
+
+
+def check_segment_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program by parser.error if flags of long work exclude each other or others."""
+    chosen = [name for name in ("segment", "join", "ray") if getattr(args, name)]
+    if len(chosen) > 1:
+        parser.error(f"--{chosen[0]} and --{chosen[1]} are steps of their own; give one of them")
+    wanted = [f"--{name}" for name in ("segments", *chosen) if getattr(args, name) not in (None, NEVER)]
+    if args.devices:
+        wanted.append("--devices")
+    if args.segments == NEVER and wanted:
+        parser.error(f"{wanted[0]} works by segments; leave out --segments 0")
+    if wanted and args.stitch:
+        parser.error(f"{wanted[0]} does not go with --stitch, which is made in one piece")
+    if args.devices and (args.segment or args.ray):
+        parser.error("--segment and --ray run one device each; give --device, or start one run for each device")

@@ -1,0 +1,188 @@
+"""The working folder of a long work: its plan, one file and one record for each finished segment."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from shutil import rmtree
+
+from model.errors import UserError
+from segments.locks import WORK, Locks
+from segments.plan import Plan
+from video.safe_file import sync_folder, write_file
+
+PLAN, LOCK, JOINED = "plan.json", "lock", "joined"
+NUMBERED = re.compile(r"\d{5}(\.new)?(\.part)?(\.\w+)?")  # of segments and their records
+OURS = re.compile(r"(plan|joined|trial-\d+)(\.part)?(\.\w+)?|lock")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one finished segment holds, and what was counted and found while it was made."""
+
+    frames: int
+    first: str  # time in seconds, as a fraction
+    last: str
+    duration: str | None  # of the last frame in seconds, if it is known
+    delay: int  # frames that the order of decoding is behind the order of display, at most
+    header: str  # hash of the encoder's header
+    counts: dict[str, int]  # of the interpolation: frames made, cuts, ...
+    transitions: list[tuple[str, str, float | None]]  # time, kind, score
+    measures: list[tuple[float, float, bool]]  # of made frames: time, disagreement, whether it was replaced
+    complaints: list[str]  # damage of the source
+    notes: list[str]
+
+
+class WorkFolder:
+    """The folder `path` with the segments of an output whose files end in `suffix`; "" for folders of pictures."""
+
+    def __init__(self, path: Path, suffix: str) -> None:
+        self.path, self.suffix = path, suffix
+        self._locks: Locks | None = None
+
+    @property
+    def plan_file(self) -> Path:
+        """The plan."""
+        return self.path / PLAN
+
+    @property
+    def joined(self) -> Path:
+        """The whole result before it gets its place."""
+        return self.path / f"{JOINED}{self.suffix}"
+
+    @property
+    def trial(self) -> Path:
+        """A name for a trial of the output; each process has its own."""
+        return self.path / f"trial-{os.getpid()}{self.suffix}"
+
+    def file(self, index: int) -> Path:
+        """The finished file of a segment."""
+        return self.path / f"{index:05d}{self.suffix}"
+
+    def new_file(self, index: int) -> Path:
+        """The file of a segment until it is verified."""
+        return self.path / f"{index:05d}.new{self.suffix}"
+
+    def open(self, plan: Plan, cut: Callable[[], Plan], *, shared: bool, overwrite: bool = False) -> Plan:
+        """Makes the folder, or finds it; returns the plan that is there, with its parts.
+
+        `plan` has no parts yet: if there is no plan in the folder, the one that `cut` returns is written. `shared`
+        lets several processes open the folder at once. Raises UserError if another run works in the folder, if its
+        plan is not the same and `overwrite` is False, or if the folder holds files of others.
+        """
+        try:
+            self.path.mkdir(exist_ok=True)
+        except OSError as e:
+            raise UserError(f"{self.path}: cannot be made ({e.strerror}); choose another output") from e
+        strangers = [p.name for p in self.path.iterdir() if not (NUMBERED.fullmatch(p.name) or OURS.fullmatch(p.name))]
+        if strangers:
+            raise UserError(f"{self.path}: holds other files, as {strangers[0]}; move them, or choose another output")
+        self._lock_work(shared)
+        if self.plan_file.exists():
+            try:
+                return self._read_same(plan)
+            except UserError:
+                if not overwrite or (shared and not self._take_alone()):
+                    raise
+                self._empty()
+        try:
+            write_file(self.plan_file, cut().to_json(), overwrite=False)
+        except BaseException as e:
+            if not (isinstance(e, UserError) and self.plan_file.exists()):  # another process was not faster
+                if not shared:
+                    self.remove()
+                raise
+        return self._read_same(plan)
+
+    def _read_same(self, plan: Plan) -> Plan:
+        there = Plan.read(self.plan_file)
+        plan.check_same(there, self.path)
+        return there
+
+    def _lock_work(self, shared: bool) -> None:
+        if self._locks is None:
+            self._locks = Locks(self.path / LOCK)
+        if not self._locks.take(WORK, shared=shared):
+            raise UserError(f"{self.path}: another run works on it now; let that run end")
+
+    def _take_alone(self) -> bool:
+        return self._locks is not None and self._locks.take(WORK)
+
+    def is_finished(self, index: int) -> bool:
+        """Returns whether a segment is complete."""
+        return self.file(index).exists()
+
+    def missing(self, plan: Plan) -> list[int]:
+        """Returns the segments that are not complete."""
+        return [i for i in range(len(plan.parts)) if not self.is_finished(i)]
+
+    def take(self, index: int) -> bool:
+        """Takes the lock of a segment; returns False if another process makes it now."""
+        if self._locks is None:
+            self._locks = Locks(self.path / LOCK)
+        return self._locks.take(index + 1)
+
+    def release(self, index: int) -> None:
+        """Releases the lock of a segment."""
+        if self._locks is not None:
+            self._locks.release(index + 1)
+
+    def complete(self, index: int, record: Record) -> None:
+        """Gives the verified new file of a segment its final name, after its record is on the disk."""
+        write_file(self._record_file(index), json.dumps(asdict(record)).encode())
+        os.replace(self.new_file(index), self.file(index))
+        sync_folder(self.path)
+
+    def record(self, index: int) -> Record:
+        """Returns the record of a finished segment. Raises UserError if it is gone."""
+        path = self._record_file(index)
+        try:
+            return Record(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as e:
+            raise UserError(
+                f"{path}: is missing or damaged; remove {self.file(index).name} there to make it again"
+            ) from e
+
+    def records(self, plan: Plan) -> Iterator[Record]:
+        """Yields the records of all segments."""
+        return (self.record(i) for i in range(len(plan.parts)))
+
+    def _record_file(self, index: int) -> Path:
+        return self.path / f"{index:05d}.json"
+
+    def discard_new(self, index: int) -> None:
+        """Removes what is left of a segment that was not completed."""
+        new = self.new_file(index)
+        for path in (new, new.with_name(f"{new.stem}.part{new.suffix}")):
+            _remove(path)
+
+    def _empty(self) -> None:
+        for path in self.path.iterdir():
+            if path.name != LOCK:
+                _remove(path)
+
+    def close(self) -> None:
+        """Releases the locks."""
+        if self._locks is not None:
+            self._locks.close()
+            self._locks = None
+
+    def remove(self) -> None:
+        """Removes the folder with all that is left in it; the plan last, so that the rest is known until then."""
+        paths = sorted(self.path.iterdir(), key=lambda path: path.name in (PLAN, LOCK))
+        for path in paths:
+            _remove(path)
+        self.close()
+        with suppress(OSError):
+            self.path.rmdir()
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""Joins the segments: their packets are copied into the final file, which gets the source's other tracks once."""
+
+import os
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from segments.folder import WorkFolder
+from segments.inspect import inspect_video
+from segments.plan import Plan
+from video.container import main_video, open_container, read_packets
+from video.picture import MediaError
+from video.safe_file import check_output, sync_folder
+from video.writer import VideoWriter
+
+# Containers whose packets have exact times, so that segments in them can be joined.
+JOINABLE = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+OpenWriter = Callable[[VideoStream], VideoWriter]
+
+
+def check_joinable(path: Path) -> None:
+    """Raises MediaError if segments cannot be joined to a video of this name."""
+    if path.suffix.lower() not in JOINABLE:
+        known = ", ".join(JOINABLE)
+        raise MediaError(f"{path}: segments cannot be joined in {path.suffix}; choose {known}, or no segments")
+
+
+def join_videos(folder: WorkFolder, plan: Plan, open_writer: OpenWriter, rate: Fraction | None) -> VideoWriter:
+    """Copies all segments into one file, `folder.joined`; returns its writer, which is finished.
+
+    The frames keep their times, which are those of the whole output; with a `rate` they are numbered anew and shown at
+    `rate` frames/s. Raises MediaError if the segments do not belong together.
+    """
+    records = list(folder.records(plan))
+    files = [folder.file(i) for i, record in enumerate(records) if record.frames]
+    headers = {record.header for record in records if record.frames}
+    if len(headers) > 1:
+        raise MediaError(f"{folder.path}: segments by different encoders or settings; overwrite them to make all anew")
+    if not files:
+        raise MediaError(f"{folder.path}: no segment holds a frame; is the rate too low?")
+    delay = max(record.delay for record in records)
+    with open_container(files[0]) as container:
+        template = main_video(container)
+        assert template is not None
+        writer = open_writer(template)
+    try:
+        count = sum(record.frames for record in records)
+        duration = [record.duration for record in records if record.frames][-1]
+        if duration is not None:
+            writer.set_end(_last_time(files[-1], count, rate), Fraction(duration))
+        for number, packet in enumerate(_joined_packets(files, delay, rate), 1):
+            writer.copy(packet, is_last=number == count)
+        writer.finish()
+    except BaseException:
+        writer.stop()
+        writer.part.unlink(missing_ok=True)
+        raise
+    return writer
+
+
+def _last_time(file: Path, count: int, rate: Fraction | None) -> Fraction:
+    """Returns the time in seconds of the last of `count` frames, as the last file has it."""
+    video = inspect_video(file)
+    stamp = video.times[-1] if rate is None else round((count - 1) / rate / video.time_base)
+    return stamp * video.time_base
+
+
+def _joined_packets(files: list[Path], delay: int, rate: Fraction | None) -> Iterator[Packet]:
+    """Yields the packets of all files in order of decoding, with rising decoding times.
+
+    As encoders do: a frame is decoded at the display time of the frame `delay` places before it in order of display.
+    """
+    earlier: list[int] = []  # display times of the last `delay` frames
+    frames = 0
+    for file in files:
+        video = inspect_video(file)
+        times = video.times
+        if rate is not None:
+            times = [round((frames + i) / rate / video.time_base) for i in range(len(times))]
+        moved = dict(zip(video.times, times, strict=True))
+        if not frames:
+            lead = times[min(delay, len(times) - 1)] - times[0]
+            earlier = [time - lead for time in (*times, *range(times[-1] + 1, times[-1] + 1 + delay))][:delay]
+        decoding = [*earlier, *times]
+        with open_container(file) as container:
+            stream = main_video(container)
+            assert stream is not None
+            packets = (packet for packet in read_packets(container, [stream]) if packet.size)
+            for place, packet in enumerate(packets):
+                assert packet.pts is not None  # as inspected
+                packet.pts = moved[packet.pts]
+                packet.dts = decoding[place]
+                yield packet
+        frames += len(times)
+        earlier = decoding[len(decoding) - delay :]
+
+
+def join_pictures(folder: WorkFolder, plan: Plan, target: Path) -> int:
+    """Moves the pictures of all segments into one folder, numbered through; returns how many there are.
+
+    Pictures that an interrupted call has moved are left where they are.
+    """
+    number = 0
+    for index, record in enumerate(folder.records(plan)):
+        for i in range(record.frames):
+            for suffix in (".png", ".exr"):
+                picture = folder.file(index) / f"{i:07d}{suffix}"
+                if picture.exists():
+                    os.replace(picture, target / f"{number:07d}{suffix}")
+            number += 1
+    sync_folder(target)
+    return number
+
+
+def publish(joined: Path, path: Path, *, overwrite: bool) -> None:
+    """Gives the joined file its final name; one that exists is replaced only if `overwrite`."""
+    if overwrite:
+        os.replace(joined, path)
+    elif not (path.exists() and path.samefile(joined)):
+        check_output(path)
+        try:
+            os.link(joined, path)
+        except FileExistsError as e:
+            raise MediaError(f"{path}: was made by another program meanwhile; the whole result is in {joined}") from e
+        except OSError:  # a file system without hard links
+            os.rename(joined, path)
+    sync_folder(path.parent)

@@ -1,0 +1,152 @@
+"""Worker processes, one a device, that take segments from a plan. A worker that dies is replaced."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from time import monotonic
+from typing import Any
+
+from model.errors import UserError
+from segments.folder import WorkFolder
+from video.frame import Frame
+
+TRIES = 3  # for each segment
+PATIENCE = 5.0  # seconds that a worker gets to end
+PAUSE = 0.2  # seconds between two messages about frames
+Entry = Callable[[Any, str, "Channel"], None]  # runs in the worker: settings, device, channel
+
+
+class Channel:
+    """The worker's end of the connection to the process that started it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._frames = self._made = 0
+        self._sent = 0.0
+
+    def begin(self, index: int) -> None:
+        """Tells which segment is begun."""
+        self._connection.send(("segment", index))
+
+    def count(self, frame: Frame) -> None:
+        """Counts a frame that was written; tells the counts now and then."""
+        self._frames += 1
+        self._made += frame.made
+        if monotonic() - self._sent >= PAUSE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tells the counts since the last time."""
+        self._connection.send(("frames", (self._frames, self._made)))
+        self._frames, self._made, self._sent = 0, 0, monotonic()
+
+    def fail(self, message: str) -> None:
+        """Tells an error that another try would meet again."""
+        self._connection.send(("error", message))
+
+
+@dataclass
+class Worker:
+    """A process on one device, and the segment that it makes."""
+
+    device: str
+    process: BaseProcess
+    connection: Connection
+    segment: int | None = None
+    open: bool = True  # the connection
+
+
+def run_workers(
+    entry: Entry, settings: Any, devices: Sequence[str], folder: WorkFolder, count: Callable[[int, int], None]
+) -> None:
+    """Runs `entry` in a process for each device until all of them have ended; `count` gets frames and made frames.
+
+    A worker that dies is replaced. Raises UserError if a worker reports an error, or if one segment was begun by three
+    workers that died.
+    """
+    deaths: Counter[int | None] = Counter()
+    workers = [_start(entry, settings, device) for device in devices]
+    try:
+        while workers:
+            connections = [worker.connection for worker in workers if worker.open]
+            ready = wait([*connections, *(worker.process.sentinel for worker in workers)])
+            for worker in list(workers):
+                if worker.connection in ready:
+                    _receive(worker, count)
+                elif worker.process.sentinel in ready and not worker.open:  # nothing is left to receive
+                    workers.remove(worker)
+                    if _has_died(worker, deaths, folder):
+                        workers.append(_start(entry, settings, worker.device))
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join(PATIENCE)
+            worker.process.kill()
+            worker.process.join()
+
+
+def _start(entry: Entry, settings: Any, device: str) -> Worker:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(entry, settings, device, theirs), name=f"worker {device}")
+    process.start()
+    theirs.close()
+    return Worker(device, process, ours)
+
+
+def _receive(worker: Worker, count: Callable[[int, int], None]) -> None:
+    try:
+        kind, content = worker.connection.recv()
+    except (EOFError, OSError):  # the worker has ended: its sentinel tells
+        worker.connection.close()
+        worker.open = False
+        return
+    if kind == "segment":
+        worker.segment = content
+    elif kind == "frames":
+        count(*content)
+    else:
+        raise UserError(content)
+
+
+def _has_died(worker: Worker, deaths: Counter[int | None], folder: WorkFolder) -> bool:
+    """Returns whether a worker that ended did so before its work was done. Raises UserError after the third time."""
+    worker.process.join()
+    if worker.process.exitcode == 0:
+        return False
+    deaths[worker.segment] += 1
+    place = "before its first segment" if worker.segment is None else f"in segment {worker.segment}"
+    cause = f"the worker on {worker.device} died {place} (exit status {worker.process.exitcode})"
+    if deaths[worker.segment] >= TRIES:
+        raise UserError(f"{folder.path}: {cause} for the {TRIES}rd time; finished segments are kept")
+    print(f"{cause}; another one takes its place", file=sys.stderr)
+    return True
+
+
+def _run(entry: Entry, settings: Any, device: str, connection: Connection) -> None:
+    """Runs in the worker: ends with its parent, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    channel = Channel(connection)
+    try:
+        entry(settings, device, channel)
+        channel.flush()
+    except UserError as e:
+        with suppress(OSError):
+            channel.fail(str(e))
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,140 @@
+"""Makes segments: each is written under another name, verified, and renamed when it is complete."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+from model.errors import UserError
+from segments.folder import Record, WorkFolder
+from segments.inspect import inspect_video
+from video.frame import Frame
+from video.interpolate import Report
+from video.part import Part
+from video.picture_writer import PictureWriter
+from video.prefetch import prefetch
+from video.reader import Source
+from video.writer import VideoWriter
+
+POLL = 0.5  # seconds between two looks for segments that another process makes
+LARGEST_ERROR = Fraction(1, 500)  # seconds: containers such as Matroska round times to 1/1000
+
+
+@dataclass
+class Stretch:
+    """The frames of one segment, not made yet, with the source that they are made from."""
+
+    source: Source
+    part: Part
+    frames: Iterator[Frame]
+    report: Report
+
+
+class Maker(Protocol):
+    """What a command offers to make segments with: its network, its settings."""
+
+    def stretch(self, part: Part) -> Stretch:
+        """Returns the frames of a part of the source."""
+
+    def open_writer(self, path: Path) -> VideoWriter | PictureWriter:
+        """Returns the writer of a segment: without the source's other tracks."""
+
+
+def make_segments(
+    folder: WorkFolder,
+    parts: Sequence[Part],
+    wanted: Iterable[int],
+    maker: Maker,
+    begin: Callable[[int], None],
+    count: Callable[[Frame], None],
+) -> None:
+    """Makes those of the wanted segments that no process has made or makes; returns when all are finished.
+
+    `begin` is called with each segment that is begun, `count` with each frame that was written.
+    """
+    wanted = list(wanted)
+    while missing := [i for i in wanted if not folder.is_finished(i)]:
+        made = False
+        for index in missing:
+            if folder.take(index):
+                try:
+                    if not folder.is_finished(index):
+                        begin(index)
+                        make_segment(folder, parts[index], index, maker, count)
+                        made = True
+                finally:
+                    folder.release(index)
+        if not made:
+            time.sleep(POLL)
+
+
+def make_segment(folder: WorkFolder, part: Part, index: int, maker: Maker, count: Callable[[Frame], None]) -> None:
+    """Makes one segment. Whatever is written before an error is removed."""
+    folder.discard_new(index)
+    path = folder.new_file(index)
+    times: list[Fraction] = []  # of the first and of the last frame
+    duration: Fraction | None = None  # of the last frame
+    writer: VideoWriter | PictureWriter | None = None
+    stretch = maker.stretch(part)
+    try:
+        with closing(prefetch(stretch.frames)) as frames:
+            for frame in frames:
+                writer = writer or maker.open_writer(path)
+                writer.write(frame)
+                times, duration = [*times[:1], frame.time], frame.duration
+                count(frame)
+        if writer is None:
+            path.touch()
+        else:
+            writer.finish()
+        folder.complete(index, _verified(path, writer, times, duration, stretch))
+    except BaseException:
+        if writer is not None:
+            writer.stop()
+        folder.discard_new(index)
+        raise
+
+
+def _verified(
+    path: Path,
+    writer: VideoWriter | PictureWriter | None,
+    times: list[Fraction],
+    duration: Fraction | None,
+    stretch: Stretch,
+) -> Record:
+    """Returns the record of a new segment. Raises UserError if the file does not hold what was written to it."""
+    frames, delay, header = _check_file(path, writer, times)
+    report, part = stretch.report, stretch.part
+    return Record(
+        frames,
+        str(times[0]) if times else "0",
+        str(times[-1]) if times else "0",
+        None if duration is None else str(duration),
+        delay,
+        header,
+        {name: value for name, value in vars(report).items() if isinstance(value, int)},
+        [(str(found.time), found.kind.value, found.score) for found in report.transitions if part.holds(found.time)],
+        [(m.time, m.disagreement, m.replaced) for m in report.measures],
+        stretch.source.complaints,
+        stretch.source.notes,
+    )
+
+
+def _check_file(path: Path, writer: VideoWriter | PictureWriter | None, times: list[Fraction]) -> tuple[int, int, str]:
+    """Returns the number of frames, the delay of decoding, and the hash of the header of a new segment."""
+    if writer is None:
+        return 0, 0, ""
+    if isinstance(writer, PictureWriter):
+        held = sum(1 for _ in path.iterdir())
+        if held != writer.frames:
+            raise UserError(f"{path}: holds {held} pictures of {writer.frames}; is the disk damaged?")
+        return held, 0, ""
+    video = inspect_video(path)
+    held, ends = len(video.times), [time * video.time_base for time in (video.times[:1] + video.times[-1:])]
+    errors = [abs(a - b) for a, b in zip(ends, (times[0], times[-1]), strict=False)]
+    if held != writer.frames or max(errors, default=0) > LARGEST_ERROR:
+        raise UserError(f"{path}: holds {held} frames of {writer.frames}, or other times; choose another container")
+    return held, video.delay, video.header

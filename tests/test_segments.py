@@ -1,0 +1,314 @@
+"""Long work: the same frames whatever the segments, going on after every end, shares, locks and joining."""
+
+import json
+import subprocess
+import sys
+from fractions import Fraction as F
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from clips import Clip, make_clip, picture
+from conftest import Shift
+
+import inference_video
+from commands import network_flags as flags
+from model import RIFE, UserError
+from segments import worker
+from segments.inspect import decoding_delay, inspect_video
+from segments.scan import Key, Scan, cut_source, scan_source
+from video.frame import Frame
+from video.part import Part
+from video.reader import open_frames
+from video.writer import VideoWriter
+
+SIZE = (64, 48)
+COUNT = 60
+LOCKER = "import fcntl, sys, time; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, 2 | 4, 1, 0); print(flush=True); input()"
+
+
+def story() -> list[np.ndarray]:
+    """Sixty pictures: motion, a cut at 24, repeats at 31, 32 and 45, and a slow brightening from 50 on."""
+    places = [i % 24 for i in range(COUNT)]
+    places[31] = places[32] = places[30]
+    places[45] = places[44]
+    pictures = [picture(place, SIZE) for place in places]
+    for i in range(24, COUNT):
+        pictures[i] = np.ascontiguousarray(pictures[i][::-1, :, ::-1])
+    for i in range(50, COUNT):
+        pictures[i] = pictures[49] // 2 + (i - 50)
+    return pictures
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip with B-frames, few key frames and sound."""
+    path = tmp_path_factory.mktemp("source") / "clip.mkv"
+    options = {"g": "20", "bf": "3", "crf": "4"}
+    return make_clip(path, COUNT, size=SIZE, pictures=story(), options=options, audio=["aac"], chapters=True)
+
+
+class Run:
+    """Runs the command with a network whose answer is known."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], clip: Path) -> None:
+        self._capsys, self._clip = capsys, clip
+        self.out = self.err = ""
+
+    def __call__(self, output: Path, *arguments: object) -> int:
+        given = ["--video", self._clip, "--output", output, "--device=cpu", *arguments]
+        status = inference_video.main([str(a) for a in given])
+        self.out, self.err = self._capsys.readouterr()
+        return status
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], clip: Path) -> Run:
+    monkeypatch.setattr(flags, "load_model", lambda *a, **k: RIFE(Shift(2), name="shift"))
+    return Run(capsys, clip)
+
+
+def content(path: Path) -> tuple[list[F], list[bytes]]:
+    """Returns the times and the planes of all pictures, with the sound as the last entry."""
+    made = Clip(path)
+    planes = [made.planes(i) for i in range(len(made.pictures))]
+    return made.times, [*planes, b"".join(made.packets.get("audio 0", []))]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["--target-fps=60"],
+        ["--static-threshold=0.99"],
+        ["--fps=24"],
+        ["--multi=3", "--montage"],
+        ["--dedup=retime", "--at-cut=blend"],
+        ["--repair=10,33,34"],
+        ["--slow=2", "--start=0.3", "--end=2.1"],
+    ],
+    ids=["double", "rate", "upstream", "slow", "montage", "retime", "repair", "speed"],
+)
+def test_frames_are_the_same_whatever_the_segments(tmp_path: Path, run: Run, settings: list[str]) -> None:
+    assert run(tmp_path / "whole.mkv", "--codec=ffv1", *settings) == 0
+    counts = next(line for line in run.out.splitlines() if line.startswith("Wrote")).split(": ")[1]
+    for seconds in ("0.5", "0.9"):
+        joined = tmp_path / f"{seconds}.mkv"
+        assert run(joined, "--codec=ffv1", f"--segments={seconds}", *settings) == 0, run.err
+        assert content(joined) == content(tmp_path / "whole.mkv")
+        assert counts in run.out
+        assert not joined.with_suffix(".rife").exists()
+
+
+def test_the_other_tracks_come_once_from_the_source(tmp_path: Path, run: Run, clip: Path) -> None:
+    assert run(tmp_path / "a.mkv", "--segments=0.5") == 0
+    source, made = Clip(clip), Clip(tmp_path / "a.mkv")
+    assert made.packets["audio 0"] == source.packets["audio 0"]
+    assert [c["metadata"] for c in made.chapters] == [c["metadata"] for c in source.chapters]
+    assert made.metadata["title"] == "a clip"
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, frames: int) -> pytest.MonkeyPatch:
+    write = VideoWriter.write
+    left = [frames]
+
+    def write_some(writer: VideoWriter, frame: Frame) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise UserError("no space left on this device")
+        write(writer, frame)
+
+    monkeypatch.setattr(VideoWriter, "write", write_some)
+    return monkeypatch
+
+
+def test_the_same_command_goes_on(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(tmp_path / "whole.mkv", "--segments=0.5", "--codec=ffv1") == 0
+    folder = tmp_path / "a.rife"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 60)
+        assert run(tmp_path / "a.mkv", "--segments=0.5", "--codec=ffv1") == 1
+    assert "2 of 5 segments are finished" in run.err
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("0000?.mkv")}
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("00000.json", "00000.mkv", "00001.json", "00001.mkv", "lock", "plan.json"),
+    ]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 30)
+        assert run(tmp_path / "a.mkv", "--segments=0.5", "--codec=ffv1", "--overwrite") == 1
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert run(tmp_path / "a.mkv", "--segments=0.5", "--codec=ffv1") == 0
+    assert "3 are finished" in run.out
+    assert content(tmp_path / "a.mkv") == content(tmp_path / "whole.mkv")
+    assert not folder.exists()
+
+
+def test_what_has_changed_is_refused_by_name(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 30)
+        assert run(tmp_path / "a.mp4", "--segments=0.5", "--crf=20") == 1
+    assert run(tmp_path / "a.mp4", "--segments=0.5", "--crf=21") == 1
+    assert "a.rife: was begun otherwise: crf was 20, is 21; go on as begun, or overwrite it" in run.err
+    plan = tmp_path / "a.rife" / "plan.json"
+    before = plan.read_text()
+    for old, new, message in (
+        (json.loads(before)["source"]["size"], "7", "source size was 7, is"),
+        (json.loads(before)["versions"]["torch"], "1.0", "torch was 1.0, is"),
+        (json.loads(before)["weights"], "0" * 64, "weights was 000000000000, is"),
+    ):
+        plan.write_text(before.replace(f'"{old}"', f'"{new}"'))
+        assert run(tmp_path / "a.mp4", "--segments=0.5", "--crf=20") == 1
+        assert message in run.err
+    assert run(tmp_path / "a.mp4", "--segments=0.5", "--crf=21", "--overwrite") == 0
+    assert len(Clip(tmp_path / "a.mp4").pictures) == 2 * COUNT - 1
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [
+        ("libx264", "mp4"),
+        ("libx264", "mkv"),
+        ("libx265", "mp4"),
+        ("libsvtav1", "mkv"),
+        ("libvpx-vp9", "webm"),
+        ("prores_ks", "mov"),
+        ("ffv1", "mkv"),
+        ("png", "mov"),
+    ],
+)
+def test_joined_packets_have_exact_and_rising_times(tmp_path: Path, run: Run, codec: str, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    assert run(path, f"--codec={codec}", "--segments=0.8", "--target-fps=30") == 0, run.err
+    with av.open(str(path)) as container:
+        packets: list[Any] = [p for p in container.demux(video=0) if p.size]
+        pts = [p.pts * p.time_base for p in packets]
+        known = [p for p in packets if p.dts is not None]  # Matroska has no decoding times: FFmpeg finds most of them
+    assert all(abs(time - F(i, 30)) <= F(1, 1000) for i, time in enumerate(sorted(pts)))
+    assert len(pts) == 74
+    assert len(known) > 70
+    assert all(a.dts < b.dts for a, b in pairwise(known))
+    assert all(p.pts >= p.dts for p in known)
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(path), "-f", "null", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == ""
+
+
+def test_shares_of_several_machines(tmp_path: Path, run: Run) -> None:
+    output = tmp_path / "a.mkv"
+    assert run(output, "--codec=ffv1", "--segments=0.5", "--segment=2/3") == 0
+    assert "2 segments of this share are finished" in run.out
+    assert run(output, "--codec=ffv1", "--join") == 1
+    assert "a.rife: 3 segments are missing: 0, 2, 3; make them first" in run.err
+    for share in ("3/3", "1/3"):
+        assert run(output, "--codec=ffv1", f"--segment={share}") == 0
+    assert run(output, "--codec=ffv1", "--join") == 0
+    assert run(tmp_path / "whole.mkv", "--codec=ffv1") == 0
+    assert content(output) == content(tmp_path / "whole.mkv")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_a_second_run_is_refused(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 30)
+        assert run(tmp_path / "a.mkv", "--segments=0.5") == 1
+    other = [sys.executable, "-c", LOCKER, str(tmp_path / "a.rife" / "lock")]
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        for arguments in (["--segments=0.5"], ["--segment=1/2"], ["--join"], ["--segments=0.5", "--overwrite"]):
+            assert run(tmp_path / "a.mkv", *arguments) == 1
+            assert "a.rife: another run works on it now; let that run end" in run.err
+        first.communicate(b"\n")
+    assert run(tmp_path / "a.mkv", "--segments=0.5") == 0
+
+
+def test_folders_of_pictures(tmp_path: Path, run: Run, clip: Path) -> None:
+    assert run(tmp_path / "whole", "--png") == 0
+    assert run(tmp_path / "joined", "--png", "--segments=0.7") == 0
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert len(names) == 119
+    assert sorted(path.name for path in (tmp_path / "joined").iterdir()) == names
+    assert all((tmp_path / "joined" / n).read_bytes() == (tmp_path / "whole" / n).read_bytes() for n in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--segments=1", "--codec=gif"], "segments cannot be joined in .gif; choose .mp4"),
+        (["--join"], "2 segments are missing: 0, 1; make them first"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_computed(
+    tmp_path: Path, run: Run, arguments: list[str], message: str
+) -> None:
+    assert run(tmp_path / ("a.gif" if "gif" in message else "a.mp4"), *arguments, "--segments=1.2") == 1
+    assert message in run.err
+
+
+def test_other_files_in_the_folder_are_never_touched(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "a.rife").mkdir()
+    (tmp_path / "a.rife" / "letter.txt").write_text("dear")
+    assert run(tmp_path / "a.mkv", "--segments=1", "--overwrite") == 1
+    assert "a.rife: holds other files, as letter.txt; move them" in run.err
+    assert (tmp_path / "a.rife" / "letter.txt").read_text() == "dear"
+
+
+def test_a_part_of_a_source_is_that_part_of_the_whole(clip: Path) -> None:
+    """Whether decoding starts at a key frame, or at the first frame because there is no key frame at that time."""
+    source = open_frames(clip)
+    whole = [(frame.time, frame.rgb()) for frame in source]
+    scan = scan_source(source)
+    assert scan.times == [time for time, _ in whole]
+    assert len(scan.keys) > 2
+    stamp, time = scan.keys[2].stamp, scan.keys[2].time
+    for key in (None, stamp, stamp + F(1, 24)):
+        source.part = Part(scan.times[45], scan.times[50], scan.times[43], scan.times[52], key, key and time)
+        part = [(frame.time, frame.rgb()) for frame in source]
+        assert [time for time, _ in part] == scan.times[43:53]
+        assert all(np.array_equal(rgb, whole[43 + i][1]) for i, (_, rgb) in enumerate(part))
+
+
+def test_boundaries_lie_on_early_key_frames() -> None:
+    times = [F(i, 10) for i in range(1000)]
+    keys = [Key(F(t), F(t)) for t in (0, 10, 12, 20, 30, 38, 40, 50, 60, 70, 80, 90)]
+    parts = cut_source(Scan(times, keys), F(20))
+    assert [part.begin for part in parts] == [0, 20, 40, 60, 80]
+    few = [Key(F(t), F(t)) for t in (0, 10, 17, 27)]
+    assert cut_source(Scan(times, few), F(20))[1].begin == 17  # placed before the usual 10 s
+    assert [part.begin for part in cut_source(Scan(times), F(30))] == [0, 30, 60, 90]
+    assert [(part.end, part.key) for part in parts][:2] == [(20, None), (40, 12)]
+    assert (parts[1].first, parts[1].last, parts[1].number) == (F(188, 10), F(408, 10), 188)
+
+
+def test_a_source_whose_packets_do_not_tell_the_times_is_decoded(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 20, options={"bf": "3"})
+    source = open_frames(clip)
+    assert (scan_source(source).decoded, len(scan_source(source).keys)) == (False, 1)
+    source.decode_order = True  # as of H.264 with B-frames in AVI
+    scan = scan_source(source)
+    assert (scan.decoded, len(scan.times), scan.keys) == (True, 20, [])
+
+
+def test_the_delay_of_decoding() -> None:
+    assert decoding_delay([0, 1, 2]) == 0
+    assert decoding_delay([0, 4, 2, 1, 3]) == 2
+    assert decoding_delay([]) == 0
+
+
+def test_a_segment_that_does_not_hold_its_frames_is_not_kept(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = inspect_video
+
+    def lossy(path: Path) -> object:
+        inspection = found(path)
+        inspection.times.pop()
+        return inspection
+
+    monkeypatch.setattr(worker, "inspect_video", lossy)
+    assert run(tmp_path / "a.mkv", "--segments=0.5") == 1
+    assert "holds 24 frames of 25, or other times" in run.err or "frames of" in run.err
+    assert not list((tmp_path / "a.rife").glob("0*.mkv"))
