@@ -36,11 +36,12 @@ from commands.network_flags import pick_scale
 from commands.preview import Preview, check_preview
 from commands.progress import Progress
 from commands.record import FileRecord, RunRecord
+from commands.resize_flags import divide
 from commands.result import print_mismatches, record_result
 from commands.space import check_space
 from commands.video_flags import build_parser, check_arguments
-from commands.video_job import VideoJob, open_writer, plan_job
-from commands.video_steps import PROGRAM, ended_frames, introduce, load_models, summarise
+from commands.video_job import VideoJob, open_writer, plan_job, try_output
+from commands.video_steps import DAMAGED, PROGRAM, ended_frames, introduce, load_models, summarise
 from model import RIFE
 from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
@@ -75,8 +76,14 @@ def run(argv: list[str] | None, interrupts: Interrupts) -> int:
     report.check_path(paths)
     if args.preview:
         check_preview(args.preview, paths, overwrite=args.overwrite)
-    with report.file(views[0]) as record:
-        return run_file(args, networks, interrupts, record)
+    outputs = divide(args)
+    for settings in outputs if outputs[1:] else ():
+        try_output(settings)
+    statuses = []
+    for settings in outputs:
+        with report.file(views[0]) as record:
+            statuses.append(run_file(settings, networks, interrupts, record))
+    return next((status for status in (FAILED, DAMAGED) if status in statuses), 0)
 
 
 def run_file(

@@ -16,6 +16,7 @@ from commands.errors import error_line
 from commands.preview import check_preview
 from commands.progress import format_seconds
 from commands.record import DAMAGED, FAILURES, SKIPPED, FileRecord, RunRecord
+from commands.resize_flags import SPLIT
 from commands.video_job import VideoJob
 from commands.video_steps import DAMAGED as DAMAGED_STATUS
 from commands.video_steps import PROGRAM
@@ -98,6 +99,8 @@ def check_batch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     for name in ONE_INPUT:
         if getattr(args, name, None):
             parser.error(f"--{name.replace('_', '-')} goes with one input, not with several, a folder or a list")
+    if args.on_resize == SPLIT:
+        parser.error("--on-resize split goes with one input, not with several, a folder or a list")
     output: Path | None = args.output
     if output is not None and not output.is_dir() and (output.exists() or output.suffix.lower() in (*VIDEOS, *CODECS)):
         parser.error(f"--output {output}: several inputs need a folder")

@@ -16,6 +16,7 @@ import torch
 from commands.batch import Location
 from commands.errors import FAILED, error_line
 from commands.progress import format_seconds
+from commands.resize_flags import divide
 from commands.space import check_space, format_bytes, free_bytes
 from commands.video_job import VideoJob, open_writer, plan_job
 from commands.video_steps import PROGRAM, interpolated_frames, load_models
@@ -53,7 +54,7 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[Location]) -> int:
         one = {"inputs": [], "video": location, "output": None, "output_folder": args.output}
         file_args = argparse.Namespace(**{**vars(args), **(one if args.inputs else {})})
         try:
-            total += describe(file_args, networks)
+            total += sum(describe(settings, networks) for settings in divide(file_args))
         except Exception as e:
             line = error_line(e)
             if line is None:

@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from commands.network_flags import add_network_flags
+from commands.resize_flags import add_resize_flag, check_resize
 from commands.segment_flags import add_segment_flags, check_segment_flags
 from commands.speed_flags import add_speed_flags, changes_speed, check_speed
 from commands.transition_flags import add_transition_flags, check_transitions
@@ -58,6 +59,7 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     )
     add("--input-fps", type=parse_rate, default=Fraction(24), metavar="RATE",
         help="frames/s of the pictures of --img (default: 24)")  # fmt: skip
+    add_resize_flag(group)
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
@@ -142,6 +144,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     args.audio = NONE if args.no_audio else args.audio
     check_transitions(parser, args)
     check_speed(parser, args)
+    check_resize(parser, args)
     args.ext = args.ext.removeprefix(".")
     if args.UHD and args.scale in (1.0, None):
         args.scale = 0.5

@@ -43,6 +43,7 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
     source = _open_source(args)
     right = _open_right_view(args, source) if args.stitch else None
     source = timed_source(args, source)
+    source = source if args.span is None else args.span.apply(source)
     if not args.target_fps and (changes_speed(args) or isinstance(args.multi, Fraction)):
         args.target_fps, args.multi = source.rate * args.multi, 1
     rate = args.fps or args.target_fps or source.rate * args.multi
@@ -56,7 +57,8 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
         args.target_fps = rate = FASTEST
     written = args.decisions if args.decisions and not args.decisions.exists() else None, args.confidence
     if path is None:
-        return VideoJob(source, right, rate, _frame_count(args, source), args.output or PICTURES, False, *written)
+        folder = _numbered(args, args.output or PICTURES)
+        return VideoJob(source, right, rate, _frame_count(args, source), folder, False, *written)
     return VideoJob(source, right, rate, _frame_count(args, source), path, True, *written)
 
 
@@ -96,12 +98,19 @@ def _video_path(args: argparse.Namespace, source: Source, rate: Fraction) -> Pat
         factor = f"{args.multi}X_" if not args.target_fps else f"{float(args.slow):g}Xslow_" if args.slow else ""
         name = f"{source.path.stem}_{factor}{fps}fps.{args.ext}"
     if output is None:
-        return (args.output_folder or source.path.parent) / name
+        return _numbered(args, (args.output_folder or source.path.parent) / name)
     if output.is_dir():
         raise UserError(f"{output}: is a folder; give --output the name of a file, as in {output / name}")
     if not output.suffix:
         raise UserError(f"{output}: no suffix names its container; give --output a name as {output}.{args.ext}")
-    return output
+    return _numbered(args, output)
+
+
+def _numbered(args: argparse.Namespace, path: Path) -> Path:
+    """Returns the name of one of several outputs, as in out.mp4, out_2.mp4, ..."""
+    if args.span is None or args.span.number == 1:
+        return path
+    return path.with_name(f"{path.stem}_{args.span.number}{path.suffix}")
 
 
 def _frame_count(args: argparse.Namespace, source: Source) -> int | None:
@@ -141,6 +150,14 @@ def open_writer(
         template=template,
         trial=job.tracks,
     )
+
+
+def try_output(args: argparse.Namespace) -> None:
+    """Raises UserError if the output of these settings would be refused; writes nothing."""
+    args = argparse.Namespace(**vars(args))
+    job = plan_job(args)
+    if job.is_video:
+        open_writer(args, job).stop()
 
 
 def _container_options(args: argparse.Namespace, job: VideoJob) -> dict[str, str]:

@@ -54,7 +54,7 @@ def make_clip(
             encoder.colorspace, encoder.color_range, encoder.color_primaries, encoder.color_trc = tags
         if rotation:
             stream.set_display_rotation(rotation)
-        tracks = [_audio_stream(out, name) for name in audio]
+        tracks = [audio_stream(out, name) for name in audio]
         text = _subtitle_source(path, subtitles) if subtitles else None
         text_stream: Any = out.add_stream_from_template(text.streams[0]) if text else None
         out.metadata["title"] = "a clip"
@@ -64,7 +64,7 @@ def make_clip(
             )
         out.start_encoding()
         for track in tracks:
-            _write_tone(out, track, float(count / rate), times[0] if times else Fraction(0))
+            write_tone(out, track, float(count / rate), times[0] if times else Fraction(0))
         if text is not None:
             for packet in text.demux():
                 if packet.size:
@@ -88,13 +88,13 @@ def _subtitle_source(clip: Path, text: str) -> Any:
     return av.open(str(path))
 
 
-def _audio_stream(out: Any, name: str) -> Any:
+def audio_stream(out: Any, name: str) -> Any:
     stream = out.add_stream(name, rate=48000, layout="mono")
     stream.codec_context.open()
     return stream
 
 
-def _write_tone(out: Any, stream: Any, seconds: float, start: Fraction) -> None:
+def write_tone(out: Any, stream: Any, seconds: float, start: Fraction) -> None:
     encoder = stream.codec_context
     samples = (np.sin(np.arange(int(seconds * 48000)) * TONE * 2 * np.pi / 48000) * 8000).astype(np.int16)
     frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")

@@ -20,6 +20,7 @@ from video.error_log import ErrorLog
 from video.frame import Colour, Frame, clip_samples
 from video.picture import MediaError, write_picture
 from video.reader import open_frames
+from video.trim import trim_source, trimmed_frames
 
 FAULTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "faults"
 
@@ -198,6 +199,15 @@ def test_frames_after_an_undecodable_one_near_the_end_are_read(tmp_path: Path) -
     assert [frame.picture.pts for frame in frames] == [picture.pts for picture in wanted]  # type: ignore[union-attr]
     assert len(frames) == 39
     assert "damaged frames" in source.complaints[0]
+
+
+def test_damage_before_the_end_of_a_span_is_counted(tmp_path: Path) -> None:
+    """A span ends before the file does: what was lost until there is still reported."""
+    noise = [np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8) for i in range(12)]
+    clip = damage(make_clip(tmp_path / "a.mp4", 12, pictures=noise, options={"g": "1", "bf": "0"}), 3, 300)
+    source = trim_source(open_frames(clip), F(0), F(6, 24))
+    assert len(list(trimmed_frames(source))) == 6
+    assert source.complaints == ["1 damaged frames"]
 
 
 def test_damage_that_the_decoder_conceals_is_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -60,6 +60,17 @@ class Clock:
         if current is not None:
             yield current.picture, self._next(current, None)
 
+    def notes(self) -> list[str]:
+        """Returns what was changed, for the user."""
+        notes = []
+        if self.shifts:
+            notes.append(
+                f"time stamps that start again, {len(self.shifts)} times: the parts follow one after the other"
+            )
+        if self.rebuilt:
+            notes.append(f"the times of {self.rebuilt} frames did not rise and were computed from their order and rate")
+        return notes
+
     def _next(self, current: Stamped, following: Stamped | None) -> Fraction:
         """Returns the time of a picture and makes it the time of the picture before."""
         stamp, after = self._stamp(current), None if following is None else self._stamp(following)

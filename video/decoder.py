@@ -71,6 +71,11 @@ class Decoder:
         self._messages.clear()
         self.damaged = {stamp for stamp in self.damaged if stamp is None or not outside(stamp * base)}
 
+    @property
+    def aspect(self) -> Fraction | None:
+        """The shape of a pixel, width to height, as the last decoded picture has it; None if it has none."""
+        return self._codec.sample_aspect_ratio or None
+
     def complaints(self) -> list[str]:
         """Returns what was lost, for the user."""
         found = [self._stopped] if self._stopped else []

@@ -174,6 +174,21 @@ class Frame:
         return (self.colour or Colour.of(self.picture)).to_rgb(self.picture)
 
 
+@dataclass(frozen=True)
+class PictureFormat:
+    """What a stream can change where its frames get another size."""
+
+    size: tuple[int, int]  # width, height
+    pix_fmt: str
+    colour: Colour
+    aspect: Fraction | None  # of a pixel
+
+    @classmethod
+    def of(cls, picture: av.VideoFrame, aspect: Fraction | None) -> "PictureFormat":
+        """Returns the format of a decoded picture."""
+        return cls((picture.width, picture.height), picture.format.name, Colour.of(picture), aspect)
+
+
 def fit_picture(picture: av.VideoFrame, size: tuple[int, int], pix_fmt: str) -> av.VideoFrame:
     """Returns a decoded picture in the given size (width, height) and pixel format; unchanged if it has both."""
     if (picture.width, picture.height, picture.format.name) == (*size, pix_fmt):

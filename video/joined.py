@@ -59,6 +59,11 @@ class JoinedDecoder:
         length, start = self.first.hole
         return length > HOLE and next_stream(path, start, self.first.streams_before(start), length) is not None
 
+    @property
+    def current(self) -> Decoder:
+        """The decoder of the part that is being read."""
+        return self.parts[-1] if self.parts else self.first
+
     def complaints(self) -> list[str]:
         """Returns what was lost, for the user."""
         found = [line for decoder in (self.first, *self.parts) for line in decoder.complaints()]

@@ -1,6 +1,6 @@
 """Reads the frames of a video or of a folder of pictures, in order, each with its exact time."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -25,7 +25,7 @@ from video.container import (
     seek_to,
 )
 from video.decoder import Decoder
-from video.frame import Colour, Frame, clip_samples, fit_picture
+from video.frame import Colour, Frame, PictureFormat, clip_samples, fit_picture
 from video.hdr import Hdr
 from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan, detect_scan, filtered
 from video.joined import JoinedDecoder
@@ -69,6 +69,7 @@ class Source:
     complaints: list[str] = field(default_factory=list)  # damage found while reading: something is lost
     notes: list[str] = field(default_factory=list)  # what was changed while reading, without loss
     shifts: list[Fraction] = field(default_factory=list)  # seconds that the clock moves by after each restart
+    formats: list[tuple[Fraction, PictureFormat]] = field(default_factory=list)  # and the time from which each holds
 
     def output_time(self, time: Fraction) -> Fraction:
         """Returns a time in seconds from `start` on the clock of the output; what a trim cut off is at its ends.
@@ -81,7 +82,11 @@ class Source:
             time = min(time, self.length)
         return time if self.speed is None else self.speed.output_time(time)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def holds(self, time: Fraction) -> bool:
+        """Returns whether a time in seconds from `start` is within the part of the file that is used."""
+        return (time >= 0 or not self.is_trimmed) and (self.length is None or time < self.length)
+
+    def __iter__(self) -> Generator[Frame, None, None]:
         return _read_video(self) if self.is_video else _read_folder(self)
 
 
@@ -198,9 +203,9 @@ def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     return None if matrix is None else tuple(np.frombuffer(memoryview(matrix), np.int32).tolist())
 
 
-def _read_video(source: Source) -> Iterator[Frame]:
+def _read_video(source: Source) -> Generator[Frame, None, None]:
     """Yields the frames with rising times. Damage is counted in source.complaints, never fatal after two frames."""
-    for found in (source.complaints, source.notes, source.shifts):
+    for found in (source.complaints, source.notes, source.shifts, source.formats):
         found.clear()
     part = source.part
     key = None if part is None or part.key is None else part.key + source.start  # on the clock of the file
@@ -220,32 +225,38 @@ def _read_video(source: Source) -> Iterator[Frame]:
         rate = source.rate / source.rate_factor
         clock = Clock(rate, decode_order=source.decode_order, first=first, tick=tick, anchor=anchor)
         clock.shifts = source.shifts
-        resized = 0
+        resized, is_whole = 0, False
 
         def fitted() -> Iterator[tuple[av.VideoFrame, Fraction]]:
             nonlocal resized
             for picture, time in clock.times(joined.pictures(source.start)):
+                if not source.formats or (picture.width, picture.height) != source.formats[-1][1].size:
+                    source.formats.append((time, PictureFormat.of(picture, joined.current.aspect or source.aspect)))
                 if part is not None and part.is_before(time) and source.filters is None:
                     continue
-                resized += (picture.width, picture.height) != source.size
+                resized += (picture.width, picture.height) != source.size and source.holds(time)
                 duration = picture.duration
                 same = fit_picture(picture, source.size, source.pix_fmt)
                 same.duration = duration
                 yield clip_samples(same), time
 
-        for picture, time in filtered(fitted(), source.filters):
-            if part is not None and part.is_behind(time):
-                break
-            if part is None or not part.is_before(time):
-                yield Frame(picture, time, source.colour, duration=_duration(picture, stream, source))
-        if part is not None:
-            decoder.limit_damage(lambda stamp: not part.holds(stamp - source.start))
-        source.complaints += joined.complaints()
-        if part is None and not joined.parts:  # whose times may start again
-            source.complaints += missing_end(container, stream, decoder)
-        source.notes += _describe_clock(clock)
-        if resized:
-            source.notes.append(f"{resized} frames of another size were scaled to {source.size[0]}x{source.size[1]}")
+        try:
+            for picture, time in filtered(fitted(), source.filters):
+                if part is not None and part.is_behind(time):
+                    break
+                if part is None or not part.is_before(time):
+                    yield Frame(picture, time, source.colour, duration=_duration(picture, stream, source))
+            is_whole = part is None
+        finally:  # also where a span of the source ends before the file
+            if part is not None:
+                decoder.limit_damage(lambda stamp: not part.holds(stamp - source.start))
+            source.complaints += joined.complaints()
+            if is_whole and not joined.parts:  # whose times may start again
+                source.complaints += missing_end(container, stream, decoder)
+            source.notes += clock.notes()
+            if resized:
+                width, height = source.size
+                source.notes.append(f"{resized} frames of another size were scaled to {width}x{height}")
 
 
 def _duration(picture: av.VideoFrame, stream: VideoStream, source: Source) -> Fraction:
@@ -253,15 +264,6 @@ def _duration(picture: av.VideoFrame, stream: VideoStream, source: Source) -> Fr
     duration = picture.duration * (stream.time_base or Fraction(0))
     stated = duration > 0 and not source.decode_order and source.filters is None
     return duration if stated else 1 / source.rate
-
-
-def _describe_clock(clock: Clock) -> list[str]:
-    notes = []
-    if clock.shifts:
-        notes.append(f"time stamps that start again, {len(clock.shifts)} times: the parts follow one after the other")
-    if clock.rebuilt:
-        notes.append(f"the times of {clock.rebuilt} frames did not rise and were computed from their order and rate")
-    return notes
 
 
 def missing_end(container: InputContainer, stream: VideoStream, decoder: Decoder) -> list[str]:
@@ -283,7 +285,7 @@ def _open_folder(path: Path, rate: Fraction) -> Source:
     return Source(path, (width, height), rate, len(pictures), 1 / rate, is_video=False, location=path)
 
 
-def _read_folder(source: Source) -> Iterator[Frame]:
+def _read_folder(source: Source) -> Generator[Frame, None, None]:
     part = source.part
     for i, path in enumerate(list_pictures(source.path)):
         time = i / source.rate - source.start  # as `part` counts

@@ -1,6 +1,7 @@
 """Cuts a source to a span of time."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 
@@ -24,12 +25,13 @@ def trimmed_frames(source: Source) -> Iterator[Frame]:
     """Yields the frames of a source within its span. Raises MediaError if there is none."""
     shift = Fraction(0) if source.is_video else source.start
     empty = True
-    for frame in source:
-        time = frame.time - shift
-        if source.length is not None and time >= source.length:
-            break
-        if time >= 0:
-            empty = False
-            yield replace(frame, time=time)
+    with closing(iter(source)) as frames:  # what was lost until the end of the span is in source.complaints then
+        for frame in frames:
+            time = frame.time - shift
+            if source.length is not None and time >= source.length:
+                break
+            if time >= 0:
+                empty = False
+                yield replace(frame, time=time)
     if empty and source.is_trimmed:
         raise MediaError(f"{source.path}: has no frame in the span that was asked for; give an earlier start")
