@@ -3,13 +3,14 @@
 import argparse
 from fractions import Fraction
 
+from commands.segment_flags import NEVER
 from commands.transition_flags import FOUND
 from video.reader import open_frames
 from video.resize import find_spans
 
 SCALE, SPLIT = "scale", "split"
 # Settings that belong to one output, or to pictures of one size.
-ONE_OUTPUT = ("img", "stitch", "decisions", "confidence", "mask")
+ONE_OUTPUT = ("img", "stitch", "decisions", "confidence", "mask", "segment", "join", "ray", "devices")
 
 
 def add_resize_flag(group: argparse._ArgumentGroup) -> None:
@@ -24,7 +25,7 @@ def check_resize(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
     """Ends the program by parser.error if --on-resize split does not go with other flags."""
     if args.on_resize != SPLIT:
         return
-    names = [f"--{name}" for name in ONE_OUTPUT if getattr(args, name) is not None]
+    names = [f"--{name}" for name in ONE_OUTPUT if getattr(args, name)]
     names += ["--repair FRAMES"] if args.repair not in (None, FOUND) else []
     if names:
         parser.error(f"--on-resize split makes a file of each size and does not go with {names[0]}; leave one out")
@@ -43,4 +44,7 @@ def divide(args: argparse.Namespace) -> list[argparse.Namespace]:
         end = "the end" if span.end is None else f"{float(span.end):.3f} s"
         width, height = source.size if span.format is None else span.format.size
         print(f"  {width}x{height} from {float(span.start):.3f} s to {end}")
-    return [argparse.Namespace(**{**vars(args), "span": s, "start": s.start, "end": s.end}) for s in spans]
+    return [
+        argparse.Namespace(**{**vars(args), "span": s, "start": s.start, "end": s.end, "segments": NEVER})
+        for s in spans
+    ]
