@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from av.video.stream import VideoStream
 
+from commands.side_files import check_side_files
 from commands.speed_flags import changes_speed, timed_source
 from commands.video_flags import MAX_RATE
 from model import UserError
@@ -56,6 +57,8 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
         path = _video_path(args, source, FASTEST)  # players slow down what is faster
         args.target_fps = rate = FASTEST
     written = args.decisions if args.decisions and not args.decisions.exists() else None, args.confidence
+    inputs = [view.path for view in (source, right) if view is not None and isinstance(view.location, Path)]
+    check_side_files(args, inputs, path or args.output or PICTURES, [file for file in written if file is not None])
     if path is None:
         folder = _numbered(args, args.output or PICTURES)
         return VideoJob(source, right, rate, _frame_count(args, source), folder, False, *written)
