@@ -33,14 +33,14 @@ def openvino_files(content: bytes, texts: Mapping[str, str]) -> dict[str, bytes]
 
 
 def torch_program(graph: nn.Module, examples: Sequence[Tensor], texts: Mapping[str, str]) -> bytes:
-    """Returns the .pt2 file of a plain graph, for images whose sizes are multiples of the padding.
+    """Returns the .pt2 file of a plain graph, for images whose sizes are multiples of the padding from twice up.
 
     The metadata is the extra file metadata.json. Needs torch 2.6 or later. Making it takes a minute: torch.export
     proves every size of a step for all sizes of the images.
     """
     multiple = pad_multiple(graph.net, graph.scale)  # type: ignore[arg-type]
     names = ("height", "width")
-    sides = {i + 2: multiple * torch.export.Dim(name, min=1, max=LARGEST // multiple) for i, name in enumerate(names)}
+    sides = {i + 2: multiple * torch.export.Dim(name, min=2, max=LARGEST // multiple) for i, name in enumerate(names)}
     content = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
