@@ -349,3 +349,11 @@ def test_a_network_address_is_opened_as_it_is_written(tmp_path: Path) -> None:
         server.shutdown()
     assert source.path == Path("a b.mp4")
     assert parse_location("a/b.mp4") == Path("a/b.mp4")
+
+
+@pytest.mark.parametrize("other", [np.zeros((4, 6, 4), np.uint8), np.zeros((4, 6, 3), np.uint16)])
+def test_pictures_of_another_format_are_an_error(other: np.ndarray, tmp_path: Path) -> None:
+    for i, array in enumerate((np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6, 3), np.uint8), other)):
+        write_picture(tmp_path / f"{i}.png", array)
+    with pytest.raises(MediaError, match=r"2\.png: has .*, the pictures before it 3 channels of uint8"):
+        list(open_frames(tmp_path))

@@ -286,7 +286,7 @@ def _open_folder(path: Path, rate: Fraction) -> Source:
 
 
 def _read_folder(source: Source) -> Generator[Frame, None, None]:
-    part = source.part
+    part, expected = source.part, ""
     for i, path in enumerate(list_pictures(source.path)):
         time = i / source.rate - source.start  # as `part` counts
         if part is not None and (part.is_before(time) or part.is_behind(time)):
@@ -297,4 +297,7 @@ def _read_folder(source: Source) -> Generator[Frame, None, None]:
             first = f"{source.size[0]}x{source.size[1]}"
             raise MediaError(f"{path}: {width}x{height}, the pictures before it {first}; bring them to one size")
         rgb = np.repeat(picture, 3, axis=2) if channels == 1 else picture
+        kind = f"{rgb.shape[2]} channels of {rgb.dtype}"
+        if (expected := expected or kind) != kind:
+            raise MediaError(f"{path}: has {kind}, the pictures before it {expected}; bring them to one format")
         yield Frame(rgb, i / source.rate)
