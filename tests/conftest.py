@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 import inference_img
 from benchmark import common
 from commands import network_flags as flags
+from commands.interrupts import SIGNALS
 from model import RIFE
 from model.contract import Network, NetworkModule, Prediction
 from model.IFNet_v4 import IFNet_v4
@@ -176,3 +178,13 @@ def evaluate(
         return json.loads(out.splitlines()[-1])
 
     return call
+
+
+@pytest.fixture
+def usual_handlers() -> Iterator[None]:
+    """Sets the handlers of a terminal: under nohup, or in the background, the tests inherit ignored signals."""
+    usual = dict.fromkeys(SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

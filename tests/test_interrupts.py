@@ -26,6 +26,8 @@ from kills import count_frames
 
 ROOT = Path(__file__).parents[1]
 STOP = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+pytestmark = pytest.mark.usefixtures("usual_handlers")
 Command = Callable[..., tuple[int, str]]
 
 
@@ -58,16 +60,6 @@ def signal_at_frame(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, cou
         write(writer, frame)
 
     monkeypatch.setattr(VideoWriter, "write", write_and_signal)
-
-
-@pytest.fixture(autouse=True)
-def usual_handlers() -> Iterator[None]:
-    """Sets the handlers of a terminal: under nohup, or in the background, the tests inherit ignored signals."""
-    usual = dict.fromkeys(STOP, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
-    before = {n: signal.signal(n, handler) for n, handler in usual.items()}
-    yield
-    for n, handler in before.items():
-        signal.signal(n, handler)
 
 
 @pytest.mark.parametrize("number", STOP)

@@ -293,12 +293,13 @@ def test_the_slider_in_a_browser(ucf101: Path, make: Make, tmp_path: Path) -> No
       left.selectedIndex = 1;
       left.dispatchEvent(new Event("change"));
       const image = document.querySelector("img.left");
-      image.decode().then(() => document.title = getComputedStyle(image).clipPath + " of " + image.naturalWidth);
+      const show = () => document.title = getComputedStyle(image).clipPath + " of " + image.naturalWidth;
+      image.complete ? show() : image.onload = show;
     </script></body>"""
     page = tmp_path / "moved.html"
     page.write_text((tmp_path / "report.html").read_text().replace("</body>", moves))
     switches = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                "--disable-component-update", "--disable-sync", "--virtual-time-budget=2000")  # fmt: skip
+                "--disable-component-update", "--disable-sync", "--virtual-time-budget=10000")  # fmt: skip
     command = [str(BROWSER), *switches, f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     seen = Page(done.stdout.strip().removeprefix("<!DOCTYPE html>"))

@@ -8,6 +8,8 @@ import pytest
 
 from commands.stop import StopRequest
 
+pytestmark = pytest.mark.usefixtures("usual_handlers")
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

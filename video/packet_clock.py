@@ -6,8 +6,18 @@ from av.packet import Packet
 
 from video.losses import Losses
 
-PRIMING = Fraction(1, 10)  # seconds before the start that encoders of sound need; more was cut away by an edit list
+# What encoders of sound need before the start: more was cut away by an edit list.
+PRIMING, PRIMING_PACKETS = Fraction(1, 10), 3  # seconds, and packets where these are longer
 LARGEST_STEP_BACK = Fraction(1, 4)  # seconds; time stamps that step back further have started again
+
+
+def is_priming(first: Fraction, duration: Fraction) -> bool:
+    """Returns whether sound before the start is what its decoder needs, not what an edit list has cut away.
+
+    `first` is the time in seconds of the track's first packet after the start, negative before it; `duration` that of a
+    packet.
+    """
+    return first >= -max(PRIMING, PRIMING_PACKETS * duration)
 
 
 class PacketClock:
@@ -49,8 +59,8 @@ class PacketClock:
             return False
         time = packet.pts * packet.time_base - self._start
         self._first = time if self._first is None else self._first
-        end = time + (packet.duration or 0) * packet.time_base
-        return packet.is_discard and self._first < -PRIMING and end <= 0
+        duration = (packet.duration or 0) * packet.time_base
+        return packet.is_discard and not is_priming(self._first, duration) and time + duration <= 0
 
     def _placed(self, packet: Packet, following: Packet | None) -> Packet | None:
         base = packet.time_base or Fraction(1)

@@ -13,6 +13,7 @@ from av.stream import Stream
 from video.container import main_video, open_container, read_packets
 from video.frame import Frame
 from video.losses import LIBRARY_ERRORS, reason
+from video.packet_clock import is_priming
 from video.reader import Source
 
 REORDERED = 64  # packets; encoders put a packet less far from its place in the order of display
@@ -123,12 +124,16 @@ def find_sound_starts(source: Source) -> list[Fraction | None]:
     Only the start of the file is read.
     """
     starts: dict[int, Fraction | None] = {}
+    firsts: dict[int, Fraction] = {}
     try:
         with open_container(source.location) as container:
             sounds = [stream.index for stream in container.streams.audio]
             for packet in islice(read_packets(container), SEARCHED):
-                if packet.size and not packet.is_discard and packet.stream.index in sounds:  # an edit list hides some
-                    starts.setdefault(packet.stream.index, _seconds(packet))
+                if packet.size and packet.stream.index in sounds:
+                    time = _seconds(packet)
+                    first = firsts.setdefault(packet.stream.index, (time or source.start) - source.start)
+                    if not packet.is_discard or is_priming(first, _duration(packet)):  # else an edit list hides it
+                        starts.setdefault(packet.stream.index, time)
                 if len(starts) == len(sounds):
                     break
     except LIBRARY_ERRORS:
