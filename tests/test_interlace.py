@@ -13,7 +13,7 @@ from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan, detect_s
 from video.picture import MediaError
 from video.reader import Source, open_frames
 
-WIDTH, HEIGHT = 96, 64
+WIDTH, HEIGHT = 96, 400  # interlaced formats have 480 lines and more
 
 
 def moment(time: float) -> np.ndarray:
@@ -75,6 +75,12 @@ def test_kind_of_scan(tmp_path: Path, frames: list[np.ndarray], scan: Scan) -> N
     """No frame is flagged as interlaced: the combs alone decide."""
     with av.open(write(tmp_path / "a.mkv", frames, F(25))) as container:
         assert detect_scan(container.decode(video=0))[0] is scan
+
+
+def test_a_progressive_test_pattern_of_few_lines_is_not_interlaced() -> None:
+    """FFmpeg's test pattern has edges that idet takes for combs."""
+    with av.open("testsrc2=s=320x192:r=60000/1001:d=1", format="lavfi") as container:
+        assert detect_scan(container.decode(video=0))[0] is Scan.PROGRESSIVE
 
 
 def test_interlaced_video_is_refused_unless_its_conversion_is_chosen(tmp_path: Path) -> None:
