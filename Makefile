@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all fuzz kills hours
+.PHONY: demo test test-all fuzz kills segments hours
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/render.py
@@ -27,6 +27,10 @@ kills: $(VENV)/.test
 # a stream of two hours with sound, some minutes: make hours HOURS=0.5
 hours: $(VENV)/.test
 	$(BIN)/python tests/long/hours.py --hours $(or $(HOURS),2)
+
+# one job of --segments that is killed many times, full disks, two runs at once, the cost: make segments KILLS=10
+segments: $(VENV)/.test
+	$(BIN)/python tests/long/long_work.py --kills $(or $(KILLS),30) --seed $(or $(SEED),0)
 
 $(VENV)/.demo: requirements.txt
 	$(PYTHON) -m venv $(VENV)

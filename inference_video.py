@@ -41,11 +41,10 @@ from commands.result import print_mismatches, record_result
 from commands.space import check_space
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job, try_output
-from commands.video_steps import DAMAGED, PROGRAM, ended_frames, introduce, load_models, summarise
+from commands.video_steps import DAMAGED, PROGRAM, ended_frames, introduce, load_model, summarise
 from model import RIFE
 from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
-from video.devices import SEGMENT
 from video.frame import Frame
 from video.interpolate import Report
 from video.picture_writer import PictureWriter
@@ -121,15 +120,15 @@ def run_whole(
     """Makes the output in one piece; returns the exit status."""
     writer: VideoWriter | PictureWriter | None = None
     try:
-        models = load_models(args, job, networks)
-        record.network = [str(model) for model in models]
+        model = load_model(args, job, networks)
+        record.network = [str(model)]
         with interrupts.held():
             writer = open_writer(args, job)
             interrupts.protect(writer.part)
         report = Report()
-        make = stitched_frames(args, job, models) if args.stitch else ended_frames(args, job, models, report)
+        make = stitched_frames(args, job, model) if args.stitch else ended_frames(args, job, model, report)
         with closing(prefetch(make)) as frames:
-            announce(args, job, models, writer)
+            announce(args, job, model, writer)
             record.notes = [*writer.notes]
             writer.notes.clear()
             times = write_frames(args, job, frames, writer, interrupts)
@@ -161,20 +160,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def stitched_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE]) -> Iterator[Frame]:
+def stitched_frames(args: argparse.Namespace, job: VideoJob, model: RIFE) -> Iterator[Frame]:
     """Yields the blended frames of both views."""
     assert job.right is not None
-    return stitch_frames(prefetch(job.source), prefetch(job.right), models[0], args.scale)
+    return stitch_frames(prefetch(job.source), prefetch(job.right), model, args.scale)
 
 
-def announce(args: argparse.Namespace, job: VideoJob, models: list[RIFE], writer: VideoWriter | PictureWriter) -> None:
+def announce(args: argparse.Namespace, job: VideoJob, model: RIFE, writer: VideoWriter | PictureWriter) -> None:
     """Prints the first lines: input, rates, sound, weights, device, size, and what of the source cannot be kept."""
-    source, model = job.source, models[0]
+    source = job.source
     introduce(args, job)
     print(model)
-    if models[1:]:
-        others = ", ".join(str(other.device) for other in models[1:])
-        print(f"The same on {others}, {SEGMENT} pairs of frames at a time")
     width, height = source.size
     tiles = describe_tiles(model, height, width, args.scale)
     print(f"{width}x{height}, flow at scale {args.scale:g}{tiles}, to {job.path}")

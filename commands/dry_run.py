@@ -19,7 +19,7 @@ from commands.progress import format_seconds
 from commands.resize_flags import divide
 from commands.space import check_space, format_bytes, free_bytes
 from commands.video_job import VideoJob, open_writer, plan_job
-from commands.video_steps import PROGRAM, interpolated_frames, load_models
+from commands.video_steps import PROGRAM, interpolated_frames, load_model
 from model import RIFE
 from model.inference.memory import available_bytes
 from model.inference.tile_engine import describe_tiles
@@ -70,7 +70,7 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[Location]) -> int:
 def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
     """Prints what a run would do; returns about how many seconds it takes. Raises what the run would be refused with.
 
-    `networks` holds the loaded networks, as in `load_models`.
+    `networks` holds the loaded network, as in `load_model`.
     """
     job = plan_job(args)
     source = job.source
@@ -80,20 +80,20 @@ def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
     else:
         check_pictures(job.path, inputs)
     check_space(args, job)
-    models = load_models(args, job, networks)
-    trial = run_trial(args, job, models)
+    model = load_model(args, job, networks)
+    trial = run_trial(args, job, model)
     frames = job.count if job.count is not None else "unknown"
     made = _made_frames(args, job, trial)
     print(f"{source.path}: {source.size[0]}x{source.size[1]}, {source.count or 'unknown'} frames at "
           f"{float(source.rate):g} frames/s")  # fmt: skip
     print(f"  result: {job.path}, {frames} frames at {float(job.rate):g} frames/s, {made or 0:.0f} of them made")
-    print(f"  network: {models[0]}{describe_tiles(models[0], source.size[1], source.size[0], args.scale)}")
-    print(f"  memory: {_describe_memory(models[0].device)}")
+    print(f"  network: {model}{describe_tiles(model, source.size[1], source.size[0], args.scale)}")
+    print(f"  memory: {_describe_memory(model.device)}")
     size = None if job.count is None else _total_bytes(trial, job.count) + _sound_bytes(args, job)
     free = free_bytes(job.path)
     print(f"  disk: about {'unknown' if size is None else format_bytes(size)}"
           f"{'' if free is None else f', {format_bytes(free)} free'}")  # fmt: skip
-    seconds = None if job.count is None or made is None else _total_seconds(trial, job.count, made, models[0].device)
+    seconds = None if job.count is None or made is None else _total_seconds(trial, job.count, made, model.device)
     rates = f"{trial.network or 0:.3g} s for a made frame, {trial.encoding:.3g} s for encoding a frame"
     print(f"  time: about {'unknown' if seconds is None else format_seconds(seconds)} ({rates})", flush=True)
     for note in trial.notes:
@@ -101,7 +101,7 @@ def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
     return seconds or 0.0
 
 
-def run_trial(args: argparse.Namespace, job: VideoJob, models: list[RIFE]) -> Trial:
+def run_trial(args: argparse.Namespace, job: VideoJob, model: RIFE) -> Trial:
     """Runs the first frames through decoder, network and encoder into a temporary file, and measures them."""
     report = Report()
     with tempfile.TemporaryDirectory(prefix="rife-trial-") as folder:
@@ -109,7 +109,7 @@ def run_trial(args: argparse.Namespace, job: VideoJob, models: list[RIFE]) -> Tr
         with open_writer(args, replace(job, path=path)) as writer:
             notes = [*writer.notes]
             frames, marks = 0, list[float]()
-            with closing(prefetch(interpolated_frames(args, job, models, report))) as made:
+            with closing(prefetch(interpolated_frames(args, job, model, report))) as made:
                 for frame in made:
                     writer.write(frame)
                     frames += 1

@@ -1,47 +1,34 @@
 """Runs inference_video.py by segments: makes a plan, has the segments made, and joins them."""
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from hashlib import sha256
 from math import ceil
-from pathlib import Path
 
-import torch
-from av.video.stream import VideoStream
-
-from commands.errors import FAILED
 from commands.interrupts import Interrupts
 from commands.preview import Preview
 from commands.progress import Progress, format_seconds
 from commands.record import FileRecord
-from commands.result import print_mismatches, record_result
 from commands.segment_flags import AUTOMATIC, NEVER
+from commands.segment_join import join_segments
+from commands.segment_maker import SegmentMaker, overwriting, run_on_ray, work_on_device
 from commands.space import check_space
-from commands.video_job import VideoJob, open_writer, plan_job
-from commands.video_steps import ended_frames, interpolated_frames, introduce, load_models, summarise
+from commands.video_job import VideoJob, open_writer, work_folder
+from commands.video_steps import introduce, load_model
 from model import RIFE, UserError, pick_device
 from segments.folder import WorkFolder
-from segments.join import check_joinable, join_pictures, join_videos, publish
+from segments.join import check_joinable
 from segments.plan import Plan, current_versions, hash_weights, identify_source
-from segments.pool import Channel, run_workers
+from segments.pool import run_workers
 from segments.scan import cut_source, scan_source
-from segments.worker import Stretch, make_segments
-from video.confidence import Measure
+from segments.worker import make_segments
 from video.container import URL_MARK
-from video.decisions import Decision
 from video.frame import Frame
-from video.interpolate import Report
-from video.part import Part
 from video.picture_writer import PictureWriter
 from video.safe_file import check_output
-from video.scene import Transition
-from video.verify import FrameTimes
-from video.writer import VideoWriter
 
 # Pixels of made frames a second: the default weights on two CPU cores, and about what a GPU of 2020 does.
 CPU_SPEED, GPU_SPEED = 1.4e6, 1.5e8
@@ -120,12 +107,7 @@ def run_long_work(
         if missing:
             names = ", ".join(str(i) for i in missing[:20]) + (" ..." if len(missing) > 20 else "")
             raise UserError(f"{folder.path}: {len(missing)} segments are missing: {names}; make them first")
-        return _join(args, job, folder, plan, interrupts, record)
-
-
-def work_folder(job: VideoJob) -> WorkFolder:
-    """Returns the folder with the segments of a job, beside its output."""
-    return WorkFolder(job.path.with_name(f"{job.path.stem}.rife"), job.path.suffix if job.is_video else "")
+        return join_segments(args, job, folder, plan, interrupts, record)
 
 
 def _check_target(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> None:
@@ -141,14 +123,10 @@ def _check_target(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -
 def _try_output(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> None:
     """Raises UserError if the encoder or the container refuses; prints what of the source cannot be kept."""
     if job.is_video:
-        writer = open_writer(_overwriting(args), replace(job, path=folder.trial))
+        writer = open_writer(overwriting(args), replace(job, path=folder.trial))
         writer.stop()
         for note in writer.notes:
             print(note)
-
-
-def _overwriting(args: argparse.Namespace) -> argparse.Namespace:
-    return argparse.Namespace(**{**vars(args), "overwrite": True})
 
 
 def open_plan(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> Plan:
@@ -220,11 +198,13 @@ def _make(
     if all(folder.is_finished(i) for i in wanted):
         return
     with Progress(total, job.rate) as progress:
-        if args.devices:
+        if args.ray:
+            run_on_ray(args, job, folder, plan, progress.count)
+        elif args.devices:
             run_workers(work_on_device, args, args.devices.split(","), folder, progress.count)
         else:
-            models = load_models(args, job, networks)
-            print(models[0])
+            model = load_model(args, job, networks)
+            print(model)
             sys.stdout.flush()
             preview = Preview(args.preview, 0 if args.montage else job.source.rotation) if args.preview else None
 
@@ -233,98 +213,4 @@ def _make(
                 if preview is not None:
                     preview.add(frame)
 
-            make_segments(folder, plan.parts, wanted, SegmentMaker(args, job, models), lambda index: None, count)
-
-
-def work_on_device(args: argparse.Namespace, device: str, channel: Channel) -> None:
-    """Makes segments on one device in a process of its own, until none is left."""
-    devices = args.devices.split(",")
-    if pick_device(device).type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(torch.get_num_threads() // devices.count(device), 1))
-    own = argparse.Namespace(**{**vars(args), "device": device, "devices": None})
-    job = plan_job(own)
-    folder = work_folder(job)
-    with closing(folder):
-        plan = Plan.read(folder.plan_file)
-        maker = SegmentMaker(own, job, load_models(own, job))
-        make_segments(folder, plan.parts, range(len(plan.parts)), maker, channel.begin, channel.count)
-
-
-class SegmentMaker:
-    """Makes the frames and the writers of segments by the settings of the flags."""
-
-    def __init__(self, args: argparse.Namespace, job: VideoJob, models: list[RIFE]) -> None:
-        self._args, self._job, self._models = _overwriting(args), job, models
-
-    def stretch(self, part: Part) -> Stretch:
-        """Returns the frames of a part of the source."""
-        source = replace(self._job.source, part=part, complaints=[], notes=[], shifts=[])
-        report = Report(part=part)
-        make = interpolated_frames if part.end is not None else ended_frames
-        frames = make(self._args, replace(self._job, source=source), self._models, report)
-        return Stretch(source, part, frames, report)
-
-    def open_writer(self, path: Path) -> VideoWriter | PictureWriter:
-        """Returns the writer of a segment: without the source's other tracks."""
-        return open_writer(self._args, replace(self._job, path=path, tracks=False))
-
-
-def _join(
-    args: argparse.Namespace,
-    job: VideoJob,
-    folder: WorkFolder,
-    plan: Plan,
-    interrupts: Interrupts,
-    record: FileRecord,
-) -> int:
-    """Joins the segments to the output, checks it and removes the folder; returns the exit status."""
-    report, times = _combine_records(args, job, folder, plan)
-    writer: VideoWriter | PictureWriter
-    if job.is_video:
-        writer = join_videos(folder, plan, _final_writer(args, job, folder), args.fps)
-        writer.notes.clear()  # they were printed before the start
-        interrupts.finish(lambda: publish(folder.joined, job.path, overwrite=args.overwrite))
-        writer.path = job.path
-    else:
-        writer = PictureWriter(job.path, job.source)
-        writer.frames = join_pictures(folder, plan, job.path)
-        writer.finish()
-    record_result(record, job, writer, report, times)
-    status = summarise(job, writer, report)
-    print_mismatches(record, job.path)
-    if record.mismatches:
-        return FAILED
-    interrupts.finish(folder.remove)
-    return status
-
-
-def _combine_records(
-    args: argparse.Namespace, job: VideoJob, folder: WorkFolder, plan: Plan
-) -> tuple[Report, FrameTimes]:
-    """Returns the counts and the times of all segments; adds what was found in the source to the job's source."""
-    report, times = Report(), FrameTimes()
-    source = job.source
-    source.complaints[:] = plan.complaints
-    for part, made in zip(plan.parts, folder.records(plan), strict=True):
-        for name, value in made.counts.items():
-            setattr(report, name, getattr(report, name) + value)
-        report.measures += [Measure(*measure) for measure in made.measures]
-        report.transitions += [Decision(Fraction(t), Transition(kind), score) for t, kind, score in made.transitions]
-        source.complaints += [f"from {float(part.begin):.2f} s on: {complaint}" for complaint in made.complaints]
-        source.notes += [note for note in made.notes if note not in source.notes]
-        if made.frames:
-            times.first = times.first if times.count else Fraction(made.first)
-            times.last = Fraction(made.last)
-        times.count += made.frames
-    if args.fps:  # the frames are numbered anew
-        times.first, times.last = Fraction(0), (times.count - 1) / args.fps
-    return report, times
-
-
-def _final_writer(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> Callable[[VideoStream], VideoWriter]:
-    def open_final(template: VideoStream) -> VideoWriter:
-        writer = open_writer(_overwriting(args), replace(job, path=folder.joined), template=template)
-        assert isinstance(writer, VideoWriter)
-        return writer
-
-    return open_final
+            make_segments(folder, plan.parts, wanted, SegmentMaker(args, job, model), lambda index: None, count)

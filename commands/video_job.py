@@ -12,6 +12,7 @@ from commands.side_files import check_side_files
 from commands.speed_flags import changes_speed, timed_source
 from commands.video_flags import MAX_RATE
 from model import UserError
+from segments.folder import WorkFolder
 from video.encoding import Encoding
 from video.gif import FASTEST, gif_options, last_duration
 from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan
@@ -171,3 +172,8 @@ def _container_options(args: argparse.Namespace, job: VideoJob) -> dict[str, str
     if args.fps or args.target_fps or args.match_duration or args.stitch:
         return gif_options(source, 1 / job.rate)
     return gif_options(source, last_duration(source) / (args.multi if args.loop else 1))
+
+
+def work_folder(job: VideoJob) -> WorkFolder:
+    """Returns the folder with the segments of a job, beside its output."""
+    return WorkFolder(job.path.with_name(f"{job.path.stem}.rife"), job.path.suffix if job.is_video else "")

@@ -30,22 +30,21 @@ PROGRAM = "inference_video.py"
 DAMAGED = 3  # exit status
 
 
-def load_models(args: argparse.Namespace, job: VideoJob, networks: list[RIFE] | None = None) -> list[RIFE]:
-    """Returns the network on every device that was asked for, in tiles where whole frames do not fit.
+def load_model(args: argparse.Namespace, job: VideoJob, networks: list[RIFE] | None = None) -> RIFE:
+    """Returns the network on its device, in tiles where whole frames do not fit.
 
-    `networks` are those that are loaded already, in the order of the devices; those that are not are added to it.
+    `networks` holds the network if it is loaded already, and gets it otherwise.
     """
     networks = [] if networks is None else networks
     width, height = job.source.size
-    for i, device in enumerate(args.devices.split(",") if args.devices else [args.device]):
-        check_memory(pick_device(device), height, width)
-        if i == len(networks):
-            networks.append(load_network(args, device, many=True))
-    return [fit_network(args, network, height, width, report=tqdm.write) for network in networks]
+    check_memory(pick_device(args.device), height, width)
+    if not networks:
+        networks.append(load_network(args, args.device, many=True))
+    return fit_network(args, networks[0], height, width, report=tqdm.write)
 
 
 def interpolated_frames(
-    args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report, *, closed: bool = False
+    args: argparse.Namespace, job: VideoJob, model: RIFE, report: Report, *, closed: bool = False
 ) -> Iterator[Frame]:
     """Yields all frames of the output, of the source and made; `report` counts them.
 
@@ -67,9 +66,8 @@ def interpolated_frames(
     def run_interpolation(frames: Iterable[Frame]) -> Iterator[Frame]:
         return interpolate(
             frames,
-            models[0],
+            model,
             timing,
-            others=models[1:],
             scale=args.scale,
             options=options(args),
             handling=rules,
@@ -85,13 +83,13 @@ def interpolated_frames(
     return (replace(frame, time=i / args.fps) for i, frame in enumerate(made)) if args.fps else made
 
 
-def ended_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE], report: Report) -> Iterator[Frame]:
+def ended_frames(args: argparse.Namespace, job: VideoJob, model: RIFE, report: Report) -> Iterator[Frame]:
     """Yields the frames of the whole output: `interpolated_frames` with the end that the flags ask for."""
     source = job.source
     if args.fps and not args.loop:
-        return interpolated_frames(args, job, models, report)
+        return interpolated_frames(args, job, model, report)
     if args.loop:
-        return without_last(interpolated_frames(args, job, models, report, closed=True))
+        return without_last(interpolated_frames(args, job, model, report, closed=True))
 
     def end() -> Fraction | None:
         """Returns when the source ends, in seconds of the output."""
@@ -100,7 +98,7 @@ def ended_frames(args: argparse.Namespace, job: VideoJob, models: list[RIFE], re
     speed = job.source.speed
     rate = source.rate if speed is None else source.rate * Fraction(speed.slowest)
     ending = Ending(job.rate, rate, args.match_duration, exact=job.path.suffix.lower() == ".gif")
-    return ending.apply(interpolated_frames(args, job, models, report), end)
+    return ending.apply(interpolated_frames(args, job, model, report), end)
 
 
 def introduce(args: argparse.Namespace, job: VideoJob) -> None:

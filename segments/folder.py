@@ -136,6 +136,16 @@ class WorkFolder:
         os.replace(self.new_file(index), self.file(index))
         sync_folder(self.path)
 
+    def files_of(self, index: int) -> dict[str, bytes]:
+        """Returns the file and the record of a finished segment, by name."""
+        return {path.name: path.read_bytes() for path in (self._record_file(index), self.file(index))}
+
+    def adopt(self, index: int, files: dict[str, bytes]) -> None:
+        """Takes over the files of a segment that was finished in another folder; does nothing without files."""
+        if files:
+            write_file(self._record_file(index), files[self._record_file(index).name])
+            write_file(self.file(index), files[self.file(index).name])
+
     def record(self, index: int) -> Record:
         """Returns the record of a finished segment. Raises UserError if it is gone."""
         path = self._record_file(index)

@@ -12,7 +12,7 @@ from video.decoder import Decoder
 from video.joined import is_joined
 from video.part import Part
 from video.picture import MediaError, list_pictures
-from video.reader import Source, missing_end
+from video.reader import Source
 
 # Source frames that are read on both sides of a segment. The rule for cuts compares a frame with two neighbours on each
 # side; a repeat that is replaced, or a run of repeats, reaches a few frames further. A difference of the state at the
@@ -62,7 +62,7 @@ def scan_source(source: Source) -> Scan:
         complaints, base = decoder.complaints(), stream.time_base
         joined = is_joined(source.location, container, decoder)
         if not joined:
-            complaints += missing_end(container, stream, decoder)
+            complaints += decoder.missing_end()
     known = sorted(stamp for stamp in stamps if stamp is not None)
     if joined or source.filters is not None or source.decode_order or len(set(known)) < len(stamps):
         return Scan(_within(source, [frame.time for frame in source]), complaints=complaints, decoded=True)

@@ -13,12 +13,10 @@ from clips import make_clip, picture
 from conftest import Shift
 
 from model import RIFE
-from model.IFNet_v4 import IFNet_v4
 from model.image import Padder, send_layers, to_tensor
 from video import devices
 from video import interpolate as interpolation
 from video.cuts import Match
-from video.devices import SEGMENT
 from video.frame import Frame
 from video.interpolate import Handling, Report, interpolate
 from video.prefetch import prefetch
@@ -175,52 +173,12 @@ def test_a_thumbnail_is_torchs_bilinear_resize_of_the_padded_picture(size: tuple
     torch.testing.assert_close(thumbnail(rgb, (image.shape[2], image.shape[3])), wanted, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("devices", [2, 3])
-def test_several_devices_give_the_same_frames_in_the_same_order(devices: int, tiny_net: IFNet_v4) -> None:
-    clip = moving(23)
-    clip[5] = clip[4]  # a repeat
-    clip[12:] = [255 - p for p in clip[12:]]  # a cut
-    models = [RIFE(tiny_net, name="tiny") for _ in range(devices)]
-    reports = [Report(), Report()]
-    alone = list(interpolate(frames(clip), models[0], multiply(3), report=reports[0]))
-    spread = list(interpolate(frames(clip), models[0], multiply(3), others=models[1:], report=reports[1]))
-    assert [f.time for f in spread] == [f.time for f in alone]
-    assert all(np.array_equal(a.rgb(), b.rgb()) for a, b in zip(alone, spread, strict=True))
-    assert [(r.made, r.cuts, r.repeats) for r in reports] == [(42, 1, 1)] * 2
-
-
-def test_every_device_has_its_turn_and_memory_is_bounded() -> None:
-    nets = [Shift(2), Shift(2)]
-    models = [RIFE(net, name="shift") for net in nets]
-    taken = []
-
-    def source() -> Iterator[Frame]:
-        for frame in frames(moving(60)):
-            taken.append(frame)
-            yield frame
-
-    loop = interpolate(
-        source(),
-        models[0],
-        multiply(2),
-        others=models[1:],
-        handling=Handling(TransitionDetector(cuts="off", repeats="off")),
-    )
-    next(loop)
-    time.sleep(0.2)
-    assert len(taken) <= 2 * SEGMENT + 6
-    assert len(list(loop)) == 118
-    assert [len(net.asked) for net in nets] == [31, 28]  # 59 pairs, four at a time
-    assert [net.encoded for net in nets] == [31 + 8, 28 + 7]  # and one frame more a segment
-
-
-def test_an_error_on_a_device_is_raised_here() -> None:
+def test_an_error_of_the_network_is_raised_here() -> None:
     broken = Shift(2)
     broken.frame_features = lambda image: 1 / 0  # type: ignore[method-assign, assignment, return-value]
-    models = [RIFE(net, name="shift") for net in (Shift(2), broken)]
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError):
-        list(interpolate(frames(moving(30)), models[0], multiply(2), others=models[1:]))
+        list(interpolate(frames(moving(30)), RIFE(broken, name="shift"), multiply(2)))
     assert threading.active_count() == before
 
 

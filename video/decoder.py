@@ -14,6 +14,8 @@ from video.clock import Stamped
 from video.container import read_packets
 from video.error_log import ErrorLog
 
+CUT_OFF = Fraction(1, 2)  # seconds that may be missing at the end before a file counts as cut off
+
 
 class Decoder:
     """Decodes one video stream from the start to the end of its container.
@@ -75,6 +77,18 @@ class Decoder:
     def aspect(self) -> Fraction | None:
         """The shape of a pixel, width to height, as the last decoded picture has it; None if it has none."""
         return self._codec.sample_aspect_ratio or None
+
+    def missing_end(self) -> list[str]:
+        """Returns a complaint if the file ends before the end that its header states, once it is read to its end."""
+        container = self._container
+        expected = Fraction(container.duration or 0, av.time_base)  # some containers add the start, some do not
+        # without the frames that an edit list leaves out
+        stated = len(self._stream.index_entries) if self._stream.frames else 0
+        if container.format.name.startswith("mov") and self.packets < stated:
+            return [f"cut off: {self.packets} of {stated} frames are in the file"]
+        if expected - self.end > CUT_OFF:
+            return [f"cut off: ends at {float(self.end):.2f} s of {float(expected):.2f} s"]
+        return []
 
     def complaints(self) -> list[str]:
         """Returns what was lost, for the user."""

@@ -1,8 +1,6 @@
-"""Runs the network between pairs of frames, on one device or on several devices that take turns."""
+"""Runs the network between pairs of frames."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -19,7 +17,6 @@ from video.scene import Signature, Transition
 
 Settings = Mapping[str, Any]  # keywords of RIFE.between
 PendingPicture = Callable[[], Picture]  # blocks until a device has finished the picture, then returns it
-SEGMENT = 4  # consecutive pairs on one device: only the frame where two segments meet is prepared on both
 
 
 @dataclass
@@ -77,35 +74,6 @@ class FramePair(NamedTuple):
         return [] if self.held else [step for _, step in self.steps if step]
 
 
-def run_pairs(
-    pairs: Iterable[FramePair], models: Sequence[RIFE], settings: Settings
-) -> Generator[tuple[FramePair, Iterator[PendingPicture]], None, None]:
-    """Yields each pair with the pictures at its timesteps, in order.
-
-    One model makes each picture when it is taken from the iterator. Several models work ahead, on a thread each, and
-    take turns of SEGMENT pairs.
-    """
-    if len(models) == 1:
-        for pair in pairs:
-            yield pair, run_network(models[0], pair.first, pair.second, pair.timesteps, settings)
-        return
-    workers = [ThreadPoolExecutor(1) for _ in models]  # one thread a device keeps the order of its pairs
-    pending: deque[tuple[FramePair, Future[list[PendingPicture]]]] = deque()
-    try:
-        for i, pair in enumerate(pairs):
-            turn = i // SEGMENT % len(models)
-            pending.append((pair, workers[turn].submit(_run_pair, models[turn], pair, settings)))
-            if len(pending) == SEGMENT * len(models):
-                pair, pictures = pending.popleft()
-                yield pair, iter(pictures.result())
-        while pending:
-            pair, pictures = pending.popleft()
-            yield pair, iter(pictures.result())
-    finally:
-        for worker in workers:
-            worker.shutdown(cancel_futures=True)
-
-
 def run_network(
     model: RIFE, first: InputFrame, second: InputFrame, timesteps: Sequence[Fraction], settings: Settings
 ) -> Iterator[PendingPicture]:
@@ -116,7 +84,3 @@ def run_network(
             layers = image[:, :-1] if settings.get("disagreement") else image
             picture = send_layers(layers, first.rgb.shape[2], first.rgb.dtype.type)
             yield MeasuredPicture(picture, image[:, -1].mean()) if settings.get("disagreement") else picture
-
-
-def _run_pair(model: RIFE, pair: FramePair, settings: Settings) -> list[PendingPicture]:
-    return list(run_network(model, pair.first, pair.second, pair.timesteps, settings))

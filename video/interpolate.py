@@ -1,7 +1,7 @@
 """The interpolation loop: frames of the source in, frames of the output out, with repeats replaced and cuts held."""
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,7 +14,7 @@ import numpy as np
 from model.RIFE import RIFE
 from video.confidence import Fallback, Measure
 from video.decisions import Decision, decide
-from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_pairs
+from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_network
 from video.frame import Colour, Frame, Picture
 from video.hold import held_picture
 from video.overlay import Overlays, put_back
@@ -90,7 +90,6 @@ def interpolate(
     model: RIFE,
     timing: Timing,
     *,
-    others: Sequence[RIFE] = (),
     scale: float = 1.0,
     options: Mapping[str, bool] | None = None,
     handling: Handling | None = None,
@@ -100,15 +99,13 @@ def interpolate(
 
     A timestep of 0 gives the source frame itself. Over a gap the earlier frame is held, over a cut by default. Frames
     are read and converted to RGB a few ahead, on a thread of their own; only a few are in memory at a time. `options`
-    are those of RIFE.between: tta, ensemble, refine. `others` are the same network on other devices, which take turns;
-    frames and their order are the same with any number of devices.
+    are those of RIFE.between: tta, ensemble, refine.
     """
     handling, report = handling or Handling(), report or Report()
     settings = {"scale": scale, "disagreement": handling.fallback is not None, **(options or {})}
-    models = [model, *others]
-    limit = _frames_in_flight(models)
+    limit = _frames_in_flight(model)
     pending: deque[PendingFrame] = deque()
-    with closing(_start_frames(frames, models, timing, settings, handling, report)) as started:
+    with closing(_start_frames(frames, model, timing, settings, handling, report)) as started:
         for frame in started:
             pending.append(frame)
             while pending and (not pending[0].made or sum(f.made for f in pending) > limit or len(pending) > HELD_BACK):
@@ -117,14 +114,14 @@ def interpolate(
             yield frame.wait()
 
 
-def _frames_in_flight(models: Sequence[RIFE]) -> int:
+def _frames_in_flight(model: RIFE) -> int:
     """Returns how many frames are started before the oldest is waited for: 1 keeps a GPU busy, a CPU needs none."""
-    return 0 if all(model.device.type == "cpu" for model in models) else 1
+    return 0 if model.device.type == "cpu" else 1
 
 
 def _start_frames(
     frames: Iterable[Frame],
-    models: Sequence[RIFE],
+    model: RIFE,
     timing: Timing,
     settings: Settings,
     handling: Handling,
@@ -133,11 +130,11 @@ def _start_frames(
     """Yields the frames of the output in order, each as soon as its computation is started."""
     last = None
     with closing(prefetch(((frame, frame.rgb()) for frame in frames), AHEAD)) as decoded:
-        pairs = _pairs(_measure_wait(decoded, report), models[0], timing, settings, handling, report)
-        with closing(run_pairs(pairs, models, settings)) as pairs_with_pictures:
-            for pair, pictures in pairs_with_pictures:
-                yield from _frames_of_pair(pair, pictures, handling, report)
-                last = pair.second.frame
+        pairs = _pairs(_measure_wait(decoded, report), model, timing, settings, handling, report)
+        for pair in pairs:
+            pictures = run_network(model, pair.first, pair.second, pair.timesteps, settings)
+            yield from _frames_of_pair(pair, pictures, handling, report)
+            last = pair.second.frame
     if last is not None:
         report.end = None if last.duration is None else last.time + last.duration
         just_after = last.time + Fraction(1, 10**9)

@@ -35,7 +35,6 @@ from video.rate import count_frames, exact_time_base, find_rate, find_rounded_ra
 from video.speed import SpeedMap
 
 ORDER_SAMPLE = 8  # frames that are decoded at the start to find out whether their pts rise
-CUT_OFF = Fraction(1, 2)  # seconds that may be missing at the end before a file counts as cut off
 
 
 @dataclass
@@ -252,7 +251,7 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
                 decoder.limit_damage(lambda stamp: not part.holds(stamp - source.start))
             source.complaints += joined.complaints()
             if is_whole and not joined.parts:  # whose times may start again
-                source.complaints += missing_end(container, stream, decoder)
+                source.complaints += decoder.missing_end()
             source.notes += clock.notes()
             if resized:
                 width, height = source.size
@@ -264,17 +263,6 @@ def _duration(picture: av.VideoFrame, stream: VideoStream, source: Source) -> Fr
     duration = picture.duration * (stream.time_base or Fraction(0))
     stated = duration > 0 and not source.decode_order and source.filters is None
     return duration if stated else 1 / source.rate
-
-
-def missing_end(container: InputContainer, stream: VideoStream, decoder: Decoder) -> list[str]:
-    """Returns a complaint if the file ends before the end that its header states."""
-    expected = Fraction(container.duration or 0, av.time_base)  # some containers add the start, some do not
-    stated = len(stream.index_entries) if stream.frames else 0  # without the frames that an edit list leaves out
-    if container.format.name.startswith("mov") and decoder.packets < stated:
-        return [f"cut off: {decoder.packets} of {stated} frames are in the file"]
-    if expected - decoder.end > CUT_OFF:
-        return [f"cut off: ends at {float(decoder.end):.2f} s of {float(expected):.2f} s"]
-    return []
 
 
 def _open_folder(path: Path, rate: Fraction) -> Source:

@@ -1,0 +1,87 @@
+"""Joins the segments of inference_video.py to its output."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+from av.video.stream import VideoStream
+
+from commands.errors import FAILED
+from commands.interrupts import Interrupts
+from commands.record import FileRecord
+from commands.result import print_mismatches, record_result
+from commands.segment_maker import overwriting
+from commands.video_job import VideoJob, open_writer
+from commands.video_steps import summarise
+from segments.folder import WorkFolder
+from segments.join import join_pictures, join_videos, publish
+from segments.plan import Plan
+from video.confidence import Measure
+from video.decisions import Decision
+from video.interpolate import Report
+from video.picture_writer import PictureWriter
+from video.scene import Transition
+from video.verify import FrameTimes
+from video.writer import VideoWriter
+
+
+def join_segments(
+    args: argparse.Namespace,
+    job: VideoJob,
+    folder: WorkFolder,
+    plan: Plan,
+    interrupts: Interrupts,
+    record: FileRecord,
+) -> int:
+    """Joins the segments to the output, checks it and removes the folder; returns the exit status."""
+    report, times = _combine_records(args, job, folder, plan)
+    writer: VideoWriter | PictureWriter
+    if job.is_video:
+        writer = join_videos(folder, plan, _final_writer(args, job, folder), args.fps)
+        writer.notes.clear()  # they were printed before the start
+        interrupts.finish(lambda: publish(folder.joined, job.path, overwrite=args.overwrite))
+        writer.path = job.path
+    else:
+        writer = PictureWriter(job.path, job.source)
+        writer.frames = join_pictures(folder, plan, job.path)
+        writer.finish()
+    record_result(record, job, writer, report, times)
+    status = summarise(job, writer, report)
+    print_mismatches(record, job.path)
+    if record.mismatches:
+        return FAILED
+    interrupts.finish(folder.remove)
+    return status
+
+
+def _combine_records(
+    args: argparse.Namespace, job: VideoJob, folder: WorkFolder, plan: Plan
+) -> tuple[Report, FrameTimes]:
+    """Returns the counts and the times of all segments; adds what was found in the source to the job's source."""
+    report, times = Report(), FrameTimes()
+    source = job.source
+    source.complaints[:] = plan.complaints
+    for part, made in zip(plan.parts, folder.records(plan), strict=True):
+        for name, value in made.counts.items():
+            setattr(report, name, getattr(report, name) + value)
+        report.measures += [Measure(*measure) for measure in made.measures]
+        report.transitions += [Decision(Fraction(t), Transition(kind), score) for t, kind, score in made.transitions]
+        source.complaints += [f"from {float(part.begin):.2f} s on: {complaint}" for complaint in made.complaints]
+        source.notes += [note for note in made.notes if note not in source.notes]
+        if made.frames:
+            times.first = times.first if times.count else Fraction(made.first)
+            times.last = Fraction(made.last)
+        times.count += made.frames
+    if args.fps:  # the frames are numbered anew
+        times.first, times.last = Fraction(0), (times.count - 1) / args.fps
+    return report, times
+
+
+def _final_writer(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> Callable[[VideoStream], VideoWriter]:
+    def open_final(template: VideoStream) -> VideoWriter:
+        writer = open_writer(overwriting(args), replace(job, path=folder.joined), template=template)
+        assert isinstance(writer, VideoWriter)
+        return writer
+
+    return open_final
