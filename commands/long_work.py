@@ -107,7 +107,19 @@ def run_long_work(
         if missing:
             names = ", ".join(str(i) for i in missing[:20]) + (" ..." if len(missing) > 20 else "")
             raise UserError(f"{folder.path}: {len(missing)} segments are missing: {names}; make them first")
+        plan = _make_unequal_anew(args, job, networks, folder, plan)
         return join_segments(args, job, folder, plan, interrupts, record)
+
+
+def _make_unequal_anew(
+    args: argparse.Namespace, job: VideoJob, networks: list[RIFE], folder: WorkFolder, plan: Plan
+) -> Plan:
+    """Makes the segments anew that do not continue the one before them; returns the plan, which may be another."""
+    while unequal := [i for i in folder.unequal(plan) if plan.parts[i].key is not None]:
+        print(f"{len(unequal)} segments are made anew: decoding cannot start at every key frame of this source")
+        plan = folder.renew(plan, unequal)
+        _make(args, job, networks, folder, plan, unequal)
+    return plan
 
 
 def _check_target(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> None:

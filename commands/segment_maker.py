@@ -35,7 +35,7 @@ class SegmentMaker:
 
     def stretch(self, part: Part) -> Stretch:
         """Returns the frames of a part of the source."""
-        source = replace(self._job.source, part=part, complaints=[], notes=[], shifts=[])
+        source = replace(self._job.source, part=part, checksums={}, formats=[], complaints=[], notes=[], shifts=[])
         report = Report(part=part)
         make = interpolated_frames if part.end is not None else ended_frames
         frames = make(self._args, replace(self._job, source=source), self._model, report)

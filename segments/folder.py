@@ -3,9 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 
@@ -30,6 +30,7 @@ class Record:
     delay: int  # frames that the order of decoding is behind the order of display, at most
     header: str  # hash of the encoder's header
     counts: dict[str, int]  # of the interpolation: frames made, cuts, ...
+    boundaries: list[int | None]  # checksums of the source's first frame and of the frame after the last one
     transitions: list[tuple[str, str, float | None]]  # time, kind, score
     measures: list[tuple[float, float, bool]]  # of made frames: time, disagreement, whether it was replaced
     complaints: list[str]  # damage of the source
@@ -118,6 +119,25 @@ class WorkFolder:
     def missing(self, plan: Plan) -> list[int]:
         """Returns the segments that are not complete."""
         return [i for i in range(len(plan.parts)) if not self.is_finished(i)]
+
+    def unequal(self, plan: Plan) -> list[int]:
+        """Returns the segments that begin with another picture than the one before them has decoded there.
+
+        That happens where decoding from a key frame does not give the frames of the whole source.
+        """
+        records = list(self.records(plan))
+        return [i for i in range(1, len(records)) if records[i].boundaries[0] != records[i - 1].boundaries[1]]
+
+    def renew(self, plan: Plan, indices: Sequence[int]) -> Plan:
+        """Removes some segments; returns the plan, changed so that they are decoded from the start of the source."""
+        parts = tuple(
+            replace(part, key=None, anchor=None) if i in indices else part for i, part in enumerate(plan.parts)
+        )
+        plan = replace(plan, parts=parts)
+        write_file(self.plan_file, plan.to_json())
+        for index in indices:
+            _remove(self.file(index))
+        return plan
 
     def take(self, index: int) -> bool:
         """Takes the lock of a segment; returns False if another process makes it now."""

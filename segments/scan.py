@@ -69,8 +69,7 @@ def scan_source(source: Source) -> Scan:
     clock = Clock(source.rate, tick=base if source.rounded else None)
     blank: Any = None  # in place of a picture
     exact = [time for _, time in clock.times(Stamped(blank, stamp * base - source.start, None) for stamp in known)]
-    found = dict(zip(known, exact, strict=True))
-    starts = [Key(found[stamp], stamp * base - source.start) for stamp in sorted(keys)]
+    starts = [Key(exact[bisect_left(known, stamp)], stamp * base - source.start) for stamp in sorted(keys)]
     return Scan(_within(source, exact), starts, complaints)
 
 

@@ -116,6 +116,7 @@ def _verified(
         delay,
         header,
         {name: value for name, value in vars(report).items() if isinstance(value, int)},
+        [stretch.source.checksums.get(time) for time in (part.begin, part.end)],
         [(str(found.time), found.kind.value, found.score) for found in report.transitions if part.holds(found.time)],
         [(m.time, m.disagreement, m.replaced) for m in report.measures],
         stretch.source.complaints,

@@ -196,6 +196,20 @@ def test_joined_packets_have_exact_and_rising_times(tmp_path: Path, run: Run, co
     assert done.stderr == ""
 
 
+def test_a_source_that_cannot_be_decoded_from_its_key_frames(tmp_path: Path, run: Run, capsys: Any) -> None:
+    """With intra refresh, the frames from such a key frame on are whole only after some more: they are made anew."""
+    size = (480, 32)  # 30 blocks wide, of which each frame renews one
+    pictures = [np.roll(picture(0, size), 5 * i, 1) for i in range(72)]
+    options = {"g": "30", "x264-params": "intra-refresh=1"}
+    refresh = make_clip(tmp_path / "refresh.mkv", 72, size=size, pictures=pictures, options=options)
+    assert len(scan_source(open_frames(refresh)).keys) > 1
+    own = Run(capsys, refresh)
+    assert own(tmp_path / "whole.mkv", "--codec=ffv1") == 0
+    assert own(tmp_path / "a.mkv", "--codec=ffv1", "--segments=0.5") == 0
+    assert "segments are made anew: decoding cannot start at every key frame" in own.out
+    assert content(tmp_path / "a.mkv") == content(tmp_path / "whole.mkv")
+
+
 def test_shares_of_several_machines(tmp_path: Path, run: Run) -> None:
     output = tmp_path / "a.mkv"
     assert run(output, "--codec=ffv1", "--segments=0.5", "--segment=2/3") == 0

@@ -7,6 +7,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from zlib import crc32
 
 import av
 import numpy as np
@@ -65,6 +66,9 @@ class Source:
     speed: SpeedMap | None = None  # of playback: maps times of the source to those of the output
     decode_order: bool = False  # times follow the order of decoding: the file's display times do not rise
     part: Part | None = None  # of the frames, if not all are to be read
+    checksums: dict[Fraction | None, int] = field(
+        default_factory=dict
+    )  # of the pictures at the ends of `part`, by time
     complaints: list[str] = field(default_factory=list)  # damage found while reading: something is lost
     notes: list[str] = field(default_factory=list)  # what was changed while reading, without loss
     shifts: list[Fraction] = field(default_factory=list)  # seconds that the clock moves by after each restart
@@ -244,7 +248,10 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
                 if part is not None and part.is_behind(time):
                     break
                 if part is None or not part.is_before(time):
-                    yield Frame(picture, time, source.colour, duration=_duration(picture, stream, source))
+                    frame = Frame(picture, time, source.colour, duration=_duration(picture, stream, source))
+                    if part is not None and time in (part.begin, part.end):
+                        source.checksums[time] = crc32(frame.rgb().tobytes())
+                    yield frame
             is_whole = part is None
         finally:  # also where a span of the source ends before the file
             if part is not None:
