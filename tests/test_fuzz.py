@@ -16,6 +16,7 @@ from mutate import mutate
 FUZZ = Path(__file__).parent / "long" / "fuzz.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 def test_damaged_inputs_end_in_one_line_or_a_result() -> None:
     """One case of every format, in processes of their own, as the long run does it."""

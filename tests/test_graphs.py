@@ -65,6 +65,7 @@ def test_a_recording_equals_the_network_at_other_values(name: str) -> None:
     assert len(recorded(graphed)) == len(options)
 
 
+@pytest.mark.slow
 def test_several_timesteps_and_maps_are_recorded_too(tiny_net: IFNet_v4) -> None:
     graphed = RIFE(tiny_net, name="tiny", engine=GraphEngine(tiny_net, record_operators))
     plain = RIFE(tiny_net, name="tiny", engine=tiny_net)

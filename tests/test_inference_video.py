@@ -238,6 +238,7 @@ def test_impossible_settings_end_at_once(arguments: list[str], says: str, capsys
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_playable_part_and_no_final_file(tmp_path: Path, tiny_weights: Path) -> None:
     clip = make_clip(tmp_path / "a.mp4", 400, size=(64, 64), pictures=[picture(i % 9, (64, 64)) for i in range(400)])
     command = [sys.executable, str(ROOT / "inference_video.py"), "--video", str(clip), "--model", str(tiny_weights)]

@@ -203,6 +203,7 @@ def test_kernels_work_without_a_writable_cache(fresh: None, tmp_path: Path, monk
     assert (tmp_path / "file").stat().st_size == 0
 
 
+@pytest.mark.slow
 @needs_kernels
 def test_two_processes_may_build_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))

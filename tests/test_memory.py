@@ -21,6 +21,7 @@ print(kept, faults() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives large blocks back by itself")
 def test_freed_memory_is_reused() -> None:
     pages = {}

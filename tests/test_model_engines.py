@@ -53,6 +53,7 @@ def test_the_blocks_after_the_coarse_ones_trace_whole_too(name: str, traced: Non
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_program_serves_every_timestep(traced: None) -> None:
     net = build("default")
     programs = 0

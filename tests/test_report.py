@@ -242,6 +242,7 @@ def test_baselines_alone_and_infinite_scores(tmp_path: Path, make: Make) -> None
     assert page.texts_in("data") == ["31.250"]
 
 
+@pytest.mark.slow
 def test_output_of_testtime_is_read(
     tiny_weights: Path, make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

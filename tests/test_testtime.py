@@ -41,6 +41,7 @@ def test_figures_follow_from_the_times(monkeypatch: pytest.MonkeyPatch, tiny_wei
     assert (first["width"], first["height"], first["loop_fps"]) == (64, 48, None)
 
 
+@pytest.mark.slow
 def test_table_and_json(tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = f"model={tiny_weights}"
     options = ["--compare", spec, "--device", "cpu", "--size", "64x48", "33x17", "--runs", "3"]
@@ -68,6 +69,7 @@ def test_errors(capsys: pytest.CaptureFixture[str]) -> None:
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_process")
 def test_a_comparison_counts_what_a_convolution_costs(tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = f"model={tiny_weights}"
@@ -83,6 +85,7 @@ def test_a_comparison_counts_what_a_convolution_costs(tiny_weights: Path, capsys
     assert [r["loop_fps"] is None for r in found.values()] == [False, False, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_process")
 @pytest.mark.parametrize("way", ["stream", "baseline"])
 def test_a_profile_names_the_slow_operators(tiny_weights: Path, capsys: pytest.CaptureFixture[str], way: str) -> None:
@@ -191,6 +194,7 @@ def test_runs_end_after_their_seconds_but_not_before_the_second_run(monkeypatch:
         assert times == {"quick": [1000.0] * wanted, "slow": [9000.0] * wanted}
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_does_not_inherit_a_peak(tiny_weights: Path) -> None:
     """Linux's ru_maxrss includes the parent process: it would be 1.5 GiB above the network's memory."""
     cpu = torch.device("cpu")

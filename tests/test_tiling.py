@@ -157,6 +157,7 @@ def test_seams_of_small_tiles_are_invisible_in_large_motion(scale: float, own_fo
     assert psnr(made, model.inference(img0, img1, scale=scale)) > 80
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FAST_PAN.exists(), reason="no shared clips here")
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 def test_seams_are_invisible_in_a_fast_pan_in_4k(scale: float) -> None:

@@ -34,6 +34,7 @@ def make_triplets(folder: Path, count: int) -> None:
 SMALL = ["--batch_size", "1", "--workers", "0", "--val_samples", "1", "--log_every", "1", "--crop", "64"]
 
 
+@pytest.mark.slow
 def test_torchrun_on_two_processes_writes_what_plain_python_resumes_from(tmp_path: Path) -> None:
     make_triplets(tmp_path / "vimeo", 24)
     out = tmp_path / "out"
