@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction as F
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ import inference_video
 from commands import network_flags as flags
 from model import RIFE, UserError
 from segments import worker
+from segments.excerpt import cut_excerpt
 from segments.inspect import decoding_delay, inspect_video
 from segments.scan import Key, Scan, cut_source, scan_source
 from video.frame import Frame
@@ -326,3 +328,25 @@ def test_a_segment_that_does_not_hold_its_frames_is_not_kept(
     assert run(tmp_path / "a.mkv", "--segments=0.5") == 1
     assert "holds 24 frames of 25, or other times" in run.err or "frames of" in run.err
     assert not list((tmp_path / "a.rife").glob("0*.mkv"))
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_makes_the_same_frames(tmp_path: Path, clip: Path, tiny_weights: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is optional: pip install ray")
+    given = ["--video", clip, "--codec=ffv1", "--model", tiny_weights, "--device=cpu"]
+    assert inference_video.main([str(a) for a in (*given, "--output", tmp_path / "whole.mkv")]) == 0
+    ray = [*given, "--output", tmp_path / "a.mkv", "--segments=0.9", "--ray=local"]
+    assert inference_video.main([str(a) for a in ray]) == 0
+    assert content(tmp_path / "a.mkv") == content(tmp_path / "whole.mkv")
+
+
+def test_an_excerpt_holds_what_a_part_is_made_from(tmp_path: Path, clip: Path) -> None:
+    source = open_frames(clip)
+    scan = scan_source(source)
+    part = cut_source(scan, F(1, 2))[3]
+    wanted = [(frame.time, frame.rgb().tobytes()) for frame in replace(source, part=part)]
+    excerpt = cut_excerpt(source, part, tmp_path)
+    assert len(excerpt.data) < clip.stat().st_size
+    (tmp_path / "excerpt.mkv").write_bytes(excerpt.data)
+    moved = replace(source, part=part, location=tmp_path / "excerpt.mkv", stream=excerpt.stream)
+    assert [(frame.time, frame.rgb().tobytes()) for frame in moved] == wanted
