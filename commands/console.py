@@ -38,8 +38,8 @@ class SafeStream(io.TextIOBase):
             self._give_up()
 
     def isatty(self) -> bool:
-        """Returns whether the stream is a terminal."""
-        return self._stream is not None and self._stream.isatty()
+        """Returns whether the stream is a terminal; a closed one is none."""
+        return self._stream is not None and not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
         """Returns the file descriptor; raises OSError if there is none."""
