@@ -8,26 +8,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from commands.errors import INTERRUPTED
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
+H = TypeVar("H", bound="SignalHandler")
 
-class Interrupts:
-    """Raises KeyboardInterrupt at the first signal, except in blocks of code that must not be interrupted.
 
-    Works in the main thread, as a `with` block; signals that are ignored, as by nohup, stay ignored.
+class SignalHandler:
+    """Calls `_handle` of a subclass for each of the signals, as a `with` block in the main thread.
+
+    Signals that are ignored, as by nohup, stay ignored.
     """
 
     def __init__(self) -> None:
-        self.count = 0  # signals so far
-        self._file: Path | None = None  # the file that is being written
-        self._finishing, self._held = False, True
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> "Interrupts":
+    def __enter__(self: H) -> H:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
@@ -39,6 +38,19 @@ class Interrupts:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        raise NotImplementedError
+
+
+class Interrupts(SignalHandler):
+    """Raises KeyboardInterrupt at the first signal, except in blocks of code that must not be interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0  # signals so far
+        self._file: Path | None = None  # the file that is being written
+        self._finishing, self._held = False, True
 
     def begin(self) -> None:
         """Makes signals raise KeyboardInterrupt from now on; raises it if a signal has come before."""

@@ -3,41 +3,25 @@
 import os
 import signal
 import sys
-import threading
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType
 
-from commands.interrupts import SIGNALS
+from commands.interrupts import SignalHandler
 
 
-class StopRequest:
+class StopRequest(SignalHandler):
     """Keeps that one of the signals came, for a loop that calls it; a second signal raises KeyboardInterrupt at once.
 
-    Works in the main thread, as a `with` block; signals that are ignored, as by nohup, stay ignored. Processes forked
-    from this one keep working on Ctrl-C, and end by the other signals as usual.
+    Processes forked from this one keep working on Ctrl-C, and end by the other signals as usual.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._count = 0
         self._process = os.getpid()
-        self._previous: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         """Returns whether a signal came."""
         return self._count > 0
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
