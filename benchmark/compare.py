@@ -145,22 +145,27 @@ def convolution_limit(device: torch.device, dtype: torch.dtype, clock: Callable[
 
 
 def peak_of(setting: Setting, size: Size, device: str) -> float:
-    """Returns the peak memory in MiB of a process that does nothing else: of tensors on CUDA, resident elsewhere."""
+    """Returns the peak memory in MiB of loading and calling a model: of its tensors on CUDA, of the process elsewhere."""
     keep_freed_memory()  # as the commands do
     place = torch.device(device)
+    before = 0
+    if place.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(place)
+        before = torch.cuda.memory_allocated(place)
     model = setting.load(place)
     call = setting.call(model, *pair(size, place))
-    if place.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(place)
     with torch.no_grad():
         for _ in range(3):  # memory kept from one call may not fit the next
             call()
     synchronise(place)
-    return peak_memory(place)
+    return peak_memory(place) - before / 2**20
 
 
 def fresh_peak(setting: Setting, size: Size, device: torch.device) -> float:
-    """Returns `peak_of`, measured in a process of its own: within a process resident memory only rises."""
+    """Returns `peak_of`, measured in a process of its own where it counts resident memory, which only rises."""
+    if device.type == "cuda":
+        return peak_of(setting, size, str(device))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(peak_of, setting, size, str(device)).result()
 

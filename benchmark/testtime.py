@@ -9,7 +9,7 @@ python3 benchmark/testtime.py --compare stream baseline --sweep --plot cost.png 
 One call of RIFE.inference is measured: padding, the features of both frames and the network, with the frames already
 on the device; reading, decoding and writing are not part of it. The result is the median, since other work on a
 machine only adds time: of --runs calls, or of fewer if they do not fit into --seconds, but of two or more, after one
-call that is not timed. Peak memory is that of a process of its own: of tensors on CUDA, of the whole process elsewhere.
+call that is not timed. Peak memory is that of the model's tensors on CUDA, elsewhere that of a process of its own.
 The last line is JSON.
 
 A setting lists what differs from the defaults, separated by commas: model=DIR, arch=NAME, scale=S, tile=PX, fp32, fp16,
