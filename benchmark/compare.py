@@ -145,7 +145,7 @@ def convolution_limit(device: torch.device, dtype: torch.dtype, clock: Callable[
 
 
 def peak_of(setting: Setting, size: Size, device: str) -> float:
-    """Returns the peak memory in MiB of loading and calling a model: of its tensors on CUDA, of the process elsewhere."""
+    """Returns the peak memory in MiB of loading and calling a model: of its tensors on CUDA, else of the process."""
     keep_freed_memory()  # as the commands do
     place = torch.device(device)
     before = 0
