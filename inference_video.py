@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     keep_freed_memory()
     with safe_printing(), Interrupts() as interrupts:
-        return run_command(PROGRAM, lambda: run(argv, interrupts))
+        return run_command(PROGRAM, lambda: run(argv, interrupts), interrupted="")
 
 
 def run(argv: list[str] | None, interrupts: Interrupts) -> int:

@@ -24,8 +24,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.repeats import coded
+from commands.errors import run_command
 from commands.network_flags import add_network_flags, load_network
-from model import RIFE, UserError
+from model import RIFE
 from video.frame import Frame
 from video.interpolate import Handling, Report, interpolate
 from video.reader import open_frames
@@ -98,12 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--crf", type=int, default=18, help="quality of x264 (default: %(default)s)")
     add_network_flags(p)
     args = p.parse_args(argv)
-    try:
-        run(args)
-    except (UserError, OSError) as e:
-        print(f"animation.py: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command("animation.py", lambda: run(args))
 
 
 if __name__ == "__main__":

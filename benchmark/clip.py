@@ -37,6 +37,7 @@ from benchmark.record import new_folder, write_json
 from benchmark.table import LOWER_IS_BETTER, SECONDS, Scores, method_table, ranking_measure, summary
 from benchmark.triplets import REPEAT_LEVELS, Triplet, convert_frames, every_second, timestep_of
 from benchmark.worst import FIRST, LAST, TRUTH, Case, WorstCases, with_folder, write_case
+from commands.errors import run_command
 from model import UserError
 from model.image import to_tensor
 from model.inference.memory import keep_freed_memory
@@ -44,8 +45,6 @@ from video.prefetch import prefetch
 from video.reader import Source, open_frames
 from video.safe_file import write_file
 from video.scene import CUT_SSIM
-
-INTERRUPTED = 130  # exit status after Ctrl-C
 
 
 def evaluate(
@@ -179,15 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.limit is not None and args.limit < 3:
         parser.error("--limit is 3 or more: a frame and its two neighbours")
     keep_freed_memory()
-    try:
-        run(args)
-    except (UserError, OSError) as e:
-        print(f"clip.py: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("clip.py: interrupted, nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return run_command("clip.py", lambda: run(args))
 
 
 if __name__ == "__main__":

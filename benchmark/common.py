@@ -29,8 +29,9 @@ from benchmark.record import write_json
 from benchmark.table import SECONDS, Scores, render, summary
 from benchmark.test_set import Protocol, Sample, TestSet
 from benchmark.worst import FIRST, LAST, TRUTH, Case, WorstCases, file_name, with_folder, write_case
+from commands.errors import run_command
 from commands.network_flags import add_weights_flags
-from model import RIFE, UserError, load_model, pick_device
+from model import RIFE, load_model, pick_device
 from model.frames import FLOW_SCALES
 from model.image import levels, to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
@@ -247,9 +248,4 @@ def main(test_set: TestSet, doc: str | None, argv: list[str] | None = None) -> i
     if args.baselines_only and args.save_frames:
         parser.error("--save-frames writes what a network made: leave out --baselines-only")
     keep_freed_memory()
-    try:
-        run(test_set, args)
-    except (UserError, OSError) as e:
-        print(f"{parser.prog}: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(parser.prog, lambda: run(test_set, args))

@@ -20,7 +20,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.joins import EITHER, Join, joins
-from model import UserError
+from commands.errors import run_command
 from video.scene import CUT_RULES, Transition, TransitionDetector
 
 RULES = CUT_RULES[:2]
@@ -81,12 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--frames", type=int, default=25, help="how many frames of each clip (default: %(default)s)")
     p.add_argument("--rule", choices=RULES, action="append", help="measure this rule (default: both)")
     args = p.parse_args(argv)
-    try:
-        run(args)
-    except (UserError, OSError) as e:
-        print(f"cuts.py: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command("cuts.py", lambda: run(args))
 
 
 if __name__ == "__main__":

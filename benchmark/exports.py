@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.compare import pair
 from benchmark.device import interleaved
+from commands.errors import run_command
 from model import UserError
 from model.export.forms import Files, Settings, export
 from model.export.metadata import Source, read_source, without_sharp
@@ -216,6 +217,16 @@ def parse_file(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
+def run(args: argparse.Namespace) -> None:
+    """Prints a row for each network and form, then the JSON."""
+    print("| network | form | largest difference | mean | time / PyTorch's |\n|---|---|---|---|---|")
+    found = []
+    for record in records(args.networks, args.forms, dict(args.model)):
+        found.append(record)
+        print(row(record["network"], record["form"], record), flush=True)
+    print(json.dumps({"results": found}))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -226,17 +237,7 @@ def main(argv: list[str] | None = None) -> int:
                    help="weights of a network (default: random ones)")  # fmt: skip
     args = p.parse_args(argv)
     torch.set_num_threads(1)
-    print("| network | form | largest difference | mean | time / PyTorch's |\n|---|---|---|---|---|")
-    found = []
-    try:
-        for record in records(args.networks, args.forms, dict(args.model)):
-            found.append(record)
-            print(row(record["network"], record["form"], record), flush=True)
-    except (UserError, OSError) as e:
-        print(f"exports.py: {e}", file=sys.stderr)
-        return 1
-    print(json.dumps({"results": found}))
-    return 0
+    return run_command("exports.py", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ from benchmark.methods import Method, add_methods_flags, load_methods
 from benchmark.record import write_json
 from benchmark.table import SECONDS, Scores, method_table, summary
 from benchmark.triplets import Triplet, find_obstacles, read_triplets, spread_middles, timestep_of
+from commands.errors import run_command
 from model import UserError
 from model.image import to_tensor
 from model.inference.memory import keep_freed_memory
 
 GAPS = (2, 3, 4)  # frames from the first to the true one, and from there to the last
 COUNT = 10  # triplets of each gap from each clip
-INTERRUPTED = 130  # exit status after Ctrl-C
 
 
 def measure(
@@ -120,15 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.short_side is not None and args.short_side < 64:
         parser.error("--short-side is 64 or more")
     keep_freed_memory()
-    try:
-        run(args)
-    except (UserError, OSError) as e:
-        print(f"gaps.py: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("gaps.py: interrupted, nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return run_command("gaps.py", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.device import interleaved, synchronise
+from commands.errors import run_command
 from commands.network_flags import add_weights_flags
-from model import RIFE, UserError, load_model, pick_device
+from model import RIFE, load_model, pick_device
 from model.frames import FLOW_SCALES
 from model.image import from_layers, to_layers
 from model.inference.memory import keep_freed_memory
@@ -163,12 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.frames < 2:
         p.error("--frames is 2 or more")
     keep_freed_memory()
-    try:
-        run(args)
-    except (UserError, OSError) as e:
-        print(f"loop.py: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command("loop.py", lambda: run(args))
 
 
 if __name__ == "__main__":

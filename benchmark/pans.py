@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from commands.errors import run_command
+
 # run as a script, this folder is on the path, not the repository's root
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -34,7 +36,6 @@ from benchmark.methods import Method, add_methods_flags, load_methods, load_netw
 from benchmark.record import write_json
 from benchmark.table import Scores, format_score, summary
 from benchmark.test_set import HALF
-from model import UserError
 from model.image import to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
 from video.picture import SUFFIXES, list_pictures, read_picture, with_channels
@@ -42,7 +43,6 @@ from video.reader import open_frames
 
 SIZE = (640, 384)  # width and height of a frame, px
 EDGE = 96  # px at every edge that do not count: beyond the 80 px that the largest shift hides in one of the frames
-INTERRUPTED = 130  # exit status after Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -201,15 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.blocks and args.plot:
         parser.error("--plot draws the quality of pictures: leave out --blocks")
     keep_freed_memory()
-    try:
-        run(args)
-    except (UserError, OSError) as e:
-        print(f"pans.py: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("pans.py: interrupted, nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return run_command("pans.py", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tqdm import tqdm
 # run as a script, this folder is on the path, not the repository's root
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from model import UserError
+from commands.errors import run_command
 from video.encoding import Encoding
 from video.frame import Frame
 from video.reader import Source, open_frames
@@ -103,12 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--frames", type=int, default=25, help="how many frames of each (default: %(default)s)")
     p.add_argument("--rule", choices=REPEAT_RULES[:2], default=REPEAT_RULES[0], help="default: %(default)s")
     args = p.parse_args(argv)
-    try:
-        run(args)
-    except (UserError, OSError) as e:
-        print(f"repeats.py: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command("repeats.py", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from benchmark.plots import NARROW, bars, by_motion, by_sample, over_time, quali
 from benchmark.report_tables import Result, quality_tables, setting, title
 from benchmark.table import SECONDS, SUBSET, UNITS, format_score, ranking_measure
 from benchmark.worst import FIRST, LAST, TRUTH
+from commands.errors import run_command
 from model import UserError
 from video.picture import read_picture
 from video.safe_file import write_file
@@ -195,6 +196,15 @@ def document(body: Sequence[ET.Element]) -> str:
     return "<!DOCTYPE html>\n" + ET.tostring(whole, encoding="unicode", method="html") + "\n"
 
 
+def run(args: argparse.Namespace) -> None:
+    """Writes the page and prints its name."""
+    if args.output.exists() and not args.overwrite:
+        raise UserError(f"{args.output}: exists already; give --overwrite to replace it, or another --output")
+    html = page({path: read_result(path) for path in args.results})
+    write_file(args.output, html.encode())
+    print(f"Wrote {args.output}: {len(args.results)} results, {len(html) / 2**20:.1f} MiB")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, or 1 after one line on stderr."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -202,16 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--output", type=Path, default=Path("report.html"), help="the page (default: %(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace the page if it exists")
     args = p.parse_args(argv)
-    try:
-        if args.output.exists() and not args.overwrite:
-            raise UserError(f"{args.output}: exists already; give --overwrite to replace it, or another --output")
-        html = page({path: read_result(path) for path in args.results})
-        write_file(args.output, html.encode())
-    except (UserError, OSError) as e:
-        print(f"report.py: {e}", file=sys.stderr)
-        return 1
-    print(f"Wrote {args.output}: {len(args.results)} results, {len(html) / 2**20:.1f} MiB")
-    return 0
+    return run_command("report.py", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmark.compare import compare, parse_setting
 from benchmark.device import LEAST
 from benchmark.plots import check, cost, save
-from model import UserError, pick_device
+from commands.errors import run_command
+from model import pick_device
 from model.inference.memory import keep_freed_memory
 
 SWEEP = ((256, 256), (448, 256), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
@@ -125,12 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.runs < 1:
         p.error("--runs is 1 or more")
     keep_freed_memory()
-    try:
-        run(args)
-    except (UserError, OSError) as e:
-        print(f"testtime.py: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command("testtime.py", lambda: run(args))
 
 
 if __name__ == "__main__":

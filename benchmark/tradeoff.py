@@ -33,7 +33,8 @@ from benchmark.measures import COMMON, Metric, load_metrics
 from benchmark.methods import method_names
 from benchmark.plots import check, new_figure, save, with_unit
 from benchmark.table import LOWER_IS_BETTER, format_score, ranking_measure
-from model import RIFE, UserError, pick_device
+from commands.errors import run_command
+from model import RIFE, pick_device
 from model.image import to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
 
@@ -154,12 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     if any(setting.baseline for setting in args.settings):
         p.error("--settings: baseline makes the same pictures; compare its time by testtime.py")
     keep_freed_memory()
-    try:
-        run(args)
-    except (UserError, OSError) as e:
-        print(f"tradeoff.py: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command("tradeoff.py", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -3,26 +3,29 @@
 import sys
 from collections.abc import Callable
 
-from model.errors import UserError
+from model.errors import UserError, printable
 
 FAILED, INTERRUPTED = 1, 130  # exit statuses
 OUT_OF_MEMORY = "out of memory; use smaller pictures, --scale 0.5 or --tile 256"
 
 
-def run_command(name: str, command: Callable[[], int]) -> int:
+def run_command(name: str, command: Callable[[], int | None], interrupted: str = "interrupted") -> int:
     """Runs a command; returns its exit status, 1 after an error of the user, the disk or the memory, 130 after Ctrl-C.
 
-    `name` begins the error line. Other exceptions are faults of the program and are raised.
+    A command that returns None has the status 0. `name` begins the line of an error or of Ctrl-C; `interrupted` is ""
+    where the command prints that line itself. Other exceptions are faults of the program and are raised.
     """
     try:
-        return command()
+        return command() or 0
     except KeyboardInterrupt:
+        if interrupted:
+            print(f"{name}: {interrupted}", file=sys.stderr)
         return INTERRUPTED
     except Exception as e:
         message = error_line(e)
         if message is None:
             raise
-    print(f"{name}: {message}", file=sys.stderr)
+    print(f"{name}: {printable(message)}", file=sys.stderr)
     return FAILED
 
 

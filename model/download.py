@@ -31,13 +31,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from model.errors import UserError, printable
+from commands.errors import run_command
+from model.errors import UserError
 from model.loading import TRAIN_LOG
 from model.metrics import ALEXNET, lpips_file
 from video.safe_file import check_output, write_file
 
 FLOWNET, LPIPS_NAME = "flownet.pkl", "lpips"
-INTERRUPTED = 130  # exit status after Ctrl-C
 # Before pip keeps a source archive, it gets the package's name and version from the archive's build backend. The usual
 # backend, setuptools, would run the package's setup.py for that; this module replaces setuptools.
 BACKEND = """
@@ -270,30 +270,23 @@ def build_parser() -> argparse.ArgumentParser:
     return p
 
 
+def run(args: argparse.Namespace) -> None:
+    """Lists what can be downloaded, or downloads it and prints where it is."""
+    if args.name is None:
+        print(render_list())
+    elif args.name == LPIPS_NAME:
+        print(download_lpips())
+    else:
+        print(download_network(args.name, args.output or TRAIN_LOG, overwrite=args.overwrite))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, or 1 after one line on stderr."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.name in (None, LPIPS_NAME) and (args.output or args.overwrite):
         parser.error("--output and --overwrite are for networks: the weights of LPIPS are kept in the user's cache")
-    try:
-        if args.name is None:
-            print(render_list())
-        elif args.name == LPIPS_NAME:
-            print(download_lpips())
-        else:
-            print(download_network(args.name, args.output or TRAIN_LOG, overwrite=args.overwrite))
-    except UserError as e:
-        print(f"{parser.prog}: {printable(str(e))}", file=sys.stderr)
-        return 1
-    except OSError as e:
-        cause = f"{e.filename or 'the system'}: {e.strerror or e}; check the folders and the room on the disk"
-        print(f"{parser.prog}: {printable(cause)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted, nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return run_command(parser.prog, lambda: run(args))
 
 
 if __name__ == "__main__":
