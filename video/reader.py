@@ -31,7 +31,8 @@ from video.hdr import Hdr
 from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan, detect_scan, filtered
 from video.joined import JoinedDecoder
 from video.part import Part
-from video.picture import MediaError, list_pictures, read_picture
+from video.picture import MediaError
+from video.picture_folder import PictureFolder
 from video.rate import count_frames, exact_time_base, find_rate, find_rounded_rate
 from video.speed import SpeedMap
 
@@ -58,6 +59,7 @@ class Source:
     first: Fraction = Fraction(0)  # time of the file's first frame
     rounded: bool = False  # the rate is constant, but the time stamps are rounded to a time base that is too coarse
     location: Path | str = ""  # what FFmpeg opens: the path, or a network address
+    pictures: PictureFolder | None = None  # if it is no video
     stream: int | None = None  # number of the picture among the streams of the file
     filters: str | None = None  # FFmpeg's, that make whole frames of interlaced ones
     rate_factor: Fraction = Fraction(1)  # of `rate` to that of the file, by these filters
@@ -273,26 +275,16 @@ def _duration(picture: av.VideoFrame, stream: VideoStream, source: Source) -> Fr
 
 
 def _open_folder(path: Path, rate: Fraction) -> Source:
-    pictures = list_pictures(path)
-    if len(pictures) < 2:
-        raise MediaError(f"{path}: {len(pictures)} pictures; interpolation needs two or more in the folder")
-    height, width = read_picture(pictures[0]).shape[:2]
-    return Source(path, (width, height), rate, len(pictures), 1 / rate, is_video=False, location=path)
+    pictures = PictureFolder(path)
+    source = Source(path, pictures.size, rate, len(pictures.paths), 1 / rate, is_video=False, location=path)
+    source.pix_fmt, source.notes, source.pictures = pictures.pix_fmt, pictures.notes, pictures
+    return source
 
 
 def _read_folder(source: Source) -> Generator[Frame, None, None]:
-    part, expected = source.part, ""
-    for i, path in enumerate(list_pictures(source.path)):
+    part, pictures = source.part, source.pictures
+    assert pictures is not None
+    for i in range(len(pictures.paths)):
         time = i / source.rate - source.start  # as `part` counts
-        if part is not None and (part.is_before(time) or part.is_behind(time)):
-            continue
-        picture = read_picture(path)
-        height, width, channels = picture.shape
-        if (width, height) != source.size:
-            first = f"{source.size[0]}x{source.size[1]}"
-            raise MediaError(f"{path}: {width}x{height}, the pictures before it {first}; bring them to one size")
-        rgb = np.repeat(picture, 3, axis=2) if channels == 1 else picture
-        kind = f"{rgb.shape[2]} channels of {rgb.dtype}"
-        if (expected := expected or kind) != kind:
-            raise MediaError(f"{path}: has {kind}, the pictures before it {expected}; bring them to one format")
-        yield Frame(rgb, i / source.rate)
+        if part is None or not (part.is_before(time) or part.is_behind(time)):
+            yield Frame(pictures.read(i), i / source.rate)
