@@ -31,13 +31,14 @@ from commands.console import safe_printing
 from commands.dry_run import run_dry
 from commands.errors import FAILED, run_command
 from commands.interrupts import Interrupts
-from commands.long_work import is_long_work, run_long_work
+from commands.long_work import run_long_work
 from commands.network_flags import pick_scale
 from commands.preview import Preview, check_preview
 from commands.progress import Progress
 from commands.record import FileRecord, RunRecord
 from commands.resize_flags import divide
 from commands.result import print_mismatches, record_result
+from commands.segment_plan import is_long_work
 from commands.space import check_space
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job, try_output

@@ -17,6 +17,7 @@ from commands.batch import Location
 from commands.errors import FAILED, error_line
 from commands.progress import format_seconds
 from commands.resize_flags import divide
+from commands.segment_plan import describe_plan, is_long_work
 from commands.space import check_space, format_bytes, free_bytes
 from commands.video_job import VideoJob, open_writer, plan_job
 from commands.video_steps import PROGRAM, interpolated_frames, load_model
@@ -79,7 +80,9 @@ def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
         check_output(job.path, inputs, overwrite=args.overwrite)
     else:
         check_pictures(job.path, inputs)
-    check_space(args, job)
+    plan = describe_plan(args, job) if is_long_work(args, job) else []
+    if not plan:
+        check_space(args, job)
     model = load_model(args, job, networks)
     trial = run_trial(args, job, model)
     frames = job.count if job.count is not None else "unknown"
@@ -96,7 +99,7 @@ def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
     seconds = None if job.count is None or made is None else _total_seconds(trial, job.count, made, model.device)
     rates = f"{trial.network or 0:.3g} s for a made frame, {trial.encoding:.3g} s for encoding a frame"
     print(f"  time: about {'unknown' if seconds is None else format_seconds(seconds)} ({rates})", flush=True)
-    for note in trial.notes:
+    for note in [*plan, *trial.notes]:
         print(f"  {note}")
     return seconds or 0.0
 

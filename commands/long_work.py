@@ -2,123 +2,90 @@
 
 import argparse
 import sys
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from fractions import Fraction
-from hashlib import sha256
-from math import ceil
 
 from commands.interrupts import Interrupts
-from commands.preview import Preview
-from commands.progress import Progress, format_seconds
+from commands.progress import Progress
 from commands.record import FileRecord
-from commands.segment_flags import AUTOMATIC, NEVER
-from commands.segment_join import join_segments
-from commands.segment_maker import SegmentMaker, overwriting, run_on_ray, work_on_device
-from commands.space import check_space
-from commands.video_job import VideoJob, open_writer, work_folder
+from commands.segment_join import join_segments, record_share
+from commands.segment_maker import SegmentMaker, run_on_ray, with_preview, work_on_device
+from commands.segment_plan import announce_plan, check_missing, check_possible, open_plan, wanted_segments
+from commands.video_job import VideoJob, work_folder
 from commands.video_steps import introduce, load_model
-from model import RIFE, UserError, pick_device
+from model import RIFE
 from segments.folder import WorkFolder
-from segments.join import check_joinable
-from segments.plan import Plan, current_versions, hash_weights, identify_source
+from segments.plan import Plan
 from segments.pool import run_workers
-from segments.scan import cut_source, scan_source
 from segments.worker import make_segments
-from video.container import URL_MARK
-from video.frame import Frame
 from video.picture_writer import PictureWriter
 from video.safe_file import check_output
-
-# Pixels of made frames a second: the default weights on two CPU cores, and about what a GPU of 2020 does.
-CPU_SPEED, GPU_SPEED = 1.4e6, 1.5e8
-LONG = 600  # seconds of work above which segments are made without being asked for
-SEGMENT_WORK = 300  # seconds of work that a segment takes at most, if it is not shorter than SHORTEST
-SHORTEST, LONGEST = Fraction(10), Fraction(30)  # seconds of the source in a segment
-# Settings on which the frames do not depend, or which the plan has by other names.
-OUTSIDE = {
-    *("video", "img", "output", "ext", "overwrite", "model", "device", "devices"),
-    *("segments", "segment", "join", "ray", "skip", "exp", "stitch", "UHD"),
-    *("inputs", "output_folder", "report", "preview", "dry_run", "decisions", "confidence", "speed", "mask"),
-}
-
-
-def is_long_work(args: argparse.Namespace, job: VideoJob) -> bool:
-    """Returns whether a run is made by segments: if a flag asks for it, or if it is long and can be joined."""
-    if args.segment or args.join or args.ray or args.devices:
-        return True
-    if args.segments is not None or args.stitch:
-        return args.segments not in (None, NEVER)
-    try:
-        _check_possible(args, job)
-    except UserError:
-        return False
-    return estimate_seconds(args, job) > LONG
-
-
-def estimate_seconds(args: argparse.Namespace, job: VideoJob) -> float:
-    """Returns about how many seconds the network works on the whole output; 0 if its number of frames is unknown."""
-    width, height = job.source.size
-    made = max((job.count or 0) - (job.source.count or 0), 0)
-    devices = args.devices.split(",") if args.devices else [args.device]
-    speed = sum(CPU_SPEED if pick_device(device).type == "cpu" else GPU_SPEED for device in devices)
-    return made * width * height / speed
-
-
-def _check_possible(args: argparse.Namespace, job: VideoJob) -> None:
-    """Raises UserError if the output cannot be made by segments."""
-    if URL_MARK in str(job.source.location):
-        raise UserError(f"{job.source.location}: segments need a file that can be read again; save it to a file first")
-    if args.blur or args.loop:
-        what = "the blur of a shutter" if args.blur else "a loop"
-        raise UserError(f"{job.source.path}: {what} reaches over segments; make it in one piece")
-    if job.is_video:
-        check_joinable(job.path)
 
 
 def run_long_work(
     args: argparse.Namespace, job: VideoJob, networks: list[RIFE], interrupts: Interrupts, record: FileRecord
 ) -> int:
     """Makes the output by segments, or does the step that the flags ask for; returns the exit status."""
-    _check_possible(args, job)
+    check_possible(args, job)
     folder = work_folder(job)
     _check_target(args, job, folder)
     with closing(folder):
-        plan = open_plan(args, job, folder)
-        wanted = list(range(len(plan.parts)))
-        if args.segment:
-            wanted = [i for i in wanted if i % args.segment.total == args.segment.number - 1]
-        if not args.join:
-            _announce(args, job, folder, plan, wanted)
-            try:
-                _make(args, job, networks, folder, plan, wanted)
-            except BaseException:
-                left = len(folder.missing(plan))
-                print(
-                    f"{len(plan.parts) - left} of {len(plan.parts)} segments are finished in {folder.path}; "
-                    "the same command goes on",
-                    file=sys.stderr,
-                )
-                raise
-        if args.segment:
-            print(f"{len(wanted)} segments of this share are finished in {folder.path}")
-            return 0
-        missing = folder.missing(plan)
-        if missing:
-            names = ", ".join(str(i) for i in missing[:20]) + (" ..." if len(missing) > 20 else "")
-            raise UserError(f"{folder.path}: {len(missing)} segments are missing: {names}; make them first")
-        plan = _make_unequal_anew(args, job, networks, folder, plan)
-        return join_segments(args, job, folder, plan, interrupts, record)
+        plan = _open_plan(args, job, folder)
+        wanted = wanted_segments(args, plan)
+        if args.join:
+            check_missing(folder, plan)
+        with _kept_segments(folder, plan):
+            if not args.join:
+                introduce(args, job)
+                announce_plan(args, job, folder, plan, wanted)
+                _make(args, job, networks, folder, plan, wanted, record)
+            if args.segment:
+                noun = "segment" if len(wanted) == 1 else "segments"
+                print(f"{len(wanted)} {noun} of this share are finished in {folder.path}")
+                record_share(record, folder, wanted)
+                return 0
+            plan = _make_unequal_anew(args, job, networks, folder, plan, record)
+            return join_segments(args, job, folder, plan, interrupts, record)
+
+
+def _open_plan(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> Plan:
+    """Returns the plan; prints a line if an interruption comes before it is complete."""
+    try:
+        return open_plan(args, job, folder)
+    except KeyboardInterrupt:
+        left = f"{folder.path} is as it was" if folder.plan_file.exists() else "nothing was written"
+        print(f"interrupted: {left}", file=sys.stderr)
+        raise
+
+
+@contextmanager
+def _kept_segments(folder: WorkFolder, plan: Plan) -> Iterator[None]:
+    """Prints how many segments are finished if an error or a signal ends the `with` block."""
+    try:
+        yield
+    except BaseException:
+        done = len(plan.parts) - len(folder.missing(plan))
+        print(
+            f"{done} of {len(plan.parts)} segments are finished in {folder.path}; the same command goes on",
+            file=sys.stderr,
+        )
+        raise
 
 
 def _make_unequal_anew(
-    args: argparse.Namespace, job: VideoJob, networks: list[RIFE], folder: WorkFolder, plan: Plan
+    args: argparse.Namespace,
+    job: VideoJob,
+    networks: list[RIFE],
+    folder: WorkFolder,
+    plan: Plan,
+    record: FileRecord,
 ) -> Plan:
     """Makes the segments anew that do not continue the one before them; returns the plan, which may be another."""
     while unequal := [i for i in folder.unequal(plan) if plan.parts[i].key is not None]:
         print(f"{len(unequal)} segments are made anew: decoding cannot start at every key frame of this source")
         plan = folder.renew(plan, unequal)
-        _make(args, job, networks, folder, plan, unequal)
+        _make(args, job, networks, folder, plan, unequal, record)
     return plan
 
 
@@ -132,97 +99,46 @@ def _check_target(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -
     check_output(job.path, [job.source.path], overwrite=args.overwrite)
 
 
-def _try_output(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> None:
-    """Raises UserError if the encoder or the container refuses; prints what of the source cannot be kept."""
-    if job.is_video:
-        writer = open_writer(overwriting(args), replace(job, path=folder.trial))
-        writer.stop()
-        for note in writer.notes:
-            print(note)
-
-
-def open_plan(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> Plan:
-    """Returns the plan in the folder, which is made now if there is none."""
-    plan = Plan(
-        identify_source(job.source.path),
-        hash_weights(args.model),
-        _settings(args, job),
-        current_versions(),
-        job.path.name,
-    )
-
-    def cut() -> Plan:
-        check_space(args, job, copies=2)  # the segments and the joined file
-        _try_output(args, job, folder)
-        scan = scan_source(job.source)
-        if scan.decoded:
-            print(f"{job.source.path.name}: has no exact index of its frames: each segment decodes it from the start")
-        parts = cut_source(scan, segment_length(args, job))
-        return replace(plan, parts=tuple(parts), complaints=tuple(scan.complaints))
-
-    return folder.open(plan, cut, shared=args.segment is not None, overwrite=args.overwrite)
-
-
-def _settings(args: argparse.Namespace, job: VideoJob) -> dict[str, str]:
-    """Returns the settings that shape the frames, as text."""
-    settings = {
-        name: str(sorted(value) if isinstance(value, frozenset) else value)
-        for name, value in vars(args).items()
-        if name not in OUTSIDE
-    }
-    for name, file in (
-        ("decisions", args.decisions if job.decisions is None else None),
-        ("speed", args.speed),
-        ("mask", args.mask),
-    ):
-        if file is not None:  # it is read
-            settings[name] = sha256(file.read_bytes()).hexdigest()[:16]
-    return settings
-
-
-def segment_length(args: argparse.Namespace, job: VideoJob) -> Fraction:
-    """Returns the length of a segment in seconds of the source: as asked for, or by the work that it is."""
-    if args.segments not in (None, NEVER, AUTOMATIC):
-        return Fraction(args.segments)
-    work = estimate_seconds(args, job)
-    if not work or job.source.count is None:
-        return LONGEST
-    duration = job.source.count / job.source.rate
-    return min(max(Fraction(ceil(duration * SEGMENT_WORK / Fraction(work))), SHORTEST), LONGEST)
-
-
-def _announce(args: argparse.Namespace, job: VideoJob, folder: WorkFolder, plan: Plan, wanted: list[int]) -> None:
-    introduce(args, job)
-    done = sum(folder.is_finished(i) for i in wanted)
-    work = estimate_seconds(args, job)
-    why = f"about {format_seconds(work)} of work, " if args.segments is None and work > LONG else ""
-    kept = f"; {done} are finished" if done else ""
-    print(f"{why}made in {len(wanted)} segments that are kept in {folder.path}{kept}")
-    sys.stdout.flush()
+def _expected_frames(job: VideoJob, folder: WorkFolder, plan: Plan, wanted: list[int]) -> int | None:
+    """Returns how many frames are still to be made, of a share about how many; None if it is unknown."""
+    if job.count is None or job.source.count is None:
+        return None
+    if len(wanted) == len(plan.parts):
+        return max(job.count - sum(folder.record(i).frames for i in wanted if folder.is_finished(i)), 0)
+    first = plan.parts[0].begin
+    ends = [part.begin - first for part in plan.parts[1:]] + [job.source.count / job.source.rate]
+    missing = [i for i in wanted if not folder.is_finished(i)]
+    seconds = sum((ends[i] - (plan.parts[i].begin - first) for i in missing), Fraction(0))
+    return max(round(job.count * seconds / max(ends)), 1)
 
 
 def _make(
-    args: argparse.Namespace, job: VideoJob, networks: list[RIFE], folder: WorkFolder, plan: Plan, wanted: list[int]
+    args: argparse.Namespace,
+    job: VideoJob,
+    networks: list[RIFE],
+    folder: WorkFolder,
+    plan: Plan,
+    wanted: list[int],
+    record: FileRecord,
 ) -> None:
     """Has the wanted segments made: here, or by a process for each device."""
-    done = sum(folder.record(i).frames for i in wanted if folder.is_finished(i))
-    total = None if job.count is None or args.segment else max(job.count - done, 0)
     if all(folder.is_finished(i) for i in wanted):
         return
-    with Progress(total, job.rate) as progress:
+
+    def state() -> str:
+        return f"{sum(folder.is_finished(i) for i in wanted)}/{len(wanted)} segments"
+
+    with Progress(_expected_frames(job, folder, plan, wanted), job.rate, state=state) as progress:
         if args.ray:
+            record.network = [f"{args.model} on Ray at {args.ray}"]
             run_on_ray(args, job, folder, plan, progress.count)
         elif args.devices:
+            record.network = [f"{args.model} on {device}" for device in args.devices.split(",")]
             run_workers(work_on_device, args, args.devices.split(","), folder, progress.count)
         else:
             model = load_model(args, job, networks)
+            record.network = [str(model)]
             print(model)
             sys.stdout.flush()
-            preview = Preview(args.preview, 0 if args.montage else job.source.rotation) if args.preview else None
-
-            def count(frame: Frame) -> None:
-                progress.add(frame)
-                if preview is not None:
-                    preview.add(frame)
-
+            count = with_preview(args, job, folder, progress.add)
             make_segments(folder, plan.parts, wanted, SegmentMaker(args, job, model), lambda index: None, count)

@@ -46,9 +46,15 @@ class Progress:
     left is that of the frames which are still to be made by the network: others take next to no time.
     """
 
-    def __init__(self, total: int | None, rate: Fraction, clock: Callable[[], float] = time.monotonic) -> None:
-        """`total` frames at `rate` frames/s are expected; None: unknown."""
-        self._total, self._rate, self._clock = total, rate, clock
+    def __init__(
+        self,
+        total: int | None,
+        rate: Fraction,
+        clock: Callable[[], float] = time.monotonic,
+        state: Callable[[], str] | None = None,
+    ) -> None:
+        """`total` frames at `rate` frames/s are expected; None: unknown. `state` returns a text shown behind them."""
+        self._total, self._rate, self._clock, self._state = total, rate, clock, state
         self._frames = self._made = 0
         self._counted = 0, 0  # frames and made frames up to the last update
         self._all: Speed | None = None
@@ -100,7 +106,7 @@ class Progress:
         """Returns the progress as text."""
         of = f"/{self._total}" if self._total is not None and self._total >= self._frames else ""
         speed = self._all.per_second if self._all is not None else 0.0
-        parts = [f"{self._frames}{of} frames"]
+        parts = [f"{self._frames}{of} frames", *([self._state()] if self._state is not None else [])]
         if speed:
             parts.append(f"{speed:.3g} frames/s, {speed / float(self._rate):.2g}x real time")
         left = self.seconds_left()

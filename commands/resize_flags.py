@@ -3,14 +3,13 @@
 import argparse
 from fractions import Fraction
 
-from commands.segment_flags import NEVER
 from commands.transition_flags import FOUND
 from video.reader import open_frames
 from video.resize import find_spans
 
 SCALE, SPLIT = "scale", "split"
 # Settings that belong to one output, or to pictures of one size.
-ONE_OUTPUT = ("img", "stitch", "decisions", "confidence", "mask", "segment", "join", "ray", "devices")
+ONE_OUTPUT = ("img", "stitch", "decisions", "confidence", "mask", "segments", "segment", "join", "ray", "devices")
 
 
 def add_resize_flag(group: argparse._ArgumentGroup) -> None:
@@ -44,7 +43,4 @@ def divide(args: argparse.Namespace) -> list[argparse.Namespace]:
         end = "the end" if span.end is None else f"{float(span.end):.3f} s"
         width, height = source.size if span.format is None else span.format.size
         print(f"  {width}x{height} from {float(span.start):.3f} s to {end}")
-    return [
-        argparse.Namespace(**{**vars(args), "span": s, "start": s.start, "end": s.end, "segments": NEVER})
-        for s in spans
-    ]
+    return [argparse.Namespace(**{**vars(args), "span": s, "start": s.start, "end": s.end}) for s in spans]

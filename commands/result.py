@@ -10,15 +10,17 @@ from commands.video_job import VideoJob
 from commands.video_steps import PROGRAM
 from video.interpolate import Report
 from video.picture_writer import PictureWriter
-from video.verify import FrameTimes, find_mismatches, find_sound_starts
+from video.verify import FrameTimes, find_mismatches, find_missing_pictures, find_sound_starts
 from video.writer import VideoWriter
 
 
 def record_result(
     record: FileRecord, job: VideoJob, writer: VideoWriter | PictureWriter, report: Report, times: FrameTimes
 ) -> None:
-    """Checks the written video by its packets, and records output, counts, losses and what does not agree."""
-    record.counts = {"made": report.made, "cuts": report.cuts, "gaps": report.gaps, "repeats": report.repeats}
+    """Checks the written video by its packets, or pictures by their names; records what was made, lost and does not
+    agree.
+    """
+    record.counts = count_fields(report)
     record.losses = [*job.source.complaints, *writer.complaints]
     record.notes += [*writer.notes, *job.source.notes]
     record.output = {
@@ -34,7 +36,14 @@ def record_result(
         if found is not None:
             record.output["packets"] = found.frames
             record.output["sound_starts"] = [None if s is None else float(s) for s in found.sounds]
+    else:
+        record.mismatches = find_missing_pictures(writer.path, writer.frames)
     record.result = WRONG if record.mismatches else DAMAGED if record.losses else DONE
+
+
+def count_fields(report: Report) -> dict[str, int]:
+    """Returns the counts of a run by the names that the record has for them."""
+    return {"made": report.made, "cuts": report.cuts, "gaps": report.gaps, "repeats": report.repeats}
 
 
 def _expected_sounds(job: VideoJob, writer: VideoWriter | PictureWriter) -> Sequence[Fraction | None]:
@@ -48,4 +57,4 @@ def _expected_sounds(job: VideoJob, writer: VideoWriter | PictureWriter) -> Sequ
 def print_mismatches(record: FileRecord, path: Path) -> None:
     """Prints an error line for everything that does not agree with what was written."""
     for line in record.mismatches:
-        print(f"{PROGRAM}: {path}: {line}; the file is kept, try another container or codec", file=sys.stderr)
+        print(f"{PROGRAM}: {path}: {line}; the result is kept, try another container or codec", file=sys.stderr)

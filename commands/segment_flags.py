@@ -55,5 +55,7 @@ def check_segment_flags(parser: argparse.ArgumentParser, args: argparse.Namespac
         parser.error(f"{wanted[0]} works by segments; leave out --segments 0")
     if wanted and args.stitch:
         parser.error(f"{wanted[0]} does not go with --stitch, which is made in one piece")
+    if args.ray and args.preview:
+        parser.error("--preview does not go with --ray: the frames are made by other machines")
     if args.devices and (args.segment or args.ray):
         parser.error("--segment and --ray run one device each; give --device, or start one run for each device")

@@ -9,12 +9,12 @@ from av.video.stream import VideoStream
 
 from commands.errors import FAILED
 from commands.interrupts import Interrupts
-from commands.record import FileRecord
-from commands.result import print_mismatches, record_result
+from commands.record import DONE, FileRecord
+from commands.result import count_fields, print_mismatches, record_result
 from commands.segment_maker import overwriting
 from commands.video_job import VideoJob, open_writer
 from commands.video_steps import summarise
-from segments.folder import WorkFolder
+from segments.folder import Record, WorkFolder
 from segments.join import join_pictures, join_videos, publish
 from segments.plan import Plan
 from video.confidence import Measure
@@ -39,6 +39,7 @@ def join_segments(
     writer: VideoWriter | PictureWriter
     if job.is_video:
         writer = join_videos(folder, plan, _final_writer(args, job, folder), args.fps)
+        record.notes = [*writer.notes]
         writer.notes.clear()  # they were printed before the start
         interrupts.finish(lambda: publish(folder.joined, job.path, overwrite=args.overwrite))
         writer.path = job.path
@@ -47,12 +48,31 @@ def join_segments(
         writer.frames = join_pictures(folder, plan, job.path)
         writer.finish()
     record_result(record, job, writer, report, times)
+    record.output["segments"] = len(plan.parts)
     status = summarise(job, writer, report)
     print_mismatches(record, job.path)
     if record.mismatches:
         return FAILED
     interrupts.finish(folder.remove)
     return status
+
+
+def record_share(record: FileRecord, folder: WorkFolder, wanted: list[int]) -> None:
+    """Records the finished segments of a share; the whole output is checked when it is joined."""
+    made = [folder.record(i) for i in wanted]
+    counts = Report()
+    for segment in made:
+        _add_counts(counts, segment)
+    record.result = DONE
+    record.counts = count_fields(counts)
+    record.losses = [complaint for segment in made for complaint in segment.complaints]
+    record.notes = sorted({note for segment in made for note in segment.notes})
+    record.output = {"path": str(folder.path), "segments": wanted, "frames": sum(segment.frames for segment in made)}
+
+
+def _add_counts(report: Report, made: Record) -> None:
+    for name, value in made.counts.items():
+        setattr(report, name, getattr(report, name) + value)
 
 
 def _combine_records(
@@ -63,8 +83,7 @@ def _combine_records(
     source = job.source
     source.complaints[:] = plan.complaints
     for part, made in zip(plan.parts, folder.records(plan), strict=True):
-        for name, value in made.counts.items():
-            setattr(report, name, getattr(report, name) + value)
+        _add_counts(report, made)
         report.measures += [Measure(*measure) for measure in made.measures]
         report.transitions += [Decision(Fraction(t), Transition(kind), score) for t, kind, score in made.transitions]
         source.complaints += [f"from {float(part.begin):.2f} s on: {complaint}" for complaint in made.complaints]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from commands.preview import Preview
 from commands.video_job import VideoJob, open_writer, plan_job, work_folder
 from commands.video_steps import ended_frames, interpolated_frames, load_model
 from model import RIFE, UserError, pick_device
@@ -51,6 +52,21 @@ def overwriting(args: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), "overwrite": True})
 
 
+def with_preview(
+    args: argparse.Namespace, job: VideoJob, folder: WorkFolder, count: Callable[[Frame], None]
+) -> Callable[[Frame], None]:
+    """Returns a function that counts a frame and gives it to the preview, which one process of a work writes."""
+    if not (args.preview and folder.take_preview()):
+        return count
+    preview = Preview(args.preview, 0 if args.montage else job.source.rotation)
+
+    def count_and_show(frame: Frame) -> None:
+        count(frame)
+        preview.add(frame)
+
+    return count_and_show
+
+
 def work_on_device(args: argparse.Namespace, device: str, channel: Channel) -> None:
     """Makes segments on one device in a process of its own, until none is left."""
     devices = args.devices.split(",")
@@ -62,7 +78,8 @@ def work_on_device(args: argparse.Namespace, device: str, channel: Channel) -> N
     with closing(folder):
         plan = Plan.read(folder.plan_file)
         maker = SegmentMaker(own, job, load_model(own, job))
-        make_segments(folder, plan.parts, range(len(plan.parts)), maker, channel.begin, channel.count)
+        count = with_preview(own, job, folder, channel.count)
+        make_segments(folder, plan.parts, range(len(plan.parts)), maker, channel.begin, count)
 
 
 def run_on_ray(

@@ -43,7 +43,7 @@ def estimate_bytes(args: argparse.Namespace, job: VideoJob) -> int | None:
     return round(most * finer)
 
 
-def check_space(args: argparse.Namespace, job: VideoJob, copies: int = 1) -> None:
+def check_space(args: argparse.Namespace, job: VideoJob, copies: float = 1) -> None:
     """Prints a warning if the free space may not be enough; raises UserError if it is clearly too little.
 
     `copies` is how often the output is on the disk before the work is finished.

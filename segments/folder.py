@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import rmtree
 
 from model.errors import UserError
-from segments.locks import WORK, Locks
+from segments.locks import PREVIEW, WORK, Locks
 from segments.plan import Plan
 from video.safe_file import sync_folder, write_file
 
@@ -78,9 +78,7 @@ class WorkFolder:
             self.path.mkdir(exist_ok=True)
         except OSError as e:
             raise UserError(f"{self.path}: cannot be made ({e.strerror}); choose another output") from e
-        strangers = [p.name for p in self.path.iterdir() if not (NUMBERED.fullmatch(p.name) or OURS.fullmatch(p.name))]
-        if strangers:
-            raise UserError(f"{self.path}: holds other files, as {strangers[0]}; move them, or choose another output")
+        self._check_strangers()
         self._lock_work(shared)
         if self.plan_file.exists():
             try:
@@ -97,6 +95,25 @@ class WorkFolder:
                     self.remove()
                 raise
         return self._read_same(plan)
+
+    def find_plan(self, plan: Plan, *, overwrite: bool = False) -> Plan | None:
+        """Returns the plan that `open` would go on with, or None; writes nothing. Raises UserError as `open` does."""
+        if not self.path.exists():
+            return None
+        if not self.path.is_dir():
+            raise UserError(f"{self.path}: is a file, and has to be a folder; choose another output")
+        self._check_strangers()
+        try:
+            return self._read_same(plan) if self.plan_file.exists() else None
+        except UserError:
+            if not overwrite:
+                raise
+            return None
+
+    def _check_strangers(self) -> None:
+        strangers = [p.name for p in self.path.iterdir() if not (NUMBERED.fullmatch(p.name) or OURS.fullmatch(p.name))]
+        if strangers:
+            raise UserError(f"{self.path}: holds other files, as {strangers[0]}; move them, or choose another output")
 
     def _read_same(self, plan: Plan) -> Plan:
         there = Plan.read(self.plan_file)
@@ -141,9 +158,16 @@ class WorkFolder:
 
     def take(self, index: int) -> bool:
         """Takes the lock of a segment; returns False if another process makes it now."""
+        return self._take(index + 1)
+
+    def take_preview(self) -> bool:
+        """Takes the lock of the preview; returns False if another process writes it."""
+        return self._take(PREVIEW)
+
+    def _take(self, number: int) -> bool:
         if self._locks is None:
             self._locks = Locks(self.path / LOCK)
-        return self._locks.take(index + 1)
+        return self._locks.take(number)
 
     def release(self, index: int) -> None:
         """Releases the lock of a segment."""

@@ -13,19 +13,15 @@ from segments.inspect import inspect_video
 from segments.plan import Plan
 from video.container import main_video, open_container, read_packets
 from video.picture import MediaError
+from video.picture_writer import NUMBERED
 from video.safe_file import check_output, sync_folder
 from video.writer import VideoWriter
 
 # Containers whose packets have exact times, so that segments in them can be joined.
 JOINABLE = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+# Encoders whose segments were joined and decoded in a test (docs/cluster.md).
+JOINED_ENCODERS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "prores_ks", "ffv1", "png")
 OpenWriter = Callable[[VideoStream], VideoWriter]
-
-
-def check_joinable(path: Path) -> None:
-    """Raises MediaError if segments cannot be joined to a video of this name."""
-    if path.suffix.lower() not in JOINABLE:
-        known = ", ".join(JOINABLE)
-        raise MediaError(f"{path}: segments cannot be joined in {path.suffix}; choose {known}, or no segments")
 
 
 def join_videos(folder: WorkFolder, plan: Plan, open_writer: OpenWriter, rate: Fraction | None) -> VideoWriter:
@@ -106,7 +102,7 @@ def join_pictures(folder: WorkFolder, plan: Plan, target: Path) -> int:
     number = 0
     for index, record in enumerate(folder.records(plan)):
         for i in range(record.frames):
-            for suffix in (".png", ".exr"):
+            for suffix in NUMBERED:
                 picture = folder.file(index) / f"{i:07d}{suffix}"
                 if picture.exists():
                     os.replace(picture, target / f"{number:07d}{suffix}")

@@ -10,6 +10,7 @@ except ImportError:  # Windows: no locks, one process at a time is up to the use
     fcntl = None  # type: ignore[assignment]
 
 WORK = 0  # number of the lock on the work as a whole; segment i has number i + 1
+PREVIEW = 2**30  # number of the lock on the preview
 
 
 class Locks:

@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -19,7 +19,6 @@ from segments.folder import WorkFolder
 from video.frame import Frame
 
 TRIES = 3  # for each segment
-PATIENCE = 5.0  # seconds that a worker gets to end
 PAUSE = 0.2  # seconds between two messages about frames
 Entry = Callable[[Any, str, "Channel"], None]  # runs in the worker: settings, device, channel
 
@@ -73,8 +72,10 @@ def run_workers(
     workers that died.
     """
     deaths: Counter[int | None] = Counter()
-    workers = [_start(entry, settings, device) for device in devices]
+    workers: list[Worker] = []
     try:
+        for device in devices:
+            _start(entry, settings, device, workers)
         while workers:
             connections = [worker.connection for worker in workers if worker.open]
             ready = wait([*connections, *(worker.process.sentinel for worker in workers)])
@@ -84,23 +85,41 @@ def run_workers(
                 elif worker.process.sentinel in ready and not worker.open:  # nothing is left to receive
                     workers.remove(worker)
                     if _has_died(worker, deaths, folder):
-                        workers.append(_start(entry, settings, worker.device))
+                        _start(entry, settings, worker.device, workers)
     finally:
         for worker in workers:
-            worker.process.terminate()
-        for worker in workers:
-            worker.process.join(PATIENCE)
             worker.process.kill()
+        for worker in workers:
             worker.process.join()
+            if worker.segment is not None:
+                folder.discard_new(worker.segment)
 
 
-def _start(entry: Entry, settings: Any, device: str) -> Worker:
+def _start(entry: Entry, settings: Any, device: str, workers: list[Worker]) -> None:
+    """Starts a worker and adds it to the list, with no signal between these two steps."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(entry, settings, device, theirs), name=f"worker {device}")
-    process.start()
-    theirs.close()
-    return Worker(device, process, ours)
+    with _signals_blocked():
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_run, args=(entry, settings, device, theirs), name=f"worker {device}")
+        process.start()
+        theirs.close()
+        workers.append(Worker(device, process, ours))
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Blocks the signals that end a run for a `with` block, and for good in the processes that are started in it.
+
+    Terminals and batch systems send signals to all processes of a run: the first process ends the workers.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _receive(worker: Worker, count: Callable[[int, int], None]) -> None:
@@ -134,7 +153,8 @@ def _has_died(worker: Worker, deaths: Counter[int | None], folder: WorkFolder) -
 
 def _run(entry: Entry, settings: Any, device: str, connection: Connection) -> None:
     """Runs in the worker: ends with its parent, and leaves Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "pthread_sigmask"):  # on other systems signals are blocked since the start
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

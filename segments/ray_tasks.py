@@ -14,6 +14,7 @@ from segments.folder import WorkFolder
 from segments.plan import Plan
 
 RETRIES = 3  # of a task whose process or node dies
+PAUSE = 5.0  # seconds between two reports of the progress at most
 MOST_CORES = 4  # of a task without a GPU
 LEFT_OUT = (".git", ".venv", "tests", "docs", "demo", "benchmark", "*.mp4", "*.mkv", "runs")  # of the project
 
@@ -51,9 +52,9 @@ def run_on_ray(
 ) -> int:
     """Has all missing segments made by the nodes of a cluster; returns how many came from nodes without the folder.
 
-    `count` gets the frames and the made frames of each segment.
-    `supplies` returns what a node without the shared folder needs for a segment. Raises UserError if Ray is missing,
-    if there is no cluster at the address, or if a task fails.
+    `count` gets the frames and the made frames of each segment, and zeros meanwhile. `supplies` returns what a node
+    without the shared folder needs for a segment. Raises UserError if Ray is missing, if there is no cluster at the
+    address, or if a task fails.
     """
     ray = _connect(address)
     returned = 0
@@ -65,7 +66,10 @@ def run_on_ray(
         for index in _next(waiting, _slots(ray)):
             running[task.remote(shared, index, str(folder.path), folder.suffix, None)] = index
         while running:
-            done, _ = ray.wait(list(running), num_returns=1)
+            done, _ = ray.wait(list(running), num_returns=1, timeout=PAUSE)
+            if not done:
+                count(0, 0)
+                continue
             index = running.pop(done[0])
             made = _result(ray, done[0], folder, index)
             if made.needs_excerpt:

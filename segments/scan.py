@@ -1,6 +1,7 @@
 """Finds where a source may be cut into segments, from the times of its packets: nothing is decoded as a rule."""
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -88,15 +89,28 @@ def cut_source(scan: Scan, seconds: Fraction) -> list[Part]:
     A boundary lies on a key frame near the wanted time, if there is one: at best on one that its encoder has placed
     earlier than the usual distance, as encoders do at cuts.
     """
-    keys = [key.time for key in scan.keys]
-    usual = max((b - a for a, b in pairwise(keys)), default=Fraction(0))
-    early = [b for a, b in pairwise(keys) if b - a < usual]
+    keys, early = [key.time for key in scan.keys], _early_keys(scan)
     starts, last = [0], len(scan.times) - 2  # a segment has two frames at least
     while (wanted := scan.times[starts[-1]] + seconds) <= scan.times[-1] - seconds * SEARCH and starts[-1] + 1 < last:
         reach = seconds * SEARCH
         chosen = _nearest(early, wanted, reach) or _nearest(keys, wanted, reach) or wanted
         starts.append(min(max(bisect_left(scan.times, chosen), starts[-1] + 2), last))
     return [_part(scan, start, end) for start, end in pairwise([*starts, None]) if start is not None]
+
+
+def _early_keys(scan: Scan) -> list[Fraction]:
+    """Returns the times of the key frames that come earlier than the largest distance of two of them."""
+    keys = [key.time for key in scan.keys]
+    usual = max((b - a for a, b in pairwise(keys)), default=Fraction(0))
+    return [b for a, b in pairwise(keys) if b - a < usual]
+
+
+def boundary_kinds(scan: Scan, times: Iterable[Fraction]) -> list[str]:
+    """Returns on what each boundary lies: a cut as far as the key frames tell it, another key frame, or a frame."""
+    kinds = {key.time: "key frame" for key in scan.keys}
+    kinds.update(dict.fromkeys(_early_keys(scan), "cut"))
+    kinds[scan.times[0]] = "start"
+    return [kinds.get(time, "frame") for time in times]
 
 
 def _nearest(times: list[Fraction], wanted: Fraction, reach: Fraction) -> Fraction | None:

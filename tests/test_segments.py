@@ -253,7 +253,7 @@ def test_folders_of_pictures(tmp_path: Path, run: Run, clip: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--segments=1", "--codec=gif"], "segments cannot be joined in .gif; choose .mp4"),
+        (["--segments=1", "--codec=gif"], "a.gif: segments cannot be joined in .gif, only in .mp4"),
         (["--join"], "2 segments are missing: 0, 1; make them first"),
     ],
 )

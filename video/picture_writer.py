@@ -12,6 +12,8 @@ from video.picture import MediaError, write_picture
 from video.reader import Source
 from video.safe_file import same_file
 
+NUMBERED = (".png", ".exr")  # suffixes of the pictures that are written
+
 
 class PictureWriter:
     """Writes frames as folder/0000000.png, 0000001.png, ... as upstream's --png does, over what is there.
@@ -74,7 +76,7 @@ def check_pictures(folder: Path, inputs: Iterable[Path]) -> None:
 
 def _is_numbered(path: Path) -> bool:
     """Returns whether a file has a name that this writer may give."""
-    return path.stem.isdigit() and path.suffix in (".png", ".exr")
+    return path.stem.isdigit() and path.suffix in NUMBERED
 
 
 def upright(rgb: np.ndarray, rotation: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Checks a finished video by the times of its packets, without decoding a picture."""
 
 import heapq
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,6 +15,7 @@ from video.container import main_video, open_container, read_packets
 from video.frame import Frame
 from video.losses import LIBRARY_ERRORS, reason
 from video.packet_clock import is_priming
+from video.picture_writer import NUMBERED
 from video.reader import Source
 
 REORDERED = 64  # packets; encoders put a packet less far from its place in the order of display
@@ -155,6 +157,16 @@ def find_mismatches(
     except LIBRARY_ERRORS as e:
         return None, [f"the result cannot be read back ({reason(e)})"]
     return found, [*_picture_mismatches(found, times, rate), *_sound_mismatches(found, times, sounds)]
+
+
+def find_missing_pictures(folder: Path, count: int) -> list[str]:
+    """Returns a line if pictures of `count` that are numbered from 0 are missing in a folder, or empty."""
+    try:
+        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
+    except OSError as e:
+        return [f"the pictures cannot be listed ({e.strerror})"]
+    wrong = [i for i in range(count) if not any(sizes.get(f"{i:07d}{suffix}") for suffix in NUMBERED)]
+    return [f"{len(wrong)} of {count} pictures are missing or empty, the first is {wrong[0]:07d}"] if wrong else []
 
 
 def _picture_mismatches(found: PacketTimes, times: FrameTimes, rate: Fraction) -> list[str]:
