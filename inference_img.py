@@ -37,6 +37,7 @@ from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
 from video.flow import write_flows
 from video.picture import MediaError, alike, check_pair, natural_key, read_picture, write_picture
+from video.picture_header import describe_colours, read_header
 from video.safe_file import check_not_input, check_output
 from video.slow_motion import write_animation
 from video.stitch import stitch
@@ -166,6 +167,14 @@ def check_outputs(args: argparse.Namespace, outputs: list[Path], inputs: list[Pa
         raise MediaError(f"{args.output}: cannot be written to; choose another --output")
 
 
+def colour_of_pair(inputs: list[Path]) -> bytes:
+    """Returns the PNG chunks with the colour profile of the first picture; prints a line if the other has another."""
+    headers = {path: header for path in inputs if (header := read_header(path)) is not None}
+    for note in describe_colours(headers):
+        print(note)
+    return headers[inputs[0]].colour if inputs[0] in headers else b""
+
+
 def older_pictures(folder: Path, written: list[Path]) -> list[str]:
     """Returns the names of numbered pictures in the folder that this run did not write."""
     names = [path.name for path in folder.iterdir() if re.fullmatch(r"img\d+\.(png|exr)", path.name)]
@@ -180,8 +189,9 @@ def run_between(args: argparse.Namespace, model: RIFE, pictures: list[np.ndarray
     check_outputs(args, written, inputs)
     images = between(model, pictures, times, scale=args.scale, **options(args))
     progress = tqdm(images, total=len(written), unit="picture", disable=None, leave=False)
+    colour = colour_of_pair(inputs)
     for path, picture in zip(written, progress, strict=True):
-        write_picture(path, picture, inputs)
+        write_picture(path, picture, inputs, colour)
     if older := older_pictures(args.output, written):
         print(f"{args.output}: left from an earlier run: {', '.join(older)}", file=sys.stderr)
     animations = [file for file in (args.gif, args.mp4) if file]
@@ -205,7 +215,7 @@ def run_stitch(args: argparse.Namespace, model: RIFE, pictures: list[np.ndarray]
     """Writes both views blended into one picture; returns what was written, for the last line."""
     inputs, path = [Path(name) for name in args.stitch], args.output / f"stitched{suffix}"
     check_outputs(args, [path], inputs)
-    write_picture(path, stitch(*alike(*pictures), model, args.scale), inputs)
+    write_picture(path, stitch(*alike(*pictures), model, args.scale), inputs, colour_of_pair(inputs))
     return str(path)
 
 

@@ -93,14 +93,18 @@ def _read_bytes(path: Path) -> bytes:
         raise MediaError(f"{path}: cannot be read ({e.strerror}); check the name and the folder") from e
 
 
-def write_picture(path: Path | str, picture: np.ndarray, inputs: Iterable[Path] = ()) -> None:
+def write_picture(path: Path | str, picture: np.ndarray, inputs: Iterable[Path] = (), colour: bytes = b"") -> None:
     """Writes (H,W,C), as `read_picture` returns it; replaces an older file, but never one of `inputs`.
 
-    EXR is written as half float where that loses nothing (a float16 picture), else as 32-bit float; WebP without
-    loss, JPEG at quality 95. Raises UserError.
+    `colour` are the chunks of a PNG file that describe its colours; other formats get none. EXR is written as half
+    float where that loses nothing (a float16 picture), else as 32-bit float; WebP without loss, JPEG at quality 95.
+    Raises UserError.
     """
     path = Path(path)
-    write_file(path, encode_picture(path, picture), inputs)
+    data = encode_picture(path, picture)
+    if path.suffix.lower() == ".png":
+        data = data[: png.HEADER_END] + colour + data[png.HEADER_END :]
+    write_file(path, data, inputs)
 
 
 def encode_picture(path: Path, picture: np.ndarray) -> bytes:

@@ -1,29 +1,37 @@
-"""A folder of pictures as the frames of a video: their order, size, channels and depth."""
+"""A folder of pictures as the frames of a video: their order, size, channels, depth and colour profile."""
 
 from pathlib import Path
 
 import numpy as np
 
 from video.picture import MediaError, list_pictures, read_picture, with_channels
-from video.png_header import check_sizes, describe_gaps
+from video.picture_header import check_sizes, describe_colours, describe_gaps, read_header
 
 
 class PictureFolder:
     """Reads the pictures of a folder in natural order, all with the same size, channels and depth.
 
-    Raises MediaError if there are fewer than two, or if PNG files have several sizes.
+    Raises MediaError if there are fewer than two, or if the headers of the files tell several sizes.
     """
 
     def __init__(self, path: Path) -> None:
         self.paths = list_pictures(path)
         if len(self.paths) < 2:
             raise MediaError(f"{path}: {len(self.paths)} pictures; interpolation needs two or more in the folder")
-        channels, deep = check_sizes(self.paths)
+        headers = {file: header for file in self.paths if (header := read_header(file)) is not None}
+        check_sizes(headers)
         first = read_picture(self.paths[0])
         self.size = first.shape[1], first.shape[0]  # width, height
-        self.notes = describe_gaps(self.paths)
-        self._channels = max(channels, first.shape[2], 3)
+        self.notes = [*describe_gaps(self.paths), *describe_colours(headers)]
+        self.colour = headers[self.paths[0]].colour if self.paths[0] in headers else b""  # chunks of PNG
+        self._channels = max(4 if any(header.has_alpha for header in headers.values()) else 3, first.shape[2])
+        deep = any(header.deep for header in headers.values())
         self._dtype = np.dtype(np.uint16) if deep and first.dtype == np.uint8 else first.dtype
+
+    @property
+    def has_profile(self) -> bool:
+        """Whether the pictures have a colour profile other than the marks of sRGB."""
+        return b"iCCP" in self.colour or b"cICP" in self.colour
 
     @property
     def pix_fmt(self) -> str:

@@ -24,6 +24,7 @@ class PictureWriter:
     def __init__(self, folder: Path, source: Source, inputs: tuple[Path, ...] = ()) -> None:
         self.path, self.rotation, self.frames = folder, source.rotation, 0
         self._stopped = False
+        self._colour = source.pictures.colour if source.pictures is not None else b""
         self.notes: list[str] = []
         self.complaints: list[str] = []
         self.part = folder  # written picture by picture
@@ -39,7 +40,7 @@ class PictureWriter:
         """Writes one frame under the next number."""
         rgb = upright(frame.rgb(), self.rotation)
         suffix = ".exr" if rgb.dtype.kind == "f" else ".png"
-        write_picture(self.path / f"{self.frames:07d}{suffix}", rgb)
+        write_picture(self.path / f"{self.frames:07d}{suffix}", rgb, colour=self._colour)
         self.frames += 1
 
     def finish(self) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEADER_END = len(SIGNATURE) + 25  # bytes: behind the chunk IHDR
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # colour types
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8, 16), RGBA: (8, 16)}
@@ -54,17 +55,17 @@ def checked_png(data: bytes) -> bytes:
     if not chunks or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13 or chunks[-1] != (b"IEND", b""):
         raise PngError("header or end is missing")
     header = _header(chunks[0][1])
-    out = [SIGNATURE, _chunk(b"IHDR", chunks[0][1])]
+    out = [SIGNATURE, chunk(b"IHDR", chunks[0][1])]
     if header.colour == PALETTE:
         colours = next((content for name, content in chunks if name == b"PLTE"), b"")
         if not colours or len(colours) % 3 or len(colours) > 768:
             raise PngError("palette is missing or damaged")
-        out.append(_chunk(b"PLTE", colours[: 3 << header.depth].ljust(3 << header.depth, b"\0")))
+        out.append(chunk(b"PLTE", colours[: 3 << header.depth].ljust(3 << header.depth, b"\0")))
     transparency = next((content for name, content in chunks if name == b"tRNS"), b"")
     if _fits(transparency, header):
-        out.append(_chunk(b"tRNS", transparency))
+        out.append(chunk(b"tRNS", transparency))
     pixels = _decompress(b"".join(content for name, content in chunks if name == b"IDAT"), header)
-    out += [_chunk(b"IDAT", zlib.compress(pixels, 0)), _chunk(b"IEND", b"")]
+    out += [chunk(b"IDAT", zlib.compress(pixels, 0)), chunk(b"IEND", b"")]
     return b"".join(out)
 
 
@@ -127,6 +128,6 @@ def _decompress(packed: bytes, header: Header) -> bytes:
     return pixels
 
 
-def _chunk(name: bytes, content: bytes) -> bytes:
+def chunk(name: bytes, content: bytes) -> bytes:
     """Returns a chunk with its length and checksum."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))

@@ -104,6 +104,8 @@ class VideoWriter:
             self.notes.append("a pixel of this output is transparent or not: half transparent ones become one of both")
         if lost := source.hdr.lost(codec):
             self.notes.append(f"HDR metadata not carried: {lost}; the colours keep their tags")
+        if source.pictures is not None and source.pictures.has_profile:
+            self.notes.append("the colour profile of the pictures is not carried: a video holds none")
         untagged = Colour(UNSPECIFIED, 1, UNSPECIFIED, UNSPECIFIED, height)
         self.colour = (source.colour or untagged).encoded_as(pix_fmt, source.pix_fmt)
         aspect = None
