@@ -10,18 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from model.contract import Network, Prediction
 from model.errors import UserError
-from model.frames import FrameInput, PreparedFrame, check_pair, prepare, rotate, time_input
+from model.frames import FrameInput, PreparedFrame, check_pair, prepare, time_input
 from model.halving import HALVING_TOLERANCE, halve, reachable
 from model.IFNet import BLOCK_SCALES, IFNet
 from model.image import pad_multiple
 from model.inference.engines import accelerate, with_engine
 from model.loading import TRAIN_LOG, AnyNetwork, load_network
-from model.networks.layers import blend
-from model.networks.warp import warp_both
+from model.predict import predict
 from model.training.loss import LapLoss
 from model.weights.checkpoint import DDP_PREFIX
 
@@ -91,7 +89,7 @@ class RIFE:
         if not self.arbitrary_time:
             raise UserError(f"RIFE {self.name} estimates the middle alone: it takes no map of timesteps")
         frame0, frame1 = self._pair(img0, img1, scale)
-        made = self._predict(frame0, frame1, frame0.pad_time(timestep), tta=tta, **options)
+        made = predict(self.engine, frame0, frame1, frame0.pad_time(timestep), tta=tta, **options)
         return frame0.padder.unpad(made)
 
     def between(
@@ -124,12 +122,12 @@ class RIFE:
             count = self._timesteps_at_once(frame0)
             for some in (timesteps[i : i + count] for i in range(0, len(timesteps), count)):
                 time = time_input(some, self.device)
-                made = self._predict(frame0, frame1, time, tta=tta, disagreement=disagreement, **options)
+                made = predict(self.engine, frame0, frame1, time, tta=tta, disagreement=disagreement, **options)
                 yield from frame0.padder.unpad(made).chunk(len(some))
             return
 
         def middle(first: PreparedFrame, second: PreparedFrame, reused: bool) -> PreparedFrame:
-            made = self._predict(first, second, 0.5, tta=tta, disagreement=disagreement, **options)
+            made = predict(self.engine, first, second, 0.5, tta=tta, disagreement=disagreement, **options)
             if not disagreement:
                 return first.with_image(made, self.engine if reused else None)
             made, apart = made[:, :-1], made[:, -1:]
@@ -178,42 +176,6 @@ class RIFE:
         pair = [x if isinstance(x, PreparedFrame) else self.prepare(x, scale=scale) for x in (img0, img1)]
         check_pair(pair[0], pair[1], scale)
         return pair[0], pair[1]
-
-    @torch.no_grad()
-    def _predict(
-        self, frame0: PreparedFrame, frame1: PreparedFrame, timestep: float | Tensor, *, tta: bool, **options: Any
-    ) -> Tensor:
-        """Returns the padded image at the timestep with its extra channels, (B,3+K,H',W')."""
-        made = self._run(frame0, frame1, timestep, **options)
-        if not tta:
-            return made
-        rotated0, rotated1 = (frame.with_image(rotate(frame.whole()), self.engine) for frame in (frame0, frame1))
-        time = rotate(timestep) if isinstance(timestep, Tensor) else timestep
-        return (made + rotate(self._run(rotated0, rotated1, time, **options))) / 2
-
-    def _run(
-        self,
-        frame0: PreparedFrame,
-        frame1: PreparedFrame,
-        timestep: float | Tensor,
-        *,
-        disagreement: bool = False,
-        **options: Any,
-    ) -> Tensor:
-        """Runs the network once; for one pair at N timesteps (N,1,1,1) the result has N samples."""
-        inputs = frame0.image, frame1.image, frame0.features, frame1.features
-        if isinstance(timestep, Tensor) and (count := timestep.shape[0]) > frame0.image.shape[0]:
-            inputs = tree_map_only(Tensor, lambda x: x.expand(count, *x.shape[1:]), inputs)
-        img0, img1, features0, features1 = inputs
-        out = self.engine(img0, img1, timestep, features0, features1, scale=frame0.scale, **options)
-        parts = [out.image]
-        if frame0.extra is not None and frame1.extra is not None:
-            extra0, extra1 = (extra.expand(len(out.flow), -1, -1, -1) for extra in (frame0.extra, frame1.extra))
-            parts.append(blend(*warp_both(extra0, extra1, out.flow), out.mask))
-        if disagreement:
-            warped0, warped1 = warp_both(img0, img1, out.flow)
-            parts.append((warped0 - warped1).abs().mean(1, keepdim=True))
-        return torch.cat(parts, 1) if parts[1:] else out.image
 
 
 def load_model(

@@ -15,7 +15,7 @@ from benchmark.animation import exposed, psnr
 from model import RIFE
 
 
-def test_each_drawing_is_shown_as_often_as_the_pattern_says() -> None:
+def test_each_drawing_is_shown_as_often_as_in_the_pattern() -> None:
     frames: Any = list("abcdefghij")
     assert "".join(map(str, exposed(frames, (2,)))) == "aacceeggii"
     assert "".join(map(str, exposed(frames, (3,)))) == "aaadddgggj"

@@ -251,7 +251,7 @@ def test_labels_contain_the_file(source: str, name: str) -> None:
     assert methods.method_names([RIFE(Shift(), name="4.6", source=source)]) == [name]
 
 
-def test_nothing_is_overwritten_unasked(run: Run, tmp_path: Path) -> None:
+def test_nothing_is_replaced_without_overwrite(run: Run, tmp_path: Path) -> None:
     shot(tmp_path / "shot", scene(0, 3))
     assert run("shot", "--model", "still", "--output", "out")[0] == 0
     (tmp_path / "out" / "note.txt").write_text("mine")

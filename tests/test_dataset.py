@@ -300,7 +300,7 @@ def test_weak_clips_are_coded_anew_every_time(clip: Path, tmp_path: Path) -> Non
     assert weak.shape == good.shape == (3, 64, 64)
 
 
-def test_a_moving_camera_moves_all_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moving_camera_moves_every_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
     def twelve_right(*_: object) -> Motion:
         return Motion(np.zeros(2), np.zeros(2), np.array([12.0, 0.0]))
 
@@ -312,7 +312,7 @@ def test_a_moving_camera_moves_all_that_it_sees(monkeypatch: pytest.MonkeyPatch)
         assert not np.array_equal(moved, img0)
 
 
-def test_clips_seen_by_a_moving_camera(clip: Path, tmp_path: Path) -> None:
+def test_clips_with_added_camera_motion(clip: Path, tmp_path: Path) -> None:
     source = Clips([clip], tmp_path / "cache", 64, ClipSettings(False, moved=1.0))
     plain = Clips([clip], tmp_path / "cache", 64, ClipSettings(False))
     made, again, unmoved = (s.sample(np.random.default_rng(8), 8) for s in (source, source, plain))

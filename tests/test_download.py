@@ -131,7 +131,7 @@ def test_a_source_archive_is_kept_and_none_of_its_code_runs(index: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("small")
-def test_lpips_goes_to_the_cache(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lpips_is_written_to_the_cache(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_source(index, pickle.dumps(lpips_arrays()), tmp_path / "trace")
     assert main(["lpips"]) == 0
     assert lpips_file() == tmp_path / "cache" / "rife" / "lpips_alexnet.safetensors"

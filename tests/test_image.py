@@ -90,14 +90,14 @@ def test_alpha_comes_back_and_hidden_colours_do_not_count(dtype: type[Any]) -> N
     assert back[0, 3].tolist() == [0, 0, 0, 0]
 
 
-def test_no_fringe_where_opaque_meets_transparent() -> None:
+def test_no_foreign_colour_at_the_edge_of_transparency() -> None:
     red = np.array([[[255, 0, 0, 255]]], np.uint8)
     hidden_green = np.array([[[0, 255, 0, 0]]], np.uint8)
     halfway = (to_layers(red) + to_layers(hidden_green)) / 2
     assert from_layers(halfway, 4, np.uint8).ravel().tolist() == [255, 0, 0, 128]
 
 
-def test_light_is_seen_clipped_and_follows_unclipped() -> None:
+def test_light_above_1_is_clipped_for_the_network_and_kept_in_the_result() -> None:
     picture = np.array([[[7.5, -0.5, np.inf], [0.25, 0.5, np.nan]]], np.float32)
     layers = to_layers(picture)
     assert layers[0, :3, 0].tolist() == [[1, 0.25], [0, 0.5], [1, 0]]

@@ -127,7 +127,7 @@ def test_deep_pictures_use_all_their_values(run: Run, monkeypatch: pytest.Monkey
     assert [int(p[8, 8, 0]) for p in written()] == [1000, 1001, 1002, 1003]
 
 
-def test_mixed_pictures_meet_at_the_richer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixed_pictures_get_the_format_that_holds_both(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     use(Shift(), monkeypatch)
     grey = np.full((16, 16, 1), 100, np.uint8)
     colour = np.full((16, 16, 4), [65535, 0, 25700, 0], np.uint16)
@@ -140,7 +140,7 @@ def test_mixed_pictures_meet_at_the_richer(run: Run, monkeypatch: pytest.MonkeyP
     assert middle[8, 8].tolist() == [25700, 25700, 25700, 32768]  # half transparent, and no colour of what is hidden
 
 
-def test_light_goes_out_as_half_float(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_light_is_written_as_half_float(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     use(Shift(), monkeypatch)
     light = [np.full((20, 24, 3), [value, 0.5, -0.25], np.float16) for value in (2, 40)]
     write_picture("a.exr", light[0])

@@ -70,7 +70,7 @@ def test_mp4(
         assert np.abs(rgba[..., :3] - picture / 257).mean() < 3.5  # the wrong matrix: above 6
 
 
-def test_existing_films_are_not_replaced_unless_asked(run: Run, pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_existing_films_are_replaced_only_with_overwrite(run: Run, pair: tuple[np.ndarray, np.ndarray]) -> None:
     for option, name in (("--gif", "old.gif"), ("--mp4", "old.mp4")):
         Path(name).write_text("mine")
         status, _, err = run("--count=1", option, name)

@@ -102,7 +102,7 @@ def test_variable_rate_stays_variable(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_clip_of_300_frames_does_not_drift(tmp_path: Path, run: Run) -> None:
+def test_a_clip_of_300_frames_keeps_its_times(tmp_path: Path, run: Run) -> None:
     rate = F(24000, 1001)
     clip = make_clip(tmp_path / "a.mp4", 300, size=(16, 16), rate=rate, pictures=[picture(0, (16, 16))] * 300)
     assert run("--video", clip, "--static-threshold=1", "--preset=ultrafast") == 0
@@ -157,7 +157,7 @@ def test_originals_are_bit_exact_under_ffv1(tmp_path: Path, run: Run) -> None:
     assert after.tags == before.tags
 
 
-def test_a_damaged_end_is_told_and_changes_the_exit_status(tmp_path: Path, run: Run) -> None:
+def test_a_damaged_end_is_reported_and_changes_the_exit_status(tmp_path: Path, run: Run) -> None:
     noise = [np.random.default_rng(i).integers(0, 256, (96, 96, 3), np.uint8) for i in range(30)]
     clip = make_clip(tmp_path / "a.mp4", 30, size=(96, 96), pictures=noise, container_options={"movflags": "faststart"})
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
@@ -298,7 +298,7 @@ def test_hard_files(clip: Path, tmp_path: Path, run: Run) -> None:
         assert made.planes(2 * i) == source.planes(i)
 
 
-def test_scale_auto_goes_by_the_size_and_says_so(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scale_auto_follows_the_size_and_is_printed(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = ((1080, 1920), (1440, 2560), (2160, 3840), (3840, 2160), (4320, 7680))
     assert [flags.pick_scale(*size) for size in sizes] == [1, 1, 0.5, 0.5, 0.25]
     clip = make_clip(tmp_path / "a.mp4", 3)

@@ -54,7 +54,7 @@ def test_counts_times_and_originals(count: int, multi: int) -> None:
         assert out[i * multi].picture is frame.picture
 
 
-def test_a_frame_in_flight_is_waited_for_when_the_next_has_been_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_frame_is_requested_before_the_frame_in_flight_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a GPU, which has no work while the loop waits for its last frame, unless it was given more before."""
     events: list[str] = []
 

@@ -89,7 +89,7 @@ def test_subtitles_are_converted_between_containers(tmp_path: Path, ways: list[s
         ("aac", "webm", []),  # WebM refuses it: dropped by name
     ],
 )
-def test_sound_as_asked_for(tmp_path: Path, audio: str, suffix: str, codecs: list[str]) -> None:
+def test_sound_in_the_chosen_codec(tmp_path: Path, audio: str, suffix: str, codecs: list[str]) -> None:
     source = make_clip(tmp_path / "a.mkv", 24, audio=["libmp3lame"])
     writer = convert(source, tmp_path / f"b.{suffix}", audio=audio)
     assert [codec.removesuffix("float") for codec in Clip(writer.path).codecs] == codecs

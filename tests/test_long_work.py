@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and limits on files")
-def test_a_job_survives_kills_full_disks_and_a_second_run() -> None:
+def test_a_job_is_complete_after_kills_full_disks_and_a_second_run() -> None:
     command = [sys.executable, str(Path(__file__).parent / "long" / "long_work.py"), "--kills", "5", "--cost", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stdout + done.stderr

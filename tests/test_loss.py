@@ -49,7 +49,7 @@ def test_epe_is_the_distance_of_two_flows_where_the_mask_is() -> None:
     assert EPE()(flow, torch.zeros_like(flow), mask).ravel().tolist() == pytest.approx([5, 0])
 
 
-def test_census_ignores_brightness_and_sees_structure() -> None:
+def test_census_ignores_brightness_and_measures_structure() -> None:
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.5
     inside = (slice(None), slice(None), slice(3, -3), slice(3, -3))  # patches that reach over the border see zeros
     assert Ternary()(image + 0.2, image)[inside].abs().max().item() == pytest.approx(0, abs=1e-6)

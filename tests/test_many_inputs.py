@@ -77,7 +77,7 @@ def test_ten_files_with_two_broken_ones(tmp_path: Path, run: Run) -> None:
     assert f"[1/10] {folder / 'clip0.mp4'}: done already, {made / names[0]} exists" in run.out
 
 
-def test_a_folder_means_its_videos_but_not_results_and_parts(tmp_path: Path) -> None:
+def test_a_folder_gives_its_videos_without_results_and_parts(tmp_path: Path) -> None:
     for name in ("b2.mp4", "b10.MKV", "b2_2X_48fps.mp4", "b2_60fps.part.mp4", "at_60fps.mov", ".b.mp4", "b.txt"):
         (tmp_path / name).touch()
     (tmp_path / "folder.mp4").mkdir()

@@ -32,7 +32,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_traces_whole(name: str, traced: None) -> None:
+def test_a_network_is_traced_without_graph_breaks(name: str, traced: None) -> None:
     net = build(name)
     images = torch.rand(2, 1, 3, 60, 70, generator=torch.Generator().manual_seed(1))
     made, expected = (
@@ -116,7 +116,7 @@ def test_engines_for_cuda_are_refused_on_a_cpu(
         parse_setting(f"model={tiny_weights},{engine}").load(torch.device("cpu"))
 
 
-def test_without_tensorrt_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tensorrt_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     class OnGpu(NetworkModule):
         def parameters(self, recurse: bool = True) -> Iterator[Any]:
             yield SimpleNamespace(device=torch.device("cuda"))

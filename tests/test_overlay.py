@@ -80,7 +80,7 @@ def test_the_mask_covers_the_logo_and_little_else() -> None:
     assert found.sum() < 4 * text.sum()
 
 
-def test_a_search_does_not_look_over_a_cut_and_keeps_order_and_count() -> None:
+def test_a_search_ends_at_a_cut_and_keeps_order_and_count() -> None:
     pictures = [*clip(), *[255 - p for p in clip()]]
     detector = TransitionDetector(repeats="off")
     frames = [InputFrame(Frame(p, F(n)), p, detector.signature(p, F(n))) for n, p in enumerate(pictures)]

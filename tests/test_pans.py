@@ -58,7 +58,7 @@ def test_shifted_views_are_crops_and_move_to_the_right(photo: np.ndarray) -> Non
     (Motion("zoom", 1.21), (22, 11)),  # sqrt(1.21) = 1.1 times as far from the centre as in the true frame
     (Motion("turn", 60), (20 * np.cos(np.pi / 6) - 10 * 0.5, 20 * 0.5 + 10 * np.cos(np.pi / 6))),  # clockwise by 30
 ])  # fmt: skip
-def test_zooms_and_turns_move_a_point_as_the_formula_says(motion: Motion, point: tuple[float, float]) -> None:
+def test_zooms_and_turns_move_a_point_as_the_formula_does(motion: Motion, point: tuple[float, float]) -> None:
     spot = np.zeros((161, 241, 1), np.uint8)
     spot[79:82, 119:122] = 255  # around the centre (120, 80) of the picture ..
     spot = np.roll(spot, (10, 20), (0, 1))  # .. moved 20 px to the right and 10 down

@@ -46,7 +46,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
         (".PNG", "uint8"),
     ],
 )
-def test_comes_back_exactly(tmp_path: Path, suffix: str, dtype: str, channels: int) -> None:
+def test_a_written_picture_is_read_back_equal(tmp_path: Path, suffix: str, dtype: str, channels: int) -> None:
     picture = noise(channels, dtype)
     path = tmp_path / f"Größe 図 'a' $(b){suffix}"
     write_picture(path, picture)
@@ -101,7 +101,7 @@ def test_unusual_pngs(tmp_path: Path) -> None:
     assert read_picture(path).ravel().tolist() == [255, 0, 255, 0, 0, 255, 0, 255]
 
 
-def test_jpeg_is_turned_as_its_exif_says(tmp_path: Path) -> None:
+def test_jpeg_is_rotated_by_its_exif_orientation(tmp_path: Path) -> None:
     path = tmp_path / "phone.jpg"
     wide = np.zeros((16, 32, 3), np.uint8)
     wide[:, :16] = 255  # the left half is white
@@ -158,7 +158,7 @@ def test_what_a_format_cannot_hold(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nowhere_to_write(tmp_path: Path) -> None:
+def test_an_output_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none/a\.png: its folder does not exist; make it or choose another output"):
         write_picture(tmp_path / "none" / "a.png", noise(3, "uint8"))
 
@@ -191,7 +191,7 @@ def test_a_pair_must_agree() -> None:
     check_pair(small, noise(4, "uint16"), "a", "b")
 
 
-def test_the_poorer_picture_is_enriched() -> None:
+def test_the_picture_with_fewer_channels_is_converted() -> None:
     grey, deep = noise(1, "uint8"), noise(4, "uint16")
     first, second = alike(grey, deep)
     assert second is deep

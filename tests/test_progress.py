@@ -113,7 +113,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, total: int | Non
     assert f"40{'/40' if total else ''} frames, 4 frames/s, 0.17x real time" in last
 
 
-def test_durations_as_people_say_them() -> None:
+def test_durations_in_words() -> None:
     assert [format_seconds(s) for s in (0.4, 59.6, 150, 1500, 11_100)] == [
         "0 s", "1 min 00 s", "2 min 30 s", "25 min", "3 h 05 min",
     ]  # fmt: skip

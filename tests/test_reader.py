@@ -57,7 +57,7 @@ def test_a_clip_that_starts_late_starts_at_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tags", [(1, 1, 1, 1), (6, 1, 6, 6), (5, 2, 5, 6), (9, 1, 9, 16)])
-def test_colours_survive_the_matrix_both_ways(tags: tuple[int, int, int, int]) -> None:
+def test_colours_are_equal_after_both_conversions(tags: tuple[int, int, int, int]) -> None:
     """Patches of known colour, converted by formula to YUV 4:4:4 in each matrix and range, come back within 1 level."""
     kr, kb = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}[tags[0]]
     rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.float64)
@@ -96,7 +96,7 @@ def test_ten_bits_are_read_as_sixteen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limits", [1, 2])
 @pytest.mark.parametrize("pix_fmt", ["yuv444p10le", "yuv420p10le", "yuv444p12le"])
-def test_deep_colours_survive_both_ways(pix_fmt: str, limits: int) -> None:
+def test_deep_colours_are_equal_after_both_conversions(pix_fmt: str, limits: int) -> None:
     smooth = picture(0, depth=16)
     smooth[:, :, :] = smooth[:1, :, :]  # columns only: chroma subsampling loses little
     colour = Colour(9, limits, 9, 16, height=48)
@@ -123,7 +123,7 @@ def cut_off(clip: Path, fraction: float) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_a_video_cut_off_in_the_middle_gives_what_is_there_and_says_so(tmp_path: Path, suffix: str) -> None:
+def test_a_video_cut_off_in_the_middle_gives_its_frames_and_a_message(tmp_path: Path, suffix: str) -> None:
     noise = [np.random.default_rng(i).integers(0, 256, (96, 96, 3), np.uint8) for i in range(40)]
     options = {"movflags": "faststart"} if suffix == "mp4" else {}
     clip = make_clip(tmp_path / f"a.{suffix}", 40, size=(96, 96), pictures=noise, container_options=options)

@@ -127,7 +127,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, frames: int) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_the_same_command_goes_on(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_continues(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(tmp_path / "whole.mkv", "--segments=0.5", "--codec=ffv1") == 0
     folder = tmp_path / "a.rife"
     with monkeypatch.context() as patch:
@@ -299,7 +299,7 @@ def test_boundaries_lie_on_early_key_frames() -> None:
     assert (parts[1].first, parts[1].last, parts[1].number) == (F(188, 10), F(408, 10), 188)
 
 
-def test_a_source_whose_packets_do_not_tell_the_times_is_decoded(tmp_path: Path) -> None:
+def test_a_source_whose_packets_have_no_times_is_decoded(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mp4", 20, options={"bf": "3"})
     source = open_frames(clip)
     assert (scan_source(source).decoded, len(scan_source(source).keys)) == (False, 1)

@@ -30,7 +30,7 @@ def test_the_first_signal_is_a_request_and_the_second_interrupts(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-def test_a_forked_process_outlasts_ctrl_c_and_is_ended_by_sigterm() -> None:
+def test_a_forked_process_ignores_ctrl_c_and_is_ended_by_sigterm() -> None:
     with StopRequest() as stop:
         child = os.fork()
         if child == 0:

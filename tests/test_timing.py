@@ -28,7 +28,7 @@ def test_resample_lands_on_the_grid_without_gap_or_double(source: F, target: F) 
         assert earlier + step / source == time
 
 
-def test_two_hours_do_not_drift() -> None:
+def test_two_hours_keep_their_times() -> None:
     t0 = F(1001, 24000) * 172_627  # two hours of 23.976
     (first, step), (second, half) = multiply(2)(t0, t0 + F(1001, 24000))
     assert (first, step, half) == (t0, 0, F(1, 2))

@@ -25,7 +25,7 @@ def test_the_score_is_the_mean_psnr() -> None:
     assert found["PSNR"] == pytest.approx(20 * math.log10(255) - 10 * math.log10(5), abs=1e-4)  # (-20 log10 5 - 0) / 2
 
 
-def test_what_another_beats_in_both_is_not_marked() -> None:
+def test_a_setting_that_is_worse_in_both_is_not_marked() -> None:
     points = [(30.0, 10.0), (31.0, 20.0), (30.5, 20.0), (29.0, 10.0), (32.0, 40.0), (31.9, 50.0)]
     records = [{"mean": {"PSNR": quality, "LPIPS": -quality}, "median_ms": cost} for quality, cost in points]
     for metric in ("PSNR", "LPIPS"):  # of LPIPS the lower value is better

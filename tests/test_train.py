@@ -67,7 +67,7 @@ def test_psnr_counts_by_its_weight_per_db() -> None:
     torch.testing.assert_close(counted.total - without.total, -0.02 * quality, rtol=1e-4, atol=1e-6)
 
 
-def test_lpips_is_computed_on_a_random_square_of_the_size_asked_for() -> None:
+def test_lpips_is_computed_on_a_random_square_of_the_given_size() -> None:
     places: list[tuple[int, ...]] = []
 
     class Distance(nn.Module):
@@ -250,7 +250,7 @@ def test_nan_changes_no_weight() -> None:
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def test_the_teaching_block_leaves_names_and_inference_alone() -> None:
+def test_the_teaching_block_changes_neither_names_nor_inference() -> None:
     net, taught = tiny(), tiny(teacher=True)
     extra = set(taught.state_dict()) - set(net.state_dict())
     assert {key.partition(".")[0] for key in extra} == {"block_tea"}

@@ -193,7 +193,7 @@ def test_a_resumed_run_names_what_was_changed(tmp_path: Path, capsys: pytest.Cap
     assert all(torch.equal(v, resumed.net.state_dict()[k]) for k, v in first.net.state_dict().items())
 
 
-def test_a_line_cut_off_in_the_log_does_not_spoil_the_next(tmp_path: Path) -> None:
+def test_a_line_cut_off_in_the_log_does_not_change_the_next(tmp_path: Path) -> None:
     log = Log(tmp_path)
     log.write(1, a=2)
     with (tmp_path / "log.jsonl").open("a") as file:

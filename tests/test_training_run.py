@@ -278,7 +278,7 @@ def test_the_log_has_a_table_pictures_and_json(tmp_path: Path, capsys: pytest.Ca
             assert np.array_equal(shown, sample[name].permute(1, 2, 0).numpy())
 
 
-def test_training_goes_on_where_nobody_reads_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_if_its_output_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = Mock()
     closed.write.side_effect = BrokenPipeError
     monkeypatch.setattr(sys, "stderr", closed)
@@ -286,7 +286,7 @@ def test_training_goes_on_where_nobody_reads_its_lines(tmp_path: Path, monkeypat
     assert (tmp_path / "flownet.pkl").is_file()
 
 
-def test_durations_are_written_as_people_do() -> None:
+def test_durations_are_written_in_hours_minutes_and_seconds() -> None:
     assert [duration(s) for s in (12.4, 200, 7500)] == ["12s", "3m20s", "2h05m"]
 
 
@@ -297,7 +297,7 @@ def test_the_clock_ends_a_stage() -> None:
     assert timed.total(100, 180.0) == 1000  # a tenth of the time has made a hundred steps
 
 
-def test_the_board_gets_scalars_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     board = Mock()
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Mock(SummaryWriter=lambda folder: board))
     start(tmp_path, [stage(2)]).train()

@@ -3,11 +3,10 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from model.contract import CoarseEstimate, Network, Prediction
 from model.errors import UserError
-from model.inference.engine import Engine
+from model.inference.engine import Engine, Options, PairInputs, with_coarse
 
 
 class CompileEngine(Engine):
@@ -27,24 +26,10 @@ class CompileEngine(Engine):
         self.compiled: Any = torch.compile(net, **settings)
         self.failure = torch._dynamo.exc.TorchDynamoException  # torch imports that module at the first torch.compile
 
-    def __call__(
-        self,
-        img0: Tensor,
-        img1: Tensor,
-        timestep: float | Tensor,
-        features0: Any,
-        features1: Any,
-        *,
-        scale: float = 1.0,
-        coarse: CoarseEstimate = (),
-        **options: bool,
-    ) -> Prediction:
+    def estimate(self, pair: PairInputs, scale: float, coarse: CoarseEstimate, options: Options) -> Prediction:
         """Estimates the frame at the timestep, as the network does. Raises UserError if compiling fails."""
-        if not isinstance(timestep, Tensor):  # a tensor is an input of the program, a number would be part of it
-            timestep = torch.full((1, 1, 1, 1), timestep, device=img0.device)
-        more: dict[str, Any] = {**options, "coarse": coarse} if coarse else dict(options)
         try:
-            made: Prediction = self.compiled(img0, img1, timestep, features0, features1, scale=scale, **more)
+            made: Prediction = self.compiled(*pair.timed(), scale=scale, **with_coarse(options, coarse))
         except self.failure as e:
             reason = " ".join(str(e).split())[:200]
             raise UserError(f"the network cannot be compiled here; run it without an engine: {reason}") from e

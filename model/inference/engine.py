@@ -1,11 +1,35 @@
 """The base class of the engines: each runs a network in another way, under the network's own contract."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from model.contract import CoarseEstimate, Network, Prediction
+
+Options = dict[str, bool]  # those of a call that are on: "ensemble", "refine"
+
+
+class PairInputs(NamedTuple):
+    """The inputs of a call by position, as in Network."""
+
+    img0: Tensor  # (B,3,H,W)
+    img1: Tensor
+    timestep: float | Tensor
+    features0: Any
+    features1: Any
+
+    def timed(self) -> "PairInputs":
+        """Returns the inputs with the timestep as a tensor, which is an input of a program; a number is a part."""
+        if isinstance(self.timestep, Tensor):
+            return self
+        return self._replace(timestep=torch.full((1, 1, 1, 1), self.timestep, device=self.img0.device))
+
+
+def with_coarse(options: Options, coarse: CoarseEstimate) -> dict[str, Any]:
+    """Returns the options of a call, with the outputs of coarse blocks if there are any."""
+    return {**options, "coarse": coarse} if coarse else dict(options)
 
 
 class Engine:
@@ -75,4 +99,8 @@ class Engine:
         **options: bool,
     ) -> Prediction:
         """Estimates the frame at the timestep, as the network does."""
+        return self.estimate(PairInputs(img0, img1, timestep, features0, features1), scale, coarse, options)
+
+    def estimate(self, pair: PairInputs, scale: float, coarse: CoarseEstimate, options: Options) -> Prediction:
+        """Estimates the frame at the timestep; every subclass has its own way. `coarse` is () if no block has run."""
         raise NotImplementedError

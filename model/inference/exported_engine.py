@@ -25,7 +25,7 @@ from model.errors import UserError
 from model.export.graph import TENSOR, Between, flatten_call
 from model.export.onnx_graph import BATCH, HEIGHT, WIDTH, finish, trace
 from model.image import pad_multiple
-from model.inference.engine import Engine
+from model.inference.engine import Engine, Options, PairInputs
 from model.networks.layers import timestep_plane
 
 GRAPH_VERSION = 1  # changes when graphs of the same weights change: those in the cache are then made anew
@@ -130,21 +130,10 @@ class ExportedEngine(Engine):
         """Returns the name of the runtime."""
         return RUNTIMES[self.runtime][0]
 
-    def __call__(
-        self,
-        img0: Tensor,
-        img1: Tensor,
-        timestep: float | Tensor,
-        features0: Any,
-        features1: Any,
-        *,
-        scale: float = 1.0,
-        coarse: CoarseEstimate = (),
-        **options: bool,
-    ) -> Prediction:
+    def estimate(self, pair: PairInputs, scale: float, coarse: CoarseEstimate, options: Options) -> Prediction:
         """Estimates the frame at the timestep, as the network does. Raises UserError if the graph cannot be made."""
-        plane = timestep_plane(timestep, img0)
-        tensors, values, form = flatten_call(img0, img1, plane, features0, features1, coarse)
+        plane = timestep_plane(pair.timestep, pair.img0)
+        tensors, values, form = flatten_call(pair.img0, pair.img1, plane, pair.features0, pair.features1, coarse)
         graph = Between(self.net, form, values, scale=scale, **options)
         key = repr((scale, sorted(options), str(form), [value for value in values if value is not TENSOR]))
         with self.lock:

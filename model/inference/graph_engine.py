@@ -5,14 +5,14 @@ For frames so small that a GPU finishes a step before it is given the next one.
 
 from collections.abc import Callable
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from model.contract import CoarseEstimate, Network, Prediction
-from model.inference.engine import Engine
+from model.inference.engine import Engine, Options, PairInputs, with_coarse
 
 WARM_UP = 3  # calls before one is recorded: libraries choose algorithms and allocate their memory
 MAX_RECORDINGS = 4  # each holds the memory of a call
@@ -59,30 +59,16 @@ class GraphEngine(Engine):
         self.recordings: dict[object, _Recording] = {}
         self.lock = Lock()  # threads may share a network
 
-    def __call__(
-        self,
-        img0: Tensor,
-        img1: Tensor,
-        timestep: float | Tensor,
-        features0: Any,
-        features1: Any,
-        *,
-        scale: float = 1.0,
-        coarse: CoarseEstimate = (),
-        **options: bool,
-    ) -> Prediction:
+    def estimate(self, pair: PairInputs, scale: float, coarse: CoarseEstimate, options: Options) -> Prediction:
         """Estimates the frame at the timestep, as the network does."""
-        if not isinstance(timestep, Tensor):  # a tensor is an input of the recording, a number would be part of it
-            timestep = torch.full((1, 1, 1, 1), timestep, device=img0.device)
-        values, form = tree_flatten(((img0, img1, timestep, features0, features1), coarse))
+        values, form = tree_flatten((tuple(pair.timed()), coarse))
         inputs = [value for value in values if isinstance(value, Tensor)]
 
         def run(*tensors: Tensor) -> Outputs:
             remaining = iter(tensors)
             filled = [next(remaining) if isinstance(value, Tensor) else value for value in values]
-            images_and_features, outputs = tree_unflatten(filled, form)
-            more: dict[str, Any] = {**options, "coarse": outputs} if outputs else dict(options)
-            return tuple(self.net(*images_and_features, scale=scale, **more)[:3])
+            inputs_of_pair, outputs = tree_unflatten(filled, form)
+            return tuple(self.net(*inputs_of_pair, scale=scale, **with_coarse(options, outputs))[:3])
 
         key = (scale, *sorted(options), *(tuple(v.shape) if isinstance(v, Tensor) else v for v in values))
         with self.lock:

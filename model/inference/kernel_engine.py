@@ -16,7 +16,7 @@ from model.contract import FLOW_AND_MASK, CoarseEstimate, Network, Prediction, c
 from model.IFNet import BLOCK_SCALES, IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.inference import kernels
-from model.inference.engine import Engine
+from model.inference.engine import Engine, Options, PairInputs
 from model.inference.kernel_estimate import KernelEstimate, make_side
 from model.inference.packed import (
     BFLOAT16,
@@ -105,24 +105,15 @@ class KernelEngine(Engine):
             levels.append(stage(levels[-1] if levels else image.contiguous(memory_format=NHWC)).float())
         return SideAndLevels(make_side(image, self.encoder(image) if self.encoder else None), tuple(levels))
 
-    def __call__(
-        self,
-        img0: Tensor,
-        img1: Tensor,
-        timestep: float | Tensor,
-        features0: SideAndLevels,
-        features1: SideAndLevels,
-        *,
-        scale: float = 1.0,
-        coarse: CoarseEstimate = (),
-        **options: bool,
-    ) -> Prediction:
+    def estimate(self, pair: PairInputs, scale: float, coarse: CoarseEstimate, options: Options) -> Prediction:
         """Estimates the frame at the timestep, as the network does."""
-        if not self._supports(timestep, scale, options):
+        features0: SideAndLevels = pair.features0
+        features1: SideAndLevels = pair.features1
+        if not self._supports(pair.timestep, scale, options):
             features = self._network_features(features0), self._network_features(features1)
-            return self.net(img0, img1, timestep, *features, scale=scale, coarse=coarse, **options)
+            return self.net(pair.img0, pair.img1, pair.timestep, *features, scale=scale, coarse=coarse, **options)
         estimate = KernelEstimate(features0.side, features1.side, sum_masks=self.sum_masks, outputs=coarse)
-        self._run_blocks(estimate, timestep, scale, len(self.blocks))
+        self._run_blocks(estimate, pair.timestep, scale, len(self.blocks))
         image, flow, mask = estimate.finish(sharp=self.sharp)
         if self.unet is not None:
             image = (image + self._residual(estimate, features0, features1, flow)).clamp_(0, 1)

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from model.contract import CoarseEstimate, Network, Prediction
 from model.errors import UserError
 from model.image import pad_multiple
-from model.inference.engine import Engine
+from model.inference.engine import Engine, Options, PairInputs, with_coarse
 from model.inference.memory import available_bytes, bytes_per_pixel
 from model.inference.tiles import Grid, cut, inner_parts, memory_order, spans
 from model.RIFE import RIFE
@@ -96,20 +96,9 @@ class TileEngine(Engine):
                     target[..., top // k : bottom // k, left // k : right // k] = inner
         return whole
 
-    def __call__(
-        self,
-        img0: Tensor,
-        img1: Tensor,
-        timestep: float | Tensor,
-        features0: Any,
-        features1: Any,
-        *,
-        scale: float = 1.0,
-        coarse: CoarseEstimate = (),
-        **options: bool,
-    ) -> Prediction:
+    def estimate(self, pair: PairInputs, scale: float, coarse: CoarseEstimate, options: Options) -> Prediction:
         """Estimates the frame at the timestep, as the network does. UserError if the smallest tile does not fit."""
-        inputs = (img0, img1, timestep, features0, features1, coarse)
+        inputs = (*pair, coarse)
         while True:
             try:
                 made = [self._run_tiles(part, scale, options) for part in self._split(inputs)]
@@ -117,14 +106,15 @@ class TileEngine(Engine):
             except torch.OutOfMemoryError as e:
                 problem = _first_sentence(e)
             # not inside `except`: while the error is handled, its traceback keeps the tensors of the attempt alive
-            if img0.device.type == "cuda":
+            image = pair.img0
+            if image.device.type == "cuda":
                 torch.cuda.empty_cache()
-            batch, _, height, width = img0.shape
-            count = min(batch, self._batch_limit(img0))
+            batch, _, height, width = image.shape
+            count = min(batch, self._batch_limit(image))
             if count > 1:
                 self.max_pixels = (count + 1) // 2 * height * width
             else:
-                self._halve_tile(img0, scale, problem)
+                self._halve_tile(image, scale, problem)
 
     def _batch_limit(self, image: Tensor) -> int:
         """Returns how many samples a call may have at once."""
@@ -154,11 +144,11 @@ class TileEngine(Engine):
         if grid.tile_count > 1 and self.has_coarse_stage and not coarse:
             coarse = self.net.estimate_coarse(*pair, scale=scale, **options)
         if grid.tile_count == 1:
-            return self.net(*pair, scale=scale, **_with_coarse(options, coarse))
+            return self.net(*pair, scale=scale, **with_coarse(options, coarse))
         whole: Tensor | None = None
         for row, column in grid.tiles:
             *tile, output = cut((*pair, coarse), height, row, column)
-            made = self.net(*tile, scale=scale, **_with_coarse(options, output))
+            made = self.net(*tile, scale=scale, **with_coarse(options, output))
             joined = torch.cat((made.image, made.flow, made.mask), 1)  # (B,8,h,w)
             weights = (row.weights[:, None] * column.weights).to(joined.device)
             if whole is None:
@@ -186,10 +176,6 @@ def _join(parts: list[Prediction]) -> Prediction:
     """Returns image, flow and mask of several predictions as one batch."""
     image, flow, mask = (torch.cat(tensors) for tensors in zip(*(part[:3] for part in parts), strict=True))
     return Prediction(image, flow, mask)
-
-
-def _with_coarse(options: dict[str, Any], coarse: CoarseEstimate) -> dict[str, Any]:
-    return {**options, "coarse": coarse} if coarse else options
 
 
 def _first_sentence(error: Exception) -> str:

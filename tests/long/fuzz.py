@@ -10,7 +10,6 @@ kept in --keep. Exit status: 0, or 1 if any case failed.
 """
 
 import argparse
-import json
 import os
 import re
 import resource
@@ -33,6 +32,7 @@ import cv2
 import numpy as np
 import torch
 from av.error import FFmpegError
+from command import finish, read_flags
 from mutate import mutate
 from seeds import Seed, make_seeds
 
@@ -246,24 +246,22 @@ def run(args: argparse.Namespace) -> list[Outcome]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the fuzz; returns 1 if a case failed."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--cases", type=int, default=3000, help="number of cases (default: 3000)")
-    p.add_argument("--seed", type=int, default=0, help="of all mutations (default: 0)")
-    p.add_argument("--first", type=int, default=0, help="number of the first case, to repeat one (default: 0)")
-    p.add_argument("--kind", choices=["video", "picture", "weights"], help="only these inputs (default: all)")
-    p.add_argument("--keep", type=Path, metavar="DIR", help="keep the files of failed cases here (default: none)")
-    p.add_argument("--patience", type=float, default=1.0, help=f"times {SECONDS:g} s a case at most (default: 1)")
-    args = p.parse_args(argv)
+    numbers = {
+        "cases": (3000, "number of cases"),
+        "seed": (0, "of all mutations"),
+        "first": (0, "number of the first case, to repeat one"),
+        "patience": (1.0, f"times {SECONDS:g} s a case at most"),
+    }
+    kind = {"choices": ["video", "picture", "weights"], "help": "only these inputs (default: all)"}
+    keep = {"type": Path, "metavar": "DIR", "help": "keep the files of failed cases here (default: none)"}
+    args = read_flags(__doc__, numbers, argv, kind=kind, keep=keep)
     start = time.monotonic()
     outcomes = run(args)
     failed = sum(bool(outcome.failures) for outcome in outcomes)
     print(render_table(outcomes))
     counts = {name: sum(name in outcome.failures for outcome in outcomes) for name in FAILURES}
     seconds = time.monotonic() - start
-    print(
-        json.dumps({"cases": len(outcomes), "seed": args.seed, "failed": failed, **counts, "seconds": round(seconds)})
-    )
-    return 1 if failed else 0
+    return finish(failed, cases=len(outcomes), seed=args.seed, **counts, seconds=round(seconds))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ and at the end, every sample of the sound, and the time of every packet of sound
 it. Exit status: 0, or 1 if anything is wrong.
 """
 
-import argparse
 import hashlib
 import json
 import sys
@@ -25,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import av
 import numpy as np
-import torch
 from clips import picture
+from command import read_flags
 from conftest import Shift
 
 import inference_video
@@ -144,11 +143,8 @@ def run(folder: Path, seconds: int, suffix: str) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a stream through each container; prints a JSON line for each; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=float, default=2.0, help="length of the stream (default: 2)")
-    parser.add_argument("--containers", nargs="+", default=[".mkv", ".mov"], help="suffixes (default: .mkv .mov)")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    containers = {"nargs": "+", "default": [".mkv", ".mov"], "help": "suffixes (default: .mkv .mov)"}
+    args = read_flags(__doc__, {"hours": (2.0, "length of the stream")}, argv, containers=containers)
     network_flags.load_model = lambda *_, **__: RIFE(Shift(2), name="shift")
     failed = False
     for suffix in args.containers:

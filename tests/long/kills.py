@@ -9,8 +9,6 @@ that plays, up to the last frame after a signal and nearly to it after SIGKILL o
 status. Exit status: 0, or 1 if any case failed.
 """
 
-import argparse
-import json
 import mmap
 import os
 import random
@@ -31,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import av
-import torch
 from av.error import FFmpegError
 from clips import make_clip, picture
+from command import finish, read_flags
 from conftest import Shift
 
 import inference_video
@@ -240,19 +238,18 @@ def make_cases(kills: int, disks: int, seed: int) -> list[Case]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the cases and prints the table; the last line is JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=60, help="runs ended by a signal (default: 60)")
-    parser.add_argument("--disks", type=int, default=30, help="runs that meet a full disk (default: 30)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: 0)")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    numbers = {
+        "kills": (60, "runs ended by a signal"),
+        "disks": (30, "runs with a full disk"),
+        "seed": (0, "of the random moments"),
+    }
+    args = read_flags(__doc__, numbers, argv)
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder))
         results = [workshop.run(i, case) for i, case in enumerate(make_cases(args.kills, args.disks, args.seed))]
     print(render_table(results))
     failed = sum(bool(result.failures) for result in results)
-    print(json.dumps({"cases": len(results), "failed": failed, "left": Counter(result.left for result in results)}))
-    return int(failed > 0)
+    return finish(failed, cases=len(results), left=Counter(result.left for result in results))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,7 @@ cost; full disks while the plan, a segment and the result are written; two runs 
 segments in time of the processor and in bytes. Exit status: 0, or 1 if any check failed.
 """
 
-import argparse
 import hashlib
-import json
 import os
 import random
 import resource
@@ -28,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import av
 import numpy as np
-import torch
 from clips import make_clip, picture
+from command import finish, read_flags
 from conftest import Shift
 
 import inference_video
@@ -231,13 +229,13 @@ def _real_clip(path: Path, count: int) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the shares that are asked for; the last line is JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=30, help="kills of one job (default: 30)")
-    parser.add_argument("--cost", type=int, default=90, help="seconds of the clip for the cost; 0: none (default: 90)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: 0)")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    """Runs the chosen shares; the last line is JSON."""
+    numbers = {
+        "kills": (30, "kills of one job"),
+        "cost": (90, "seconds of the clip for the cost; 0: none"),
+        "seed": (0, "of the random moments"),
+    }
+    args = read_flags(__doc__, numbers, argv)
     with tempfile.TemporaryDirectory() as folder:
         shop = Workshop(Path(folder), args.seed)
         run_kills(shop, args.kills)
@@ -245,8 +243,7 @@ def main(argv: list[str] | None = None) -> int:
         run_two(shop)
         if args.cost:
             run_cost(shop, args.cost)
-    print(json.dumps({"kills": args.kills, "failed": len(shop.failures)}))
-    return int(bool(shop.failures))
+    return finish(len(shop.failures), kills=args.kills)
 
 
 if __name__ == "__main__":
