@@ -9,6 +9,7 @@
     python3 inference_video.py --exp=1 --video=video.mp4 --scale=0.5        flow at half size: 4K, large motion
     python3 inference_video.py --exp=1 --video=video.mp4 --montage          original and result side by side
     python3 inference_video.py --stitch left.mp4 right.mp4                  two views blended into one, left to right
+    ffmpeg ... -f nut - | python3 inference_video.py --video - --output - | ffmpeg -i - ...    no files between
     python3 inference_video.py a.mp4 b.mkv folder/ list.txt --output made/  several, one after the other
 
 Exit status: 0 done; 1 an error, reported in one line; 2 wrong arguments; 3 done, but the input was damaged or cut off;
@@ -33,6 +34,7 @@ from commands.errors import FAILED, run_command
 from commands.interrupts import Interrupts
 from commands.long_work import run_long_work
 from commands.network_flags import pick_scale
+from commands.pipes import opened_pipes
 from commands.preview import Preview, check_preview
 from commands.progress import Progress
 from commands.record import FileRecord, RunRecord
@@ -63,8 +65,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str] | None, interrupts: Interrupts) -> int:
-    """Runs one input, or several after each other with one loaded network; returns the exit status."""
+    """Reads the settings and runs all inputs; returns the exit status."""
     args = parse_arguments(argv)
+    with opened_pipes(args):
+        return run_inputs(args, interrupts)
+
+
+def run_inputs(args: argparse.Namespace, interrupts: Interrupts) -> int:
+    """Runs all inputs of the settings with one loaded network; returns the exit status."""
     networks: list[RIFE] = []
     if args.dry_run:
         return run_dry(args, find_videos(args.inputs) or [args.video or args.img])

@@ -10,6 +10,7 @@ from commands.video_job import VideoJob
 from commands.video_steps import PROGRAM
 from video.interpolate import Report
 from video.picture_writer import PictureWriter
+from video.pipe import InputPipe
 from video.verify import FrameTimes, find_mismatches, find_missing_pictures, find_sound_starts
 from video.writer import VideoWriter
 
@@ -30,13 +31,13 @@ def record_result(
         "first_time": float(times.first),
         "last_time": float(times.last),
     }
-    if job.is_video:
+    if job.is_video and not job.is_pipe:
         found, record.mismatches = find_mismatches(writer.path, times, job.rate, _expected_sounds(job, writer))
         record.output["bytes"] = writer.path.stat().st_size if writer.path.exists() else None
         if found is not None:
             record.output["packets"] = found.frames
             record.output["sound_starts"] = [None if s is None else float(s) for s in found.sounds]
-    else:
+    elif not job.is_video:
         record.mismatches = find_missing_pictures(writer.path, writer.frames)
     record.result = WRONG if record.mismatches else DAMAGED if record.losses else DONE
 
@@ -49,7 +50,9 @@ def count_fields(report: Report) -> dict[str, int]:
 def _expected_sounds(job: VideoJob, writer: VideoWriter | PictureWriter) -> Sequence[Fraction | None]:
     """Returns when each sound track has to begin; nothing where the source leaves that open or packets were lost."""
     source = job.source
-    if not source.is_video or source.decode_order or source.shifts or source.complaints or writer.complaints:
+    if isinstance(source.location, InputPipe) or not source.is_video:
+        return ()
+    if source.decode_order or source.shifts or source.complaints or writer.complaints:
         return ()
     return [None if start is None else source.output_time(start) for start in find_sound_starts(source)]
 

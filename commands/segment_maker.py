@@ -88,7 +88,7 @@ def run_on_ray(
     """Has all missing segments made by a Ray cluster; `count` gets frames and made frames."""
     paths = {name: value.resolve() for name, value in vars(args).items() if isinstance(value, Path)}
     own = argparse.Namespace(**{**vars(args), **paths})
-    source = replace(job.source, location=Path(job.source.location).resolve())
+    source = replace(job.source, location=job.source.path.resolve())
     remote = WorkFolder(folder.path.resolve(), folder.suffix)
 
     def supplies(index: int) -> Supplies:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from hashlib import sha256
 from math import ceil
+from pathlib import Path
 from textwrap import wrap
 
 from commands.progress import format_seconds
@@ -18,7 +19,6 @@ from segments.folder import WorkFolder
 from segments.join import JOINABLE, JOINED_ENCODERS
 from segments.plan import Plan, current_versions, hash_weights, identify_source
 from segments.scan import boundary_kinds, cut_source, scan_source
-from video.container import URL_MARK
 from video.encoding import Encoding
 
 # Pixels of made frames a second: the default weights on two CPU cores, and about what a GPU of 2020 does.
@@ -64,8 +64,8 @@ def estimate_seconds(args: argparse.Namespace, job: VideoJob) -> float:
 
 def one_piece_reason(args: argparse.Namespace, job: VideoJob) -> str | None:
     """Returns why an output cannot be made by segments, or None if it can."""
-    if URL_MARK in str(job.source.location):
-        return "a network address cannot be read again from the middle"
+    if job.is_pipe or not isinstance(job.source.location, Path):
+        return "a pipe or a network address cannot be read again from the middle"
     if args.stitch:
         return "two views are read at once"
     if args.span is not None:

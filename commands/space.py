@@ -8,7 +8,6 @@ from pathlib import Path
 from commands.video_job import VideoJob
 from commands.video_steps import PROGRAM
 from model.errors import UserError
-from video.container import URL_MARK
 from video.encoding import CRF, Encoding
 
 # Bytes of a pixel, in encoders that lose nothing or little. FFV1: 0.38 to 0.50 on real clips.
@@ -35,7 +34,7 @@ def estimate_bytes(args: argparse.Namespace, job: VideoJob) -> int | None:
     if codec in LOSSLESS:
         return round(LOSSLESS[codec] * pixels)
     most = MOST * pixels
-    if source.is_video and URL_MARK not in str(source.location):
+    if source.is_video and isinstance(source.location, Path):
         frames = 1 + MADE * (job.count / source.count - 1)
         most = min(most, RECODED * frames * source.path.stat().st_size)
     crf = CRF.get(codec)
@@ -48,7 +47,7 @@ def check_space(args: argparse.Namespace, job: VideoJob, copies: float = 1) -> N
 
     `copies` is how often the output is on the disk before the work is finished.
     """
-    needed, free = estimate_bytes(args, job), free_bytes(job.path)
+    needed, free = None if job.is_pipe else estimate_bytes(args, job), free_bytes(job.path)
     if needed is None or free is None or copies * needed <= free:
         return
     text = f"{job.path}: takes about {format_bytes(copies * needed)}, and {format_bytes(free)} are free"

@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from commands.network_flags import add_network_flags
+from commands.pipes import add_pipe_flags, check_pipes
 from commands.resize_flags import add_resize_flag, check_resize
 from commands.segment_flags import add_segment_flags, check_segment_flags
 from commands.speed_flags import add_speed_flags, changes_speed, check_speed
@@ -41,7 +42,9 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     add("inputs", nargs="*", type=parse_location, metavar="INPUT",
         help="interpolate these, one after the other: videos, folders (the videos in them), lists (.txt, one name a "
              "line)")  # fmt: skip
-    add("--video", type=parse_location, metavar="FILE", help="interpolate this video, a file or a network address")
+    add("--video", type=parse_location, metavar="FILE",
+        help="interpolate this video: a file, a network address, or - for standard input")  # fmt: skip
+    add_pipe_flags(group)
     add(
         "--img", type=Path, metavar="DIR", help="interpolate the pictures of this folder, in the order of their numbers"
     )
@@ -65,10 +68,11 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
 def _add_output(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--output", type=Path, metavar="FILE",
-        help="name of the result (default: {video}_{multi}X_{fps}fps.{ext} beside the video); for several "
-             "inputs, their folder")  # fmt: skip
+        help="name of the result, or - for standard output (default: {video}_{multi}X_{fps}fps.{ext} beside the "
+             "video); for several inputs, their folder")  # fmt: skip
     group.set_defaults(output_folder=None)
-    add("--ext", default="mp4", help="container of the result: mp4, mkv, mov, webm or gif (default: mp4)")
+    add("--ext", help="container of the result: mp4, mkv, mov, webm, gif; mkv, nut or y4m for standard output "
+        "(default: mp4; mkv with FFV1 for standard output)")  # fmt: skip
     add("--png", action="store_true",
         help="write pictures to the folder --output, not a video (default: for --img; folder vid_out)")  # fmt: skip
     add("--montage", action="store_true",
@@ -145,7 +149,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     check_transitions(parser, args)
     check_speed(parser, args)
     check_resize(parser, args)
-    args.ext = args.ext.removeprefix(".")
+    check_pipes(parser, args)
     if args.UHD and args.scale in (1.0, None):
         args.scale = 0.5
 

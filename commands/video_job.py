@@ -37,6 +37,7 @@ class VideoJob:
     is_video: bool  # the output
     decisions: Path | None = None  # the file that the decisions of this run are written to
     confidence: Path | None = None  # the file that the measures of the made frames are written to
+    is_pipe: bool = False  # the output goes to standard output
     tracks: bool = True  # the sound and the other tracks of the source are kept
 
 
@@ -57,13 +58,16 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
     if path is not None and path.suffix.lower() == ".gif" and rate > FASTEST and not args.fps:
         path = _video_path(args, source, FASTEST)  # players slow down what is faster
         args.target_fps = rate = FASTEST
+    if path is not None and path.suffix.lower() == ".y4m" and not (args.fps or args.stitch):
+        args.target_fps = rate  # a constant one: Y4M holds no times
     written = args.decisions if args.decisions and not args.decisions.exists() else None, args.confidence
     inputs = [view.path for view in (source, right) if view is not None and isinstance(view.location, Path)]
     check_side_files(args, inputs, path or args.output or PICTURES, [file for file in written if file is not None])
     if path is None:
         folder = _numbered(args, args.output or PICTURES)
         return VideoJob(source, right, rate, _frame_count(args, source), folder, False, *written)
-    return VideoJob(source, right, rate, _frame_count(args, source), path, True, *written)
+    is_pipe = args.output_pipe is not None
+    return VideoJob(source, right, rate, _frame_count(args, source), path, True, *written, is_pipe=is_pipe)
 
 
 def _open_source(args: argparse.Namespace) -> Source:
@@ -93,6 +97,8 @@ def _open_right_view(args: argparse.Namespace, left: Source) -> Source:
 def _video_path(args: argparse.Namespace, source: Source, rate: Fraction) -> Path | None:
     """Returns the name of the video, upstream's by default; None if pictures are to be written."""
     output: Path | None = args.output
+    if args.output_pipe is not None:
+        return Path(args.output_pipe.name)
     if args.png or (args.img is not None and (output is None or output.suffix == "" or output.is_dir())):
         return None
     if args.stitch:
@@ -153,6 +159,7 @@ def open_writer(
         inputs=inputs,
         template=template,
         trial=job.tracks,
+        pipe=args.output_pipe,
     )
 
 

@@ -33,7 +33,7 @@ def cut_excerpt(source: Source, part: Part, folder: Path) -> Excerpt:
     """
     if not source.is_video:
         raise MediaError(f"{source.path}: a folder of pictures, which every machine must be able to read")
-    whole = Path(source.location)
+    whole = source.path
     path = folder / f"trial-{os.getpid()}{whole.suffix}"
     try:
         copied = _copy_packets(source, part, path)

@@ -50,7 +50,7 @@ def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
         line = re.sub(r"^docker run .* rife:latest (\w+)", lambda m: f"python3 {IN_DOCKER[m[1]]}", line)
         found = PROGRAM.search(line)
         if found and re.search(r"python3? $|torchrun .*$|launch .*$", line[: found.start()]):
-            yield found["name"], shlex.split(found["arguments"].split("&&")[0])
+            yield found["name"], shlex.split(re.split(r" (?:&&|[|]|<)(?: |$)", found["arguments"])[0])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)

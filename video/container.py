@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import av
 from av.container import InputContainer
@@ -13,17 +14,25 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from video.picture import MediaError
+from video.pipe import InputPipe
 
+Location = Path | str | InputPipe  # a file, a network address, or a pipe
 URL_MARK = "://"
 NETWORK_TIMEOUT = 20.0  # seconds without an answer
+PIPE_BUFFER = 1 << 18  # bytes
 
 
-def open_container(location: Path | str) -> InputContainer:
-    """Opens a file, or a network address given as a string, for demuxing. Raises MediaError if FFmpeg cannot."""
-    is_url = isinstance(location, str) and URL_MARK in location
-    # "file:" keeps FFmpeg from taking the part of a name before a colon for a protocol.
-    name = str(location) if is_url else f"file:{location}"
+def open_container(location: Location, *, is_last: bool = False) -> InputContainer:
+    """Opens a file, a network address given as a string, or a pipe for demuxing. Raises MediaError if FFmpeg cannot.
+
+    After the opening that is the last, a pipe is not opened again.
+    """
     try:
+        if isinstance(location, InputPipe):
+            return _open_pipe(location, is_last)
+        is_url = isinstance(location, str) and URL_MARK in location
+        # "file:" keeps FFmpeg from taking the part of a name before a colon for a protocol.
+        name = str(location) if is_url else f"file:{location}"
         return av.open(name, metadata_errors="replace", timeout=NETWORK_TIMEOUT if is_url else None)
     except FFmpegError as e:
         raise MediaError(
@@ -32,9 +41,23 @@ def open_container(location: Path | str) -> InputContainer:
         ) from e
 
 
+def _open_pipe(pipe: InputPipe, is_last: bool) -> InputContainer:
+    reader, raw = pipe.open(is_last=is_last), pipe.raw
+    if raw is None:
+        return av.open(reader, "r", metadata_errors="replace", buffer_size=PIPE_BUFFER)
+    return av.open(reader, "r", format="rawvideo", options=raw.options, buffer_size=PIPE_BUFFER)
+
+
 def parse_location(text: str) -> Path | str:
     """Returns a network address (with ://) as it was written, which a Path would change, and a file name as a Path."""
     return text if URL_MARK in text else Path(text)
+
+
+def location_path(location: Location) -> Path:
+    """Returns the path of a file; of a network address or a pipe only a name."""
+    if isinstance(location, str):
+        return Path(Path(unquote(urlsplit(location).path)).name)
+    return location if isinstance(location, Path) else Path(str(location))
 
 
 def check_regular_file(path: Path) -> None:
@@ -68,7 +91,7 @@ def main_video(container: InputContainer, number: int | None = None) -> VideoStr
     return max(candidates, key=rank, default=None)
 
 
-def check_not_encrypted(location: Path | str, number: int) -> None:
+def check_not_encrypted(location: Location, number: int) -> None:
     """Raises MediaError if the packets of a stream are encrypted: decoded, they would be noise."""
     with open_container(location) as container:
         packet = next((packet for packet in read_packets(container) if packet.stream.index == number), None)
@@ -98,7 +121,7 @@ def seek_to(container: InputContainer, stream: VideoStream, time: Fraction) -> N
     container.seek(round(time / stream.time_base), stream=stream)
 
 
-def finds_key_frame(location: Path | str, number: int | None, time: Fraction) -> bool:
+def finds_key_frame(location: Location, number: int | None, time: Fraction) -> bool:
     """Returns whether `seek_to` leads exactly to the key frame of a stream at a time: not every format can."""
     with open_container(location) as container:
         stream = main_video(container, number)

@@ -20,11 +20,20 @@ CODECS = {
     ".gif": "gif",
     ".apng": "apng",
     ".webp": "libwebp_anim",
+    ".nut": "rawvideo",
+    ".y4m": "rawvideo",
 }  # others: H.264
 DEFAULT_CODEC = "libx264"
 # Constant quality at which each encoder is visually close to its source; others have no such setting.
 CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}
 PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
+# Y4M holds these formats alone.
+Y4M = (
+    "gray",
+    "yuv411p",
+    *(f"yuv{chroma}p{bits}" for bits in ("", "10le", "12le", "16le") for chroma in (420, 422, 444)),
+)
+STORED = {".y4m": Y4M}  # pixel formats that a container holds, where these are few
 REFUSED_ALPHA = ("libx265",)  # encoders that list formats with alpha, and are built without them
 QUIET = {
     "libx265": {"x265-params": "log-level=error"},
@@ -78,6 +87,8 @@ class VideoSettings:
             stream.set_display_matrix(self.display_matrix)
         known = {o.name for o in encoder.supported_options.private}
         options = codec_options(self.codec, self.encoding, known)
+        if output.format.name == "yuv4mpegpipe":  # takes unknown as centred, which decoders take as left
+            options["chroma_sample_location"] = "left"
         for name, value in self.hdr.options(self.codec).items():
             options[name] = ":".join(filter(None, (options.get(name), value)))
         encoder.options = options
@@ -104,8 +115,8 @@ def check_pix_fmt(name: str | None) -> str | None:
         raise MediaError(f"pixel format {name}: FFmpeg has none of that name; as in yuv420p, yuv422p10le, rgb24") from e
 
 
-def choose_pix_fmt(codec: str, wanted: str, width: int, height: int) -> str:
-    """Returns the encoder's pixel format nearest to the source's, with whole chroma for odd sizes.
+def choose_pix_fmt(codec: str, wanted: str, width: int, height: int, suffix: str = "") -> str:
+    """Returns the pixel format of encoder and container nearest to the source's, with whole chroma for odd sizes.
 
     RGB becomes 4:2:0 for encoders of videos that are watched: few players show others. Encoders without loss, and
     those of single pictures, as ProRes, keep it.
@@ -116,14 +127,14 @@ def choose_pix_fmt(codec: str, wanted: str, width: int, height: int) -> str:
         raise MediaError(f"codec {codec}: no such encoder; try libx264, libx265, libsvtav1, ffv1, prores_ks") from e
     if encoder.type != "video":
         raise MediaError(f"codec {codec}: encodes {encoder.type}, not video; try libx264, libx265, libsvtav1, ffv1")
-    formats = [f.name for f in encoder.video_formats or ()]
+    formats = [f.name for f in encoder.video_formats or ()] or list(STORED.get(suffix, ()))
     if codec == "gif":
         return "pal8"
     if codec == "dnxhd" and is_rgb(wanted):  # its profile for RGB has to be asked for
         wanted = "yuv422p"
     full_range_twin = wanted.replace("yuvj", "yuv")  # the same numbers; the range is a tag of its own
     alpha = has_alpha(wanted)
-    if full_range_twin in formats:
+    if full_range_twin in formats or not formats:
         wanted = full_range_twin
     elif is_rgb(wanted) and encoder.lossy and not encoder.intra_only:
         deep = max(c.bits for c in av.VideoFormat(wanted).components) > 8

@@ -52,6 +52,12 @@ class Colour:
             return self
         return replace(self, matrix=1 if self.height >= HD_HEIGHT else 6, range=int(ColorRange.MPEG))
 
+    def describe(self) -> str:
+        """Returns the tags that are specified, for the user; empty if none is and the range is limited."""
+        names = ("matrix", "primaries", "transfer")
+        tags = [f"{name} {value}" for name in names if (value := getattr(self, name)) not in (0, UNSPECIFIED)]
+        return ", ".join([*tags, *["full range"] * (self.range == FULL)])
+
     def to_rgb(self, picture: av.VideoFrame) -> np.ndarray:
         """Converts a decoded picture to RGB or, if its format has alpha, to RGBA.
 
@@ -60,7 +66,7 @@ class Colour:
         bits, alpha = _bits(picture.format), has_alpha(picture.format.name)
         if is_rgb(picture.format.name):
             return picture.to_ndarray(format=_packed(bits > 8, alpha))
-        full = self.refit(picture, _unsubsampled(bits, alpha))
+        full = self.refit(_without_siting(picture), _unsubsampled(bits, alpha))
         dtype: Any = np.uint16 if bits > 8 else np.uint8
         planes = [np.frombuffer(memoryview(p), dtype).reshape(p.height, -1) for p in full.planes]
         yuv = cv2.merge([plane[:, : picture.width] for plane in planes])
@@ -129,6 +135,24 @@ def is_rgb(pix_fmt: str) -> bool:
     """Returns whether a pixel format holds red, green and blue, directly or in a palette."""
     video_format = av.VideoFormat(pix_fmt)
     return video_format.is_rgb or video_format.has_palette
+
+
+def _without_siting(picture: av.VideoFrame) -> av.VideoFrame:
+    """Returns a copy of a picture without its tag of where chroma samples lie, if its chroma has another size.
+
+    swscale follows the tag; PyAV cannot set it on the way back, which would move the chroma of made frames.
+    """
+    size = picture.width, picture.height
+    if all((plane.width, plane.height) == size for plane in picture.planes):
+        return picture
+    if any(plane.line_size <= 0 for plane in picture.planes):  # stored upside down
+        return picture
+    copy = av.VideoFrame(*size, picture.format.name)
+    for plane, target in zip(picture.planes, copy.planes, strict=True):
+        lines, room = (np.frombuffer(memoryview(p), np.uint8).reshape(p.height, -1) for p in (plane, target))
+        width = min(lines.shape[1], room.shape[1])  # bytes; the rest is padding
+        room[:, :width] = lines[:, :width]
+    return copy
 
 
 def _bits(pix_fmt: av.VideoFormat) -> int:

@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from video.clock import Stamped
-from video.container import read_packets
+from video.container import Location, read_packets
 from video.decoder import Decoder
 
 HOLE = 1 << 14  # bytes between two packets of a stream from which on a part may be hidden there
@@ -28,7 +28,7 @@ class JoinedDecoder:
     that did not occur until there.
     """
 
-    def __init__(self, location: Path | str, container: InputContainer, first: Decoder) -> None:
+    def __init__(self, location: Location, container: InputContainer, first: Decoder) -> None:
         self.first = first
         self.parts: list[Decoder] = []  # that follow
         self._location, self._container = location, container
@@ -74,7 +74,7 @@ class JoinedDecoder:
         return found
 
 
-def is_joined(location: Path | str, container: InputContainer, first: Decoder) -> bool:
+def is_joined(location: Location, container: InputContainer, first: Decoder) -> bool:
     """Returns whether other parts follow the video stream, whose packets `first` has read to the end."""
     if JOINABLE not in container.format.name or not isinstance(location, Path):
         return False

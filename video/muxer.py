@@ -14,6 +14,7 @@ from video.encoding import VideoSettings
 from video.losses import WRITE_ERRORS
 from video.mp4 import correct_duration
 from video.output import MP4, NullFile, open_output
+from video.pipe import OutputPipe
 from video.safe_file import SafeFile
 from video.tracks import Tracks
 
@@ -37,7 +38,7 @@ class Muxer:
 
     def __init__(
         self,
-        file: SafeFile | NullFile,
+        file: SafeFile | OutputPipe | NullFile,
         settings: "VideoSettings | CopiedVideo | None",
         tracks: Tracks | None,
         options: dict[str, str] | None = None,

@@ -9,6 +9,7 @@ from av.container import OutputContainer
 
 from video.losses import LIBRARY_ERRORS, reason
 from video.picture import MediaError
+from video.pipe import OutputPipe
 from video.safe_file import SafeFile
 
 # A part that a killed run leaves plays up to its last second. MP4 is written in fragments, which become one ordinary
@@ -24,6 +25,7 @@ CLUSTERS = {"cluster_time_limit": "500"}  # milliseconds
 OPTIONS = {
     **dict.fromkeys(MP4, FRAGMENTS),
     **dict.fromkeys((".mkv", ".webm", ".mka"), CLUSTERS),
+    ".y4m": {"strict": "-1"},  # formats of more than 8 bits, which all programs read but no standard has
 }
 
 
@@ -57,7 +59,7 @@ class NullFile:
         self.closed = True
 
 
-def open_output(file: SafeFile | NullFile, more: dict[str, str] | None = None) -> OutputContainer:
+def open_output(file: SafeFile | OutputPipe | NullFile, more: dict[str, str] | None = None) -> OutputContainer:
     """Opens the container that the suffix of the file's name stands for, with `more` options of it.
 
     Raises MediaError if there is none.

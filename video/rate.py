@@ -2,14 +2,13 @@
 
 from fractions import Fraction
 from itertools import islice, pairwise
-from pathlib import Path
 from statistics import median
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from video.container import open_container, read_packets
+from video.container import Location, open_container, read_packets
 
 PLAUSIBLE_RATES = 1, 300  # frames/s; outside, the average of a container is not used
 RATE_SAMPLE = 100  # packets whose times give the rate instead, and show whether it is constant
@@ -19,7 +18,7 @@ LARGEST_CORRECTION = Fraction(1, 500)  # of a rate that was computed from rounde
 FINEST_TICK = 10_000  # ticks a second at least of the time base of a constant rate
 
 
-def find_rate(location: Path | str, stream: VideoStream) -> Fraction:
+def find_rate(location: Location, stream: VideoStream) -> Fraction:
     """Returns frames/s: the first plausible one of the container's average, FFmpeg's guess, and the first packets'."""
     lowest, highest = PLAUSIBLE_RATES
     for rate in (stream.average_rate, stream.guessed_rate):
@@ -34,7 +33,7 @@ def find_rate(location: Path | str, stream: VideoStream) -> Fraction:
     return average.limit_denominator(1001) or average  # below 1/2002 it would be rounded to 0
 
 
-def find_rounded_rate(location: Path | str, stream: VideoStream, rate: Fraction) -> Fraction | None:
+def find_rounded_rate(location: Location, stream: VideoStream, rate: Fraction) -> Fraction | None:
     """Returns the constant rate whose times the time stamps are, rounded to the time base; None if there is none.
 
     Matroska, for one, stores milliseconds: at 60000/1001 frames/s its steps are 16 and 17 ms.
@@ -65,7 +64,7 @@ def _usual_rates(rate: Fraction) -> list[Fraction]:
     return sorted(near, key=lambda r: abs(r - rate))
 
 
-def _first_times(location: Path | str, stream: VideoStream) -> list[Fraction]:
+def _first_times(location: Location, stream: VideoStream) -> list[Fraction]:
     """Returns the first times of display, in order, in seconds."""
     base = stream.time_base or Fraction(1)
     with open_container(location) as container:

@@ -6,7 +6,6 @@ from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 from zlib import crc32
 
 import av
@@ -18,9 +17,11 @@ from video.alpha import ANIMATIONS, source_format
 from video.clock import Clock
 from video.container import (
     URL_MARK,
+    Location,
     check_not_encrypted,
     check_regular_file,
     finds_key_frame,
+    location_path,
     main_video,
     open_container,
     seek_to,
@@ -33,6 +34,7 @@ from video.joined import JoinedDecoder
 from video.part import Part
 from video.picture import MediaError
 from video.picture_folder import PictureFolder
+from video.pipe import InputPipe
 from video.rate import count_frames, exact_time_base, find_rate, find_rounded_rate
 from video.speed import SpeedMap
 
@@ -58,7 +60,7 @@ class Source:
     start: Fraction = Fraction(0)  # seconds on the container's clock where its first stream starts
     first: Fraction = Fraction(0)  # time of the file's first frame
     rounded: bool = False  # the rate is constant, but the time stamps are rounded to a time base that is too coarse
-    location: Path | str = ""  # what FFmpeg opens: the path, or a network address
+    location: Location = ""  # what FFmpeg opens: the path, a network address, or a pipe
     pictures: PictureFolder | None = None  # if it is no video
     stream: int | None = None  # number of the picture among the streams of the file
     filters: str | None = None  # FFmpeg's, that make whole frames of interlaced ones
@@ -96,18 +98,18 @@ class Source:
 
 
 def open_frames(
-    path: Path | str,
+    path: Location,
     rate: Fraction = Fraction(24),
     *,
     number: int | None = None,
     deinterlacing: Deinterlacing | str | None = None,
 ) -> Source:
-    """Opens a video file, a network address (a string), or a folder of pictures that play at `rate`.
+    """Opens a video file, a network address (a string), a pipe, or a folder of pictures that play at `rate`.
 
     `number` is that of the video stream, if it is not the one that is the picture. Interlaced video is refused unless
     `deinterlacing` converts it, or is KEEP. Raises MediaError with file, cause and remedy.
     """
-    if not (isinstance(path, str) and URL_MARK in path):
+    if not isinstance(path, InputPipe) and URL_MARK not in str(path):
         path = Path(path)
         if path.is_dir():
             return _open_folder(path, rate)
@@ -138,7 +140,7 @@ def _scanned(source: Source, deinterlacing: Deinterlacing | str | None) -> Sourc
     return source
 
 
-def _open_video(location: Path | str, container: InputContainer, number: int | None) -> Source:
+def _open_video(location: Location, container: InputContainer, number: int | None) -> Source:
     stream = main_video(container, number)
     if stream is None and number is not None:
         videos = ", ".join(str(s.index) for s in container.streams.video) or "none"
@@ -163,7 +165,7 @@ def _open_video(location: Path | str, container: InputContainer, number: int | N
     rate = find_rate(location, stream)
     rounded = None if decode_order else find_rounded_rate(location, stream, rate)
     return Source(
-        path=Path(Path(unquote(urlsplit(location).path)).name) if isinstance(location, str) else location,
+        path=location_path(location),
         size=(picture.width, picture.height),
         rate=rounded or rate,
         count=count_frames(container, stream, rate),
@@ -184,7 +186,7 @@ def _open_video(location: Path | str, container: InputContainer, number: int | N
     )
 
 
-def _pix_fmt(location: Path | str, stream: VideoStream, first: av.VideoFrame) -> str:
+def _pix_fmt(location: Location, stream: VideoStream, first: av.VideoFrame) -> str:
     """Returns the pixel format of the source's frames: without alpha if every picture of an animation is opaque."""
     if stream.codec_context.name not in ANIMATIONS:
         return source_format(stream.codec_context.name, first, [first])
@@ -216,7 +218,7 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
     key = None if part is None or part.key is None else part.key + source.start  # on the clock of the file
     if key is not None and not finds_key_frame(source.location, source.stream, key):
         key = None
-    with open_container(source.location) as container:
+    with open_container(source.location, is_last=True) as container:
         stream = main_video(container, source.stream)
         if stream is None:
             raise MediaError(f"{source.path}: its video stream is gone; was the file replaced?")

@@ -63,6 +63,8 @@ class Tracks:
             followed = [*(track.source for track in self._tracks.values()), *([video] if video else [])]
             self._clocks = {s.index: self._make_clock(s) for s in followed}
             self._packets = self._placed_packets(read_packets(self._input, followed))
+        else:
+            self._input.close()  # a pipe would hold all its bytes for it
 
     def _make_clock(self, stream: Stream) -> PacketClock:
         losses = self._tracks[stream.index].losses if stream.index in self._tracks else Losses("video")

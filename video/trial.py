@@ -19,6 +19,7 @@ from video.losses import LIBRARY_ERRORS, reason
 from video.muxer import Muxer
 from video.output import MP4, WHOLE, NullFile, open_output
 from video.picture import MediaError
+from video.pipe import InputPipe
 from video.reader import Source
 from video.subtitle import SubtitleEncoder, usable_format
 from video.track import TrackPlan, describe
@@ -126,12 +127,15 @@ def _first_that_works(path: Path, source: Source, choices: Sequence[TrackPlan]) 
 def _works(path: Path, settings: VideoSettings | None, source: Source, plan: OutputPlan) -> bool:
     """Returns whether an output with these tracks, and a picture if there are settings, can be written."""
     try:
-        return _try_output(path, settings, Tracks(source, plan.tracks))
+        shortest = Fraction(0) if isinstance(source.location, InputPipe) else SHORTEST  # what is read is held
+        return _try_output(path, settings, Tracks(source, plan.tracks), shortest)
     except LIBRARY_ERRORS:
         return False
 
 
-def _try_output(path: Path, settings: VideoSettings | None, tracks: Tracks | None = None) -> bool:
+def _try_output(
+    path: Path, settings: VideoSettings | None, tracks: Tracks | None = None, shortest: Fraction = SHORTEST
+) -> bool:
     """Writes a frame and the start of the tracks to nothing; returns whether the tracks got through.
 
     Raises the library's error if the container or an encoder refuses.
@@ -143,7 +147,7 @@ def _try_output(path: Path, settings: VideoSettings | None, tracks: Tracks | Non
             muxer.encode(settings.blank_frame())
             muxer.encode(None)
         if tracks is not None:
-            tracks.write_start(SHORTEST, LONGEST)
+            tracks.write_start(shortest, LONGEST)
         muxer.close()
     except BaseException:
         if muxer is not None:

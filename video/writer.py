@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from model.errors import UserError
 from video.alpha import has_alpha, opaque
 from video.audio import COPY
-from video.container import URL_MARK, main_video, open_container
+from video.container import main_video, open_container
 from video.encoding import Encoding, VideoSettings, check_pix_fmt, choose_pix_fmt, quantise
 from video.frame import UNSPECIFIED, Colour, Frame, is_rgb
 from video.gif import SHORTEST_DELAY
@@ -22,6 +22,7 @@ from video.losses import LIBRARY_ERRORS, WRITE_ERRORS, reason
 from video.muxer import CopiedVideo, Muxer
 from video.picture import MediaError
 from video.picture_writer import upright
+from video.pipe import OutputPipe
 from video.reader import Source
 from video.safe_file import SafeFile, check_output
 from video.tracks import Tracks
@@ -30,7 +31,8 @@ from video.trial import plan_output, try_picture
 MAX_TIME_BASE = 2**31 - 1  # denominators that containers store in 32 bits
 ASPECT_IN_BAND = ("libx264", "libx265", "mpeg4", "mpeg2video")  # encoders that write it into the stream itself
 ASPECT_IN_CONTAINER = (".mp4", ".mov", ".m4v")
-ONE_RATE = (".avi",)  # containers without time stamps: a finer time base would be stored as the frame rate
+ONE_RATE = (".avi", ".y4m")  # containers without time stamps: a finer time base would be stored as the frame rate
+UNTAGGED = (".nut", ".y4m")  # containers that hold no colour tags, of raw frames
 KEEPS_ROTATION = (".mp4", ".mov", ".m4v", ".mkv")  # containers that store a display matrix
 SHORTEST = 2  # frames of a part that is worth keeping
 
@@ -59,12 +61,14 @@ class VideoWriter:
         inputs: tuple[Path, ...] = (),
         template: VideoStream | None = None,  # of packets that `copy` gets: none is encoded then
         trial: bool = True,  # before the first frame
+        pipe: OutputPipe | None = None,  # that gets the output in place of a file; `path` is its name
     ) -> None:
         self.path, self.source, self.frames = path, source, 0
         self.notes: list[str] = []
-        if URL_MARK not in str(source.location):
+        if isinstance(source.location, Path):
             inputs = (source.path, *inputs)
-        check_output(path, inputs, overwrite=overwrite)
+        if pipe is None:
+            check_output(path, inputs, overwrite=overwrite)
         self.upright = source.rotation != 0 and path.suffix.lower() not in KEEPS_ROTATION
         self._one_rate = path.suffix.lower() in ONE_RATE
         self._settings = self._video_settings(encoding or Encoding(), size or source.size, rate, time_base)
@@ -80,12 +84,14 @@ class VideoWriter:
             self._tracks = Tracks(source, plan.tracks)
         elif trial:
             try_picture(path, self._settings)
-        self._file = SafeFile(path, inputs, overwrite=overwrite)
+        self._file = pipe or SafeFile(path, inputs, overwrite=overwrite)
         try:
             video = self._settings if template is None else CopiedVideo(template)
             self._muxer = Muxer(self._file, video, self._tracks, options)
         except LIBRARY_ERRORS as e:
             self._file.discard()
+            if isinstance(e, UserError):
+                raise
             raise MediaError(f"{path}: cannot be written ({reason(e)}); choose another output") from e
 
     def _video_settings(
@@ -95,7 +101,9 @@ class VideoWriter:
         source, codec = self.source, encoding.codec_for(self.path)
         turned = self.upright and source.rotation % 180 != 0
         width, height = size[::-1] if turned else size
-        pix_fmt = check_pix_fmt(encoding.pix_fmt) or choose_pix_fmt(codec, source.pix_fmt, width, height)
+        pix_fmt = check_pix_fmt(encoding.pix_fmt) or choose_pix_fmt(
+            codec, source.pix_fmt, width, height, self.path.suffix.lower()
+        )
         if encoding.pix_fmt is None and (width % 2 or height % 2) and pix_fmt == "yuv444p":
             self.notes.append(f"{width}x{height} is odd, kept whole as yuv444p; some players need yuv420p")
         if has_alpha(source.pix_fmt) and not has_alpha(pix_fmt):
@@ -108,6 +116,8 @@ class VideoWriter:
             self.notes.append("the colour profile of the pictures is not carried: a video holds none")
         untagged = Colour(UNSPECIFIED, 1, UNSPECIFIED, UNSPECIFIED, height)
         self.colour = (source.colour or untagged).encoded_as(pix_fmt, source.pix_fmt)
+        if self.path.suffix.lower() in UNTAGGED and (tags := self.colour.describe()):
+            self.notes.append(f"colour tags cannot be stored in {self.path.suffix}: {tags}")
         aspect = None
         if source.aspect and source.aspect != 1:
             aspect = 1 / source.aspect if turned else source.aspect
@@ -211,6 +221,10 @@ class VideoWriter:
         self._stopped = True
         self._muxer.abandon()
         self._file.keep()
+        if isinstance(self._file, OutputPipe):
+            if self._file.error is None:
+                self.notes.append(f"{self.path} ends after {self.frames} frames")
+            return
         if self.frames < SHORTEST or not _can_be_opened(self.part):
             self._file.discard()
             return
