@@ -3,7 +3,10 @@
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
 from clips import make_clip, picture
 from conftest import Shift
@@ -107,3 +110,51 @@ def test_sizes_as_text(tmp_path: Path) -> None:
         "3000 TB",
     ]
     assert free_bytes(tmp_path / "none" / "b.mp4") == pytest.approx(free_bytes(tmp_path), rel=0.2)
+
+
+def test_a_dry_run_lists_the_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Key frames lie at 0, 1, 1.5, 2.5 and 3.5 s: the one at 1.5 s comes earlier than the usual second."""
+    options = {"g": "999", "forced-idr": "1", "sc_threshold": "0"}
+    pictures = [picture(i % 9) for i in range(100)]
+    clip = make_keyed_clip(tmp_path / "a.mp4", pictures, {0, 24, 36, 60, 84}, options)
+    assert run(clip, "--segments=1.2", "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    folder = tmp_path / "a_2X_48fps.rife"
+    assert f"  segments: 4, kept in {folder} until they are joined, 0 are finished" in lines
+    assert "  they begin at (seconds): 0.000 start, 1.500 cut, 2.500 key frame, 3.500 key frame" in lines
+    assert run(clip, "--segments=1.2", "--dry-run", "--segment=2/2") == 0
+    assert "  they begin at (seconds): 1.500 cut, 3.500 key frame" in capsys.readouterr().out.splitlines()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def make_keyed_clip(path: Path, pictures: list[np.ndarray], keys: set[int], options: dict[str, str]) -> Path:
+    """Writes pictures at 24 frames/s with key frames at some numbers."""
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=24, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i, shown in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(shown, "rgb24").reformat(format="yuv420p")
+            frame.pict_type = av.video.frame.PictureType.I if i in keys else av.video.frame.PictureType.NONE
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def test_a_dry_run_refuses_segments_that_the_run_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 24, pictures=[picture(i % 9) for i in range(24)])
+    folder = tmp_path / "a_2X_48fps.rife"
+    assert run(clip, "--segments=0.4", "--segment=1/2") == 0
+    assert run(clip, "--segments=0.4", "--dry-run") == 0
+    assert "segments: 3, kept in" in (shown := capsys.readouterr().out)
+    assert "2 are finished" in shown
+    for given, message in (
+        (["--crf=20"], f"{folder}: was begun otherwise: crf was None, is 20"),
+        (["--join"], f"{folder}: 1 segment is missing: 1; make them first"),
+        (["--loop"], "a loop reaches over segments; make it in one piece"),
+        (["--ext=gif"], "segments cannot be joined in .gif, only in .mp4"),
+    ):
+        assert run(clip, "--segments=0.4", "--dry-run", *given) == 1
+        assert message in capsys.readouterr().err
+    (folder / "letter.txt").write_text("dear")
+    assert run(clip, "--segments=0.4", "--dry-run") == 1
+    assert "holds other files, as letter.txt" in capsys.readouterr().err

@@ -213,14 +213,21 @@ def test_a_source_that_cannot_be_decoded_from_its_key_frames(tmp_path: Path, run
 
 
 def test_shares_of_several_machines(tmp_path: Path, run: Run) -> None:
-    output = tmp_path / "a.mkv"
-    assert run(output, "--codec=ffv1", "--segments=0.5", "--segment=2/3") == 0
+    output, report = tmp_path / "a.mkv", tmp_path / "report.json"
+    assert run(output, "--codec=ffv1", "--segments=0.5", "--segment=2/3", "--report", report) == 0
     assert "2 segments of this share are finished" in run.out
+    (share,) = json.loads(report.read_text())["files"]
+    assert (share["result"], share["error"], share["mismatches"]) == ("done", None, [])
+    assert share["output"] == {"path": str(tmp_path / "a.rife"), "segments": [1, 4], "frames": 47}
+    assert share["counts"]["made"] > 15
+    assert share["network"] == ["Loaded shift from memory: 0.00 M parameters, any timestep, float32 on cpu"]
     assert run(output, "--codec=ffv1", "--join") == 1
     assert "a.rife: 3 segments are missing: 0, 2, 3; make them first" in run.err
     for share in ("3/3", "1/3"):
         assert run(output, "--codec=ffv1", f"--segment={share}") == 0
-    assert run(output, "--codec=ffv1", "--join") == 0
+    assert run(output, "--codec=ffv1", "--join", "--report", report) == 0
+    (whole,) = json.loads(report.read_text())["files"]
+    assert (whole["result"], whole["output"]["segments"], whole["output"]["packets"]) == ("done", 5, 2 * COUNT - 1)
     assert run(tmp_path / "whole.mkv", "--codec=ffv1") == 0
     assert content(output) == content(tmp_path / "whole.mkv")
 

@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 # Decoders of these formats give every picture an alpha channel or a palette, which is opaque in most files.
 ANIMATIONS = ("gif", "apng", "webp", "webp_anim")
 # The native decoders of VP8 and VP9 leave out alpha, which WebM stores beside the packets of colour.
+ALPHA_MODE = "alpha_mode"  # mark of such a stream
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
@@ -59,7 +60,7 @@ def alpha_decoder(stream: VideoStream) -> VideoCodecContext:
     native = stream.codec_context
     name = ALPHA_DECODERS.get(native.codec.canonical_name)
     marks = {key.lower(): value for key, value in stream.metadata.items()}  # a tag of the file may be in capitals
-    if name is None or marks.get("alpha_mode") != "1":
+    if name is None or marks.get(ALPHA_MODE) != "1":
         return native
     decoder: Any = CodecContext.create(name, "r")
     decoder.extradata = native.extradata

@@ -10,6 +10,7 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from video.alpha import ALPHA_MODE
 from video.encoding import VideoSettings
 from video.losses import WRITE_ERRORS
 from video.mp4 import correct_duration
@@ -23,10 +24,14 @@ class CopiedVideo(NamedTuple):
     """A video stream whose packets are copied from another file instead of being encoded."""
 
     template: VideoStream
+    rate: Fraction  # frames/s, the average
 
     def add_to(self, output: OutputContainer) -> Any:
         """Adds the stream, with the header of the other, to a container and returns it."""
-        return output.add_stream_from_template(self.template, opaque=True)  # no encoder is opened
+        stream: Any = output.add_stream_from_template(self.template, opaque=True)  # no encoder is opened
+        stream.codec_context.framerate = self.rate
+        stream.metadata.update({k: v for k, v in self.template.metadata.items() if k.lower() == ALPHA_MODE})
+        return stream
 
 
 class Muxer:

@@ -86,7 +86,7 @@ class VideoWriter:
             try_picture(path, self._settings)
         self._file = pipe or SafeFile(path, inputs, overwrite=overwrite)
         try:
-            video = self._settings if template is None else CopiedVideo(template)
+            video = self._settings if template is None else CopiedVideo(template, rate)
             self._muxer = Muxer(self._file, video, self._tracks, options)
         except LIBRARY_ERRORS as e:
             self._file.discard()
