@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fractions import Fraction as F
 from pathlib import Path
 
+import numpy as np
 import pytest
 import test_alpha
 import test_interlace
@@ -29,7 +30,7 @@ def plain(folder: Path) -> Path:
     return make_clip(folder / "a.mkv", COUNT, pictures=pictures(), audio=["aac"], options={"g": "9", "bf": "2"})
 
 
-def pictures(depth: int = 8) -> list:  # type: ignore[type-arg]
+def pictures(depth: int = 8) -> list[np.ndarray]:
     """Moving squares with a repeat and a cut."""
     shown = [picture(i % 20, depth=depth) for i in range(COUNT)]
     shown[9] = shown[8]
