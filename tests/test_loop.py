@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clips import make_clip, picture
@@ -12,8 +13,10 @@ from conftest import Shift
 
 from benchmark import loop
 from model import RIFE
+from model.contract import Prediction
 from video.frame import Frame
 from video.interpolate import Report, interpolate
+from video.reader import open_frames
 from video.timing import multiply
 
 
@@ -42,6 +45,23 @@ def test_table_and_json(
         assert f"{value:.2f} ms" in line
     assert loop.main(["--video", str(tmp_path / "none.mp4"), "--model", str(tiny_weights)]) == 1
     assert "none.mp4: no such file" in capsys.readouterr().err
+
+
+class Busy(Shift):
+    """A network that computes for 30 ms of processor time."""
+
+    def forward(self, *inputs: Any, **options: Any) -> Prediction:
+        end = time.process_time() + 0.03
+        while time.process_time() < end:
+            pass
+        return super().forward(*inputs, **options)
+
+
+def test_the_step_of_the_network_is_its_processor_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SECONDS", 0.02)
+    steps = loop.measure_steps(open_frames(make_clip(tmp_path / "a.mp4", 3)), RIFE(Busy(2), name="busy"), 1.0)
+    assert 30 <= steps["network"] < 60
+    assert max(steps[name] for name in loop.AROUND) < 30
 
 
 def test_waiting_for_a_slow_decoder_is_counted() -> None:

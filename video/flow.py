@@ -42,7 +42,7 @@ def read_flo(path: Path) -> np.ndarray:
     """Reads a .flo file as (H,W,2) float32 px. Raises MediaError if it is another file or cut off."""
     data = path.read_bytes()
     if len(data) < 12 or struct.unpack("<f", data[:4])[0] != FLO_TAG:
-        raise MediaError(f"{path}: not a .flo file; give one that --flow or another tool wrote")
+        raise MediaError(f"{path}: not a .flo file; write it again")
     width, height = struct.unpack("<ii", data[4:12])
     if len(data) != 12 + width * height * 8:
         raise MediaError(f"{path}: cut off; write it again")

@@ -35,7 +35,7 @@ FILL_RADIUS = 3  # px around the overlay, whose colours fill its place
 FEATHER = 1.0  # px
 
 
-class _Seen(NamedTuple):
+class _SearchFrame(NamedTuple):
     """A frame with what the search needs of it."""
 
     frame: InputFrame
@@ -55,7 +55,7 @@ class Overlays:
         if not self.search:
             yield from (hide(frame, self.mask) for frame in frames)
             return
-        recent: deque[_Seen] = deque()
+        recent: deque[_SearchFrame] = deque()
         done = 0  # of `recent`, frames that were yielded
         for frame in frames:
             if recent and (frame.transition in HELD or frame.rgb.shape != recent[0].frame.rgb.shape):
@@ -63,7 +63,7 @@ class Overlays:
                 recent.clear()
                 done = 0
             luma = _luma(frame.rgb)
-            recent.append(_Seen(frame, luma, gradient(luma)))
+            recent.append(_SearchFrame(frame, luma, gradient(luma)))
             if len(recent) - done > REACH:
                 yield self._protected(recent, done)
                 done += 1
@@ -72,12 +72,12 @@ class Overlays:
                 done -= 1
         yield from self._rest(recent, done)
 
-    def _rest(self, recent: deque[_Seen], done: int) -> Iterator[InputFrame]:
+    def _rest(self, recent: deque[_SearchFrame], done: int) -> Iterator[InputFrame]:
         """Yields the frames at the end of a shot."""
         for number in range(done, len(recent)):
             yield self._protected(recent, number)
 
-    def _protected(self, recent: deque[_Seen], number: int) -> InputFrame:
+    def _protected(self, recent: deque[_SearchFrame], number: int) -> InputFrame:
         window = list(recent)[max(number - REACH, 0) : number + REACH + 1]
         found = static_pixels([s.luma for s in window], [s.gradient for s in window])
         if self.mask is not None:
