@@ -210,6 +210,16 @@ def test_damage_before_the_end_of_a_span_is_counted(tmp_path: Path) -> None:
     assert source.complaints == ["1 damaged frames"]
 
 
+def test_damage_before_a_span_is_not_counted(tmp_path: Path) -> None:
+    """Each output of --on-resize split is such a span: damage is counted in one of them."""
+    noise = [np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8) for i in range(12)]
+    clip = damage(make_clip(tmp_path / "a.mp4", 12, pictures=noise, options={"g": "1", "bf": "0"}), 3, 300)
+    for start, found in (F(3, 24), ["1 damaged frames"]), (F(4, 24), []):
+        source = trim_source(open_frames(clip), start, None)
+        assert len(list(trimmed_frames(source))) == 12 - start * 24
+        assert source.complaints == found
+
+
 def test_damage_that_the_decoder_conceals_is_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     noise = [np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8) for i in range(12)]
     clip = damage(make_clip(tmp_path / "a.mp4", 12, pictures=noise, options={"g": "1"}), 5, 300)

@@ -32,7 +32,7 @@ class Decoder:
         self.hole = (0, 0)  # bytes, the longest stretch between two packets of the video stream: its length, its start
         self.starts: dict[int, int] = {}  # bytes, where the first packet of each stream is, by its number
         self._container, self._stream = container, stream
-        self._messages: list[str] = []  # of the demuxer
+        self.messages: list[tuple[Fraction, str]] = []  # of the demuxer, with the value of `end` at that moment
         self._stopped = ""
         self._codec = alpha_decoder(stream)
         self._codec.thread_count = 1
@@ -65,12 +65,9 @@ class Decoder:
         return {number for number, start in self.starts.items() if start < offset}
 
     def limit_damage(self, outside: Callable[[Fraction], bool]) -> None:
-        """Leaves out the damage at the stamps, in seconds on the clock of the file, for which `outside` is true.
-
-        Errors in the container are left out too: reading it without decoding finds them.
-        """
+        """Leaves out the damage at the times, in seconds on the clock of the file, for which `outside` is true."""
         base = self._stream.time_base or Fraction(1, 90000)
-        self._messages.clear()
+        self.messages = [(time, message) for time, message in self.messages if not outside(time)]
         self.damaged = {stamp for stamp in self.damaged if stamp is None or not outside(stamp * base)}
 
     @property
@@ -95,8 +92,8 @@ class Decoder:
         found = [self._stopped] if self._stopped else []
         if self.damaged:
             found.append(f"{len(self.damaged)} damaged frames")
-        if self._messages:
-            found.append(f"{len(self._messages)} errors in the container, first: {self._messages[0]}")
+        if self.messages:
+            found.append(f"{len(self.messages)} errors in the container, first: {self.messages[0][1]}")
         return found
 
     def _read(self) -> Iterator[Packet]:
@@ -108,7 +105,7 @@ class Decoder:
             except FFmpegError as e:
                 self._stopped = f"reading stopped at {float(self.end):.2f} s: {e.strerror}"
                 return
-            self._messages += log.messages
+            self.messages += [(self.end, message) for message in log.messages]
             if packet is None:
                 return
             yield packet

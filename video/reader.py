@@ -258,8 +258,7 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
                     yield frame
             is_whole = part is None
         finally:  # also where a span of the source ends before the file
-            if part is not None:
-                decoder.limit_damage(lambda stamp: not part.holds(stamp - source.start))
+            _limit_damage(source, decoder)
             source.complaints += joined.complaints()
             if is_whole and not joined.parts:  # whose times may start again
                 source.complaints += decoder.missing_end()
@@ -267,6 +266,16 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
             if resized:
                 width, height = source.size
                 source.notes.append(f"{resized} frames of another size were scaled to {width}x{height}")
+
+
+def _limit_damage(source: Source, decoder: Decoder) -> None:
+    """Leaves out the damage of frames that are outside of the part or of the span of the source that is used."""
+    part = source.part
+    if part is not None:
+        decoder.messages.clear()  # reading the whole container without decoding has found them
+        decoder.limit_damage(lambda time: not part.holds(time - source.start))
+    elif not (source.shifts or source.decode_order):  # else the times of the file are not those of the frames
+        decoder.limit_damage(lambda time: not source.holds(time - source.start))
 
 
 def _duration(picture: av.VideoFrame, stream: VideoStream, source: Source) -> Fraction:
