@@ -8,10 +8,17 @@ from fractions import Fraction
 
 from commands.interrupts import Interrupts
 from commands.progress import Progress
-from commands.record import FileRecord
+from commands.record import DONE, FileRecord
 from commands.segment_join import join_segments, record_share
 from commands.segment_maker import SegmentMaker, run_on_ray, with_preview, work_on_device
-from commands.segment_plan import announce_plan, check_missing, check_possible, open_plan, wanted_segments
+from commands.segment_plan import (
+    announce_plan,
+    check_missing,
+    check_possible,
+    open_plan,
+    plan_settings,
+    wanted_segments,
+)
 from commands.video_job import VideoJob, work_folder
 from commands.video_steps import introduce, load_model
 from model import RIFE
@@ -29,6 +36,10 @@ def run_long_work(
     """Makes the output by segments, or does the step that the flags ask for; returns the exit status."""
     check_possible(args, job)
     folder = work_folder(job)
+    if _is_complete(args, job, folder):
+        record.result, record.output = DONE, {"path": str(job.path)}
+        print(f"{job.path}: was completed by an earlier run, which was ended while it removed {folder.path}")
+        return 0
     _check_target(args, job, folder)
     with closing(folder):
         plan = _open_plan(args, job, folder)
@@ -47,6 +58,16 @@ def run_long_work(
                 return 0
             plan = _make_unequal_anew(args, job, networks, folder, plan, record)
             return join_segments(args, job, folder, plan, interrupts, record)
+
+
+def _is_complete(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> bool:
+    """Returns whether an earlier run has completed this output but not the removal of its folder; removes the rest."""
+    done = folder.done_plan()
+    if done is None:
+        return False
+    differences = plan_settings(args, job).differences(done)
+    folder.remove()
+    return job.path.exists() and not differences
 
 
 def _open_plan(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> Plan:

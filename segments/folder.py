@@ -15,8 +15,9 @@ from segments.plan import Plan
 from video.safe_file import sync_folder, write_file
 
 PLAN, LOCK, JOINED = "plan.json", "lock", "joined"
+DONE = "done.json"  # name of the plan from the time on when the output is complete
 NUMBERED = re.compile(r"\d{5}(\.new)?(\.part)?(\.\w+)?")  # of segments and their records
-OURS = re.compile(r"(plan|joined|trial-\d+)(\.part)?(\.\w+)?|lock")
+OURS = re.compile(r"(plan|done|joined|trial-\d+)(\.part)?(\.\w+)?|lock")
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,9 @@ class WorkFolder:
             replace(part, key=None, anchor=None) if i in indices else part for i, part in enumerate(plan.parts)
         )
         plan = replace(plan, parts=parts)
-        write_file(self.plan_file, plan.to_json())
-        for index in indices:
+        for index in indices:  # before the plan: a file that is there is of the present plan
             _remove(self.file(index))
+        write_file(self.plan_file, plan.to_json())
         return plan
 
     def take(self, index: int) -> bool:
@@ -224,10 +225,19 @@ class WorkFolder:
             self._locks.close()
             self._locks = None
 
+    def done_plan(self) -> Plan | None:
+        """Returns the plan if the output is complete and a run was ended while it removed the folder, or None."""
+        return Plan.read(self.path / DONE) if (self.path / DONE).exists() else None
+
     def remove(self) -> None:
-        """Removes the folder with all that is left in it; the plan last, so that the rest is known until then."""
-        paths = sorted(self.path.iterdir(), key=lambda path: path.name in (PLAN, LOCK))
-        for path in paths:
+        """Removes the folder with all that is left in it; the plan last, under another name.
+
+        With that name a folder of which some segments are gone is never taken for work that can go on.
+        """
+        if self.plan_file.exists():
+            os.replace(self.plan_file, self.path / DONE)
+            sync_folder(self.path)
+        for path in sorted(self.path.iterdir(), key=lambda path: (path.name == DONE, path.name == LOCK)):
             _remove(path)
         self.close()
         with suppress(OSError):

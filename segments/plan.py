@@ -31,15 +31,19 @@ class Plan:
 
     def check_same(self, other: "Plan", place: Path) -> None:
         """Raises UserError that names what differs, if this plan, made now, does not continue the one in `place`."""
-        changed = [
+        changed = self.differences(other)
+        if changed:
+            raise UserError(f"{place}: was begun otherwise: {'; '.join(changed)}; go on as begun, or overwrite it")
+
+    def differences(self, other: "Plan") -> list[str]:
+        """Returns a text for each thing in which this plan, made now, does not continue another one."""
+        return [
             *_differences("source", other.source, self.source),
             *_differences("", {"weights": other.weights[:12]}, {"weights": self.weights[:12]}),
             *_differences("", other.settings, self.settings),
             *_differences("", other.versions, self.versions),
             *_differences("", {"output": other.output}, {"output": self.output}),
         ]
-        if changed:
-            raise UserError(f"{place}: was begun otherwise: {'; '.join(changed)}; go on as begun, or overwrite it")
 
     def to_json(self) -> bytes:
         """Returns the plan as text; times are exact, as fractions in seconds."""

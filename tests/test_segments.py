@@ -18,7 +18,7 @@ from conftest import Shift
 import inference_video
 from commands import network_flags as flags
 from model import RIFE, UserError
-from segments import worker
+from segments import folder, worker
 from segments.excerpt import cut_excerpt
 from segments.inspect import decoding_delay, inspect_video
 from segments.scan import Key, Scan, cut_source, scan_source
@@ -129,13 +129,13 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, frames: int) -> pytest.MonkeyPatch:
 
 def test_the_same_command_continues(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(tmp_path / "whole.mkv", "--segments=0.5", "--codec=ffv1") == 0
-    folder = tmp_path / "a.rife"
+    work = tmp_path / "a.rife"
     with monkeypatch.context() as patch:
         stop_at(patch, 60)
         assert run(tmp_path / "a.mkv", "--segments=0.5", "--codec=ffv1") == 1
     assert "2 of 5 segments are finished" in run.err
-    kept = {path: path.stat().st_mtime_ns for path in folder.glob("0000?.mkv")}
-    assert sorted(path.name for path in folder.iterdir()) == [
+    kept = {path: path.stat().st_mtime_ns for path in work.glob("0000?.mkv")}
+    assert sorted(path.name for path in work.iterdir()) == [
         *("00000.json", "00000.mkv", "00001.json", "00001.mkv", "lock", "plan.json"),
     ]
     with monkeypatch.context() as patch:
@@ -145,7 +145,40 @@ def test_the_same_command_continues(tmp_path: Path, run: Run, monkeypatch: pytes
     assert run(tmp_path / "a.mkv", "--segments=0.5", "--codec=ffv1") == 0
     assert "3 are finished" in run.out
     assert content(tmp_path / "a.mkv") == content(tmp_path / "whole.mkv")
-    assert not folder.exists()
+    assert not work.exists()
+
+
+def test_a_run_that_was_ended_while_it_removed_its_folder_is_complete(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of the files of the folder are removed: the output stays, the same command finds it complete."""
+    for removed in (0, 5, 10):
+        with monkeypatch.context() as patch:
+            remove_some(patch, removed)
+            run(tmp_path / "a.mkv", "--segments=0.5", "--codec=ffv1", "--overwrite")
+        before = (tmp_path / "a.mkv").read_bytes()
+        assert len(list((tmp_path / "a.rife").iterdir())) == 12 - removed
+        assert run(tmp_path / "a.mkv", "--segments=0.5", "--codec=ffv1") == 0
+        assert "a.mkv: was completed by an earlier run" in run.out
+        assert (tmp_path / "a.mkv").read_bytes() == before
+        assert not (tmp_path / "a.rife").exists()
+    assert run(tmp_path / "a.mkv", "--segments=0.5", "--codec=ffv1") == 1
+    assert "a.mkv: exists already" in run.err
+
+
+def remove_some(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Ends the run when it has removed a number of files of a folder that is done."""
+    remove = folder._remove
+    left = [count]
+
+    def remove_or_end(path: Path) -> None:
+        if (path.parent / "done.json").exists():
+            left[0] -= 1
+            if left[0] < 0:
+                raise MemoryError
+        remove(path)
+
+    monkeypatch.setattr(folder, "_remove", remove_or_end)
 
 
 def test_what_has_changed_is_refused_by_name(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,16 @@
     python3 tests/long/long_work.py --kills 30 --seed 1        or: make segments
 
 Each run is the whole command with --segments, with a network whose answer is known, in a process forked from one that
-has imported everything. Shown: kills at random moments, the join among them, with the seconds of work that each one
-cost; full disks while the plan, a segment and the result are written; two runs of one job at once; the cost of
-segments in time of the processor and in bytes. Exit status: 0, or 1 if any check failed.
+has imported everything. Shown: SIGKILL, SIGTERM, SIGINT and SIGHUP at random moments, the join among them, with the
+seconds of work that each one cost, and the line that is printed; full disks while the plan, a segment and the result
+are written; two runs of one job at once; the cost of segments in time of the processor and in bytes. Exit status: 0, or
+1 if any check failed.
 """
 
 import hashlib
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -37,6 +39,9 @@ from model import RIFE
 COUNT, SIZE = 240, (96, 64)
 LENGTH = 1  # seconds of a segment
 LIMIT = 300.0  # seconds of a run
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+INTERRUPTED = 130  # exit status
+KEPT = re.compile(r"interrupted: .*|\d+ of \d+ segments are finished in .*; the same command goes on")
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval" / "clips"
 
 
@@ -51,6 +56,7 @@ class Ended(NamedTuple):
 class Kill(NamedTuple):
     """One kill: what had been done, and what it cost."""
 
+    number: int  # of the signal
     stage: str
     after: float  # seconds from the start of the run
     finished: int  # segments
@@ -65,6 +71,8 @@ def start(place: Path, arguments: list[str], size_limit: int = 0) -> int:
     status = 70
     try:
         os.chdir(place)
+        for number in SIGNALS[1:]:  # they are ignored in what nohup starts
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         for descriptor, name in ((1, "stdout"), (2, f"stderr.{os.getpid()}")):
             os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_APPEND), descriptor)
         if size_limit:
@@ -78,16 +86,19 @@ def start(place: Path, arguments: list[str], size_limit: int = 0) -> int:
         os._exit(status)
 
 
-def wait(child: int, kill: Callable[[float], bool] = lambda seconds: False) -> Ended:
-    """Waits for a process; kills it as soon as `kill` of the seconds since the start is true."""
-    begin = time.monotonic()
+def wait(child: int, kill: Callable[[float], bool] = lambda seconds: False, signum: int = signal.SIGKILL) -> Ended:
+    """Waits for a process; sends it a signal as soon as `kill` of the seconds since the start is true."""
+    begin, sent = time.monotonic(), False
     while True:
         number, status, usage = os.wait4(child, os.WNOHANG)
         seconds = time.monotonic() - begin
         if number:
             return Ended(os.waitstatus_to_exitcode(status), seconds, usage.ru_utime + usage.ru_stime)
-        if kill(seconds) or seconds > LIMIT:
+        if seconds > LIMIT:
             os.kill(child, signal.SIGKILL)
+        elif not sent and kill(seconds):
+            os.kill(child, signum)
+            sent = True
         time.sleep(0.001)
 
 
@@ -139,6 +150,7 @@ class Workshop:
 
     def kill(self, number: int, into_join: bool) -> Kill | None:
         """Runs the job on and kills it at a random moment; None if it ended before. `into_join`: after all segments."""
+        signum = SIGNALS[number % len(SIGNALS)]
         folder = self.folder / "killed.rife"
         moment = self.random.uniform(0.05, 3.5)
         in_join = self.random.uniform(0, 0.4)
@@ -150,15 +162,30 @@ class Workshop:
             return bool(complete) and seconds > complete[0] + in_join if into_join else seconds > moment
 
         begun = time.time()
-        ended = wait(start(self.folder, self.job("killed.mkv")), is_time)
+        child = start(self.folder, self.job("killed.mkv"))
+        ended = wait(child, is_time, signum)
         if ended.status == 0:
             self.check_result("killed.mkv")
             return None
-        self.check(ended.status == -signal.SIGKILL, f"kill {number}: exit status {ended.status}")
+        if (self.folder / "killed.mkv").exists() and not folder.exists():  # killed after its last step
+            self.check_result("killed.mkv")
+        if signum == signal.SIGKILL:
+            self.check(ended.status == -signum, f"kill {number}: exit status {ended.status}")
+        else:
+            self.check(ended.status == INTERRUPTED, f"kill {number}: exit status {ended.status}")
+            lines = (self.folder / f"stderr.{child}").read_text().splitlines()
+            self.check(bool(lines) and bool(KEPT.fullmatch(lines[-1])), f"kill {number}: standard error {lines[-1:]}")
+            left = [path.name for path in folder.glob("*.new*")] + [path.name for path in folder.glob("joined*")]
+            self.check(not left, f"kill {number}: {left} is left")
         done = finished(folder)
         newest = max([begun, *(path.stat().st_mtime for path in done)])
-        stage = "plan" if not (folder / "plan.json").exists() else "join" if len(done) == self.parts else "segment"
-        return Kill(stage, ended.seconds, len(done), begun + ended.seconds - newest)
+        if (self.folder / "killed.mkv").exists():
+            stage = "removal"
+        elif not (folder / "plan.json").exists():
+            stage = "plan"
+        else:
+            stage = "join" if len(done) == self.parts else "segment"
+        return Kill(signum, stage, ended.seconds, len(done), begun + ended.seconds - newest)
 
 
 def finished(folder: Path) -> list[Path]:
@@ -168,13 +195,14 @@ def finished(folder: Path) -> list[Path]:
 
 def run_kills(shop: Workshop, count: int) -> None:
     """Kills one job `count` times and prints a table."""
-    print(f"{'kill':>5} {'stage':8} {'after':>8} {'segments':>9} {'lost':>8}")
+    print(f"{'kill':>5} {'signal':8} {'stage':8} {'after':>8} {'segments':>9} {'lost':>8}")
     kills: list[Kill] = []
     while len(kills) < count:
         found = shop.kill(len(kills), into_join=len(kills) % 5 == 4)
         if found is not None:
             kills.append(found)
-            print(f"{len(kills):5} {found.stage:8} {found.after:6.2f} s {found.finished:5}/{shop.parts:<3} "
+            name = signal.Signals(found.number).name
+            print(f"{len(kills):5} {name:8} {found.stage:8} {found.after:6.2f} s {found.finished:5}/{shop.parts:<3} "
                   f"{found.lost:6.2f} s", flush=True)  # fmt: skip
     shop.finish("killed.mkv")
     print(f"most lost by one kill: {max(kill.lost for kill in kills):.2f} s")
