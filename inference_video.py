@@ -25,7 +25,6 @@ import argparse
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from pathlib import Path
 
 from commands.batch import Accept, check_batch, find_videos, is_batch, run_batch
 from commands.console import safe_printing
@@ -41,6 +40,7 @@ from commands.record import FileRecord, RunRecord
 from commands.resize_flags import divide
 from commands.result import print_mismatches, record_result
 from commands.segment_plan import is_long_work
+from commands.side_files import files_read
 from commands.space import check_space
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job, try_output
@@ -80,10 +80,9 @@ def run_inputs(args: argparse.Namespace, interrupts: Interrupts) -> int:
         return run_batch(args, lambda args, record, accept: run_file(args, networks, interrupts, record, accept))
     report = RunRecord(args, args.report)
     views = [location for location in (args.video, args.img, *(args.stitch or ())) if location is not None]
-    paths = [view for view in views if isinstance(view, Path)]
-    report.check_path(paths)
+    report.check_path(files_read(args))
     if args.preview:
-        check_preview(args.preview, paths, overwrite=args.overwrite)
+        check_preview(args.preview, files_read(args), overwrite=args.overwrite)
     outputs = divide(args)
     for settings in outputs if outputs[1:] else ():
         try_output(settings)

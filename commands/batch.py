@@ -17,6 +17,7 @@ from commands.preview import check_preview
 from commands.progress import format_seconds
 from commands.record import DAMAGED, FAILURES, SKIPPED, FileRecord, RunRecord
 from commands.resize_flags import SPLIT
+from commands.side_files import files_read
 from commands.video_job import VideoJob
 from commands.video_steps import DAMAGED as DAMAGED_STATUS
 from commands.video_steps import PROGRAM
@@ -117,9 +118,10 @@ def run_batch(args: argparse.Namespace, run_file: RunFile) -> int:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     run = RunRecord(args, args.report or (folder or Path()) / REPORT)
-    run.check_path([file for file in videos if isinstance(file, Path)])
+    args = argparse.Namespace(**{**vars(args), "batch": [*args.inputs, *videos]})
+    run.check_path(files_read(args))
     if args.preview:
-        check_preview(args.preview, [file for file in videos if isinstance(file, Path)], overwrite=args.overwrite)
+        check_preview(args.preview, files_read(args), overwrite=args.overwrite)
     outputs: dict[str, Location] = {}
     try:
         for i, video in enumerate(videos):

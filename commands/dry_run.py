@@ -18,6 +18,7 @@ from commands.errors import FAILED, error_line
 from commands.progress import format_seconds
 from commands.resize_flags import divide
 from commands.segment_plan import describe_plan, is_long_work
+from commands.side_files import files_read
 from commands.space import check_space, format_bytes, free_bytes
 from commands.video_job import VideoJob, open_writer, plan_job
 from commands.video_steps import PROGRAM, interpolated_frames, load_model
@@ -52,7 +53,7 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[Location]) -> int:
     networks: list[RIFE] = []
     total, status = 0.0, 0
     for location in inputs:
-        one = {"inputs": [], "video": location, "output": None, "output_folder": args.output}
+        one = {"inputs": [], "batch": inputs, "video": location, "output": None, "output_folder": args.output}
         file_args = argparse.Namespace(**{**vars(args), **(one if args.inputs else {})})
         try:
             total += sum(describe(settings, networks) for settings in divide(file_args))
@@ -75,11 +76,10 @@ def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
     """
     job = plan_job(args)
     source = job.source
-    inputs = [view.path for view in (source, job.right) if view is not None and isinstance(view.location, Path)]
     if job.is_video:
-        check_output(job.path, inputs, overwrite=args.overwrite)
+        check_output(job.path, files_read(args), overwrite=args.overwrite)
     else:
-        check_pictures(job.path, inputs)
+        check_pictures(job.path, files_read(args))
     plan = describe_plan(args, job) if is_long_work(args, job) else []
     if not plan:
         check_space(args, job)

@@ -19,15 +19,17 @@ from commands.segment_plan import (
     plan_settings,
     wanted_segments,
 )
+from commands.side_files import files_read
 from commands.video_job import VideoJob, work_folder
 from commands.video_steps import introduce, load_model
 from model import RIFE
+from model.errors import UserError
 from segments.folder import WorkFolder
 from segments.plan import Plan
 from segments.pool import run_workers
 from segments.worker import make_segments
 from video.picture_writer import PictureWriter
-from video.safe_file import check_output
+from video.safe_file import check_output, same_file
 
 
 def run_long_work(
@@ -111,13 +113,16 @@ def _make_unequal_anew(
 
 
 def _check_target(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> None:
-    """Raises UserError if the output cannot be written, before anything is computed."""
+    """Raises UserError if the output cannot be written, or if an input is in the working folder, which is removed."""
+    for file in files_read(args):
+        if any(same_file(above, folder.path) for above in file.absolute().parents):
+            raise UserError(f"{file}: is in the working folder of the output {job.path}; choose another output")
     if not job.is_video:
-        PictureWriter(job.path, job.source)
+        PictureWriter(job.path, job.source, files_read(args))
         return
     if folder.joined.exists() and job.path.exists() and job.path.samefile(folder.joined):
         job.path.unlink()  # an earlier run was ended between the last two steps, which are done again
-    check_output(job.path, [job.source.path], overwrite=args.overwrite)
+    check_output(job.path, files_read(args), overwrite=args.overwrite)
 
 
 def _expected_frames(job: VideoJob, folder: WorkFolder, plan: Plan, wanted: list[int]) -> int | None:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -48,7 +48,7 @@ class Preview:
         self._next = end + max(PAUSE, (end - start) / LARGEST_SHARE)
 
 
-def check_preview(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+def check_preview(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     """Raises UserError if a preview cannot be written as `path`, or would replace anything but a preview."""
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: a preview is a picture; give it a name that ends in {' or '.join(SUFFIXES)}")

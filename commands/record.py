@@ -5,7 +5,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -23,6 +23,7 @@ from video.safe_file import check_output, write_file
 
 DONE, DAMAGED, WRONG, FAILED, SKIPPED, INTERRUPTED = "done", "damaged", "wrong", "failed", "skipped", "interrupted"
 FAILURES = (WRONG, FAILED)
+SUFFIX = ".json"
 
 
 @dataclass
@@ -65,9 +66,11 @@ class RunRecord:
     def __post_init__(self) -> None:
         self._start = time.monotonic()
 
-    def check_path(self, inputs: list[Path]) -> None:
-        """Raises UserError if the record cannot be written, or if it would replace a file that is not a record."""
+    def check_path(self, inputs: Iterable[Path]) -> None:
+        """Raises UserError if the record cannot be written, is not named .json, or would replace any other file."""
         if self.path is not None:
+            if self.path.suffix.lower() != SUFFIX:
+                raise UserError(f"{self.path}: a report is JSON; give it a name that ends in {SUFFIX}")
             check_output(self.path, inputs, overwrite=self.args.overwrite or _is_record(self.path))
 
     @contextmanager

@@ -30,7 +30,7 @@ SHORTEST, LONGEST = Fraction(10), Fraction(30)  # seconds of the source in a seg
 OUTSIDE = {
     *("video", "img", "output", "ext", "overwrite", "model", "device", "devices"),
     *("segments", "segment", "join", "ray", "skip", "exp", "stitch", "UHD"),
-    *("inputs", "output_folder", "report", "preview", "dry_run", "decisions", "confidence", "speed", "mask"),
+    *("inputs", "batch", "output_folder", "report", "preview", "dry_run", "decisions", "confidence", "speed", "mask"),
 }
 
 

@@ -1,27 +1,44 @@
-"""Checks the files that a run writes beside its output, before the first frame."""
+"""Lists the files that a run reads, and checks those that it writes beside its output, before the first frame."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from model.errors import UserError
+from model.weights.checkpoint import find_weights
 from video.confidence import HEADER
-from video.safe_file import check_output, part_path, same_file
+from video.safe_file import check_output, is_picture_in, part_path, same_file
 
 
-def check_side_files(args: argparse.Namespace, inputs: Sequence[Path], output: Path, files: Sequence[Path]) -> None:
-    """Raises UserError if one of `files` cannot be written, or is an input, the output, or another of these files.
+def files_read(args: argparse.Namespace) -> tuple[Path, ...]:
+    """Returns the files and folders of pictures that a run reads, also for the other inputs of a batch."""
+    several = [path for path in (*args.inputs, *args.batch) if isinstance(path, Path) and not path.is_dir()]
+    named = [args.video, args.img, *(args.stitch or ()), *several, args.mask, args.speed]
+    if args.decisions is not None and args.decisions.exists():
+        named.append(args.decisions)
+    with suppress(UserError):  # which loading the network raises again
+        named.append(find_weights(args.model).path)
+    return tuple(path for path in named if isinstance(path, Path))
 
-    An existing file is replaced only with --overwrite, or if it is a list of measures of an earlier run.
+
+def check_side_files(args: argparse.Namespace, output: Path, files: Iterable[Path]) -> None:
+    """Raises UserError if one of `files` cannot be written, or if two results of the run would be one file.
+
+    Results are the output, `files`, the report and the preview. A file that exists is replaced only with --overwrite,
+    or if it is a list of measures of an earlier run.
     """
-    inputs = [*inputs, *(path for path in (args.mask, args.speed) if path is not None)]
-    taken = [output, part_path(output), *(path for path in (args.report, args.preview) if path is not None)]
-    for path in files:
-        if any(same_file(path, other) for other in taken):
+    files = list(files)
+    others = [path for path in (args.report, args.preview) if path is not None]
+    taken = [output, part_path(output)]
+    for path in [*files, *others]:
+        names = [path, part_path(path)]
+        is_numbered = path.stem.isdigit() and is_picture_in(path, output)
+        if is_numbered or any(same_file(name, other) for name in names for other in taken):
             raise UserError(f"{path}: two results of this run would have this name; give each its own")
-        check_output(path, inputs, overwrite=args.overwrite or _is_measures(path))
-        taken.append(path)
+        taken += names
+    for path in files:
+        check_output(path, files_read(args), overwrite=args.overwrite or _is_measures(path))
 
 
 def _is_measures(path: Path) -> bool:

@@ -70,7 +70,7 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     add("--output", type=Path, metavar="FILE",
         help="name of the result, or - for standard output (default: {video}_{multi}X_{fps}fps.{ext} beside the "
              "video); for several inputs, their folder")  # fmt: skip
-    group.set_defaults(output_folder=None)
+    group.set_defaults(output_folder=None, batch=())
     add("--ext", help="container of the result: mp4, mkv, mov, webm, gif; mkv, nut or y4m for standard output "
         "(default: mp4; mkv with FFV1 for standard output)")  # fmt: skip
     add("--png", action="store_true",
@@ -83,8 +83,8 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     add("--no-audio", action="store_true", help="the same as --audio none (default: off)")
     add("--overwrite", action="store_true", help="replace the result if it exists (default: refuse)")
     add("--report", type=Path, metavar="FILE",
-        help="write settings, source, result, counts, losses and versions as JSON (default: none; report.json in the "
-             "folder of --output, or in this one, for several inputs)")  # fmt: skip
+        help="write settings, source, result, counts, losses and versions as this .json (default: none; report.json in "
+             "the folder of --output, or in this one, for several inputs)")  # fmt: skip
     add("--preview", type=Path, metavar="FILE",
         help="keep the newest made frame, between its neighbours, as this .jpg or .png (default: none)")  # fmt: skip
     add("--dry-run", action="store_true",

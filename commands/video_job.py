@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from av.video.stream import VideoStream
 
-from commands.side_files import check_side_files
+from commands.side_files import check_side_files, files_read
 from commands.speed_flags import changes_speed, timed_source
 from commands.video_flags import MAX_RATE
 from model import UserError
@@ -61,8 +61,7 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
     if path is not None and path.suffix.lower() == ".y4m" and not (args.fps or args.stitch):
         args.target_fps = rate  # a constant one: Y4M holds no times
     written = args.decisions if args.decisions and not args.decisions.exists() else None, args.confidence
-    inputs = [view.path for view in (source, right) if view is not None and isinstance(view.location, Path)]
-    check_side_files(args, inputs, path or args.output or PICTURES, [file for file in written if file is not None])
+    check_side_files(args, path or args.output or PICTURES, [file for file in written if file is not None])
     if path is None:
         folder = _numbered(args, args.output or PICTURES)
         return VideoJob(source, right, rate, _frame_count(args, source), folder, False, *written)
@@ -141,11 +140,10 @@ def open_writer(
     With a `template` the writer copies packets of that stream.
     """
     source = job.source
-    inputs = tuple(view.path for view in (source, job.right) if view is not None and isinstance(view.location, Path))
     if args.montage:
         source = replace(source, size=montage_size(source.size, source.rotation), rotation=0, display_matrix=None)
     if not job.is_video:
-        return PictureWriter(job.path, source, inputs)
+        return PictureWriter(job.path, source, files_read(args))
     return VideoWriter(
         job.path,
         source,
@@ -156,7 +154,7 @@ def open_writer(
         audio=args.audio,
         options=_container_options(args, job),
         overwrite=args.overwrite,
-        inputs=inputs,
+        inputs=files_read(args),
         template=template,
         trial=job.tracks,
         pipe=args.output_pipe,

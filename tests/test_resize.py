@@ -67,9 +67,8 @@ def test_spans_have_one_size_each(tmp_path: Path) -> None:
 def test_a_new_output_begins_at_each_change_of_size(tmp_path: Path) -> None:
     """All frames of the source are in one of the outputs, in their own size and at their time, and so is the sound."""
     source = join_sizes(tmp_path, sound=True)
-    assert (
-        run("--video", source, "--output", tmp_path / "out.mp4", "--on-resize=split", "--report", tmp_path / "r") == 0
-    )
+    report = tmp_path / "r.json"
+    assert run("--video", source, "--output", tmp_path / "out.mp4", "--on-resize=split", "--report", report) == 0
     assert not [*tmp_path.glob("*.part.*")]
     for name, size in zip(("out.mp4", "out_2.mp4"), SIZES, strict=True):
         clip = Clip(tmp_path / name)
@@ -80,7 +79,7 @@ def test_a_new_output_begins_at_each_change_of_size(tmp_path: Path) -> None:
             assert np.abs(error).mean() < 4
         assert clip.times[1] - clip.times[0] == F(1, 50)
         assert len(clip.packets["audio 0"]) * 1024 / 48000 == pytest.approx(1, abs=0.06)
-    records = json.loads((tmp_path / "r").read_text())["files"]
+    records = json.loads(report.read_text())["files"]
     assert [record["output"]["frames"] for record in records] == [49, 49]
     assert [record["result"] for record in records] == ["done", "done"]
 

@@ -1,16 +1,18 @@
 """Files that a run writes beside its output never replace an input, the output or a file of the user."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import pytest
-from clips import Clip, make_clip
+from clips import Clip, make_clip, picture
 from conftest import Shift
 
 import inference_video
 from commands import network_flags
 from model import RIFE
 from video.losses import reason
+from video.picture import write_picture
 
 
 @pytest.mark.parametrize("flag", ["--confidence", "--decisions"])
@@ -43,3 +45,66 @@ def test_measures_of_an_earlier_run_are_replaced(tmp_path: Path, monkeypatch: py
 def test_a_number_without_a_text_is_damaged_data() -> None:
     """The AC-3 decoder returns numbers of its own, for which FFmpeg has no text."""
     assert reason(av.FFmpegError(16976906, "Error number -16976906 occurred")) == "damaged data"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the command, which fails, in a folder with inputs of every kind -> its line; none of them may change."""
+    monkeypatch.setattr(network_flags, "load_model", lambda *_, **__: RIFE(Shift(0), name="shift"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "a_2X_48fps.mp4"):
+        make_clip(Path(name), 3)
+    Path("pics").mkdir()
+    for i in range(3):
+        write_picture(Path("pics") / f"{i}.webp", picture(i))
+    Path("speed.txt").write_text("0 1\n1 0.5\n")
+    write_picture(Path("mask.png"), picture(0)[..., :1])
+    Path("d.json").write_text('{"transitions": []}')
+    Path("o").mkdir()
+
+    def run(*flags: str) -> str:
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        assert inference_video.main([*flags, "--overwrite", "--device=cpu", "--preset=ultrafast"]) == 1
+        assert {path: path.read_bytes() for path in before} == before
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--img=pics", "--output=pics/0.webp"],
+        ["--img=pics", "--output=pics/new.webp"],
+        ["--img=pics", "--output=x.mp4", "--preview=pics/1.png"],
+        ["--img=pics", "--output=x.mp4", "--preview=pics/1.png", "--segments=1"],
+        ["--video=a.mp4", "--mask=mask.png", "--preview=mask.png"],
+        ["--video=a.mp4", "--speed=speed.txt", "--confidence=speed.txt"],
+        ["--video=a.mp4", "--model=mask.png", "--preview=mask.png"],
+        ["--video=a.mp4", "--decisions=d.json", "--report=d.json"],
+        ["a.mp4", "a_2X_48fps.mp4"],
+        ["a.mp4", "a_2X_48fps.mp4", "--segments=1"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_that_is_read_is_replaced_even_by_overwrite(run: Callable[..., str], flags: list[str]) -> None:
+    assert "is the input" in (line := run(*flags)) or "which are read" in line, line
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--output=x.mp4", "--report=x.json", "--decisions=x.json"],
+        ["--output=x.mp4", "--report=x.json", "--confidence=x.part.json"],
+        ["--png", "--output=o", "--preview=o/0000001.png"],
+    ],
+    ids=" ".join,
+)
+def test_two_results_of_a_run_never_have_one_name(run: Callable[..., str], flags: list[str]) -> None:
+    assert "two results of this run" in run("--video=a.mp4", *flags)
+
+
+def test_an_input_in_the_working_folder_is_not_removed_with_it(run: Callable[..., str]) -> None:
+    Path("x.rife").mkdir()
+    Path("a.mp4").rename("x.rife/00000.mp4")
+    assert "is in the working folder" in run("--video=x.rife/00000.mp4", "--output=x.mp4", "--segments=1")

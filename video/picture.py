@@ -15,9 +15,8 @@ import numpy as np
 from model.errors import UserError
 from model.files import special_kind
 from video import jpeg, png
-from video.safe_file import write_file
+from video.safe_file import PICTURES, write_file
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".exr", ".bmp")
 # First bytes of a file of each kind: they tell a damaged picture from a file of another kind.
 MAGICS = (png.SIGNATURE, jpeg.SIGNATURE, b"II*\0", b"MM\0*", b"\x76\x2f\x31\x01", b"BM")
 MAX_BYTES = 2**32  # of a picture file
@@ -72,7 +71,7 @@ def read_picture(path: Path | str) -> np.ndarray:
     if bgr is None:
         if data.startswith(MAGICS) or data[8:12] == b"WEBP":
             raise damage
-        raise MediaError(f"{path}: not a picture that can be read; give one of {', '.join(SUFFIXES)}")
+        raise MediaError(f"{path}: not a picture that can be read; give one of {', '.join(PICTURES)}")
     if bgr.dtype == np.float64:
         bgr = bgr.astype(np.float32)
     if bgr.dtype not in (np.uint8, np.uint16, np.float32):
@@ -196,8 +195,8 @@ def list_pictures(folder: Path | str) -> list[Path]:
         files = [path for path in folder.iterdir() if path.is_file()]
     except OSError as e:
         raise MediaError(f"{folder}: cannot be read as a folder of pictures ({e.strerror}); check the name") from e
-    found = [path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    found = [path for path in files if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
     pictures = [path for path in found if not path.stem.endswith(".part")]
     if not pictures:
-        raise MediaError(f"{folder}: holds no picture; give a folder with any of {', '.join(SUFFIXES)}")
+        raise MediaError(f"{folder}: holds no picture; give a folder with any of {', '.join(PICTURES)}")
     return sorted(pictures, key=lambda path: natural_key(path.name))

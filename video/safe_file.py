@@ -21,6 +21,8 @@ try:
 except ImportError:  # Windows, where a file that is open cannot be removed or renamed anyway
     fcntl = None  # type: ignore[assignment]
 
+# Files with these suffixes are the pictures of a folder that is read.
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".exr", ".bmp")
 MAX_NAME = 255  # bytes of one name on the usual file systems
 SYNC_SECONDS = 5.0  # a power cut costs at most this much of a file that is written slowly
 
@@ -41,11 +43,18 @@ def same_file(first: Path, second: Path) -> bool:
         return os.path.realpath(first) == os.path.realpath(second)
 
 
+def is_picture_in(path: Path, folder: Path) -> bool:
+    """Returns whether `path` names a picture in a folder: one of the folder's, or one that would be taken for one."""
+    return path.suffix.lower() in PICTURES and folder.is_dir() and same_file(path.parent, folder)
+
+
 def check_not_input(path: Path, inputs: Iterable[Path]) -> None:
-    """Raises UserError if `path` is one of the files or folders that are read."""
+    """Raises UserError if `path` is one of the files or folders that are read, or a picture in one of these folders."""
     for source in inputs:
         if same_file(path, source):
             raise UserError(f"{path}: is the input {source} itself; choose another name for the output")
+        if is_picture_in(path, source):
+            raise UserError(f"{path}: would be one of the pictures of {source}, which are read; choose another folder")
 
 
 def check_output(path: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
