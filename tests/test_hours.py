@@ -18,4 +18,8 @@ def test_memory_stays_flat_and_sound_stays_in_time() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [(result["container"], result["frames"]) for result in results] == [(".mkv", 359), (".mov", 359)]
+    assert [(result["container"], result["frames"]) for result in results] == [
+        (".mkv", 359),
+        (".mov", 359),
+        (".mp4", 359),
+    ]
