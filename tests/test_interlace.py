@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from video.container import main_video
-from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan, detect_scan
+from video.interlace import COMB_RATIO, KEEP, Deinterlacing, InterlacedError, Scan, comb_ratio, detect_scan
 from video.picture import MediaError
 from video.reader import Source, open_frames
 
@@ -81,6 +81,19 @@ def test_a_progressive_test_pattern_of_few_lines_is_not_interlaced() -> None:
     """FFmpeg's test pattern has edges that idet takes for combs."""
     with av.open("testsrc2=s=320x192:r=60000/1001:d=1", format="lavfi") as container:
         assert detect_scan(container.decode(video=0))[0] is Scan.PROGRESSIVE
+
+
+def test_fine_texture_that_flickers_is_not_interlaced() -> None:
+    """Noise looks combed in every frame, and in every field by itself."""
+
+    def ratio(pictures: list[np.ndarray]) -> float:
+        return comb_ratio([av.VideoFrame.from_ndarray(picture, "gray") for picture in pictures])
+
+    noise = np.random.default_rng(3)
+    base = noise.integers(60, 200, (480, 160))
+    pictures = [np.clip(base + noise.normal(0, 12, base.shape), 0, 255).astype(np.uint8) for _ in range(8)]
+    assert ratio(pictures) < 0
+    assert ratio(interlaced(8)) > 2 * COMB_RATIO
 
 
 def test_interlaced_video_is_refused_unless_its_conversion_is_chosen(tmp_path: Path) -> None:

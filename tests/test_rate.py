@@ -4,6 +4,8 @@ import struct
 from fractions import Fraction as F
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import pytest
@@ -11,7 +13,7 @@ from clips import Clip, make_clip
 
 from video.clock import Clock, Stamped
 from video.frame import Frame
-from video.rate import exact_time_base
+from video.rate import exact_time_base, find_rate
 from video.reader import Source, open_frames
 from video.timing import resample
 from video.writer import VideoWriter
@@ -118,3 +120,27 @@ def test_the_steps_of_a_rate_are_whole_in_its_exact_time_base(rate: F) -> None:
     base = exact_time_base(rate)
     assert (1 / rate / base).denominator == 1
     assert base <= F(1, 10_000)
+
+
+def test_fields_are_not_taken_for_frames(tmp_path: Path) -> None:
+    """The average is that of a time base; FFmpeg's guess is the rate of the fields."""
+    path = make_clip(tmp_path / "a.mkv", 12, rate=F(30))
+    stream: Any = SimpleNamespace(average_rate=F(1000), guessed_rate=F(60), index=0, time_base=F(1, 1000))
+    assert find_rate(path, stream) == pytest.approx(30, rel=0.01)
+    stream.guessed_rate = F(30000, 1001)
+    assert find_rate(path, stream) == stream.guessed_rate
+
+
+def test_the_total_of_fragments_that_start_late(tmp_path: Path) -> None:
+    options = {"movflags": "frag_every_frame+empty_moov+default_base_moof+frag_discont"}
+    with (
+        av.open(str(make_clip(tmp_path / "a.mp4", 12, rate=F(24)))) as container,
+        av.open(str(tmp_path / "b.mp4"), "w", options=options) as output,
+    ):
+        target = output.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            if packet.dts is not None and packet.pts is not None and packet.time_base is not None:
+                late = round(10 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts + late, packet.dts + late, target
+                output.mux(packet)
+    assert abs((open_frames(tmp_path / "b.mp4").count or 0) - 12) <= 1

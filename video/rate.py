@@ -15,21 +15,28 @@ RATE_SAMPLE = 100  # packets whose times give the rate instead, and show whether
 FEWEST = 5  # packets that show a constant rate
 FULL_SHARE = 0.8  # of the times of a constant rate that must have a frame: nearly any times lie on a very fine grid
 LARGEST_CORRECTION = Fraction(1, 500)  # of a rate that was computed from rounded times
+NEAR = Fraction(3, 2)  # largest ratio of the rate of the first packets to a guess that is right
 FINEST_TICK = 10_000  # ticks a second at least of the time base of a constant rate
 
 
 def find_rate(location: Location, stream: VideoStream) -> Fraction:
-    """Returns frames/s: the first plausible one of the container's average, FFmpeg's guess, and the first packets'."""
+    """Returns frames/s: the container's average if it is plausible, else that of the first packets.
+
+    FFmpeg's guess decides where it is near that, or where there are too few packets: it may be the rate of fields.
+    """
     lowest, highest = PLAUSIBLE_RATES
-    for rate in (stream.average_rate, stream.guessed_rate):
-        if rate and lowest <= rate <= highest:
-            return rate
+    guess, rate = stream.guessed_rate, stream.average_rate
+    if rate and lowest <= rate <= highest:
+        return rate
+    plausible = guess if guess and lowest <= guess <= highest else None
     times = _first_times(location, stream)
     steps = [b - a for a, b in pairwise(times) if b > a]
     if not steps:
-        return Fraction(25)
+        return plausible or Fraction(25)
     usual = [step for step in steps if step <= 10 * median(steps)]  # without gaps
     average = len(usual) / sum(usual, Fraction(0))
+    if plausible and (len(usual) < FEWEST - 1 or 1 / NEAR < average / plausible < NEAR):
+        return plausible
     return average.limit_denominator(1001) or average  # below 1/2002 it would be rounded to 0
 
 
@@ -95,7 +102,11 @@ def count_frames(container: InputContainer, stream: VideoStream, rate: Fraction)
 def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
     """Returns the duration of a stream in seconds, or that of the whole file; None if neither is known."""
     if stream.duration and stream.time_base:
-        return stream.duration * stream.time_base
+        index = stream.index_entries
+        # Of a fragmented MP4 file, which has no number of frames, FFmpeg may give the end instead.
+        is_end = container.format.name.startswith("mov") and not stream.frames and len(index) > 0
+        is_end = is_end and index[-1].timestamp < stream.duration
+        return (stream.duration - (max(index[0].timestamp, 0) if is_end else 0)) * stream.time_base
     try:  # Matroska has the duration of a track as a tag: 00:00:01.000000000
         hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
         return (

@@ -33,5 +33,5 @@ def trimmed_frames(source: Source) -> Iterator[Frame]:
             if time >= 0:
                 empty = False
                 yield replace(frame, time=time)
-    if empty and source.is_trimmed:
-        raise MediaError(f"{source.path}: has no frame in the span that was asked for; give an earlier start")
+    if empty and (source.is_trimmed or source.length is not None):
+        raise MediaError(f"{source.path}: has no frame in the span that was asked for; give another span")
