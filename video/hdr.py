@@ -10,6 +10,7 @@ import numpy as np
 
 MASTERING = struct.Struct("22i")  # AVMasteringDisplayMetadata: 10 rational numbers and two flags
 CHROMATICITY, LUMINANCE = 50_000, 10_000  # units a 1 and a candela/m2 in H.265, D.2.28
+CAPTIONS = "A53_CC"  # kind of side data: closed captions
 DYNAMIC = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
     "DOVI_METADATA": "Dolby Vision",
@@ -30,15 +31,15 @@ class Hdr:
     def of(cls, picture: av.VideoFrame) -> "Hdr":
         """Returns the metadata of a decoded picture."""
         display, light = None, None
-        data = _side_data(picture, "MASTERING_DISPLAY_METADATA")
+        data = side_data(picture, "MASTERING_DISPLAY_METADATA")
         if len(data) >= MASTERING.size:
             numbers = MASTERING.unpack_from(data)
             if all(numbers[20:]) and all(numbers[1:20:2]):  # with primaries and luminance
                 display = tuple(Fraction(*numbers[i : i + 2]) for i in range(0, 20, 2))
-        data = _side_data(picture, "CONTENT_LIGHT_LEVEL")
+        data = side_data(picture, "CONTENT_LIGHT_LEVEL")
         if len(data) >= 8:
             light = struct.unpack_from("2I", data)
-        dynamic = {name: None for kind, name in DYNAMIC.items() if _side_data(picture, kind)}
+        dynamic = {name: None for kind, name in DYNAMIC.items() if side_data(picture, kind)}
         return cls(display, light, tuple(dynamic))
 
     def options(self, codec: str) -> dict[str, str]:
@@ -76,7 +77,7 @@ def _number(value: Fraction, unit: int) -> str:
     return f"{float(value):.5g}" if unit == 1 else str(round(value * unit))
 
 
-def _side_data(picture: av.VideoFrame, kind: str) -> bytes:
+def side_data(picture: av.VideoFrame, kind: str) -> bytes:
     """Returns the side data of a picture of one kind; empty if it has none."""
     try:
         data: Any = picture.side_data.get(kind)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import av
@@ -28,7 +27,7 @@ from video.container import (
 )
 from video.decoder import Decoder
 from video.frame import Colour, Frame, PictureFormat, clip_samples, fit_picture
-from video.hdr import Hdr
+from video.hdr import CAPTIONS, Hdr, side_data
 from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan, detect_scan, filtered
 from video.joined import JoinedDecoder
 from video.part import Part
@@ -53,6 +52,7 @@ class Source:
     is_video: bool
     colour: Colour | None = None  # of a video
     hdr: Hdr = field(default_factory=Hdr)
+    has_captions: bool = False  # closed captions in the side data of the first frames
     pix_fmt: str = "rgb24"
     rotation: int = 0  # degrees counter-clockwise that a player turns it by: a multiple of 90
     display_matrix: tuple[int, ...] | None = None
@@ -173,6 +173,7 @@ def _open_video(location: Location, container: InputContainer, number: int | Non
         is_video=True,
         colour=Colour.of(picture),
         hdr=Hdr.of(picture),
+        has_captions=any(side_data(stamped.picture, CAPTIONS) for stamped in first),
         pix_fmt=_pix_fmt(location, stream, picture),
         rotation=picture.rotation % 360,
         display_matrix=_display_matrix(picture),
@@ -203,11 +204,8 @@ def _out_of_order(stamps: list[Fraction | None]) -> int:
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     """Returns the nine numbers of the rotation that the container asks players for."""
-    try:
-        matrix: Any = picture.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # raised by PyAV if a kind of side data is newer than its list
-        return None
-    return None if matrix is None else tuple(np.frombuffer(memoryview(matrix), np.int32).tolist())
+    matrix = side_data(picture, "DISPLAYMATRIX")
+    return tuple(np.frombuffer(matrix, np.int32).tolist()) if matrix else None
 
 
 def _read_video(source: Source) -> Generator[Frame, None, None]:

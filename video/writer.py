@@ -21,6 +21,7 @@ from video.gif import SHORTEST_DELAY
 from video.losses import LIBRARY_ERRORS, WRITE_ERRORS, reason
 from video.muxer import CopiedVideo, Muxer
 from video.picture import MediaError
+from video.picture_losses import describe_losses
 from video.picture_writer import upright
 from video.pipe import OutputPipe
 from video.reader import Source
@@ -106,14 +107,7 @@ class VideoWriter:
         )
         if encoding.pix_fmt is None and (width % 2 or height % 2) and pix_fmt == "yuv444p":
             self.notes.append(f"{width}x{height} is odd, kept whole as yuv444p; some players need yuv420p")
-        if has_alpha(source.pix_fmt) and not has_alpha(pix_fmt):
-            self.notes.append(f"transparency cannot be kept: {codec} holds none as {pix_fmt}; it becomes black")
-        elif has_alpha(source.pix_fmt) and pix_fmt == "pal8":
-            self.notes.append("a pixel of this output is transparent or not: half transparent ones become one of both")
-        if lost := source.hdr.lost(codec):
-            self.notes.append(f"HDR metadata not carried: {lost}; the colours keep their tags")
-        if source.pictures is not None and source.pictures.has_profile:
-            self.notes.append("the colour profile of the pictures is not carried: a video holds none")
+        self.notes += describe_losses(source, codec, pix_fmt, rate, upright=self.upright)
         untagged = Colour(UNSPECIFIED, 1, UNSPECIFIED, UNSPECIFIED, height)
         self.colour = (source.colour or untagged).encoded_as(pix_fmt, source.pix_fmt)
         if self.path.suffix.lower() in UNTAGGED and (tags := self.colour.describe()):
