@@ -16,6 +16,7 @@ from video.decoder import Decoder
 from video.encoding import Encoding, choose_pix_fmt
 from video.frame import Colour
 from video.interpolate import interpolate
+from video.picture import MediaError
 from video.reader import open_frames
 from video.timing import multiply
 from video.writer import VideoWriter
@@ -104,6 +105,20 @@ def write_gif(path: Path) -> None:
 
     pictures = [Image.fromarray(picture) for picture in MOVING]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40, disposal=2)
+
+
+def test_animated_webp_is_written_with_alpha_and_not_read(tmp_path: Path) -> None:
+    """Pillow reads what was written; FFmpeg decodes no animated WebP."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow reads the WebP")
+    double(make_video(tmp_path / "a.mov", "png", "rgba", MOVING), tmp_path / "b.webp")
+    with image.open(tmp_path / "b.webp") as picture:
+        assert picture.n_frames == 5
+        for i in range(5):
+            picture.seek(i)
+            expected = disc(20 + MOTION / 2 * i)[..., 3]
+            assert np.array_equal(np.asarray(picture.convert("RGBA"))[..., 3], expected), i
+    with pytest.raises(MediaError, match=r"b\.webp: FFmpeg decodes no animated WebP; convert it to APNG"):
+        open_frames(tmp_path / "b.webp")
 
 
 def test_alpha_that_the_output_cannot_hold_is_named_and_becomes_black(tmp_path: Path) -> None:

@@ -98,6 +98,17 @@ def test_files_named_in_code_exist(page: Path) -> None:
         assert (ROOT / name).exists(), name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_tests_named_in_pages_exist(page: Path) -> None:
+    written = {
+        name
+        for path in Path("tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    named = set(re.findall(r"\btest_\w+\b(?!\.py)", page.read_text(encoding="utf-8")))
+    assert named <= written, named - written
+
+
 def test_the_tree_lists_every_file_of_the_program() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     for folder in CODE_FOLDERS:

@@ -152,6 +152,8 @@ def _open_video(location: Location, container: InputContainer, number: int | Non
     decoder = Decoder(container, stream)
     first = list(islice(decoder.pictures(), ORDER_SAMPLE))
     if len(first) < 2:
+        if not first and stream.codec_context.name == "webp":
+            raise MediaError(f"{location}: FFmpeg decodes no animated WebP; convert it to APNG or to pictures")
         found = "only one frame" if first else "not one frame could be decoded"
         raise MediaError(f"{location}: {found}; interpolation needs two or more")
     picture = first[0].picture
