@@ -36,6 +36,7 @@ from model.inference.end_flow import end_flow
 from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
 from video.flow import write_flows
+from video.numbers import parse_number
 from video.picture import MediaError, alike, check_pair, natural_key, read_picture, write_picture
 from video.picture_header import describe_colours, read_header
 from video.safe_file import check_not_input, check_output
@@ -51,8 +52,8 @@ GIF_RATE = 50  # frames/s; browsers play faster GIFs at 10
 def parse_fraction(text: str) -> Fraction:
     """Returns an exact number for argparse, from 0.3, 59.94 or 60000/1001."""
     try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError) as e:
+        return parse_number(text)
+    except ValueError as e:
         raise argparse.ArgumentTypeError(f"{text!r} is no number like 0.3 or 60000/1001") from e
 
 

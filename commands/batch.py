@@ -22,6 +22,7 @@ from commands.video_job import VideoJob
 from commands.video_steps import DAMAGED as DAMAGED_STATUS
 from commands.video_steps import PROGRAM
 from model.errors import UserError
+from model.files import read_text
 from video.container import URL_MARK, parse_location
 from video.encoding import CODECS
 from video.picture import natural_key
@@ -86,7 +87,7 @@ def _videos_in(folder: Path) -> list[Path]:
 
 def _lines_of(path: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()]
+        lines = [line.strip() for line in read_text(path, "utf-8-sig", "surrogateescape").splitlines()]
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); check the name of the list") from e
     names = [line for line in lines if line]

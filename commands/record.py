@@ -18,6 +18,7 @@ import torch
 from commands.errors import error_line
 from commands.video_steps import PROGRAM
 from model.errors import UserError
+from model.files import read_text
 from video.reader import Source
 from video.safe_file import check_output, write_file
 
@@ -130,7 +131,7 @@ def _file_size(path: Path) -> int | None:
 def _is_record(path: Path) -> bool:
     """Returns whether a file is a record that this program wrote."""
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        data = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data, dict) and data.get("program") == PROGRAM and "files" in data

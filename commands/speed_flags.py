@@ -7,6 +7,7 @@ from pathlib import Path
 
 from model import UserError
 from video.blur import FULL_TURN
+from video.numbers import parse_number
 from video.reader import Source
 from video.speed import SPEEDS, SpeedMap, constant_speed, read_ramps
 from video.trim import trim_source
@@ -15,7 +16,7 @@ from video.trim import trim_source
 def add_speed_flags(group: argparse._ArgumentGroup) -> None:
     """Adds the flags to a group of a parser."""
     add = group.add_argument
-    add("--slow", type=Fraction, metavar="N",
+    add("--slow", type=parse_number, metavar="N",
         help="play N times slower, at the source's rate and with the sound at its own pitch; below 1: faster "
              "(default: off)")  # fmt: skip
     add("--speed", type=Path, metavar="FILE",
@@ -24,7 +25,7 @@ def add_speed_flags(group: argparse._ArgumentGroup) -> None:
     add("--start", type=parse_time, metavar="TIME",
         help="begin at this time of the source, in seconds or as 1:02:03.5 (default: its start)")  # fmt: skip
     add("--end", type=parse_time, metavar="TIME", help="end before this time of the source (default: its end)")
-    add("--blur", type=Fraction, metavar="ANGLE",
+    add("--blur", type=parse_number, metavar="ANGLE",
         help="blur motion as a shutter of this angle does, 180 for film: each frame is the mean of frames made while "
              "it is open (default: off)")  # fmt: skip
 
@@ -33,7 +34,7 @@ def parse_time(text: str) -> Fraction:
     """Reads a time in seconds, as 90.5, 1:30.5 or 0:01:30.5. Raises ValueError if it is none, or below 0."""
     seconds = Fraction(0)
     for part in text.split(":"):
-        seconds = seconds * 60 + Fraction(part)
+        seconds = seconds * 60 + parse_number(part)
     if seconds < 0:
         raise ValueError(f"a time is 0 or more, got {text}")
     return seconds

@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
+from model.files import read_text
 from video.confidence import FALLBACKS, UNSURE, Fallback
 from video.decisions import read_decisions
 from video.hold import AT_CUT
 from video.interpolate import Handling
+from video.numbers import parse_decimal
 from video.overlay import Overlays, read_mask
 from video.repair import parse_numbers
 from video.retime import DEDUP, LONGEST_RUN
@@ -22,10 +24,10 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
     add("--cuts", choices=CUT_RULES,
         help="find cuts where motion does not explain the change (motion), by the similarity of thumbnails (upstream), "
              "or nowhere (off) (default: motion)")  # fmt: skip
-    add("--cut-threshold", type=float, default=CUT_MISMATCH, metavar="MISMATCH",
+    add("--cut-threshold", type=parse_decimal, default=CUT_MISMATCH, metavar="MISMATCH",
         help="of --cuts motion: a difference above this share of the contrast is a cut "
              f"(default: {CUT_MISMATCH})")  # fmt: skip
-    add("--scene-threshold", type=float, metavar="SSIM",
+    add("--scene-threshold", type=parse_decimal, metavar="SSIM",
         help="of --cuts upstream, which this flag implies: two frames less similar than this are a cut; 0: never "
              f"(default: {CUT_SSIM})")  # fmt: skip
     add("--at-cut", choices=AT_CUT, default=AT_CUT[0],
@@ -37,7 +39,7 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
     add("--dedup", choices=DEDUP, default=DEDUP[0],
         help="a frame that repeats the one before: make it anew (replace), spread the motion over runs of up to "
              f"{LONGEST_RUN} frames, for animation (retime), or keep it (off) (default: {DEDUP[0]})")  # fmt: skip
-    add("--static-threshold", type=float, metavar="SSIM",
+    add("--static-threshold", type=parse_decimal, metavar="SSIM",
         help="find repeats as upstream: thumbnails more similar than this; 1: never "
              f"(default: off; upstream: {REPEAT_SSIM})")  # fmt: skip
     add("--gap", type=parse_seconds, default=GAP, metavar="SECONDS",
@@ -46,7 +48,7 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
     add("--fallback", choices=FALLBACKS,
         help="where the network is unsure show the earlier frame (hold) or a dissolve (blend) instead of its frame "
              "(default: off)")  # fmt: skip
-    add("--unsure", type=float, default=UNSURE, metavar="LEVELS",
+    add("--unsure", type=parse_decimal, default=UNSURE, metavar="LEVELS",
         help="of --fallback: the two warped frames differ by more than this on average, in levels of 255 "
              f"(default: {UNSURE:g})")  # fmt: skip
     add("--confidence", type=Path, metavar="FILE",
@@ -70,7 +72,7 @@ def check_transitions(parser: argparse.ArgumentParser, args: argparse.Namespace)
     args.damaged = None
     if args.repair not in (None, FOUND):
         try:
-            args.damaged = parse_numbers(Path(args.repair).read_text() if Path(args.repair).is_file() else args.repair)
+            args.damaged = parse_numbers(read_text(Path(args.repair)) if Path(args.repair).is_file() else args.repair)
         except (ValueError, OSError) as e:
             parser.error(f"--repair {args.repair}: neither a list of frames, as in 10,20-22, nor a file of one ({e})")
 

@@ -13,6 +13,7 @@ from commands.transition_flags import add_transition_flags, check_transitions
 from video.audio import AUDIO, COPY, NONE
 from video.container import parse_location
 from video.ending import MATCH_DURATION
+from video.numbers import parse_number
 from video.timing import parse_rate
 
 MAX_EXP = 10
@@ -104,7 +105,7 @@ def _add_encoder(group: argparse._ArgumentGroup) -> None:
 def _add_timing(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--exp", type=int, help=f"make 2^EXP times the frames, 0 to {MAX_EXP}; 0 only replaces repeats (default: 1)")
-    add("--multi", type=Fraction, help=f"make MULTI times as many frames, as in 3 or 2.5, 1 to {MAX_MULTI} "
+    add("--multi", type=parse_number, help=f"make MULTI times as many frames, as in 3 or 2.5, 1 to {MAX_MULTI} "
         "(default: by --exp; 1 with --slow, --speed and --blur)")  # fmt: skip
     add("--target-fps", type=parse_rate, metavar="RATE",
         help="resample to this rate, as in 60 or 60000/1001 (default: off)")  # fmt: skip

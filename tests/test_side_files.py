@@ -1,5 +1,6 @@
 """Files that a run writes beside its output never replace an input, the output or a file of the user."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,3 +109,38 @@ def test_an_input_in_the_working_folder_is_not_removed_with_it(run: Callable[...
     Path("x.rife").mkdir()
     Path("a.mp4").rename("x.rife/00000.mp4")
     assert "is in the working folder" in run("--video=x.rife/00000.mp4", "--output=x.mp4", "--segments=1")
+
+
+@pytest.mark.parametrize("flag", ["speed", "decisions", "repair"])
+def test_devices_pipes_and_huge_files_are_no_texts(flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read of a device never ends: one of /dev/zero took all memory."""
+    monkeypatch.setattr(network_flags, "load_model", lambda *_, **__: RIFE(Shift(0), name="shift"))
+    clip = make_clip(tmp_path / "a.mp4", 3)
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(2**32)
+    (tmp_path / "deep").write_text("[" * 100_000)
+    for file_name in ("/dev/zero", tmp_path / "fifo", tmp_path / "huge", tmp_path / "deep"):
+        status = 0
+        try:
+            status = inference_video.main([f"--video={clip}", f"--{flag}={file_name}", "--device=cpu"])
+        except SystemExit as e:
+            status = e.code if isinstance(e.code, int) else 1
+        assert status in (1, 2)
+    assert not [*tmp_path.glob("a_2X*")]
+
+
+@pytest.mark.parametrize("flag", ["slow", "multi", "blur", "gap", "start", "end", "fps", "target-fps"])
+def test_a_number_divided_by_zero_is_no_number(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        inference_video.main(["--video=a.mp4", f"--{flag}=1/0"])
+    assert end.value.code == 2
+    assert f"argument --{flag}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["cut-threshold", "scene-threshold", "static-threshold", "unsure"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_thresholds_are_finite(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        inference_video.main(["--video=a.mp4", f"--{flag}={value}"])
+    assert f"argument --{flag}" in capsys.readouterr().err

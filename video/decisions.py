@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.errors import UserError
+from model.files import read_text
 from video.devices import InputFrame
+from video.numbers import parse_number
 from video.safe_file import write_file
 from video.scene import Comparison, Transition, TransitionDetector
 
@@ -33,11 +35,11 @@ def read_decisions(path: Path) -> list[Decision]:
     Raises UserError with file and remedy.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["transitions"]
-        given = [Decision(Fraction(str(e["time"])), Transition(e["kind"])) for e in entries]
+        entries = json.loads(read_text(path))["transitions"]
+        given = [Decision(parse_number(str(e["time"])), Transition(e["kind"])) for e in entries]
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give another file") from e
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise UserError(
             f"{path}: is no list of decisions ({e}); write transitions with a time in seconds and a kind: {NAMES}"
         ) from e

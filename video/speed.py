@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from model.errors import UserError
+from model.files import read_text
+from video.numbers import parse_number
 
 RAMP_STEP = Fraction(1, 30)  # seconds of the source with one speed within a ramp
 GRAIN = 10**6  # within ramps, output times are rounded to microseconds: sums of fractions would grow without end
@@ -79,8 +81,8 @@ def read_ramps(path: Path, start: Fraction = Fraction(0)) -> SpeedMap:
     Raises UserError with file and remedy.
     """
     try:
-        lines = [line.split("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
-        points = [(Fraction(time) - start, Fraction(speed)) for time, speed in filter(None, lines)]
+        lines = [line.split("#")[0].split() for line in read_text(path).splitlines()]
+        points = [(parse_number(time) - start, parse_number(speed)) for time, speed in filter(None, lines)]
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give another file") from e
     except ValueError as e:

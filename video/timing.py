@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+from video.numbers import parse_number
 from video.speed import SpeedMap, constant_speed
 
 # (time of a frame, time of the next) -> [(output time, timestep between the two)]; timestep 0 is the frame itself
@@ -50,7 +51,7 @@ def parse_rate(text: str) -> Fraction:
 
     Raises ValueError if it is not a positive number.
     """
-    rate = Fraction(text)
+    rate = parse_number(text)
     if rate <= 0:
         raise ValueError(f"a frame rate is above 0, got {text}")
     ntsc = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
@@ -60,7 +61,7 @@ def parse_rate(text: str) -> Fraction:
 
 def parse_seconds(text: str) -> Fraction:
     """Reads a duration above 0 in seconds, e.g. 5 or 0.5. Raises ValueError if it is not one."""
-    seconds = Fraction(text)
+    seconds = parse_number(text)
     if seconds <= 0:
         raise ValueError(f"a duration is above 0, got {text}")
     return seconds
