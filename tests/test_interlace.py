@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from video.container import main_video
+from video.decoder import Decoder
 from video.interlace import COMB_RATIO, KEEP, Deinterlacing, InterlacedError, Scan, comb_ratio, detect_scan
+from video.output import NullFile
 from video.picture import MediaError
 from video.reader import Source, open_frames
+from video.track import Track, TrackPlan
 
 WIDTH, HEIGHT = 96, 400  # interlaced formats have 480 lines and more
 
@@ -144,17 +147,45 @@ def test_the_picture_moves_and_has_colour(tmp_path: Path) -> None:
         open_frames(path, number=7)
 
 
-def test_encrypted_video_is_refused(tmp_path: Path) -> None:
-    path, key = tmp_path / "a.mp4", "76a6c65c5ea762046bd749a2e632ccbb"
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video with sound, both encrypted."""
+    path, key = tmp_path_factory.mktemp("encrypted") / "a.mp4", "76a6c65c5ea762046bd749a2e632ccbb"
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
-    with av.open(path, "w", container_options=options) as output:
+    with av.open(str(path), "w", container_options=options) as output:
         stream: Any = output.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = output.add_stream("aac", rate=48000, layout="mono")
         for luma in progressive(4):
             output.mux(stream.encode(av.VideoFrame.from_ndarray(luma[:48, :64], "gray").reformat(format="yuv420p")))
         output.mux(stream.encode(None))
+        heard = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
+        heard.sample_rate = 48000
+        output.mux(sound.encode(heard))
+        output.mux(sound.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["cenc", "cbcs", "cens", "cbc1"])
+def test_encrypted_video_is_refused(encrypted: Path, tmp_path: Path, scheme: str) -> None:
+    """The four schemes of ISO/IEC 23001-7; the name in the header tells which."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(encrypted.read_bytes().replace(b"schm\0\0\0\0cenc", b"schm\0\0\0\0" + scheme.encode()))
     with pytest.raises(MediaError, match=r"a\.mp4: its picture is encrypted \(DRM\)"):
         open_frames(path)
+
+
+def test_encrypted_packets_are_neither_decoded_nor_copied(encrypted: Path) -> None:
+    """As in streams whose first seconds are not encrypted."""
+    with av.open(str(encrypted)) as container, av.open(NullFile(".mp4"), "w", format="mp4") as output:
+        decoder = Decoder(container, container.streams.video[0])
+        assert list(decoder.pictures()) == []
+        assert decoder.complaints() == ["4 damaged frames"]
+        container.seek(0)
+        track = Track(container.streams.audio[0], TrackPlan(1), output, ".mp4")
+        assert next(list(track.packets(p)) for p in container.demux(audio=0) if p.size) == []
+        assert "encrypted" in str(track.losses)
+        track.close()
 
 
 @pytest.mark.skipif(not Path("../shared/data/faults").exists(), reason="needs ../shared/data/faults")

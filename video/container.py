@@ -95,8 +95,13 @@ def check_not_encrypted(location: Location, number: int) -> None:
     """Raises MediaError if the packets of a stream are encrypted: decoded, they would be noise."""
     with open_container(location) as container:
         packet = next((packet for packet in read_packets(container) if packet.stream.index == number), None)
-        if packet is not None and packet.has_sidedata("encryption_info"):
+        if packet is not None and is_encrypted(packet):
             raise MediaError(f"{location}: its picture is encrypted (DRM); give a file that is not")
+
+
+def is_encrypted(packet: Packet) -> bool:
+    """Returns whether a packet is encrypted, by any of the schemes of MP4; decoded, it would be noise."""
+    return packet.has_sidedata("encryption_info")
 
 
 def read_packets(container: InputContainer, streams: Sequence[Stream] = ()) -> Iterator[Packet]:

@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 
 from video.alpha import alpha_decoder
 from video.clock import Stamped
-from video.container import read_packets
+from video.container import is_encrypted, read_packets
 from video.error_log import ErrorLog
 
 CUT_OFF = Fraction(1, 2)  # seconds that may be missing at the end before a file counts as cut off
@@ -112,6 +112,9 @@ class Decoder:
 
     def _decode(self, packet: Packet | None) -> list[av.VideoFrame]:
         failed, pictures = False, []
+        if packet is not None and is_encrypted(packet):  # after a start that is not
+            self.damaged.add(packet.pts)
+            return []
         with ErrorLog() as log:
             try:
                 pictures = self._codec.decode(packet)

@@ -11,6 +11,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from video.audio import AudioEncoder, Transcoder
+from video.container import is_encrypted
 from video.error_log import ErrorLog
 from video.losses import LIBRARY_ERRORS, Losses
 from video.output import MP4, NullFile, open_output
@@ -64,6 +65,8 @@ class Track:
         self.was_read |= packet is not None
         pieces: list[Packet] = []
         with self.losses.counted():
+            if packet is not None and is_encrypted(packet):
+                raise ValueError("encrypted")
             if self._transcoder is not None:
                 pieces += self._transcoded(packet)
             else:
