@@ -44,7 +44,10 @@ def test_a_third_part_is_read_and_sound_out_of_place_is_named(tmp_path: Path) ->
     clip.write_bytes(b"".join(parts))
     source = open_frames(clip)
     assert len(list(source)) == 36
-    assert source.complaints == ["the sound of 2 joined parts, which has streams of its own, is not in its place"]
+    assert source.complaints == [
+        "the sound of 2 joined parts has streams of its own and is missing or out of place; "
+        "join the parts with ffmpeg -f concat to keep it"
+    ]
 
 
 def test_a_part_between_two_of_one_stream_is_named(tmp_path: Path) -> None:

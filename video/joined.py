@@ -68,7 +68,10 @@ class JoinedDecoder:
         """Returns what was lost, for the user."""
         found = [line for decoder in (self.first, *self.parts) for line in decoder.complaints()]
         if self._sound:
-            found.append(f"the sound of {self._sound} joined parts, which has streams of its own, is not in its place")
+            found.append(
+                f"the sound of {self._sound} joined parts has streams of its own and is missing or out of place; "
+                "join the parts with ffmpeg -f concat to keep it"
+            )
         if self._hidden:
             found.append("a part in the middle of the file, which has a video stream of its own, is left out")
         return found
