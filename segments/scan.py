@@ -67,7 +67,7 @@ def scan_source(source: Source) -> Scan:
     known = sorted(stamp for stamp in stamps if stamp is not None)
     if joined or source.filters is not None or source.decode_order or len(set(known)) < len(stamps):
         return Scan(_within(source, [frame.time for frame in source]), complaints=complaints, decoded=True)
-    clock = Clock(source.rate, tick=base if source.rounded else None)
+    clock = Clock(source.rate, tick=source.tick)
     blank: Any = None  # in place of a picture
     exact = [time for _, time in clock.times(Stamped(blank, stamp * base - source.start, None) for stamp in known)]
     starts = [Key(exact[bisect_left(known, stamp)], stamp * base - source.start) for stamp in sorted(keys)]

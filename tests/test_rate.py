@@ -144,3 +144,20 @@ def test_the_total_of_fragments_that_start_late(tmp_path: Path) -> None:
                 packet.pts, packet.dts, packet.stream = packet.pts + late, packet.dts + late, target
                 output.mux(packet)
     assert abs((open_frames(tmp_path / "b.mp4").count or 0) - 12) <= 1
+
+
+def test_milliseconds_that_were_copied_into_mp4_are_exact_again(tmp_path: Path) -> None:
+    """As by a copy of all packets from Matroska, without encoding."""
+    rate = F(24000, 1001)
+    with (
+        av.open(str(make_clip(tmp_path / "a.mkv", 40, rate=rate))) as container,
+        av.open(str(tmp_path / "b.mp4"), "w", options={"video_track_timescale": "16000"}) as output,
+    ):
+        target = output.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            if packet.size:
+                packet.stream = target
+                output.mux(packet)
+    source = open_frames(tmp_path / "b.mp4")
+    assert (source.rate, source.tick) == (rate, F(1, 1000))
+    assert [frame.time - source.first for frame in source] == [i / rate for i in range(40)]

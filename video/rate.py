@@ -15,6 +15,7 @@ RATE_SAMPLE = 100  # packets whose times give the rate instead, and show whether
 FEWEST = 5  # packets that show a constant rate
 FULL_SHARE = 0.8  # of the times of a constant rate that must have a frame: nearly any times lie on a very fine grid
 LARGEST_CORRECTION = Fraction(1, 500)  # of a rate that was computed from rounded times
+MILLISECOND = Fraction(1, 1000)
 NEAR = Fraction(3, 2)  # largest ratio of the rate of the first packets to a guess that is right
 FINEST_TICK = 10_000  # ticks a second at least of the time base of a constant rate
 
@@ -40,28 +41,32 @@ def find_rate(location: Location, stream: VideoStream) -> Fraction:
     return average.limit_denominator(1001) or average  # below 1/2002 it would be rounded to 0
 
 
-def find_rounded_rate(location: Location, stream: VideoStream, rate: Fraction) -> Fraction | None:
-    """Returns the constant rate whose times the time stamps are, rounded to the time base; None if there is none.
+def find_rounded_rate(location: Location, stream: VideoStream, rate: Fraction) -> tuple[Fraction, Fraction] | None:
+    """Returns the constant rate whose times the time stamps are, and the tick in seconds that they are rounded to.
 
-    Matroska, for one, stores milliseconds: at 60000/1001 frames/s its steps are 16 and 17 ms.
+    Matroska, for one, stores milliseconds: at 60000/1001 frames/s its steps are 16 and 17 ms. Other containers keep the
+    milliseconds of what was copied from it. Returns None if the rate is not constant, or the stamps are exact.
     """
     base = stream.time_base
     if not base or (1 / rate) % base == 0:
         return None
     times = _first_times(location, stream)
+    tick = base
+    if base < MILLISECOND and all(abs(t - times[0] - round((t - times[0]) * 1000) * MILLISECOND) < base for t in times):
+        tick = MILLISECOND
     found = [c for c in (stream.guessed_rate, stream.average_rate, rate) if c]
     candidates = (candidate for c in found for candidate in (*_usual_rates(c), c))
-    return next((candidate for candidate in candidates if _is_constant(times, candidate, base)), None)
+    return next(((candidate, tick) for candidate in candidates if _is_constant(times, candidate, tick)), None)
 
 
-def _is_constant(times: list[Fraction], rate: Fraction, base: Fraction) -> bool:
-    """Returns whether times in seconds are those of a constant rate, each with an error of one time base at most."""
+def _is_constant(times: list[Fraction], rate: Fraction, tick: Fraction) -> bool:
+    """Returns whether times in seconds are those of a constant rate, each with an error of one tick at most."""
     if len(times) < FEWEST:
         return False
     numbers = [round((time - times[0]) * rate) for time in times]
     errors = [abs(time - times[0] - number / rate) for time, number in zip(times, numbers, strict=True)]
     distinct = len(set(numbers)) == len(numbers)
-    return distinct and max(errors) <= base and len(numbers) >= FULL_SHARE * (numbers[-1] + 1)
+    return distinct and max(errors) <= tick and len(numbers) >= FULL_SHARE * (numbers[-1] + 1)
 
 
 def _usual_rates(rate: Fraction) -> list[Fraction]:

@@ -59,7 +59,7 @@ class Source:
     aspect: Fraction | None = None  # of a pixel
     start: Fraction = Fraction(0)  # seconds on the container's clock where its first stream starts
     first: Fraction = Fraction(0)  # time of the file's first frame
-    rounded: bool = False  # the rate is constant, but the time stamps are rounded to a time base that is too coarse
+    tick: Fraction | None = None  # seconds that the time stamps of a constant rate are rounded to, if they are
     location: Location = ""  # what FFmpeg opens: the path, a network address, or a pipe
     pictures: PictureFolder | None = None  # if it is no video
     stream: int | None = None  # number of the picture among the streams of the file
@@ -165,13 +165,13 @@ def _open_video(location: Location, container: InputContainer, number: int | Non
     base = stream.time_base or Fraction(1, 90000)
     shown = Fraction(stream.start_time or 0) * base if decode_order else first[0].pts
     rate = find_rate(location, stream)
-    rounded = None if decode_order else find_rounded_rate(location, stream, rate)
+    exact, tick = (None if decode_order else find_rounded_rate(location, stream, rate)) or (rate, None)
     return Source(
         path=location_path(location),
         size=(picture.width, picture.height),
-        rate=rounded or rate,
+        rate=exact,
         count=count_frames(container, stream, rate),
-        time_base=base if rounded is None else exact_time_base(rounded),
+        time_base=base if tick is None else exact_time_base(exact),
         is_video=True,
         colour=Colour.of(picture),
         hdr=Hdr.of(picture),
@@ -182,7 +182,7 @@ def _open_video(location: Location, container: InputContainer, number: int | Non
         aspect=stream.sample_aspect_ratio or None,
         start=start,
         first=Fraction(0) if shown is None else shown - start,
-        rounded=rounded is not None,
+        tick=tick,
         location=location,
         stream=stream.index,
         decode_order=decode_order,
@@ -227,10 +227,9 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
         decoder = Decoder(container, stream)
         joined = JoinedDecoder(source.location, container, decoder)
         first = source.first if source.decode_order else None
-        tick = stream.time_base if source.rounded else None
         anchor = None if part is None or key is None else part.anchor
         rate = source.rate / source.rate_factor
-        clock = Clock(rate, decode_order=source.decode_order, first=first, tick=tick, anchor=anchor)
+        clock = Clock(rate, decode_order=source.decode_order, first=first, tick=source.tick, anchor=anchor)
         clock.shifts = source.shifts
         resized, is_whole = 0, False
 
