@@ -1,5 +1,6 @@
 """Video on standard input and standard output: the frames are those of files, and messages go to standard error."""
 
+import gc
 import io
 import os
 import shutil
@@ -20,6 +21,7 @@ from conftest import Shift
 
 import inference_video
 from commands import network_flags as flags
+from commands import pipes
 from commands.errors import FAILED
 from commands.video_steps import DAMAGED
 from model import RIFE
@@ -262,6 +264,33 @@ def test_memory_does_not_grow_with_the_length_of_a_pipe(tmp_path: Path, monkeypa
     assert stdin.held < len(data) / 2
     with pytest.raises(MediaError, match="can be read only once"):
         stdin.open()
+
+
+@pytest.mark.parametrize("sound", [["flac"], []])
+def test_picture_and_sound_of_a_pipe_are_read_in_step(
+    sound: list[str], piped: Piped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[InputPipe] = []
+
+    class Recorded(InputPipe):
+        def __init__(self, descriptor: int) -> None:
+            super().__init__(descriptor)
+            opened.append(self)
+
+    monkeypatch.setattr(pipes, "InputPipe", Recorded)
+    monkeypatch.setattr(pipe, "CHUNK", 1 << 13)
+    monkeypatch.setattr(container, "PIPE_BUFFER", 1 << 13)
+    still = [picture(0, (128, 96))] * 220  # 8 MB, of which FFmpeg examines 5 at the start
+    clip = make_clip(tmp_path / "a.nut", 220, size=(128, 96), codec="rawvideo", pix_fmt="bgr24", audio=sound,
+                     pictures=still)  # fmt: skip
+    gc.disable()  # what is no longer read is released at once, not when Python searches for cycles
+    try:
+        settings = "--exp", "0", "--dedup", "off", "--preset", "ultrafast"
+        assert piped(clip.read_bytes(), "--video", "-", "--output", tmp_path / "b.mkv", *settings) == 0, piped.err
+    finally:
+        gc.enable()
+    assert len(Clip(tmp_path / "b.mkv").packets) == len(sound)
+    assert opened[0].held < clip.stat().st_size / 3
 
 
 def test_readers_that_lie_too_far_apart_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

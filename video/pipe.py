@@ -1,5 +1,6 @@
 """Video through pipes: standard input that FFmpeg opens several times, and standard output as a file to write."""
 
+import gc
 import os
 import threading
 from collections import deque
@@ -48,6 +49,8 @@ class InputPipe:
 
     def open(self, *, is_last: bool = False) -> "PipeReader":
         """Returns a reader that begins at the start; after the last one MediaError is raised."""
+        if is_last:
+            gc.collect()  # readers of trials that failed may wait for it
         with self._lock:
             if self._head is None:
                 raise MediaError(f"{self}: can be read only once; save it to a file first")

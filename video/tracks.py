@@ -31,7 +31,7 @@ class Tracks:
 
     def __init__(self, source: Source, plans: Sequence[TrackPlan]) -> None:
         self._plans, self._source = plans, source
-        self._input = open_container(source.location)
+        self._input: InputContainer | None = open_container(source.location)
         self._tracks: dict[int, Track] = {}
         self._clocks: dict[int, PacketClock] = {}
         self._packets: Iterator[Packet] = iter(())
@@ -43,28 +43,30 @@ class Tracks:
     def attach(self, output: OutputContainer, suffix: str, mux: Callable[[Packet], None]) -> None:
         """Adds the streams, chapters and tags to an output whose header is not written; `mux` takes its packets."""
         self._mux = mux
+        assert self._input is not None
+        container = self._input
         for plan in self._plans:
-            stream = self._input.streams[plan.index]
+            stream = container.streams[plan.index]
             if isinstance(stream, AttachmentStream):
                 output.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data or b"")
             else:
                 self._tracks[plan.index] = Track(stream, plan, output, suffix, self._source.speed)
-        output.metadata.update(self._input.metadata)
-        picture = main_video(self._input, self._source.stream)
+        output.metadata.update(container.metadata)
+        picture = main_video(container, self._source.stream)
         if output.streams.video and picture is not None:
             target = output.streams.video[0]
             target.metadata.update({k: v for k, v in picture.metadata.items() if k.lower() in PICTURE_TAGS})
             target.disposition = picture.disposition
-        chapters = _shifted_chapters(self._input, self._source)
+        chapters = _shifted_chapters(container, self._source)
         if chapters and holds_chapters(output):
             output.set_chapters(chapters)  # type: ignore[arg-type]
         if self._tracks:
-            video = main_video(self._input, self._source.stream)  # its packets show how far the file has been read
+            video = main_video(container, self._source.stream)  # its packets show how far the file has been read
             followed = [*(track.source for track in self._tracks.values()), *([video] if video else [])]
             self._clocks = {s.index: self._make_clock(s) for s in followed}
-            self._packets = self._placed_packets(read_packets(self._input, followed))
+            self._packets = self._placed_packets(read_packets(container, followed))
         else:
-            self._input.close()  # a pipe would hold all its bytes for it
+            self._close_input()  # a pipe would hold all its bytes for it
 
     def _make_clock(self, stream: Stream) -> PacketClock:
         losses = self._tracks[stream.index].losses if stream.index in self._tracks else Losses("video")
@@ -175,7 +177,14 @@ class Tracks:
         """Closes the source and the trials of the tracks."""
         for track in self._tracks.values():
             track.close()
-        self._input.close()
+        # Both hold this object, which would keep the source, and what a pipe holds for it, after the last use.
+        self._packets, self._mux = iter(()), lambda packet: None
+        self._close_input()
+
+    def _close_input(self) -> None:
+        if self._input is not None:
+            self._input.close()
+            self._input = None
 
 
 def holds_chapters(output: OutputContainer) -> bool:
