@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(argv: list[str] | None, interrupts: Interrupts) -> int:
     """Reads the settings and runs all inputs; returns the exit status."""
     args = parse_arguments(argv)
-    with opened_pipes(args):
+    with opened_pipes(args, interrupts):
         return run_inputs(args, interrupts)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+from commands.interrupts import Interrupts
 from commands.segment_flags import NEVER
 from model.errors import UserError
 from video.encoding import check_pix_fmt
@@ -74,7 +75,7 @@ def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace, names: tu
 
 
 @contextmanager
-def opened_pipes(args: argparse.Namespace) -> Iterator[None]:
+def opened_pipes(args: argparse.Namespace, interrupts: Interrupts) -> Iterator[None]:
     """Puts pipes in place of `-` in the settings; while standard output carries video, messages go to standard error.
 
     Raises UserError for a terminal in place of a pipe.
@@ -82,7 +83,7 @@ def opened_pipes(args: argparse.Namespace) -> Iterator[None]:
     if args.video == PIPE:
         if os.isatty(INPUT):
             raise UserError("standard input: is a terminal; pipe a video into this program, or give a file")
-        args.video = InputPipe(INPUT)
+        args.video = InputPipe(INPUT, lambda: interrupts.count > 0)
         if args.input_format:
             pix_fmt, size = args.input_format
             args.video.raw = RawFormat(pix_fmt, size, args.input_fps)

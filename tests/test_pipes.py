@@ -273,8 +273,8 @@ def test_picture_and_sound_of_a_pipe_are_read_in_step(
     opened: list[InputPipe] = []
 
     class Recorded(InputPipe):
-        def __init__(self, descriptor: int) -> None:
-            super().__init__(descriptor)
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             opened.append(self)
 
     monkeypatch.setattr(pipes, "InputPipe", Recorded)
@@ -291,6 +291,18 @@ def test_picture_and_sound_of_a_pipe_are_read_in_step(
         gc.enable()
     assert len(Clip(tmp_path / "b.mkv").packets) == len(sound)
     assert opened[0].held < clip.stat().st_size / 3
+
+
+def test_an_idle_pipe_is_given_up_after_a_signal() -> None:
+    source, feed = os.pipe()
+    signals: list[int] = []
+    threading.Timer(0.3, signals.append, [15]).start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        open_frames(InputPipe(source, lambda: bool(signals)))
+    assert 0.2 < time.monotonic() - begin < 2
+    os.close(source)
+    os.close(feed)
 
 
 def test_readers_that_lie_too_far_apart_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

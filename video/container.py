@@ -42,10 +42,15 @@ def open_container(location: Location, *, is_last: bool = False) -> InputContain
 
 
 def _open_pipe(pipe: InputPipe, is_last: bool) -> InputContainer:
+    """Opens a pipe. Raises KeyboardInterrupt if reading was stopped."""
     reader, raw = pipe.open(is_last=is_last), pipe.raw
-    if raw is None:
-        return av.open(reader, "r", metadata_errors="replace", buffer_size=PIPE_BUFFER)
-    return av.open(reader, "r", format="rawvideo", options=raw.options, buffer_size=PIPE_BUFFER)
+    try:
+        if raw is None:
+            return av.open(reader, "r", metadata_errors="replace", buffer_size=PIPE_BUFFER)
+        return av.open(reader, "r", format="rawvideo", options=raw.options, buffer_size=PIPE_BUFFER)
+    finally:
+        if pipe.is_stopped():
+            raise KeyboardInterrupt
 
 
 def parse_location(text: str) -> Path | str:

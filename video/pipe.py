@@ -2,8 +2,10 @@
 
 import gc
 import os
+import select
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +14,8 @@ from weakref import WeakSet
 
 from video.picture import MediaError
 
+CAN_WAIT = os.name == "posix"  # for a pipe to have data
+PATIENCE = 0.2  # seconds between two checks whether reading is to end
 CHUNK = 1 << 20  # bytes at most that are read at once
 MAX_HELD = 1 << 30  # bytes that one reader may be ahead of another
 
@@ -39,8 +43,12 @@ class InputPipe:
     readers may run on several threads.
     """
 
-    def __init__(self, descriptor: int, raw: RawFormat | None = None, name: str = "standard input") -> None:
-        self.raw, self.name = raw, name
+    def __init__(
+        self, descriptor: int, is_stopped: Callable[[], bool] = lambda: False, name: str = "standard input"
+    ) -> None:
+        """`is_stopped` returns whether reading is to end: an idle stream is given up at once then."""
+        self.raw: RawFormat | None = None  # if the stream has no header
+        self.name, self.is_stopped = name, is_stopped
         self.held = 0  # bytes, the most that one reader has had before it
         self._descriptor = descriptor
         self._head: list[bytes] | None = []  # all chunks, for readers that are still to come
@@ -65,7 +73,7 @@ class InputPipe:
         with self._lock:
             if reader.chunks:  # another thread has read a chunk meanwhile
                 return True
-            chunk = os.read(self._descriptor, CHUNK)
+            chunk = self._read_chunk()
             if not chunk:
                 return False
             if self._head is not None:
@@ -77,6 +85,16 @@ class InputPipe:
             if self.held > MAX_HELD:
                 raise MediaError(f"{self}: its tracks lie more than {MAX_HELD >> 20} MB apart; save it to a file first")
             return True
+
+    def _read_chunk(self) -> bytes:
+        """Returns the next bytes as soon as there are some; none at the end, or if reading is to end."""
+        try:
+            while CAN_WAIT and not select.select([self._descriptor], [], [], PATIENCE)[0]:
+                if self.is_stopped():
+                    return b""
+            return os.read(self._descriptor, CHUNK)
+        except KeyboardInterrupt:  # cannot be raised through FFmpeg; `is_stopped` returns True from now on
+            return b""
 
     def __str__(self) -> str:
         return self.name
