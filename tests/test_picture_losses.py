@@ -12,6 +12,7 @@ from clips import make_clip
 from video.encoding import Encoding
 from video.frame import Frame
 from video.hdr import CAPTIONS, side_data
+from video.picture import MediaError
 from video.picture_losses import describe_losses
 from video.reader import Source, open_frames
 from video.writer import VideoWriter
@@ -25,9 +26,12 @@ def caption_message(number: int) -> bytes:
 
 
 def make_captioned(path: Path) -> Source:
-    """Writes six frames of H.264 that have one pair of caption bytes each."""
+    """Writes six frames of H.264 that have one pair of caption bytes each.
+
+    Their size gives x265 its usual blocks: it fixes the size of blocks for all encoders of a process.
+    """
     with (
-        av.open(str(make_clip(path.with_suffix(".plain.mp4"), 6, options={"bf": "0"}))) as plain,
+        av.open(str(make_clip(path.with_suffix(".plain.mp4"), 6, size=(128, 128), options={"bf": "0"}))) as plain,
         av.open(str(path), "w") as output,
     ):
         target = output.add_stream_from_template(plain.streams.video[0])
@@ -77,3 +81,12 @@ def test_fewer_bits_and_less_chroma_are_named(tmp_path: Path) -> None:
     assert notes("yuv444p", "yuv420p") == ["colours get fewer pixels: yuv444p becomes yuv420p"]
     for kept in (("yuvj420p", "yuv420p"), ("rgb24", "yuv420p"), ("gray", "yuv420p"), ("yuv420p", "yuv444p")):
         assert notes(*kept) == []
+
+
+@pytest.mark.parametrize(("codec", "size"), [("libx264", (17000, 16)), ("libvpx-vp9", (70000, 16))])
+def test_a_size_above_the_limit_of_an_encoder_is_refused_at_once(tmp_path: Path, codec: str, size: Any) -> None:
+    """H.264 holds 16,384 pixels a line, VP9 65,536."""
+    source = replace(open_frames(make_clip(tmp_path / "a.mp4")), size=size)
+    with pytest.raises(MediaError, match=rf"{codec} in \.mkv with yuv420p at {size[0]}x16 is refused .*another codec"):
+        VideoWriter(tmp_path / "b.mkv", source, source.rate, source.time_base, encoding=Encoding(codec), tracks=False)
+    assert not (tmp_path / "b.mkv").exists()

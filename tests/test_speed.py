@@ -205,3 +205,5 @@ def test_a_span_of_pictures_and_one_without_frames(tmp_path: Path) -> None:
     assert shown == [(F(0), 10), (F(1, 10), 20)]
     with pytest.raises(UserError, match="has no frame in the span"):
         list(trimmed_frames(trim_source(open_frames(tmp_path, F(10)), F(9), None)))
+    with pytest.raises(UserError, match="has only one frame in the span that was asked for; give a longer one"):
+        list(trimmed_frames(trim_source(open_frames(tmp_path, F(10)), F(0), F(1, 10))))

@@ -22,16 +22,18 @@ def trim_source(source: Source, start: Fraction, end: Fraction | None) -> Source
 
 
 def trimmed_frames(source: Source) -> Iterator[Frame]:
-    """Yields the frames of a source within its span. Raises MediaError if there is none."""
+    """Yields the frames of a source within its span. Raises MediaError if there are fewer than two."""
     shift = Fraction(0) if source.is_video else source.start
-    empty = True
+    count = 0
     with closing(iter(source)) as frames:  # what was lost until the end of the span is in source.complaints then
         for frame in frames:
             time = frame.time - shift
             if source.length is not None and time >= source.length:
                 break
             if time >= 0:
-                empty = False
+                count += 1
                 yield replace(frame, time=time)
-    if empty and (source.is_trimmed or source.length is not None):
-        raise MediaError(f"{source.path}: has no frame in the span that was asked for; give another span")
+    if count < 2 and source.part is None:
+        found = "only one frame" if count else "no frame"
+        place = " in the span that was asked for; give a longer one" if source.is_trimmed or source.length else ""
+        raise MediaError(f"{source.path}: has {found}{place or '; interpolation needs two or more'}")
