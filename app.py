@@ -183,8 +183,8 @@ def add_video_tab(gr: Any, page: Page, model: Any) -> None:
     video.change(describe, video, [info, second])
     look.click(preview, [video, model, second], pair, concurrency_id="network")
     job = start.click(make, [video, model, factor, rate], outputs, concurrency_id="network", show_progress_on=status)
-    job.failure(lambda: ("", gr.Button(interactive=False)), None, [status, cancel])
-    cancel.click(lambda: ("Cancelled", gr.Button(interactive=False)), None, [status, cancel], cancels=[job])
+    job.failure(lambda: ("Not finished", gr.Button(interactive=False)), None, [status, cancel])
+    cancel.click(lambda: ("Not finished", gr.Button(interactive=False)), None, [status, cancel], cancels=[job])
 
 
 def add_pictures_tab(gr: Any, page: Page, model: Any) -> None:
