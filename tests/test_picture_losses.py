@@ -71,6 +71,26 @@ def test_closed_captions_that_are_lost_are_named(tmp_path: Path) -> None:
     assert describe_losses(source, "libx264", "yuv420p", F(48), upright=False) == []
 
 
+def test_a_stereo_layout_is_kept_by_x264_and_matroska_and_named_elsewhere(tmp_path: Path) -> None:
+    plain = make_clip(tmp_path / "plain.mkv")
+    with av.open(str(plain)) as source, av.open(str(tmp_path / "a.mkv"), "w") as output:
+        target = output.add_stream_from_template(source.streams.video[0])
+        target.metadata["stereo_mode"] = "left_right"
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = target
+                output.mux(packet)
+    stereo = open_frames(tmp_path / "a.mkv")
+    assert stereo.view_marks == ("stereo layout",)
+    for codec, suffix, kept in (("libx264", ".mp4", True), ("ffv1", ".mkv", True), ("mpeg4", ".mp4", False)):
+        path = tmp_path / f"{codec}{suffix}"
+        with VideoWriter(path, stereo, stereo.rate, stereo.time_base, encoding=Encoding(codec)) as writer:
+            for frame in stereo:
+                writer.write(frame)
+        assert any("stereo layout" in note for note in writer.notes) is not kept
+        assert open_frames(path).view_marks == (("stereo layout",) if kept else ())
+
+
 def test_fewer_bits_and_less_chroma_are_named(tmp_path: Path) -> None:
     source = open_frames(make_clip(tmp_path / "a.mp4"))
 

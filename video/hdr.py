@@ -11,6 +11,7 @@ import numpy as np
 MASTERING = struct.Struct("22i")  # AVMasteringDisplayMetadata: 10 rational numbers and two flags
 CHROMATICITY, LUMINANCE = 50_000, 10_000  # units a 1 and a candela/m2 in H.265, D.2.28
 CAPTIONS = "A53_CC"  # kind of side data: closed captions
+VIEWS = {"STEREO3D": "stereo layout", "SPHERICAL": "spherical projection"}  # kinds of side data, and their names
 DYNAMIC = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
     "DOVI_METADATA": "Dolby Vision",
@@ -75,6 +76,11 @@ class Hdr:
 def _number(value: Fraction, unit: int) -> str:
     """Returns a value in whole units; as a decimal number if the unit is 1."""
     return f"{float(value):.5g}" if unit == 1 else str(round(value * unit))
+
+
+def view_marks(picture: av.VideoFrame) -> tuple[str, ...]:
+    """Returns the names of the marks that tell a player how to show a picture: two views in one, or a sphere."""
+    return tuple(name for kind, name in VIEWS.items() if side_data(picture, kind))
 
 
 def side_data(picture: av.VideoFrame, kind: str) -> bytes:

@@ -7,13 +7,16 @@ import av
 from video.alpha import has_alpha
 from video.encoding import holds_captions
 from video.frame import is_rgb
+from video.hdr import VIEWS
 from video.reader import Source
 
 
-def describe_losses(source: Source, codec: str, pix_fmt: str, rate: Fraction, *, upright: bool) -> list[str]:
+def describe_losses(
+    source: Source, codec: str, pix_fmt: str, rate: Fraction, *, upright: bool, suffix: str = ""
+) -> list[str]:
     """Returns a line for the user for each property of the source's picture that an output does not hold.
 
-    The output is encoded as `pix_fmt` at `rate` frames/s; its frames are turned if `upright`.
+    The output is encoded as `pix_fmt` at `rate` frames/s, turned if `upright`, into a file whose name ends in `suffix`.
     """
     notes = []
     if has_alpha(source.pix_fmt) and not has_alpha(pix_fmt):
@@ -27,6 +30,8 @@ def describe_losses(source: Source, codec: str, pix_fmt: str, rate: Fraction, *,
         notes.append(f"colours get fewer pixels: {source.pix_fmt} becomes {pix_fmt}")
     if lost := source.hdr.lost(codec):
         notes.append(f"HDR metadata not carried: {lost}; the colours keep their tags")
+    if marks := [mark for mark in source.view_marks if not _keeps_mark(source, mark, codec, suffix)]:
+        notes.append(f"marks for players not carried: {', '.join(marks)}; the picture itself is unchanged")
     if source.pictures is not None and source.pictures.has_profile:
         notes.append("the colour profile of the pictures is not carried: a video holds none")
     if source.has_captions and not _keeps_captions(source, codec, pix_fmt, rate, upright):
@@ -45,6 +50,12 @@ def _chroma(pix_fmt: str) -> int:
     if pix_fmt.startswith(("gray", "ya")) or len(video_format.components) < 3:
         return 0
     return video_format.chroma_width() * video_format.chroma_height()
+
+
+def _keeps_mark(source: Source, mark: str, codec: str, suffix: str) -> bool:
+    """Returns whether the output has the mark: x264 stores a stereo layout, and Matroska has it as a tag."""
+    tagged = {source.path.suffix.lower(), suffix.lower()} <= {".mkv", ".webm"}
+    return mark == VIEWS["STEREO3D"] and (codec == "libx264" or tagged)
 
 
 def _keeps_captions(source: Source, codec: str, pix_fmt: str, rate: Fraction, upright: bool) -> bool:

@@ -27,7 +27,7 @@ from video.container import (
 )
 from video.decoder import Decoder
 from video.frame import Colour, Frame, PictureFormat, clip_samples, fit_picture
-from video.hdr import CAPTIONS, Hdr, side_data
+from video.hdr import CAPTIONS, Hdr, side_data, view_marks
 from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan, detect_scan, filtered
 from video.joined import JoinedDecoder
 from video.part import Part
@@ -53,6 +53,7 @@ class Source:
     colour: Colour | None = None  # of a video
     hdr: Hdr = field(default_factory=Hdr)
     has_captions: bool = False  # closed captions in the side data of the first frames
+    view_marks: tuple[str, ...] = ()  # names of the marks for players: stereo layout, spherical projection
     pix_fmt: str = "rgb24"
     rotation: int = 0  # degrees counter-clockwise that a player turns it by: a multiple of 90
     display_matrix: tuple[int, ...] | None = None
@@ -62,7 +63,7 @@ class Source:
     tick: Fraction | None = None  # seconds that the time stamps of a constant rate are rounded to, if they are
     location: Location = ""  # what FFmpeg opens: the path, a network address, or a pipe
     pictures: PictureFolder | None = None  # if it is no video
-    stream: int | None = None  # number of the picture among the streams of the file
+    stream: int | None = None  # number of the picture among the streams
     filters: str | None = None  # FFmpeg's, that make whole frames of interlaced ones
     rate_factor: Fraction = Fraction(1)  # of `rate` to that of the file, by these filters
     is_trimmed: bool = False  # `start` is later than the file's own
@@ -70,9 +71,7 @@ class Source:
     speed: SpeedMap | None = None  # of playback: maps times of the source to those of the output
     decode_order: bool = False  # times follow the order of decoding: the file's display times do not rise
     part: Part | None = None  # of the frames, if not all are to be read
-    checksums: dict[Fraction | None, int] = field(
-        default_factory=dict
-    )  # of the pictures at the ends of `part`, by time
+    checksums: dict[Fraction | None, int] = field(default_factory=dict)  # of the pictures at the ends of `part`
     complaints: list[str] = field(default_factory=list)  # damage found while reading: something is lost
     notes: list[str] = field(default_factory=list)  # what was changed while reading, without loss
     shifts: list[Fraction] = field(default_factory=list)  # seconds that the clock moves by after each restart
@@ -176,6 +175,7 @@ def _open_video(location: Location, container: InputContainer, number: int | Non
         colour=Colour.of(picture),
         hdr=Hdr.of(picture),
         has_captions=any(side_data(stamped.picture, CAPTIONS) for stamped in first),
+        view_marks=view_marks(picture),
         pix_fmt=_pix_fmt(location, stream, picture),
         rotation=picture.rotation % 360,
         display_matrix=_display_matrix(picture),

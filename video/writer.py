@@ -107,7 +107,7 @@ class VideoWriter:
         )
         if encoding.pix_fmt is None and (width % 2 or height % 2) and pix_fmt == "yuv444p":
             self.notes.append(f"{width}x{height} is odd, kept whole as yuv444p; some players need yuv420p")
-        self.notes += describe_losses(source, codec, pix_fmt, rate, upright=self.upright)
+        self.notes += describe_losses(source, codec, pix_fmt, rate, upright=self.upright, suffix=self.path.suffix)
         untagged = Colour(UNSPECIFIED, 1, UNSPECIFIED, UNSPECIFIED, height)
         self.colour = (source.colour or untagged).encoded_as(pix_fmt, source.pix_fmt)
         if self.path.suffix.lower() in UNTAGGED and (tags := self.colour.describe()):
