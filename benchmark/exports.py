@@ -4,16 +4,17 @@ python3 benchmark/exports.py                                         random weig
 python3 benchmark/exports.py --model 4.26=DIR --model "HD 3.x=DIR2"  weights of your own for a network
 python3 benchmark/exports.py --networks 4.25 ours --forms onnx torch
 
-A network without a file has the published widths and random weights. Each program runs the same pairs of images, moved
-noise, at three sizes, one of them no multiple of the padding where the form pads itself; the table has the largest and
-the mean difference over all of them to PyTorch's own forward in float32, in 0..1, and the processor time of a frame of
-the first size, by one thread, against PyTorch's. pkl, comfy and ncnn are read back by our own reader. Forms whose
-package is not installed are left out. The last line is JSON.
+A network without a file has the published widths and random weights with flows of a few pixels. Each program runs the
+same pairs of images, moved noise, at three sizes, one of them no multiple of the padding where the form pads itself.
+The table has the largest and the mean difference over all of them to PyTorch's own forward in float32, in 0..1, and the
+processor time of a frame of the first size, by one thread, against PyTorch's. pkl, comfy and "ncnn read back" are read
+by our own reader. A form whose package is not installed is refused. The last line is JSON.
 """
 
 import argparse
 import io
 import json
+import re
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ from torch import Tensor
 # run as a script, this folder is on the path, not the repository's root where `model` lies
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmark import ncnn_run
 from benchmark.compare import pair
 from benchmark.device import interleaved
 from commands.errors import run_command
@@ -46,6 +48,8 @@ from model.weights.published import PUBLISHED
 
 TIMESTEP = 0.3
 RUNS = 2
+MOTION, ROUNDS = 3.0, 6  # mean flow of random weights, px; how often it is measured
+HEAD = re.compile(r"\.(lastconv|conv1\.2)\b")  # the last layers of the blocks
 Run = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -68,8 +72,22 @@ def source_of(name: str, files: Mapping[str, Path]) -> Source:
         return read_source(files.get(name, TRAIN_LOG))
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        net = NETWORKS[name]().eval().requires_grad_(False)
+        net = with_motion(NETWORKS[name]().eval().requires_grad_(False))
     return Source(net, name, name, WeightFile(Path(f"{name}.pkl")), "random")
+
+
+@torch.no_grad()
+def with_motion(net: AnyNetwork) -> AnyNetwork:
+    """Returns the network, its random weights scaled so that the mean flow of a pair of images is about MOTION px."""
+    model = RIFE(net, name="random", engine=net)
+    side = pad_multiple(net)
+    heads = [value for key, value in net.named_parameters() if HEAD.search(key)]
+    for _ in range(ROUNDS):
+        estimated = model.flow(*pair((2 * side, 2 * side), "cpu"))
+        factor = MOTION / max(estimated.abs().mean().item(), 1e-6)
+        for value in heads:
+            value.mul_(min(max(factor, 0.1), 10))
+    return net
 
 
 def planes(height: int, width: int) -> Tensor:
@@ -135,6 +153,12 @@ def by_reader(files: Files) -> Run:
     return plain(net)
 
 
+def by_ncnn(files: Files) -> Run:
+    """Returns a function from two images to the image between them, by the package `ncnn`."""
+    with tempfile.TemporaryDirectory() as folder:
+        return ncnn_run.runner(files["flownet.param"].decode(), files["flownet.bin"], folder, TIMESTEP)
+
+
 def plain(net: Any) -> Run:
     """Returns a function from two images to the image between them, by the network's own forward."""
     model = RIFE(net, name="own", engine=net)
@@ -159,8 +183,11 @@ KINDS = {
     "onnx v2": Kind("onnx", Settings(layout="v2"), partial(by_onnxruntime, layout="v2")),
     "onnx v1": Kind("onnx", Settings(layout="v1"), partial(by_onnxruntime, layout="v1"), pads=False),
     "onnx fp16": Kind("onnx", Settings(half=True), partial(by_onnxruntime, layout="plain")),
+    "onnx v2 fp16": Kind("onnx", Settings(layout="v2", half=True), partial(by_onnxruntime, layout="v2")),
+    "onnx v1 fp16": Kind("onnx", Settings(layout="v1", half=True), partial(by_onnxruntime, layout="v1"), pads=False),
     "openvino": Kind("openvino", Settings(), by_openvino),
-    "ncnn": Kind("ncnn", Settings(), by_reader, timed=False, sharp=False),
+    "ncnn": Kind("ncnn", Settings(), by_ncnn, sharp=False, pads=False),
+    "ncnn read back": Kind("ncnn", Settings(), by_reader, timed=False, sharp=False),
     "torch": Kind("torch", Settings(), by_torch, pads=False),
 }
 

@@ -14,6 +14,7 @@ from make_ncnn import make_network
 from networks import V3_9, build
 from torch import Tensor
 
+from benchmark.ncnn_run import runner
 from model import RIFE, UserError
 from model.export import __main__ as command
 from model.export import ncnn
@@ -180,6 +181,8 @@ def test_ncnn_files_are_read_back_and_warp_by_the_programs_layer(tmp_path: Path)
     read = load_network(tmp_path / "flownet.param")[0]
     for key, value in net.state_dict().items():
         assert torch.equal(read.state_dict()[key], value), key
+    for warped in (line.split() for line in files["flownet.param"].decode().splitlines() if line.startswith(ncnn.WARP)):
+        assert warped[2:4] == ["2", "1"]  # the programs' layer reads image and flow and fills one output
     lines = [line.split() for line in files["flownet.param"].decode().splitlines()[2:]]
     kinds = {line[0] for line in lines}
     assert ncnn.WARP in kinds
@@ -187,6 +190,18 @@ def test_ncnn_files_are_read_back_and_warp_by_the_programs_layer(tmp_path: Path)
     assert [line[1] for line in lines if line[0] == "Input"] == list(ncnn.INPUTS)
     assert lines[-1][5 if lines[-1][2] == "1" else 4 + int(lines[-1][2])] == ncnn.OUTPUT
     assert json.loads(files["flownet.json"])["padding"] == "multiples of 64, zeros"
+
+
+def test_ncnn_itself_gives_the_networks_pictures(tmp_path: Path) -> None:
+    """The first input of each rife.Warp is the image, the second the flow: swapped, the pictures would differ."""
+    pytest.importorskip("pnnx", reason="pnnx is not installed")
+    pytest.importorskip("ncnn", reason="ncnn is not installed")
+    net = make_network().requires_grad_(False)
+    files = export(source_of(net), "ncnn", Settings())
+    run = runner(files["flownet.param"].decode(), files["flownet.bin"], str(tmp_path), 0.3)
+    for size in ((64, 128), (128, 64)):
+        img0, img1 = random_inputs(size)
+        torch.testing.assert_close(run(img0, img1), expected(net, img0, img1, 0.3), rtol=0, atol=1e-3)
 
 
 def test_openvino_gives_the_networks_pictures(tmp_path: Path, tiny_net: IFNet_v4) -> None:

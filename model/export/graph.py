@@ -32,6 +32,15 @@ class Planes(NamedTuple):
     step_y: Tensor
 
 
+def single(x: Tensor) -> Tensor:
+    """Returns a tensor in float32, without a node in the graph if it is in float32 already.
+
+    Such a node returns its own input: the tracer then records every later use of the input as a use of the node's
+    output, and a node within the layer rife.Warp would become a second output of that layer.
+    """
+    return x if x.dtype == torch.float32 else x.float()
+
+
 def sample(
     image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1, planes: Planes | None = None
 ) -> Tensor:
@@ -42,17 +51,17 @@ def sample(
     if planes is not None and planes.x.shape[2:] == flow.shape[2:]:
         x, y = planes.x + flow[:, :1] * planes.step_x, planes.y + flow[:, 1:] * planes.step_y
     else:
-        h, w = flow.shape[2:]
+        h, w = image.shape[2:]
         columns, rows = (torch.arange(n, device=flow.device).float() for n in (w, h))
         # a frame of one column or row: its coordinate is -1 whatever the flow, and the border is repeated
         x = (columns + flow[:, :1]) * (2 / columns[-1:].clamp(min=1)) - 1
         y = (rows[:, None] + flow[:, 1:]) * (2 / rows[-1:].clamp(min=1)) - 1
     grid = torch.cat((x, y), 1).permute(0, 2, 3, 1)  # (B,H,W,2)
     if factor == 1:
-        return F.grid_sample(image.float(), grid, mode, "border", align_corners=True).to(image.dtype)
+        return F.grid_sample(single(image), grid, mode, "border", align_corners=True).to(image.dtype)
     first = factor // 2 - 1  # the mean of the four pixels in the middle of each square is the resized image
     parts = [grid[:, first + i :: factor, first + j :: factor] for i in (0, 1) for j in (0, 1)]
-    samples = [F.grid_sample(image.float(), part, mode, "border", align_corners=True) for part in parts]
+    samples = [F.grid_sample(single(image), part, mode, "border", align_corners=True) for part in parts]
     return ((samples[0] + samples[1] + samples[2] + samples[3]) / 4).to(image.dtype)
 
 
