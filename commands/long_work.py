@@ -45,6 +45,8 @@ def run_long_work(
     _check_target(args, job, folder)
     with closing(folder):
         plan = _open_plan(args, job, folder)
+        if damaged := folder.discard_damaged(plan):
+            print(f"{folder.path}: segments that were changed or cut off are made again: {damaged}", file=sys.stderr)
         wanted = wanted_segments(args, plan)
         if args.join:
             check_missing(folder, plan)

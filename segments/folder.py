@@ -8,13 +8,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shutil import rmtree
+from time import monotonic
 
 from model.errors import UserError
+from segments.inspect import file_size
 from segments.locks import PREVIEW, WORK, Locks
 from segments.plan import Plan
 from video.safe_file import sync_folder, write_file
 
 PLAN, LOCK, JOINED = "plan.json", "lock", "joined"
+PATIENCE, PAUSE = 3.0, 0.05  # seconds that a share waits for others that begin anew, and for a lock at a time
 DONE = "done.json"  # name of the plan from the time on when the output is complete
 NUMBERED = re.compile(r"\d{5}(\.new)?(\.part)?(\.\w+)?")  # of segments and their records
 OURS = re.compile(r"(plan|done|joined|trial-\d+)(\.part)?(\.\w+)?|lock")
@@ -25,6 +28,7 @@ class Record:
     """What one finished segment holds, and what was counted and found while it was made."""
 
     frames: int
+    size: int  # bytes of the file; 0 for a folder of pictures
     first: str  # time in seconds, as a fraction
     last: str
     duration: str | None  # of the last frame in seconds, if it is known
@@ -85,11 +89,12 @@ class WorkFolder:
             try:
                 return self._read_same(plan)
             except UserError:
-                if not overwrite or (shared and not self._take_alone()):
+                if not overwrite:
                     raise
-                self._empty()
+                self._begin_anew(plan, shared)
         try:
-            write_file(self.plan_file, cut().to_json(), overwrite=False)
+            if not self.plan_file.exists():
+                write_file(self.plan_file, cut().to_json(), overwrite=False)
         except BaseException as e:
             if not (isinstance(e, UserError) and self.plan_file.exists()):  # another process was not faster
                 if not shared:
@@ -112,7 +117,7 @@ class WorkFolder:
             return None
 
     def _check_strangers(self) -> None:
-        strangers = [p.name for p in self.path.iterdir() if not (NUMBERED.fullmatch(p.name) or OURS.fullmatch(p.name))]
+        strangers = [path.name for path in self.path.iterdir() if not _is_ours(path)]
         if strangers:
             raise UserError(f"{self.path}: holds other files, as {strangers[0]}; move them, or choose another output")
 
@@ -124,15 +129,48 @@ class WorkFolder:
     def _lock_work(self, shared: bool) -> None:
         if self._locks is None:
             self._locks = Locks(self.path / LOCK)
-        if not self._locks.take(WORK, shared=shared):
+        if not self._locks.take(WORK, shared=shared, patience=PATIENCE if shared else 0):
             raise UserError(f"{self.path}: another run works on it now; let that run end")
 
-    def _take_alone(self) -> bool:
-        return self._locks is not None and self._locks.take(WORK)
+    def _begin_anew(self, plan: Plan, shared: bool) -> None:
+        """Empties the folder while no other process works in it; one of the shares that begin anew at once does so."""
+        assert self._locks is not None
+        until = monotonic() + PATIENCE
+        while not self._is_anew(plan):
+            if shared:
+                self._locks.release(WORK)  # of two that hold it, neither would get it alone
+            if self._locks.take(WORK, patience=PAUSE):
+                if not self._is_anew(plan):
+                    self._empty()
+            elif monotonic() >= until:
+                raise UserError(f"{self.path}: another run works on it now; let that run end")
+        self._lock_work(shared)
+
+    def _is_anew(self, plan: Plan) -> bool:
+        try:
+            return not self.plan_file.exists() or bool(self._read_same(plan))
+        except UserError:
+            return False
 
     def is_finished(self, index: int) -> bool:
         """Returns whether a segment is complete."""
         return self.file(index).exists()
+
+    def discard_damaged(self, plan: Plan) -> list[int]:
+        """Removes the segments that are not as they were when they were finished; returns their numbers.
+
+        They have no record, or another size: they were copied in part, or a disk lost their end.
+        """
+        damaged = [i for i in range(len(plan.parts)) if self.is_finished(i) and not self._is_whole(i)]
+        for index in damaged:
+            _remove(self.file(index))
+        return damaged
+
+    def _is_whole(self, index: int) -> bool:
+        try:
+            return self.record(index).size == file_size(self.file(index))
+        except UserError:
+            return False
 
     def missing(self, plan: Plan) -> list[int]:
         """Returns the segments that are not complete."""
@@ -197,9 +235,7 @@ class WorkFolder:
         try:
             return Record(**json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError) as e:
-            raise UserError(
-                f"{path}: is missing or damaged; remove {self.file(index).name} there to make it again"
-            ) from e
+            raise UserError(f"{path}: is missing or damaged; the same command makes its segment again") from e
 
     def records(self, plan: Plan) -> Iterator[Record]:
         """Yields the records of all segments."""
@@ -230,7 +266,7 @@ class WorkFolder:
         return Plan.read(self.path / DONE) if (self.path / DONE).exists() else None
 
     def remove(self) -> None:
-        """Removes the folder with all that is left in it; the plan last, under another name.
+        """Removes the folder with all its segments; the plan last, under another name. Files of others are kept.
 
         With that name a folder of which some segments are gone is never taken for work that can go on.
         """
@@ -238,10 +274,16 @@ class WorkFolder:
             os.replace(self.plan_file, self.path / DONE)
             sync_folder(self.path)
         for path in sorted(self.path.iterdir(), key=lambda path: (path.name == DONE, path.name == LOCK)):
-            _remove(path)
+            if _is_ours(path):
+                _remove(path)
         self.close()
         with suppress(OSError):
             self.path.rmdir()
+
+
+def _is_ours(path: Path) -> bool:
+    """Returns whether a file of the folder has a name that this module gives."""
+    return bool(NUMBERED.fullmatch(path.name) or OURS.fullmatch(path.name))
 
 
 def _remove(path: Path) -> None:

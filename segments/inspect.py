@@ -39,3 +39,8 @@ def decoding_delay(stamps: list[int | None]) -> int:
     """Returns how many frames after its place in display order a frame is decoded, at most."""
     ranks = {stamp: rank for rank, stamp in enumerate(sorted(s for s in stamps if s is not None))}
     return max((place - ranks[stamp] for place, stamp in enumerate(stamps) if stamp is not None), default=0)
+
+
+def file_size(path: Path) -> int:
+    """Returns the bytes of a file; 0 for a folder."""
+    return 0 if path.is_dir() else path.stat().st_size

@@ -3,12 +3,14 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic, sleep
 
 try:
     import fcntl
 except ImportError:  # Windows: no locks, one process at a time is up to the user
     fcntl = None  # type: ignore[assignment]
 
+PAUSE = 0.01  # seconds between two tries
 WORK = 0  # number of the lock on the work as a whole; segment i has number i + 1
 PREVIEW = 2**30  # number of the lock on the preview
 
@@ -23,8 +25,14 @@ class Locks:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
-    def take(self, number: int, *, shared: bool = False) -> bool:
-        """Takes a lock; returns False if another process holds it. `shared` ones go together."""
+    def take(self, number: int, *, shared: bool = False, patience: float = 0) -> bool:
+        """Takes a lock; returns False if another process holds it for `patience` seconds. `shared` ones go together."""
+        until = monotonic() + patience
+        while not (taken := self._try(number, shared)) and monotonic() < until:
+            sleep(PAUSE)
+        return taken
+
+    def _try(self, number: int, shared: bool) -> bool:
         if fcntl is None:
             return True
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -60,8 +60,11 @@ class Plan:
             content: dict[str, Any] = json.loads(path.read_bytes())
             parts = tuple(_read_part(part) for part in content.pop("parts"))
             complaints = tuple(content.pop("complaints"))
-            return cls(**content, parts=parts, complaints=complaints)
-        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            plan = cls(**content, parts=parts, complaints=complaints)
+            for table in (plan.source, plan.settings, plan.versions):
+                table.items()
+            return replace(plan, weights=str(plan.weights))
+        except (ValueError, ZeroDivisionError, TypeError, KeyError, AttributeError) as e:
             names = ", ".join(field.name for field in fields(cls))
             raise UserError(f"{path}: is no plan with {names}; remove its folder, or overwrite it") from e
         except OSError as e:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from model.errors import UserError
 from segments.folder import Record, WorkFolder
-from segments.inspect import inspect_video
+from segments.inspect import file_size, inspect_video
 from video.frame import Frame
 from video.interpolate import Report
 from video.part import Part
@@ -110,6 +110,7 @@ def _verified(
     report, part = stretch.report, stretch.part
     return Record(
         frames,
+        file_size(path),
         str(times[0]) if times else "0",
         str(times[-1]) if times else "0",
         None if duration is None else str(duration),

@@ -21,6 +21,7 @@ from model import RIFE, UserError
 from segments import folder, worker
 from segments.excerpt import cut_excerpt
 from segments.inspect import decoding_delay, inspect_video
+from segments.plan import Plan
 from segments.scan import Key, Scan, cut_source, scan_source
 from video.frame import Frame
 from video.part import Part
@@ -265,6 +266,54 @@ def test_shares_of_several_machines(tmp_path: Path, run: Run) -> None:
     assert content(output) == content(tmp_path / "whole.mkv")
 
 
+def test_a_segment_that_was_cut_off_or_lost_its_record_is_made_again(tmp_path: Path, run: Run) -> None:
+    output, folder = tmp_path / "a.mkv", tmp_path / "a.rife"
+    assert run(output, "--codec=ffv1", "--segments=0.5", "--segment=1/1") == 0
+    for name, kept in (("00001", 0), ("00003", 9000)):
+        file = folder / f"{name}.mkv"
+        file.write_bytes(file.read_bytes()[:kept])
+    (folder / "00002.json").unlink()
+    assert run(output, "--codec=ffv1", "--segments=0.5", "--join") == 1
+    assert "made again: [1, 2, 3]" in run.err
+    assert "3 segments are missing: 1, 2, 3" in run.err
+    assert not output.exists()
+    assert run(output, "--codec=ffv1", "--segments=0.5") == 0
+    assert run(tmp_path / "whole.mkv", "--codec=ffv1") == 0
+    assert content(output) == content(tmp_path / "whole.mkv")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_a_share_that_begins_anew_waits_for_others_and_lets_them_in(tmp_path: Path, run: Run) -> None:
+    assert run(tmp_path / "a.mkv", "--segments=0.5", "--segment=1/5") == 0
+    file = tmp_path / "a.rife" / "plan.json"
+    plan = replace(Plan.read(file), weights="new")
+    share = "import fcntl, sys, time; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, 1 | 4, 1, 0); print(flush=True); "
+    command = [sys.executable, "-c", share + "time.sleep(float(sys.argv[2]))", str(file.with_name("lock"))]
+    with subprocess.Popen([*command, "0.5"], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        own = folder.WorkFolder(tmp_path / "a.rife", ".mkv")
+        assert own.open(plan, lambda: plan, shared=True, overwrite=True) == Plan.read(file) == plan
+    assert not own.is_finished(0)
+    assert subprocess.run([*command, "0"], capture_output=True, check=False).returncode == 0
+    own.close()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"source": []}, {"weights": 3}, {"settings": "x"}, {"parts": [{"begin": "1/0"}]}, {"parts": 5}],
+    ids=str,
+)
+def test_a_damaged_plan_is_refused_and_replaced(tmp_path: Path, run: Run, changed: dict[str, object]) -> None:
+    assert run(tmp_path / "a.mkv", "--segments=2", "--segment=1/9") == 0
+    file = tmp_path / "a.rife" / "plan.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+    assert run(tmp_path / "a.mkv", "--segments=2", "--segment=9/9") == 1
+    assert "overwrite it" in run.err
+    assert "Traceback" not in run.err
+    assert run(tmp_path / "a.mkv", "--segments=2", "--segment=9/9", "--overwrite") == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks")
 def test_a_second_run_is_refused(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
@@ -310,6 +359,12 @@ def test_other_files_in_the_folder_are_never_touched(tmp_path: Path, run: Run) -
     assert run(tmp_path / "a.mkv", "--segments=1", "--overwrite") == 1
     assert "a.rife: holds other files, as letter.txt; move them" in run.err
     assert (tmp_path / "a.rife" / "letter.txt").read_text() == "dear"
+
+
+def test_files_that_others_put_into_the_folder_meanwhile_are_kept(tmp_path: Path, run: Run) -> None:
+    assert run(tmp_path / "a.mkv", "--segments=1", "--segment=1/9") == 0
+    assert run(tmp_path / "a.mkv", "--segments=1", "--preview", tmp_path / "a.rife" / "newest.png") == 0
+    assert [path.name for path in (tmp_path / "a.rife").iterdir()] == ["newest.png"]
 
 
 def test_a_part_of_a_source_is_that_part_of_the_whole(clip: Path) -> None:
