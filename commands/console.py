@@ -74,10 +74,11 @@ def safe_printing() -> Iterator[None]:
 def open_standard_files() -> None:
     """Opens the null device as each of the file descriptors 0, 1 and 2 that is closed.
 
-    Otherwise the next file to be opened gets that number, and messages of libraries are written into it.
+    Otherwise the next file to be opened gets that number, and messages of libraries are written into it. The null
+    device is opened so that video through it fails: standard input cannot be read, the others cannot be written to.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_WRONLY if number == 0 else os.O_RDONLY)  # takes the lowest free number: this one

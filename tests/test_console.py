@@ -74,3 +74,18 @@ def test_the_program_ends_as_if_it_had_printed(tmp_path: Path, redirection: str)
     done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True)
     assert done.returncode == 7
     assert int((tmp_path / "out").read_text()) > 2
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_closed_standard_file_neither_reads_nor_writes(closed: int) -> None:
+    """Video through it fails: the null device would take a whole video, or give an empty one."""
+    code = (
+        "import os, sys\nfrom commands.console import open_standard_files\n"
+        f"os.close({closed}); open_standard_files()\n"
+        "try:\n"
+        f"    os.read({closed}, 1) if {closed} == 0 else os.write({closed}, b'x')\n"
+        "except OSError:\n"
+        "    os._exit(7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 7, done.stderr

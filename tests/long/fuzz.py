@@ -43,6 +43,7 @@ from model.inference import kernels
 SECONDS = 30.0  # of wall clock for a case, times --patience
 MEMORY = 3 * 2**30  # bytes that a case may map beyond what is mapped at its start
 LARGEST = 16384  # px; x264 takes no longer side
+FASTEST = 5000  # frames/s; twice as many are the most that the command makes
 ENOUGH = 3  # frames: a video of as many that are decoded must not be refused
 FAILURES = ("traceback", "abort", "hang", "silent loss", "refused", "extra lines", "wrong status")
 PROGRESS = re.compile(r"^.*\d+(frame|picture)\S*.*$|^\s*\d+%\|.*$", re.MULTILINE)
@@ -140,9 +141,17 @@ def largest_side(path: Path) -> int:
     return 0
 
 
+def stated_rate(path: Path) -> float:
+    """Returns the frames/s of the best video stream as its container states it, 0 if there is none."""
+    with suppress(FFmpegError, ValueError), av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        return float(getattr(stream, "average_rate", None) or 0)
+    return 0.0
+
+
 def wrongly_refused(path: Path) -> bool:
-    """Returns whether a video has frames to interpolate, of a size that x264 takes."""
-    return decoded_frames(path) >= ENOUGH and largest_side(path) <= LARGEST
+    """Returns whether a video has frames to interpolate, of a size that x264 takes, at a rate that can be doubled."""
+    return decoded_frames(path) >= ENOUGH and largest_side(path) <= LARGEST and stated_rate(path) <= FASTEST
 
 
 def lost(seed: Seed, folder: Path) -> bool:

@@ -154,7 +154,8 @@ class Workshop:
             status = self._run(place, case.output, getattr(signal, case.kind), case.moment * self.seconds[case.output])
         written = struct.unpack("i", self._written[:])[0]
         left, playable = examine(place, case.output)
-        failures = judge(case, status, written, left, playable, (place / "stderr").read_text())
+        stderr = place / "stderr"  # missing where a signal came before the first line of the child
+        failures = judge(case, status, written, left, playable, stderr.read_text() if stderr.exists() else "")
         return Result(case, status, written, left, playable, tuple(failures))
 
 
