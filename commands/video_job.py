@@ -52,7 +52,7 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
     rate = args.fps or args.target_fps or source.rate * args.multi
     if rate > MAX_RATE:
         raise UserError(
-            f"{source.path}: {float(rate):g} frames/s are too many; {MAX_RATE} at most, lower --multi, or give a rate by --fps"
+            f"{source.path}: {float(rate):g} frames/s are too many; {MAX_RATE} at most, lower --multi or give --fps"
         )
     path = _video_path(args, source, rate)
     if path is not None and path.suffix.lower() == ".gif" and rate > FASTEST and not args.fps:

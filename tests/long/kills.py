@@ -154,7 +154,7 @@ class Workshop:
             status = self._run(place, case.output, getattr(signal, case.kind), case.moment * self.seconds[case.output])
         written = struct.unpack("i", self._written[:])[0]
         left, playable = examine(place, case.output)
-        stderr = place / "stderr"  # missing where a signal came before the first line of the child
+        stderr = place / "stderr"  # missing if the signal came first
         failures = judge(case, status, written, left, playable, stderr.read_text() if stderr.exists() else "")
         return Result(case, status, written, left, playable, tuple(failures))
 
