@@ -25,8 +25,8 @@ from commands.page_jobs import make_preview, make_video, video_settings
 from model import RIFE
 from model.errors import UserError
 from model.loading import TRAIN_LOG
-from video.container import parse_location
-from video.reader import open_frames
+from video.reading.container import parse_location
+from video.reading.reader import open_frames
 
 LOOPBACK = "127.0.0.1"
 CLEANING, OLDEST = 300, 3600  # seconds: between two deletions of old files, and the age of these files

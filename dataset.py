@@ -19,7 +19,7 @@ from data.sample import TrainingSample, augment, pack
 from data.synthetic import scene
 from data.textures import RgbPicture
 from model.errors import UserError, printable
-from video.picture import MediaError, read_picture, with_channels
+from video.pictures.picture import MediaError, read_picture, with_channels
 
 VIMEO_CROP = 224
 UNREADABLE = 5  # so many unreadable samples in a row end a run

@@ -35,13 +35,13 @@ from model.image import from_layers, to_layers
 from model.inference.end_flow import end_flow
 from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
-from video.flow import write_flows
-from video.numbers import parse_number
-from video.picture import MediaError, alike, check_pair, natural_key, read_picture, write_picture
-from video.picture_header import describe_colours, read_header
+from video.pictures.flow import write_flows
+from video.pictures.picture import MediaError, alike, check_pair, natural_key, read_picture, write_picture
+from video.pictures.picture_header import describe_colours, read_header
+from video.pictures.slow_motion import write_animation
+from video.pictures.stitch import stitch
 from video.safe_file import check_not_input, check_output
-from video.slow_motion import write_animation
-from video.stitch import stitch
+from video.timing.numbers import parse_number
 
 DEFAULT_EXP = 4
 MAX_EXP, MAX_COUNT = 13, 9999

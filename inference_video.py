@@ -50,11 +50,11 @@ from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
 from video.frame import Frame
 from video.interpolate import Report
-from video.picture_writer import PictureWriter
+from video.pictures.picture_writer import PictureWriter
+from video.pictures.stitch import stitch_frames
 from video.prefetch import prefetch
-from video.stitch import stitch_frames
-from video.verify import FrameTimes
-from video.writer import VideoWriter
+from video.writing.verify import FrameTimes
+from video.writing.writer import VideoWriter
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.common import main
 from benchmark.test_set import Protocol, Sample, TestSet, triplet
-from video.picture import natural_key
+from video.pictures.picture import natural_key
 
 METRICS = ("PSNR", "SSIM")
 

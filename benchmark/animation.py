@@ -29,10 +29,10 @@ from commands.network_flags import add_network_flags, load_network
 from model import RIFE
 from video.frame import Frame
 from video.interpolate import Handling, Report, interpolate
-from video.reader import open_frames
-from video.retime import DEDUP
-from video.scene import TransitionDetector
-from video.timing import multiply
+from video.reading.reader import open_frames
+from video.timing.output_times import multiply
+from video.transitions.retime import DEDUP
+from video.transitions.scene import TransitionDetector
 
 PATTERNS: dict[str, tuple[int, ...]] = {
     "twos": (2,),

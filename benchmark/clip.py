@@ -42,9 +42,9 @@ from model import UserError
 from model.image import to_tensor
 from model.inference.memory import keep_freed_memory
 from video.prefetch import prefetch
-from video.reader import Source, open_frames
+from video.reading.reader import Source, open_frames
 from video.safe_file import write_file
-from video.scene import CUT_SSIM
+from video.transitions.scene import CUT_SSIM
 
 
 def evaluate(

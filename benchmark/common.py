@@ -35,7 +35,7 @@ from model import RIFE, load_model, pick_device
 from model.frames import FLOW_SCALES
 from model.image import levels, to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
-from video.picture import write_picture
+from video.pictures.picture import write_picture
 
 BATCH_PIXELS = 2**22  # of a batch on a GPU: 36 samples of Vimeo90K, 4 of 720p, one beyond 1440p
 Method = Callable[[Sequence[Sample]], Iterable[Tensor]]  # a batch -> (B,3,H,W) RGB in 0..1 for each timestep

@@ -31,7 +31,7 @@ from model.inference.engines import ENGINES
 from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import tiled
 from model.loading import TRAIN_LOG
-from video.reader import open_frames
+from video.reading.reader import open_frames
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SMOOTH = 16  # px between the points of the noise that is shown

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.joins import EITHER, Join, joins
 from commands.errors import run_command
-from video.scene import CUT_RULES, Transition, TransitionDetector
+from video.transitions.scene import CUT_RULES, Transition, TransitionDetector
 
 RULES = CUT_RULES[:2]
 BREAKS = Transition.CUT, Transition.FLASH

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from benchmark.plots import to_svg
-from video.picture import read_picture, with_channels
+from video.pictures.picture import read_picture, with_channels
 
 WIDEST = 1280  # px of a picture in the page; larger ones are reduced, which the page says
 QUALITY = 90  # of WebP: about 1 bit a pixel, without visible change

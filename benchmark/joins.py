@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from video.frame import Frame
-from video.picture import read_picture
-from video.reader import open_frames
+from video.pictures.picture import read_picture
+from video.reading.reader import open_frames
 
 SIZE = (448, 256)  # width, height px that every clip is scaled to
 LENGTH = 8  # frames of a clip in one join

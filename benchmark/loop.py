@@ -37,10 +37,10 @@ from model.inference.memory import keep_freed_memory
 from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.prefetch import prefetch
-from video.reader import Source, open_frames
-from video.scene import TransitionDetector
-from video.timing import multiply
-from video.writer import VideoWriter
+from video.reading.reader import Source, open_frames
+from video.timing.output_times import multiply
+from video.transitions.scene import TransitionDetector
+from video.writing.writer import VideoWriter
 
 T = TypeVar("T")
 SECONDS = 1.0  # for which each step is repeated

@@ -38,8 +38,8 @@ from benchmark.table import Scores, format_score, summary
 from benchmark.test_set import HALF
 from model.image import to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
-from video.picture import list_pictures, read_picture, with_channels
-from video.reader import open_frames
+from video.pictures.picture import list_pictures, read_picture, with_channels
+from video.reading.reader import open_frames
 from video.safe_file import PICTURES
 
 SIZE = (640, 384)  # width and height of a frame, px

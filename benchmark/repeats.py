@@ -23,11 +23,11 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from commands.errors import run_command
-from video.encoding import Encoding
 from video.frame import Frame
-from video.reader import Source, open_frames
-from video.scene import REPEAT_RULES, Transition, TransitionDetector
-from video.writer import VideoWriter
+from video.reading.reader import Source, open_frames
+from video.transitions.scene import REPEAT_RULES, Transition, TransitionDetector
+from video.writing.encoding import Encoding
+from video.writing.writer import VideoWriter
 
 QUALITIES = (18, 23, 28, 32)  # crf of x264
 PERIOD = 4  # every fourth frame is shown twice

@@ -31,7 +31,7 @@ from benchmark.table import SECONDS, SUBSET, UNITS, format_score, ranking_measur
 from benchmark.worst import FIRST, LAST, TRUTH
 from commands.errors import run_command
 from model import UserError
-from video.picture import read_picture
+from video.pictures.picture import read_picture
 from video.safe_file import write_file
 
 # The browser fetches nothing, even if some text were not escaped.

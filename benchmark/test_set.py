@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from model import UserError
-from video.picture import read_picture, with_channels
+from video.pictures.picture import read_picture, with_channels
 
 HALF = Fraction(1, 2)
 NAMED_FILES = 3  # missing files that a message names

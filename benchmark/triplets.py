@@ -15,10 +15,10 @@ from benchmark.test_set import HALF
 from model.image import to_picture, to_tensor
 from model.RIFE import HALVING_TOLERANCE
 from video.frame import Frame
-from video.picture import with_channels
+from video.pictures.picture import with_channels
 from video.prefetch import prefetch
-from video.reader import open_frames
-from video.scene import CUT_SSIM, Signature, Transition, TransitionDetector
+from video.reading.reader import open_frames
+from video.transitions.scene import CUT_SSIM, Signature, Transition, TransitionDetector
 
 
 @dataclass(frozen=True)

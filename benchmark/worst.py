@@ -11,8 +11,8 @@ import numpy as np
 from benchmark.table import LOWER_IS_BETTER, finite
 from model import RIFE
 from model.image import to_tensor
-from video.flow import flow_picture
-from video.picture import write_picture
+from video.pictures.flow import flow_picture
+from video.pictures.picture import write_picture
 
 KEPT = 3  # predictions kept
 FIRST, LAST, TRUTH = "first frame", "last frame", "truth"  # pictures that every case has; "first frame" is a method too

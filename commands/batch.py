@@ -23,9 +23,9 @@ from commands.video_steps import DAMAGED as DAMAGED_STATUS
 from commands.video_steps import PROGRAM
 from model.errors import UserError
 from model.files import read_text
-from video.container import URL_MARK, parse_location
-from video.encoding import CODECS
-from video.picture import natural_key
+from video.pictures.picture import natural_key
+from video.reading.container import URL_MARK, parse_location
+from video.writing.encoding import CODECS
 
 LIST = ".txt"
 REPORT = "report.json"

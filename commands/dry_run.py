@@ -25,10 +25,10 @@ from commands.video_steps import PROGRAM, interpolated_frames, load_model
 from model import RIFE
 from model.inference.memory import available_bytes
 from model.inference.tile_engine import describe_tiles
-from video.container import open_container
 from video.interpolate import Report
-from video.picture_writer import check_pictures
+from video.pictures.picture_writer import check_pictures
 from video.prefetch import prefetch
+from video.reading.container import open_container
 from video.safe_file import check_output
 
 MADE = 4  # frames that a trial makes; the first waits for compilers and caches and is not measured

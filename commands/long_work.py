@@ -28,7 +28,7 @@ from segments.folder import WorkFolder
 from segments.plan import Plan
 from segments.pool import run_workers
 from segments.worker import make_segments
-from video.picture_writer import PictureWriter
+from video.pictures.picture_writer import PictureWriter
 from video.safe_file import check_output, same_file
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from commands.interrupts import Interrupts
 from commands.segment_flags import NEVER
 from model.errors import UserError
-from video.encoding import check_pix_fmt
-from video.picture import MediaError
-from video.pipe import InputPipe, OutputPipe, RawFormat
+from video.pictures.picture import MediaError
+from video.reading.pipe import InputPipe, OutputPipe, RawFormat
+from video.writing.encoding import check_pix_fmt
 
 PIPE = Path("-")
 INPUT, OUTPUT = 0, 1  # file descriptors

@@ -12,8 +12,8 @@ import numpy as np
 from commands.video_steps import PROGRAM
 from model.errors import UserError
 from video.frame import Frame
-from video.picture import encode_picture
-from video.picture_writer import upright
+from video.pictures.picture import encode_picture
+from video.pictures.picture_writer import upright
 from video.safe_file import check_output, write_file
 
 PAUSE = 5.0  # seconds between two pictures at least

@@ -19,7 +19,7 @@ from commands.errors import error_line
 from commands.video_steps import PROGRAM
 from model.errors import UserError
 from model.files import read_text
-from video.reader import Source
+from video.reading.reader import Source
 from video.safe_file import check_output, write_file
 
 DONE, DAMAGED, WRONG, FAILED, SKIPPED, INTERRUPTED = "done", "damaged", "wrong", "failed", "skipped", "interrupted"

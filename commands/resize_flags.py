@@ -4,8 +4,8 @@ import argparse
 from fractions import Fraction
 
 from commands.transition_flags import FOUND
-from video.reader import open_frames
-from video.resize import find_spans
+from video.reading.reader import open_frames
+from video.reading.resize import find_spans
 
 SCALE, SPLIT = "scale", "split"
 # Settings that belong to one output, or to pictures of one size.

@@ -4,7 +4,7 @@ import argparse
 from fractions import Fraction
 from typing import NamedTuple
 
-from video.timing import parse_seconds
+from video.timing.output_times import parse_seconds
 
 AUTOMATIC = Fraction(-1)  # the value of --segments without a number
 NEVER = Fraction(0)

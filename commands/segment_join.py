@@ -17,13 +17,13 @@ from commands.video_steps import summarise
 from segments.folder import Record, WorkFolder
 from segments.join import join_pictures, join_videos, publish
 from segments.plan import Plan
-from video.confidence import Measure
-from video.decisions import Decision
 from video.interpolate import Report
-from video.picture_writer import PictureWriter
-from video.scene import Transition
-from video.verify import FrameTimes
-from video.writer import VideoWriter
+from video.pictures.picture_writer import PictureWriter
+from video.transitions.confidence import Measure
+from video.transitions.decisions import Decision
+from video.transitions.scene import Transition
+from video.writing.verify import FrameTimes
+from video.writing.writer import VideoWriter
 
 
 def join_segments(

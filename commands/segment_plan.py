@@ -19,7 +19,7 @@ from segments.folder import WorkFolder
 from segments.join import JOINABLE, JOINED_ENCODERS
 from segments.plan import Plan, current_versions, hash_weights, identify_source
 from segments.scan import boundary_kinds, cut_source, scan_source
-from video.encoding import Encoding
+from video.writing.encoding import Encoding
 
 # Pixels of made frames a second: the default weights on two CPU cores, and about what a GPU of 2020 does.
 CPU_SPEED, GPU_SPEED = 1.4e6, 1.5e8

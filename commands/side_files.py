@@ -7,8 +7,8 @@ from pathlib import Path
 
 from model.errors import UserError
 from model.weights.checkpoint import find_weights
-from video.confidence import HEADER
 from video.safe_file import check_output, is_picture_in, part_path, same_file
+from video.transitions.confidence import HEADER
 
 
 def files_read(args: argparse.Namespace) -> tuple[Path, ...]:

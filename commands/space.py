@@ -8,7 +8,7 @@ from pathlib import Path
 from commands.video_job import VideoJob
 from commands.video_steps import PROGRAM
 from model.errors import UserError
-from video.encoding import CRF, Encoding
+from video.writing.encoding import CRF, Encoding
 
 # Bytes of a pixel, in encoders that lose nothing or little. FFV1: 0.38 to 0.50 on real clips.
 LOSSLESS = {"ffv1": 0.45, "huffyuv": 0.9, "ffvhuff": 0.9, "rawvideo": 1.5, "prores_ks": 0.45, "png": 1.5, "gif": 0.6}

@@ -6,11 +6,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from model import UserError
-from video.blur import FULL_TURN
-from video.numbers import parse_number
-from video.reader import Source
-from video.speed import SPEEDS, SpeedMap, constant_speed, read_ramps
-from video.trim import trim_source
+from video.reading.reader import Source
+from video.reading.trim import trim_source
+from video.timing.blur import FULL_TURN
+from video.timing.numbers import parse_number
+from video.timing.speed import SPEEDS, SpeedMap, constant_speed, read_ramps
 
 
 def add_speed_flags(group: argparse._ArgumentGroup) -> None:

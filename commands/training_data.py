@@ -14,7 +14,7 @@ from data.textures import RgbPicture
 from data.triplets import Triplet, Triplets, find_triplets
 from dataset import Mixture, Samples, SampleSource, Scenes, Vimeo, read_rgb
 from model.errors import UserError
-from video.picture import MediaError
+from video.pictures.picture import MediaError
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

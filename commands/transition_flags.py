@@ -4,16 +4,16 @@ import argparse
 from pathlib import Path
 
 from model.files import read_text
-from video.confidence import FALLBACKS, UNSURE, Fallback
-from video.decisions import read_decisions
-from video.hold import AT_CUT
 from video.interpolate import Handling
-from video.numbers import parse_decimal
-from video.overlay import Overlays, read_mask
-from video.repair import parse_numbers
-from video.retime import DEDUP, LONGEST_RUN
-from video.scene import CUT_MISMATCH, CUT_RULES, CUT_SSIM, GAP, REPEAT_SSIM, TransitionDetector
-from video.timing import parse_seconds
+from video.timing.numbers import parse_decimal
+from video.timing.output_times import parse_seconds
+from video.transitions.confidence import FALLBACKS, UNSURE, Fallback
+from video.transitions.decisions import read_decisions
+from video.transitions.hold import AT_CUT
+from video.transitions.overlay import Overlays, read_mask
+from video.transitions.repair import parse_numbers
+from video.transitions.retime import DEDUP, LONGEST_RUN
+from video.transitions.scene import CUT_MISMATCH, CUT_RULES, CUT_SSIM, GAP, REPEAT_SSIM, TransitionDetector
 
 FOUND = "found"  # value of --repair without a list
 

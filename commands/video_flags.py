@@ -10,11 +10,11 @@ from commands.resize_flags import add_resize_flag, check_resize
 from commands.segment_flags import add_segment_flags, check_segment_flags
 from commands.speed_flags import add_speed_flags, changes_speed, check_speed
 from commands.transition_flags import add_transition_flags, check_transitions
-from video.audio import AUDIO, COPY, NONE
-from video.container import parse_location
-from video.ending import MATCH_DURATION
-from video.numbers import parse_number
-from video.timing import parse_rate
+from video.reading.container import parse_location
+from video.timing.ending import MATCH_DURATION
+from video.timing.numbers import parse_number
+from video.timing.output_times import parse_rate
+from video.writing.audio import AUDIO, COPY, NONE
 
 MAX_EXP = 10
 MAX_MULTI = 2**MAX_EXP  # frames of the output for each of the input

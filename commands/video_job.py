@@ -13,14 +13,14 @@ from commands.speed_flags import changes_speed, timed_source
 from commands.video_flags import MAX_RATE
 from model import UserError
 from segments.folder import WorkFolder
-from video.encoding import Encoding
-from video.gif import FASTEST, gif_options, last_duration
-from video.interlace import KEEP, Deinterlacing, InterlacedError, Scan
-from video.montage import montage_size
-from video.picture_writer import PictureWriter
-from video.rate import exact_time_base
-from video.reader import Source, open_frames
-from video.writer import VideoWriter
+from video.pictures.montage import montage_size
+from video.pictures.picture_writer import PictureWriter
+from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, Scan
+from video.reading.rate import exact_time_base
+from video.reading.reader import Source, open_frames
+from video.timing.gif import FASTEST, gif_options, last_duration
+from video.writing.encoding import Encoding
+from video.writing.writer import VideoWriter
 
 PICTURES = Path("vid_out")  # upstream's folder of pictures
 

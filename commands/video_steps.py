@@ -13,18 +13,18 @@ from commands.transition_flags import handling
 from commands.video_job import VideoJob
 from model import RIFE
 from model.devices import pick_device
-from video.audio import NONE
-from video.blur import average_samples, shutter_offsets
-from video.confidence import write_measures
-from video.decisions import write_decisions
-from video.ending import Ending, close_loop, without_last
 from video.frame import Frame
 from video.interpolate import Report, interpolate
-from video.montage import montage
-from video.picture_writer import PictureWriter
-from video.timing import multiply, resample
-from video.trim import trimmed_frames
-from video.writer import VideoWriter
+from video.pictures.montage import montage
+from video.pictures.picture_writer import PictureWriter
+from video.reading.trim import trimmed_frames
+from video.timing.blur import average_samples, shutter_offsets
+from video.timing.ending import Ending, close_loop, without_last
+from video.timing.output_times import multiply, resample
+from video.transitions.confidence import write_measures
+from video.transitions.decisions import write_decisions
+from video.writing.audio import NONE
+from video.writing.writer import VideoWriter
 
 PROGRAM = "inference_video.py"
 DAMAGED = 3  # exit status

@@ -13,10 +13,10 @@ import numpy as np
 
 from data.textures import RgbPicture
 from model.errors import UserError
-from video.picture import MediaError
-from video.reader import open_frames
+from video.pictures.picture import MediaError
+from video.reading.reader import open_frames
 from video.safe_file import SafeFile
-from video.scene import Transition, TransitionDetector
+from video.transitions.scene import Transition, TransitionDetector
 
 CACHE_SHORT_SIDE = 480  # px; clips are kept at this size at most
 CACHE_FRAMES = 400  # of one clip at most

@@ -15,7 +15,7 @@ from data.sample import TrainingSample, augment, pack
 from data.synthetic import Layer, draw_motion
 from data.textures import RgbPicture, compress
 from model.errors import UserError
-from video.picture import MediaError
+from video.pictures.picture import MediaError
 
 SPANS, SPAN_SHARES = (2, 3, 4, 6), (0.6, 0.15, 0.15, 0.1)  # frames from img0 to img1
 ZOOM, WEAK_ZOOM = (0.45, 1.2), (0.45, 0.75)  # of clips, and of samples that are coded like a small web video

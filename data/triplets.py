@@ -10,7 +10,7 @@ import numpy as np
 from data.sample import TrainingSample, augment, pack
 from dataset import random_crop, read_rgb
 from model.errors import UserError
-from video.picture import MediaError, natural_key
+from video.pictures.picture import MediaError, natural_key
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MIDDLE_NAME = re.compile(r"gt|target|mid|inter|truth", re.IGNORECASE)  # in the name of the true middle frame

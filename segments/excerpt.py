@@ -8,11 +8,11 @@ from pathlib import Path
 import av
 
 from segments.inspect import inspect_video
-from video.container import main_video, open_container, read_packets, seek_to
 from video.losses import LIBRARY_ERRORS
-from video.part import Part
-from video.picture import MediaError
-from video.reader import Source
+from video.pictures.picture import MediaError
+from video.reading.container import main_video, open_container, read_packets, seek_to
+from video.reading.part import Part
+from video.reading.reader import Source
 
 BEHIND = 2  # seconds of packets after the last frame that is read: the times of the last frames depend on the next ones
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from video.container import main_video, open_container, read_packets
-from video.picture import MediaError
+from video.pictures.picture import MediaError
+from video.reading.container import main_video, open_container, read_packets
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from av.video.stream import VideoStream
 from segments.folder import WorkFolder
 from segments.inspect import inspect_video
 from segments.plan import Plan
-from video.container import main_video, open_container, read_packets
-from video.picture import MediaError
-from video.picture_writer import NUMBERED
+from video.pictures.picture import MediaError
+from video.pictures.picture_writer import NUMBERED
+from video.reading.container import main_video, open_container, read_packets
 from video.safe_file import check_output, sync_folder
-from video.writer import VideoWriter
+from video.writing.writer import VideoWriter
 
 # Containers whose packets have exact times, so that segments in them can be joined.
 JOINABLE = (".mp4", ".m4v", ".mov", ".mkv", ".webm")

@@ -11,7 +11,7 @@ from typing import Any
 
 from model.errors import UserError
 from model.weights.checkpoint import find_weights
-from video.part import Part
+from video.reading.part import Part
 
 ENDS = 1 << 20  # bytes of the first and of the last part of a file that are hashed
 CODE = ("model", "video", "segments", "commands")  # folders of this project that shape the frames

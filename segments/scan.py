@@ -7,13 +7,13 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from video.clock import Clock, Stamped
-from video.container import main_video, open_container
-from video.decoder import Decoder
-from video.joined import is_joined
-from video.part import Part
-from video.picture import MediaError, list_pictures
-from video.reader import Source
+from video.pictures.picture import MediaError, list_pictures
+from video.reading.clock import Clock, Stamped
+from video.reading.container import main_video, open_container
+from video.reading.decoder import Decoder
+from video.reading.joined import is_joined
+from video.reading.part import Part
+from video.reading.reader import Source
 
 # Source frames that are read on both sides of a segment. The rule for cuts compares a frame with two neighbours on each
 # side; a repeat that is replaced, or a run of repeats, reaches a few frames further. A difference of the state at the

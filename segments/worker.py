@@ -13,11 +13,11 @@ from segments.folder import Record, WorkFolder
 from segments.inspect import file_size, inspect_video
 from video.frame import Frame
 from video.interpolate import Report
-from video.part import Part
-from video.picture_writer import PictureWriter
+from video.pictures.picture_writer import PictureWriter
 from video.prefetch import prefetch
-from video.reader import Source
-from video.writer import VideoWriter
+from video.reading.part import Part
+from video.reading.reader import Source
+from video.writing.writer import VideoWriter
 
 POLL = 0.5  # seconds between two looks for segments that another process makes
 LARGEST_ERROR = Fraction(1, 500)  # seconds: containers such as Matroska round times to 1/1000

@@ -24,7 +24,7 @@ from model.IFNet_v4 import IFNet_v4
 from model.networks.layers import blend, timestep_plane
 from model.networks.warp import warp
 from model.weights.published import IFNetConfig
-from video.picture import read_picture, write_picture
+from video.pictures.picture import read_picture, write_picture
 
 TINY = IFNetConfig(
     (16, 16, 8, 8, 8), (16, 8, 4, 2, 1), encoder="H3", encoder_width=8, encoder_channels=4

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmark import MiddleBury_Other as Middlebury
 from model.contract import Prediction
-from video.picture import write_picture
+from video.pictures.picture import write_picture
 
 Report = dict[str, Any]
 Evaluate = Callable[..., Report]

@@ -12,14 +12,14 @@ from conftest import Shift
 
 from model import RIFE
 from video.alpha import has_alpha, without_alpha
-from video.decoder import Decoder
-from video.encoding import Encoding, choose_pix_fmt
 from video.frame import Colour
 from video.interpolate import interpolate
-from video.picture import MediaError
-from video.reader import open_frames
-from video.timing import multiply
-from video.writer import VideoWriter
+from video.pictures.picture import MediaError
+from video.reading.decoder import Decoder
+from video.reading.reader import open_frames
+from video.timing.output_times import multiply
+from video.writing.encoding import Encoding, choose_pix_fmt
+from video.writing.writer import VideoWriter
 
 WIDTH, HEIGHT, MOTION = 64, 48, 8
 FAULTS = Path("../shared/data/faults")

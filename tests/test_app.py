@@ -18,7 +18,7 @@ from commands import network_flags as flags
 from commands.page_jobs import video_settings
 from model import RIFE
 from model.errors import UserError
-from video.picture import read_picture, write_picture
+from video.pictures.picture import read_picture, write_picture
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,7 +11,7 @@ from skimage.color import rgb2yuv
 from skimage.metrics import structural_similarity
 
 from benchmark import SNU_FILM, X4K1000FPS, Xiph, common, hd_clips, yuv
-from video.picture import read_picture
+from video.pictures.picture import read_picture
 
 
 def test_ucf101_and_its_outputs(tmp_path: Path, evaluate: Evaluate) -> None:

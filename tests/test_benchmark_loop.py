@@ -17,7 +17,7 @@ from benchmark import ATD12K, HD, SNU_FILM, UCF101, X4K1000FPS, Vimeo90K, Xiph, 
 from benchmark import MiddleBury_Other as Middlebury
 from benchmark.test_set import TestSet, triplet
 from model.IFNet_v4 import IFNet_v4
-from video.picture import read_picture
+from video.pictures.picture import read_picture
 
 SCRIPTS = ("UCF101", "Vimeo90K", "MiddleBury_Other", "HD", "HD_multi_4X", "ATD12K", "SNU_FILM", "Xiph", "X4K1000FPS")
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,8 +20,8 @@ from benchmark.record import new_folder
 from benchmark.triplets import convert_frames, every_second
 from model import RIFE, UserError
 from video.frame import Frame
-from video.picture import read_picture
-from video.scene import TransitionDetector
+from video.pictures.picture import read_picture
+from video.transitions.scene import TransitionDetector
 
 Run = Callable[..., tuple[int, str, str]]
 

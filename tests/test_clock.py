@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from video.clock import Clock, Stamped
+from video.reading.clock import Clock, Stamped
 
 RATE = F(25)
 

@@ -10,11 +10,11 @@ from conftest import Shift
 
 from model import RIFE
 from model.image import to_tensor
-from video.confidence import Fallback, Measure, write_measures
 from video.frame import Frame
 from video.interpolate import Handling, Report, interpolate
-from video.scene import TransitionDetector
-from video.timing import multiply
+from video.timing.output_times import multiply
+from video.transitions.confidence import Fallback, Measure, write_measures
+from video.transitions.scene import TransitionDetector
 
 SLOPE = 2  # levels a pixel, from left to right
 MOTION = 6  # px, which the network wrongly finds between two equal pictures

@@ -18,8 +18,8 @@ from model.inference.tile_engine import tiled
 from model.metrics import psnr
 from video.frame import Frame
 from video.interpolate import Handling, interpolate
-from video.scene import TransitionDetector
-from video.timing import multiply
+from video.timing.output_times import multiply
+from video.transitions.scene import TransitionDetector
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 STEPS = [Fraction(k, 4) for k in (1, 2, 3)]

@@ -14,12 +14,12 @@ from benchmark import cuts as benchmark
 from benchmark import joins
 from benchmark.joins import Join, mix, photo_pan
 from model import RIFE
-from video.cuts import FLOOR, match, small_luma
 from video.frame import Frame
 from video.interpolate import Report, interpolate
-from video.picture import write_picture
-from video.scene import Transition, TransitionDetector
-from video.timing import multiply
+from video.pictures.picture import write_picture
+from video.timing.output_times import multiply
+from video.transitions.cuts import FLOOR, match, small_luma
+from video.transitions.scene import Transition, TransitionDetector
 
 
 def photo(seed: int, size: tuple[int, int] = (960, 320)) -> np.ndarray:

@@ -18,7 +18,7 @@ from commands.video_flags import build_parser, check_arguments
 from commands.video_job import plan_job
 from model import RIFE
 from model.errors import UserError
-from video.picture import write_picture
+from video.pictures.picture import write_picture
 
 
 @pytest.fixture(autouse=True)

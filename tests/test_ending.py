@@ -11,8 +11,8 @@ from clips import Clip, make_clip
 from conftest import Shift, use
 
 import inference_video
-from video.ending import Ending, close_loop, move_on, without_last
 from video.frame import Frame
+from video.timing.ending import Ending, close_loop, move_on, without_last
 
 RATE = F(24)
 

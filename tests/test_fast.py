@@ -22,7 +22,7 @@ from model.inference.engines import accelerate
 from model.inference.kernel_engine import KernelEngine
 from model.loading import build, detect_version
 from model.weights.published import IFNetConfig
-from video.reader import open_frames
+from video.reading.reader import open_frames
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no compiler here, or a CPU the kernels are not for")
 

@@ -16,9 +16,9 @@ from commands import network_flags as flags
 from data.synthetic import Layer, Motion, exact_flow, render, visibility
 from model import RIFE
 from model.inference.end_flow import fill_holes, project_middle, splat
-from video.flow import flow_picture, read_flo, write_flo
-from video.picture import MediaError, read_picture, write_picture
-from video.stitch import ramp, stitch
+from video.pictures.flow import flow_picture, read_flo, write_flo
+from video.pictures.picture import MediaError, read_picture, write_picture
+from video.pictures.stitch import ramp, stitch
 
 
 def test_flo_bytes_are_middleburys(tmp_path: Path) -> None:

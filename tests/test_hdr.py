@@ -8,10 +8,10 @@ import av
 import numpy as np
 import pytest
 
-from video.encoding import Encoding, quantise
-from video.hdr import Hdr
-from video.reader import open_frames
-from video.writer import VideoWriter
+from video.reading.reader import open_frames
+from video.writing.encoding import Encoding, quantise
+from video.writing.hdr import Hdr
+from video.writing.writer import VideoWriter
 
 # BT.2020 primaries and D65, of a display from 0.005 to 1000 cd/m2.
 DISPLAY = tuple(map(F, ["0.708", "0.292", "0.170", "0.797", "0.131", "0.046", "0.3127", "0.3290", "0.005", "1000"]))

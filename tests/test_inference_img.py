@@ -9,7 +9,7 @@ import pytest
 from conftest import MovingSquare, Run, Shift, use, written
 
 import inference_img
-from video.picture import read_picture, write_picture
+from video.pictures.picture import read_picture, write_picture
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import MovingSquare, Run, Shift, use, written
 
-from video import slow_motion
-from video.picture import write_picture
+from video.pictures import slow_motion
+from video.pictures.picture import write_picture
 
 
 def frames(file: str) -> tuple[list[np.ndarray], list[Fraction]]:

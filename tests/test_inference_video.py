@@ -21,8 +21,8 @@ from commands import network_flags as flags
 from commands.transition_flags import check_transitions, transition_detector
 from commands.video_flags import build_parser
 from model import RIFE
-from video.picture import read_picture, write_picture
-from video.scene import TransitionDetector
+from video.pictures.picture import read_picture, write_picture
+from video.transitions.scene import TransitionDetector
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data" / "eval"

@@ -8,13 +8,13 @@ import av
 import numpy as np
 import pytest
 
-from video.container import main_video
-from video.decoder import Decoder
-from video.interlace import COMB_RATIO, KEEP, Deinterlacing, InterlacedError, Scan, comb_ratio, detect_scan
-from video.output import NullFile
-from video.picture import MediaError
-from video.reader import Source, open_frames
-from video.track import Track, TrackPlan
+from video.pictures.picture import MediaError
+from video.reading.container import main_video
+from video.reading.decoder import Decoder
+from video.reading.interlace import COMB_RATIO, KEEP, Deinterlacing, InterlacedError, Scan, comb_ratio, detect_scan
+from video.reading.reader import Source, open_frames
+from video.writing.output import NullFile
+from video.writing.track import Track, TrackPlan
 
 WIDTH, HEIGHT = 96, 400  # interlaced formats have 480 lines and more
 

@@ -16,13 +16,13 @@ from model import RIFE
 from model.image import Padder, send_layers, to_tensor
 from video import devices
 from video import interpolate as interpolation
-from video.cuts import Match
 from video.frame import Frame
 from video.interpolate import Handling, Report, interpolate
 from video.prefetch import prefetch
-from video.reader import open_frames
-from video.scene import Comparison, Transition, TransitionDetector, differences, thumbnail
-from video.timing import Timing, multiply, resample
+from video.reading.reader import open_frames
+from video.timing.output_times import Timing, multiply, resample
+from video.transitions.cuts import Match
+from video.transitions.scene import Comparison, Transition, TransitionDetector, differences, thumbnail
 
 SIZE = (96, 64)
 

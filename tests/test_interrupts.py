@@ -18,7 +18,7 @@ import inference_video
 from commands import network_flags as flags
 from commands.interrupts import Interrupts
 from model import RIFE
-from video.writer import VideoWriter
+from video.writing.writer import VideoWriter
 
 sys.path.insert(0, str(Path(__file__).parent / "long"))
 
@@ -208,8 +208,8 @@ from pathlib import Path
 sys.path[:0] = ["{ROOT}", "{ROOT / "tests"}"]
 from clips import make_clip, picture
 from video.frame import Frame
-from video.reader import open_frames
-from video.writer import VideoWriter
+from video.reading.reader import open_frames
+from video.writing.writer import VideoWriter
 clip = make_clip(Path("a.mp4"), 4, rate=Fraction(30), audio=["ac3"])
 source = open_frames(clip)
 writer = VideoWriter(Path("b.{suffix}"), source, Fraction(30), Fraction(1, 30))

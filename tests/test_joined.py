@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from clips import make_clip
 
-from video.reader import open_frames
+from video.reading.reader import open_frames
 
 OTHER_STREAM = {"mpegts_start_pid": "512"}  # the same program, as if a stream were added to it
 OTHER_PROGRAM = {**OTHER_STREAM, "mpegts_pmt_start_pid": "2000", "mpegts_service_id": "7"}

@@ -12,9 +12,9 @@ import pytest
 from clips import Clip, make_clip
 
 from video.frame import Frame
-from video.reader import open_frames
-from video.verify import read_packet_times
-from video.writer import VideoWriter
+from video.reading.reader import open_frames
+from video.writing.verify import read_packet_times
+from video.writing.writer import VideoWriter
 
 SUBTITLES = "1\n00:00:00,100 --> 00:00:00,600\nHello <i>you</i>\n\n2\n00:00:00,700 --> 00:00:00,900\nthere\n"
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from video.devices import InputFrame
 from video.frame import Frame
-from video.retime import plain_pairs
-from video.scene import Transition, TransitionDetector
-from video.timing import resample
+from video.timing.output_times import resample
+from video.transitions.retime import plain_pairs
+from video.transitions.scene import Transition, TransitionDetector
 
 
 def test_no_step_of_a_gap_is_planned_beyond_its_start() -> None:

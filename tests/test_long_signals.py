@@ -24,7 +24,7 @@ from model import RIFE, UserError
 from segments import pool
 from segments.folder import WorkFolder
 from video.frame import Frame
-from video.writer import VideoWriter
+from video.writing.writer import VideoWriter
 
 STOP = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 COUNT = 48

@@ -19,8 +19,8 @@ from commands.resize_flags import SPLIT
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import plan_job
 from model import RIFE
-from video.picture import write_picture
-from video.verify import find_missing_pictures
+from video.pictures.picture import write_picture
+from video.writing.verify import find_missing_pictures
 
 COUNT = 30
 FRAME = F(1, 24)

@@ -16,8 +16,8 @@ from model import RIFE
 from model.contract import Prediction
 from video.frame import Frame
 from video.interpolate import Report, interpolate
-from video.reader import open_frames
-from video.timing import multiply
+from video.reading.reader import open_frames
+from video.timing.output_times import multiply
 
 
 def test_table_and_json(

@@ -14,7 +14,7 @@ from commands.batch import find_videos, is_batch
 from model import RIFE
 from model.errors import UserError
 from video.frame import Frame
-from video.writer import VideoWriter
+from video.writing.writer import VideoWriter
 
 CLIPS, BROKEN = 10, (3, 7)
 

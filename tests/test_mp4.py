@@ -11,10 +11,10 @@ import pytest
 from clips import make_clip, picture
 
 from video.frame import Frame
-from video.mp4 import correct_duration
-from video.reader import Source, open_frames
+from video.reading.reader import Source, open_frames
 from video.safe_file import SafeFile
-from video.writer import VideoWriter
+from video.writing.mp4_duration import correct_duration
+from video.writing.writer import VideoWriter
 
 RATE, SOURCE = 96, 40  # frames/s of the output; frames of the source, of which each is written four times
 

@@ -16,7 +16,7 @@ from conftest import Shift
 import inference_video
 from commands import network_flags as flags
 from model import RIFE
-from video.picture import read_picture, write_picture
+from video.pictures.picture import read_picture, write_picture
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -13,10 +13,10 @@ from model import RIFE, UserError
 from video.devices import InputFrame
 from video.frame import Frame
 from video.interpolate import Handling, interpolate
-from video.overlay import REACH, Overlays, gradient, read_mask, static_pixels
-from video.picture import write_picture
-from video.scene import TransitionDetector
-from video.timing import multiply
+from video.pictures.picture import write_picture
+from video.timing.output_times import multiply
+from video.transitions.overlay import REACH, Overlays, gradient, read_mask, static_pixels
+from video.transitions.scene import TransitionDetector
 
 STEP = 12  # px a frame, to the left
 PLACE = np.s_[40:80, 300:400]  # around the logo

@@ -6,7 +6,7 @@ import av
 import pytest
 
 from video.losses import Losses
-from video.packet_clock import PacketClock
+from video.writing.packet_clock import PacketClock
 
 BASE = F(1, 10)  # seconds
 

@@ -15,7 +15,7 @@ from benchmark import block_flows, methods, pans
 from benchmark.pans import KINDS, Motion, enlarged, needed_size, view
 from model import RIFE
 from model.contract import Network, NetworkModule, Prediction
-from video.picture import write_picture
+from video.pictures.picture import write_picture
 
 Run = Callable[..., tuple[int, str, str]]
 SIZE = (64, 48)

@@ -13,7 +13,7 @@ import inference_img
 from model.image import to_picture
 from model.loading import load_network
 from model.weights.checkpoint import DDP_PREFIX
-from video.picture import read_picture, write_picture
+from video.pictures.picture import read_picture, write_picture
 
 PATHS = network_paths()
 BESIDE = 'raise SystemExit("the code beside the weights was run")\n'

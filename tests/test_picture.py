@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 
 from model.errors import UserError
-from video.jpeg import checked_decoding
-from video.picture import MediaError, alike, check_pair, list_pictures, natural_key, read_picture, write_picture
+from video.pictures.jpeg import checked_decoding
+from video.pictures.picture import (
+    MediaError,
+    alike,
+    check_pair,
+    list_pictures,
+    natural_key,
+    read_picture,
+    write_picture,
+)
 
 
 def noise(channels: int, dtype: str, shape: tuple[int, int] = (9, 13)) -> np.ndarray:

@@ -9,10 +9,10 @@ import pytest
 from conftest import Shift, use
 
 import inference_img
-from video.picture import MediaError, read_picture, write_picture
-from video.picture_header import check_sizes, describe_colours, describe_gaps, read_header
-from video.picture_writer import PictureWriter
-from video.reader import open_frames
+from video.pictures.picture import MediaError, read_picture, write_picture
+from video.pictures.picture_header import check_sizes, describe_colours, describe_gaps, read_header
+from video.pictures.picture_writer import PictureWriter
+from video.reading.reader import open_frames
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow writes the files with profiles")
 

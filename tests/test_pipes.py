@@ -25,10 +25,10 @@ from commands import pipes
 from commands.errors import FAILED
 from commands.video_steps import DAMAGED
 from model import RIFE
-from video import container, pipe
-from video.picture import MediaError
-from video.pipe import InputPipe
-from video.reader import open_frames
+from video.pictures.picture import MediaError
+from video.reading import container, pipe
+from video.reading.pipe import InputPipe
+from video.reading.reader import open_frames
 
 ROOT = Path(__file__).parents[1]
 SUBTITLES = "1\n00:00:00,000 --> 00:00:00,200\none\n"

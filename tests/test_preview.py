@@ -14,7 +14,7 @@ from commands.preview import Preview, check_preview
 from model import RIFE
 from model.errors import UserError
 from video.frame import Frame
-from video.picture import read_picture, write_picture
+from video.pictures.picture import read_picture, write_picture
 
 
 class Clock:

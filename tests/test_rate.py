@@ -11,12 +11,12 @@ import av
 import pytest
 from clips import Clip, make_clip
 
-from video.clock import Clock, Stamped
 from video.frame import Frame
-from video.rate import exact_time_base, find_rate
-from video.reader import Source, open_frames
-from video.timing import resample
-from video.writer import VideoWriter
+from video.reading.clock import Clock, Stamped
+from video.reading.rate import exact_time_base, find_rate
+from video.reading.reader import Source, open_frames
+from video.timing.output_times import resample
+from video.writing.writer import VideoWriter
 
 NTSC = F(60000, 1001)
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from clips import make_clip, picture
 
-from video.container import parse_location, read_packets
 from video.error_log import ErrorLog
 from video.frame import Colour, Frame, clip_samples
-from video.picture import MediaError, write_picture
-from video.reader import open_frames
-from video.trim import trim_source, trimmed_frames
+from video.pictures.picture import MediaError, write_picture
+from video.reading.container import parse_location, read_packets
+from video.reading.reader import open_frames
+from video.reading.trim import trim_source, trimmed_frames
 
 FAULTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "faults"
 

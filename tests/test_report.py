@@ -17,7 +17,7 @@ from scored import Evaluate, Recording, pictures, write
 
 from benchmark import clip, methods, report, testtime
 from model import RIFE
-from video.picture import read_picture
+from video.pictures.picture import read_picture
 
 VOID = ("meta", "img", "input")
 EVIL = 'net <b>&amp;</b> "1" $x$ </script><script>alert(1)</script>'

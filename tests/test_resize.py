@@ -14,8 +14,8 @@ from conftest import Shift
 import inference_video
 from commands import network_flags
 from model import RIFE
-from video.reader import open_frames
-from video.resize import find_spans
+from video.reading.reader import open_frames
+from video.reading.resize import find_spans
 
 RATE = F(25)
 SIZES = (64, 48), (48, 32)

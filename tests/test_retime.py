@@ -11,13 +11,13 @@ from conftest import Shift
 from test_cuts import mix, pan
 
 from model import RIFE, UserError
-from video.decisions import read_decisions, write_decisions
 from video.frame import Frame
 from video.interpolate import Handling, Report, interpolate
-from video.repair import parse_numbers
-from video.retime import spread
-from video.scene import Transition, TransitionDetector
-from video.timing import multiply, resample
+from video.timing.output_times import multiply, resample
+from video.transitions.decisions import read_decisions, write_decisions
+from video.transitions.repair import parse_numbers
+from video.transitions.retime import spread
+from video.transitions.scene import Transition, TransitionDetector
 
 RATE = 24
 

@@ -24,9 +24,9 @@ from segments.inspect import decoding_delay, inspect_video
 from segments.plan import Plan
 from segments.scan import Key, Scan, cut_source, scan_source
 from video.frame import Frame
-from video.part import Part
-from video.reader import open_frames
-from video.writer import VideoWriter
+from video.reading.part import Part
+from video.reading.reader import open_frames
+from video.writing.writer import VideoWriter
 
 SIZE = (64, 48)
 COUNT = 60

@@ -13,7 +13,7 @@ import inference_video
 from commands import network_flags
 from model import RIFE
 from video.losses import reason
-from video.picture import write_picture
+from video.pictures.picture import write_picture
 
 
 @pytest.mark.parametrize("flag", ["--confidence", "--decisions"])

@@ -14,14 +14,14 @@ import inference_video
 from commands.speed_flags import parse_time
 from commands.video_flags import build_parser, check_arguments
 from model import UserError
-from video.blur import SAMPLES, average_samples, shutter_offsets
 from video.frame import Frame
-from video.picture import write_picture
-from video.reader import open_frames
-from video.speed import SpeedMap, constant_speed, ramps, read_ramps
-from video.tempo import Tempo
-from video.timing import resample
-from video.trim import trim_source, trimmed_frames
+from video.pictures.picture import write_picture
+from video.reading.reader import open_frames
+from video.reading.trim import trim_source, trimmed_frames
+from video.timing.blur import SAMPLES, average_samples, shutter_offsets
+from video.timing.output_times import resample
+from video.timing.speed import SpeedMap, constant_speed, ramps, read_ramps
+from video.writing.tempo import Tempo
 
 RATE = 48000
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from video.frame import Frame
-from video.reader import open_frames
-from video.writer import VideoWriter
+from video.reading.reader import open_frames
+from video.writing.writer import VideoWriter
 
 RATE, SAMPLES = 25, 48000
 START, EVENT, COUNT = F(36), F(182, 5), 25  # seconds: the first frame, flash and beep; frames

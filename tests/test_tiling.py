@@ -29,8 +29,8 @@ from model.inference.tiles import spans
 from model.loading import AnyNetwork, load_network
 from model.metrics import psnr
 from model.weights.published import PUBLISHED, IFNetConfig
-from video.picture import read_picture
-from video.reader import open_frames
+from video.pictures.picture import read_picture
+from video.reading.reader import open_frames
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "eval"
 MIDDLEBURY, FAST_PAN = SHARED / "middlebury_other" / "other-data", SHARED / "clips" / "lady-running.mp4"

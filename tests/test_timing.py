@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from video.timing import multiply, parse_rate, parse_seconds, resample
+from video.timing.output_times import multiply, parse_rate, parse_seconds, resample
 
 
 def test_multiply_is_even_and_exact() -> None:

@@ -31,7 +31,7 @@ from model.training.recipe import Recipe
 from model.training.run import Run, RunSettings
 from model.training.stages import Part, Stage, stage_batches
 from model.training.step import training_step
-from video.picture import read_picture
+from video.pictures.picture import read_picture
 
 
 def kill_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ import pytest
 from clips import make_clip, picture
 
 from video.frame import Frame
-from video.reader import open_frames
-from video.verify import FrameTimes, find_mismatches, find_sound_starts, read_packet_times
-from video.writer import VideoWriter
+from video.reading.reader import open_frames
+from video.writing.verify import FrameTimes, find_mismatches, find_sound_starts, read_packet_times
+from video.writing.writer import VideoWriter
 
 RATE = F(48)
 

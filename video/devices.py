@@ -13,7 +13,7 @@ from model.frames import PreparedFrame
 from model.image import send_layers, to_layers
 from model.RIFE import RIFE
 from video.frame import Frame, Picture
-from video.scene import Signature, Transition
+from video.transitions.scene import Signature, Transition
 
 Settings = Mapping[str, Any]  # keywords of RIFE.between
 PendingPicture = Callable[[], Picture]  # blocks until a device has finished the picture, then returns it

@@ -12,19 +12,19 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from model.RIFE import RIFE
-from video.confidence import Fallback, Measure
-from video.decisions import Decision, decide
 from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_network
 from video.frame import Colour, Frame, Picture
-from video.hold import held_picture
-from video.overlay import Overlays, put_back
-from video.part import Part
 from video.prefetch import prefetch
-from video.repair import mark_damaged
-from video.repeats import RepeatReplacement
-from video.retime import LONGEST_DAMAGE, LONGEST_RUN, plain_pairs, retimed_pairs
-from video.scene import Transition, TransitionDetector
-from video.timing import Timing
+from video.reading.part import Part
+from video.timing.output_times import Timing
+from video.transitions.confidence import Fallback, Measure
+from video.transitions.decisions import Decision, decide
+from video.transitions.hold import held_picture
+from video.transitions.overlay import Overlays, put_back
+from video.transitions.repair import mark_damaged
+from video.transitions.repeats import RepeatReplacement
+from video.transitions.retime import LONGEST_DAMAGE, LONGEST_RUN, plain_pairs, retimed_pairs
+from video.transitions.scene import Transition, TransitionDetector
 
 T = TypeVar("T")
 AHEAD = 2  # frames that are decoded and converted to RGB before the loop needs them

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.errors import UserError, printable
-from video.picture import write_picture
+from video.pictures.picture import write_picture
 
 HEADER_EVERY = 20  # rows of the table between two headers
 WIDTH = 10  # characters of a column

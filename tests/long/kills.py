@@ -38,9 +38,9 @@ import inference_video
 from commands import network_flags
 from model import RIFE
 from video.frame import Frame
-from video.picture import MediaError, read_picture
-from video.picture_writer import PictureWriter
-from video.writer import VideoWriter
+from video.pictures.picture import MediaError, read_picture
+from video.pictures.picture_writer import PictureWriter
+from video.writing.writer import VideoWriter
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 OUTPUTS = ("mp4", "mov", "mkv", "png")

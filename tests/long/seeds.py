@@ -17,7 +17,7 @@ import torch
 
 from model.IFNet_v4 import IFNet_v4
 from model.weights.published import IFNetConfig
-from video.picture import write_picture
+from video.pictures.picture import write_picture
 
 NCNN = Path(__file__).parents[1] / "golden" / "ncnn"
 FRAMES, SIZE = 8, (64, 48)

@@ -1,0 +1,1 @@
+"""Picture files: single pictures, folders of pictures, and pictures made from several."""

@@ -1,0 +1,85 @@
+"""Frames as numbered picture files in a folder."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from video.frame import Frame
+from video.pictures.picture import MediaError, write_picture
+from video.reading.reader import Source
+from video.safe_file import same_file
+
+NUMBERED = (".png", ".exr")  # suffixes of the pictures that are written
+
+
+class PictureWriter:
+    """Writes frames as folder/0000000.png, 0000001.png, ... as upstream's --png does, over what is there.
+
+    Raises MediaError if the folder cannot be written to, or if a picture would replace one that is read.
+    """
+
+    def __init__(self, folder: Path, source: Source, inputs: tuple[Path, ...] = ()) -> None:
+        self.path, self.rotation, self.frames = folder, source.rotation, 0
+        self._stopped = False
+        self._colour = source.pictures.colour if source.pictures is not None else b""
+        self.notes: list[str] = []
+        self.complaints: list[str] = []
+        self.part = folder  # written picture by picture
+        check_pictures(folder, (source.path, *inputs))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise MediaError(f"{folder}: cannot be made ({e.strerror}); choose another output folder") from e
+        if not os.access(folder, os.W_OK):
+            raise MediaError(f"{folder}: cannot be written to; choose another output folder")
+
+    def write(self, frame: Frame) -> None:
+        """Writes one frame under the next number."""
+        rgb = upright(frame.rgb(), self.rotation)
+        suffix = ".exr" if rgb.dtype.kind == "f" else ".png"
+        write_picture(self.path / f"{self.frames:07d}{suffix}", rgb, colour=self._colour)
+        self.frames += 1
+
+    def finish(self) -> None:
+        """Notes which pictures in the folder are not of this run."""
+        self._stopped = True
+        stale = [p for p in self.path.glob("*.png") if p.stem.isdigit() and int(p.stem) >= self.frames]
+        if stale:
+            self.notes.append(f"{len(stale)} pictures of a longer earlier run are still there, from {min(stale)} on")
+
+    def stop(self) -> None:
+        """Notes how many pictures there are after an interruption or an error."""
+        if self.frames and not self._stopped:
+            self.notes.append(f"{self.frames} pictures were written until then, in {self.path}")
+        self._stopped = True
+
+    def __enter__(self) -> "PictureWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.stop()
+
+
+def check_pictures(folder: Path, inputs: Iterable[Path]) -> None:
+    """Raises MediaError if numbered pictures in a folder would replace an input."""
+    for read in inputs:
+        if same_file(folder, read) or (_is_numbered(read) and same_file(folder, read.parent)):
+            raise MediaError(f"{folder}: pictures there would replace the input {read}; choose another folder")
+
+
+def _is_numbered(path: Path) -> bool:
+    """Returns whether a file has a name that this writer may give."""
+    return path.stem.isdigit() and path.suffix in NUMBERED
+
+
+def upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
+    """Returns a picture (H,W,C) turned as a player would show it; rotation in degrees counter-clockwise."""
+    return np.rot90(rgb, rotation // 90)

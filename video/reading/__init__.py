@@ -1,0 +1,1 @@
+"""Reads frames with their exact times: containers, decoders, clocks, spans of the source."""

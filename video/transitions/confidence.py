@@ -1,0 +1,52 @@
+"""Where the network is unsure: the disagreement of the two warped frames, and what is shown instead of its frame."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from video.devices import FramePair, MeasuredPicture, PendingPicture
+from video.frame import Picture
+from video.safe_file import write_file
+from video.transitions.hold import held_picture
+
+FALLBACKS = ("hold", "blend")
+UNSURE = 15.0  # 8-bit levels; frames 67 ms apart have less, of those half a second apart the worst have more
+HEADER = "time,disagreement,replaced\n"
+
+
+class Measure(NamedTuple):
+    """How far the two warped frames of one made frame are apart."""
+
+    time: float  # seconds
+    disagreement: float  # mean over the frame, in 8-bit levels
+    replaced: bool
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What takes the place of frames whose two warped frames disagree; `rule` of None only measures."""
+
+    rule: str | None = None
+    threshold: float = UNSURE
+
+    def choose(
+        self, made: PendingPicture, pair: FramePair, time: Fraction, step: Fraction, measures: list[Measure]
+    ) -> PendingPicture:
+        """Returns the picture to show at a timestep between two frames; adds its measure when it is finished."""
+
+        def picture() -> Picture:
+            assert isinstance(made, MeasuredPicture)
+            apart = made.disagreement()
+            replaced = self.rule is not None and apart > self.threshold
+            measures.append(Measure(float(time), apart, replaced))
+            return held_picture(pair, step, self.rule or "hold") if replaced else made()
+
+        return picture
+
+
+def write_measures(path: Path, measures: Iterable[Measure]) -> None:
+    """Writes one line for each made frame: time in seconds, disagreement in 8-bit levels, and 1 if it was replaced."""
+    lines = [f"{m.time:.6f},{m.disagreement:.3f},{m.replaced:d}\n" for m in measures]
+    write_file(path, (HEADER + "".join(lines)).encode(), overwrite=True)

@@ -1,0 +1,115 @@
+"""Decides the transition to each frame, by the detector or by a file that a user may edit; writes the decisions."""
+
+import json
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from model.errors import UserError
+from model.files import read_text
+from video.devices import InputFrame
+from video.safe_file import write_file
+from video.timing.numbers import parse_number
+from video.transitions.scene import Comparison, Transition, TransitionDetector
+
+# The decision about a frame depends on at most this many frames before it, and after it; on one more where repeats are
+# retimed.
+REACH = 2
+NAMES = ", ".join(kind.value for kind in Transition)
+
+
+class Decision(NamedTuple):
+    """The transition to one frame."""
+
+    time: Fraction  # seconds
+    kind: Transition
+    score: float | None = None  # of a cut or a flash: mismatch; of a repeat: largest local difference
+
+
+def read_decisions(path: Path) -> list[Decision]:
+    """Reads the transitions that `write_decisions` wrote, in order of their times; frames without one are motion.
+
+    Raises UserError with file and remedy.
+    """
+    try:
+        entries = json.loads(read_text(path))["transitions"]
+        given = [Decision(parse_number(str(e["time"])), Transition(e["kind"])) for e in entries]
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror}); give another file") from e
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise UserError(
+            f"{path}: is no list of decisions ({e}); write transitions with a time in seconds and a kind: {NAMES}"
+        ) from e
+    return sorted(given, key=lambda decision: decision.time)
+
+
+def write_decisions(path: Path, found: list[Decision]) -> None:
+    """Writes all transitions but motion as JSON, one a line."""
+    entries = [
+        {"time": round(float(d.time), 6), "kind": d.kind.value} | ({} if d.score is None else {"score": d.score})
+        for d in found
+    ]
+    lines = ",\n".join(f"    {json.dumps(entry)}" for entry in entries)
+    text = '{\n  "transitions": [\n' + lines + "\n  ]\n}\n"
+    write_file(path, text.encode(), overwrite=False)
+
+
+def decide(
+    frames: Iterable[InputFrame],
+    detector: TransitionDetector,
+    given: list[Decision] | None,
+    found: list[Decision],
+    beside: int = 1,
+) -> Iterator[InputFrame]:
+    """Yields the frames with their transitions, each when `beside` frames after it are known.
+
+    The transitions are those of `given`, or the detector's if it is None. All but motion are added to `found`. A repeat
+    is found by the largest motion of the `beside` pairs before it, and of those after it: n - 1 for runs of n frames.
+    """
+    before: deque[Comparison] = deque(maxlen=beside)
+    waiting: deque[tuple[Fraction, InputFrame, Comparison]] = deque()  # time of the frame before, frame, change
+
+    def decided() -> InputFrame:
+        """Returns the first waiting frame with its transition."""
+        earlier, frame, change = waiting.popleft()
+        after = [change for _, _, change in waiting]
+        kind, score = detector.classify(change, _merge(list(before)[::-1]), _merge(after)), None
+        before.append(change)
+        if given is not None:
+            kind = _given_kind(given, earlier, frame.frame.time)
+        elif kind is not Transition.GAP:
+            score = round(change.difference if kind is Transition.REPEAT else change.match.mismatch, 3)
+        frame.transition = kind
+        if kind is not Transition.MOTION:
+            found.append(Decision(frame.frame.time, kind, score))
+        return frame
+
+    last: InputFrame | None = None
+    for frame in frames:
+        if last is None:
+            yield frame
+        else:
+            waiting.append((last.frame.time, frame, detector.compare(last.signature, frame.signature)))
+        last = frame
+        if len(waiting) > beside:
+            yield decided()
+    while waiting:
+        yield decided()
+
+
+def _merge(changes: list[Comparison]) -> Comparison | None:
+    """Returns the first of the changes with the largest differences of all; None if there are none."""
+    if not changes:
+        return None
+    difference, mean = max(c.difference for c in changes), max(c.mean for c in changes)
+    return changes[0]._replace(difference=difference, mean=mean)
+
+
+def _given_kind(given: list[Decision], before: Fraction, time: Fraction) -> Transition:
+    """Returns the kind of the entry that is nearest to a frame: within half of the time since the frame before."""
+    half = (time - before) / 2
+    low, high = (bisect_right(given, edge, key=lambda decision: decision.time) for edge in (time - half, time + half))
+    return given[low].kind if low < high else Transition.MOTION

@@ -1,0 +1,63 @@
+"""Replaces repeated frames, as upstream does: the network's frame in the middle of the frames around a repeat."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from model.RIFE import RIFE
+from video.devices import InputFrame, Settings, run_network
+from video.frame import Frame
+from video.transitions.overlay import hide, put_back
+from video.transitions.scene import HELD, Transition, TransitionDetector
+
+MIDDLE = Fraction(1, 2)  # timestep
+
+
+@dataclass(frozen=True)
+class RepeatReplacement:
+    """Replaces repeated frames. `load` makes an input of a frame; `count` is called for each replaced frame."""
+
+    model: RIFE
+    settings: Settings
+    detector: TransitionDetector
+    load: Callable[[Frame], InputFrame]
+    count: Callable[[Fraction], None]
+
+    def replace(self, frames: Iterable[InputFrame]) -> Iterator[InputFrame]:
+        """Yields the frames; a repeat becomes the midpoint of the frames around it.
+
+        upstream: also replaces a repeat that stands before a cut, by a midpoint across that cut, which is a ghost of
+        both scenes; here that repeat stays as it is. So does one in a scene that stands still.
+        """
+        source = iter(frames)
+        first = next(source, None)
+        if first is None:
+            return
+        yield first
+        second = next(source, None)
+        while second is not None:
+            third = next(source, None)
+            shown = second
+            if third is not None and self._is_replaced(first, second, third):
+                shown = self._midpoint(first, second.frame.time, third)
+                if self.detector.repeats == "upstream":  # compares the next frame with the frame that is shown
+                    third.transition = self._classify(shown, third)
+            yield shown
+            first, second = shown, third
+
+    def _is_replaced(self, first: InputFrame, second: InputFrame, third: InputFrame) -> bool:
+        """Returns whether the second of three frames repeats the first while the scene moves."""
+        if second.transition is not Transition.REPEAT or third.transition in HELD:
+            return False
+        across = self._classify(first, third)
+        return across is Transition.MOTION or (across is Transition.REPEAT and self.detector.repeats == "upstream")
+
+    def _classify(self, first: InputFrame, second: InputFrame) -> Transition:
+        return self.detector.classify(self.detector.compare(first.signature, second.signature))
+
+    def _midpoint(self, first: InputFrame, time: Fraction, third: InputFrame) -> InputFrame:
+        """Returns the network's frame in the middle of two frames, to be shown at a given time."""
+        (picture,) = run_network(self.model, first, third, [MIDDLE], self.settings)
+        self.count(time)
+        whole = put_back(picture, first, third, MIDDLE)()
+        return hide(self.load(Frame(whole, time, first.frame.colour)), first.keep)

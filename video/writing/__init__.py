@@ -1,0 +1,1 @@
+"""Writes videos: encoders, containers, and the tracks beside the picture."""

@@ -1,0 +1,115 @@
+"""Chooses an encoder for sound that a container cannot hold, and transcodes the sound."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.packet import Packet
+
+from video.timing.speed import SpeedMap
+from video.writing.tempo import Tempo
+
+BITRATE = 160_000  # bits/s a track, upstream's for audio that cannot be copied
+ENCODERS = {"webm": ("libopus",), "avi": ("libmp3lame", "pcm_s16le"), "gif": ()}  # by container
+USUAL_ENCODERS = ("aac", "libopus", "libmp3lame")
+COPY, NONE = "copy", "none"
+# What may be done with all sound, by the user's word, with FFmpeg's encoders.
+AUDIO = {COPY: "", "aac": "aac", "opus": "libopus", "flac": "flac", NONE: ""}
+LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")  # FFmpeg's default for 1, 2, ... channels
+UNNAMED = re.compile(r"\d+ channels")  # how FFmpeg writes a layout of which only the count is known
+
+
+@dataclass(frozen=True)
+class AudioEncoder:
+    """An encoder with the sample rate in Hz and the channel layout that it gets."""
+
+    codec: str
+    rate: int
+    layout: str
+
+    def add_to(self, output: OutputContainer) -> Any:
+        """Adds an opened audio stream to a container and returns it."""
+        stream: Any = output.add_stream(self.codec, rate=self.rate, layout=self.layout)
+        stream.bit_rate = BITRATE
+        stream.codec_context.open()
+        return stream
+
+
+def usable_encoders(stream: AudioStream, container: str, audio: str = COPY) -> Iterator[AudioEncoder]:
+    """Yields possible encoders for a track in a container, best first; a trial decides which one works.
+
+    `audio` is one of AUDIO; a name of an encoder allows this one only.
+    """
+    count = stream.codec_context.layout.nb_channels
+    named = [] if UNNAMED.fullmatch(stream.codec_context.layout.name) else [stream.codec_context.layout.name]
+    usual = [LAYOUTS[count - 1]] if 0 < count <= len(LAYOUTS) else []
+    layouts = dict.fromkeys([*named, *usual, "stereo"])
+    for codec in (AUDIO[audio],) if AUDIO[audio] else ENCODERS.get(container, USUAL_ENCODERS):
+        rate = _nearest_rate(codec, stream.codec_context.sample_rate or 48_000)
+        for layout in layouts:
+            yield AudioEncoder(codec, rate, layout)
+
+
+def _nearest_rate(codec: str, rate: int) -> int:
+    """Returns the lowest sample rate of an encoder that loses nothing, or its highest; in Hz."""
+    rates = sorted(av.Codec(codec, "w").audio_rates or (rate,))
+    return next((known for known in rates if known >= rate), rates[-1])
+
+
+class Transcoder:
+    """Decodes the packets of a track and encodes its sound for another stream."""
+
+    def __init__(self, source: AudioStream, target: Any, speed: SpeedMap | None = None) -> None:
+        """`speed` maps the times of the source to those of the output; None leaves them."""
+        self._tempo = None if speed is None else Tempo(speed)
+        self._source, self._target = source, target
+        self._resampler: AudioResampler | None = None
+        self._input: tuple[str, str, int] | None = None  # of the resampler
+        context = source.codec_context
+        count = context.layout.nb_channels
+        if UNNAMED.fullmatch(context.layout.name) and count <= len(LAYOUTS) and not context.is_open:
+            context.layout = LAYOUTS[count - 1]
+
+    def packets(self, packet: Packet | None) -> Iterator[Packet]:
+        """Yields the encoded packets that one packet of the source completes; None flushes."""
+        frames: list[Any] = list(self._source.codec_context.decode(packet))
+        for frame in frames:
+            yield from self._encoded([frame] if self._tempo is None else self._tempo.convert(frame))
+        if packet is None:
+            yield from self.flush()
+
+    def _encoded(self, frames: Iterable[AudioFrame]) -> Iterator[Packet]:
+        for frame in frames:
+            for piece in self._resampled(frame):
+                yield from self._target.encode(piece)
+
+    def flush(self) -> Iterator[Packet]:
+        """Yields what is left in the filters and in the encoder."""
+        if self._tempo is not None:
+            yield from self._encoded(self._tempo.flush())
+        for piece in self._resampler.resample(None) if self._resampler else []:
+            yield from self._target.encode(piece)
+        yield from self._target.encode(None)
+
+    def _resampled(self, frame: AudioFrame) -> list[AudioFrame]:
+        """Converts a decoded frame for the encoder; the sound may change its kind in mid-stream."""
+        kind = frame.format.name, frame.layout.name, frame.sample_rate
+        rest: list[AudioFrame] = []
+        if frame.pts is not None and frame.time_base:  # AVI counts blocks: pieces of one would get the same time
+            frame.pts = round(frame.pts * frame.time_base * frame.sample_rate)
+            frame.time_base = Fraction(1, frame.sample_rate)
+        if kind != self._input:
+            rest = self._resampler.resample(None) if self._resampler else []
+            encoder = self._target.codec_context
+            size = encoder.frame_size or None
+            self._resampler = AudioResampler(encoder.format, encoder.layout, encoder.sample_rate, size)
+            self._input = kind
+        assert self._resampler is not None
+        return [*rest, *self._resampler.resample(frame)]

@@ -1,0 +1,197 @@
+"""The encoder of the picture: its name, settings and pixel format."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
+from av.container import OutputContainer
+
+from video.alpha import has_alpha
+from video.frame import Colour, is_rgb
+from video.pictures.picture import MediaError
+from video.writing.hdr import Hdr
+
+CODECS = {
+    ".webm": "libvpx-vp9",
+    ".gif": "gif",
+    ".apng": "apng",
+    ".webp": "libwebp_anim",
+    ".nut": "rawvideo",
+    ".y4m": "rawvideo",
+}  # others: H.264
+DEFAULT_CODEC = "libx264"
+# Constant quality at which each encoder is visually close to its source; others have no such setting.
+CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}
+PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
+# Y4M holds these formats alone.
+Y4M = (
+    "gray",
+    "yuv411p",
+    *(f"yuv{chroma}p{bits}" for bits in ("", "10le", "12le", "16le") for chroma in (420, 422, 444)),
+)
+STORED = {".y4m": Y4M}  # pixel formats that a container holds, where these are few
+REFUSED_ALPHA = ("libx265",)  # encoders that list formats with alpha, and are built without them
+CAPTIONS = "a53cc"  # setting of the encoders that store closed captions
+QUIET = {
+    "libx265": {"x265-params": "log-level=error"},
+    "libvpx-vp9": {"b": "0", "row-mt": "1"},
+    "libwebp_anim": {"lossless": "1"},
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The encoder settings that a user may give; None takes the default of the suffix or of the encoder."""
+
+    codec: str | None = None
+    crf: int | None = None
+    preset: str | None = None
+    pix_fmt: str | None = None
+
+    def codec_for(self, path: Path) -> str:
+        """Returns the encoder asked for, or the usual one for the file's suffix."""
+        return self.codec or CODECS.get(path.suffix.lower(), DEFAULT_CODEC)
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """All that defines the video stream of an output."""
+
+    codec: str
+    pix_fmt: str
+    width: int
+    height: int
+    rate: Fraction  # frames/s
+    time_base: Fraction  # seconds
+    encoding: Encoding
+    colour: Colour | None = None  # tags to write
+    aspect: Fraction | None = None  # of a pixel
+    display_matrix: tuple[int, ...] | None = field(default=None, repr=False)
+    hdr: Hdr = field(default_factory=Hdr)
+
+    def add_to(self, output: OutputContainer) -> Any:
+        """Adds the stream, with its encoder open, to a container and returns it. Raises what the library raises."""
+        stream: Any = output.add_stream(self.codec, rate=self.rate)
+        encoder = stream.codec_context
+        encoder.width, encoder.height, encoder.pix_fmt = self.width, self.height, self.pix_fmt
+        encoder.time_base, encoder.framerate = self.time_base, self.rate
+        if self.aspect:
+            encoder.sample_aspect_ratio = self.aspect
+        if self.colour is not None:
+            encoder.colorspace, encoder.color_range = self.colour.matrix, self.colour.range
+            encoder.color_primaries, encoder.color_trc = self.colour.primaries, self.colour.transfer
+        if self.display_matrix:
+            stream.set_display_matrix(self.display_matrix)
+        known = {o.name for o in encoder.supported_options.private}
+        options = codec_options(self.codec, self.encoding, known)
+        if output.format.name == "yuv4mpegpipe":  # takes unknown as centred, which decoders take as left
+            options["chroma_sample_location"] = "left"
+        for name, value in self.hdr.options(self.codec).items():
+            options[name] = ":".join(filter(None, (options.get(name), value)))
+        encoder.options = options
+        encoder.thread_type = "AUTO"
+        encoder.open()
+        return stream
+
+    def blank_frame(self) -> av.VideoFrame:
+        """Returns a picture of zeros at time 0, for a trial of the encoder."""
+        frame = av.VideoFrame(self.width, self.height, self.pix_fmt)
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        frame.pts, frame.time_base = 0, self.time_base
+        if self.colour is not None:
+            frame.colorspace, frame.color_range = self.colour.matrix, self.colour.range
+        return frame
+
+
+def check_pix_fmt(name: str | None) -> str | None:
+    """Returns the name of a pixel format. Raises MediaError if FFmpeg has none of that name."""
+    try:
+        return name and av.VideoFormat(name).name
+    except ValueError as e:
+        raise MediaError(f"pixel format {name}: FFmpeg has none of that name; as in yuv420p, yuv422p10le, rgb24") from e
+
+
+def choose_pix_fmt(codec: str, wanted: str, width: int, height: int, suffix: str = "") -> str:
+    """Returns the pixel format of encoder and container nearest to the source's, with whole chroma for odd sizes.
+
+    RGB becomes 4:2:0 for encoders of videos that are watched: few players show others. Encoders without loss, and
+    those of single pictures, as ProRes, keep it.
+    """
+    try:
+        encoder = av.Codec(codec, "w")
+    except (UnknownCodecError, ValueError) as e:
+        raise MediaError(f"codec {codec}: no such encoder; try libx264, libx265, libsvtav1, ffv1, prores_ks") from e
+    if encoder.type != "video":
+        raise MediaError(f"codec {codec}: encodes {encoder.type}, not video; try libx264, libx265, libsvtav1, ffv1")
+    formats = [f.name for f in encoder.video_formats or ()] or list(STORED.get(suffix, ()))
+    if codec == "gif":
+        return "pal8"
+    if codec == "dnxhd" and is_rgb(wanted):  # its profile for RGB has to be asked for
+        wanted = "yuv422p"
+    full_range_twin = wanted.replace("yuvj", "yuv")  # the same numbers; the range is a tag of its own
+    alpha = has_alpha(wanted)
+    if full_range_twin in formats or not formats:
+        wanted = full_range_twin
+    elif is_rgb(wanted) and encoder.lossy and not encoder.intra_only:
+        deep = max(c.bits for c in av.VideoFormat(wanted).components) > 8
+        wanted = ("yuva420p" if alpha else "yuv420p") + ("10le" if deep else "")
+    if codec in REFUSED_ALPHA:
+        formats, alpha = [name for name in formats if not has_alpha(name)], False
+    best, _ = find_best_pix_fmt_of_list(formats, wanted, has_alpha=alpha) if formats else (None, None)
+    name = best.name if best else wanted
+    if codec in ("libx264", "libx265", "libsvtav1") and (width % 2 or height % 2) and "444" not in name:
+        whole = "yuv444p10le" if "10" in name else "yuv444p"
+        return whole if whole in formats else name
+    return name
+
+
+def codec_options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, str]:
+    """Returns the encoder's private options. Raises MediaError if a setting is given that is not among the `known`."""
+    options = dict(QUIET.get(codec, {}))
+    if CAPTIONS in known:
+        options[CAPTIONS] = "1"
+    asked = {
+        "crf": encoding.crf if encoding.crf is not None else CRF.get(codec),
+        "preset": encoding.preset or PRESET.get(codec),
+    }
+    for name, value in asked.items():
+        if value is None:
+            continue
+        if name not in known:
+            raise MediaError(f"{name}: {codec} has no such setting; leave it out")
+        options[name] = str(value)
+    return options
+
+
+def holds_captions(codec: str) -> bool:
+    """Returns whether an encoder stores closed captions (CTA-708, ATSC A/53) that its frames carry."""
+    return CAPTIONS in {option.name for option in av.CodecContext.create(codec, "w").supported_options.private}
+
+
+def quantise(rgb: np.ndarray) -> av.VideoFrame:
+    """Returns (H,W,3 or 4) as a picture with its own best palette of 256 colours, for GIF; alpha: all or none."""
+    if rgb.dtype == np.uint16:
+        rgb = np.round(rgb / 257).astype(np.uint8)
+    kind = "rgba" if rgb.shape[2] == 4 else "rgb24"
+    graph = av.filter.Graph()
+    height, width = rgb.shape[:2]
+    buffer = graph.add_buffer(width=width, height=height, format=av.VideoFormat(kind), time_base=Fraction(1, 100))
+    split = graph.add("split")
+    generate, use = graph.add("palettegen", "stats_mode=single"), graph.add("paletteuse", "new=1:dither=sierra2_4a")
+    sink = graph.add("buffersink")
+    buffer.link_to(split)
+    split.link_to(use, 0, 0)
+    split.link_to(generate, 1, 0)
+    generate.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), kind)
+    picture.pts, picture.time_base = 0, Fraction(1, 100)
+    graph.vpush(picture)
+    graph.vpush(None)
+    return graph.vpull()

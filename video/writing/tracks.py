@@ -1,0 +1,202 @@
+"""The streams of the source beside its picture, carried to the output: sound, subtitles, attachments, chapters, tags.
+
+An error in one of them is counted as a loss of that track and never costs the picture.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import AttachmentStream, Stream
+
+from video.losses import LIBRARY_ERRORS, Losses, reason
+from video.reading.container import main_video, open_container, read_packets
+from video.reading.reader import Source
+from video.writing.packet_clock import PacketClock
+from video.writing.track import Track, TrackPlan
+
+AFTER_END = 5  # seconds after the end of the span until which packets of sound may still belong to it
+# Tags of the picture's track that are true of the output too; MP4 and MOV write a track of timecode from its tag.
+PICTURE_TAGS = ("language", "title", "handler_name", "timecode", "stereo_mode")
+CHAPTERS = ("matroska", "mp4", "mov", "webm", "ipod")  # containers that hold them
+
+
+class Tracks:
+    """Carries the planned streams of a source file into an output, in step with its video.
+
+    The source is opened a second time and only demuxed: nothing is held in memory.
+    """
+
+    def __init__(self, source: Source, plans: Sequence[TrackPlan]) -> None:
+        self._plans, self._source = plans, source
+        self._input: InputContainer | None = open_container(source.location)
+        self._tracks: dict[int, Track] = {}
+        self._clocks: dict[int, PacketClock] = {}
+        self._packets: Iterator[Packet] = iter(())
+        self._waiting: Packet | None = None
+        self._is_changed = source.is_trimmed or source.length is not None or source.speed is not None
+        self._end: str | None = None  # why the source could not be read to its end
+        self._mux: Callable[[Packet], None]
+
+    def attach(self, output: OutputContainer, suffix: str, mux: Callable[[Packet], None]) -> None:
+        """Adds the streams, chapters and tags to an output whose header is not written; `mux` takes its packets."""
+        self._mux = mux
+        assert self._input is not None
+        container = self._input
+        for plan in self._plans:
+            stream = container.streams[plan.index]
+            if isinstance(stream, AttachmentStream):
+                output.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data or b"")
+            else:
+                self._tracks[plan.index] = Track(stream, plan, output, suffix, self._source.speed)
+        output.metadata.update(container.metadata)
+        picture = main_video(container, self._source.stream)
+        if output.streams.video and picture is not None:
+            target = output.streams.video[0]
+            target.metadata.update({k: v for k, v in picture.metadata.items() if k.lower() in PICTURE_TAGS})
+            target.disposition = picture.disposition
+        chapters = _shifted_chapters(container, self._source)
+        if chapters and holds_chapters(output):
+            output.set_chapters(chapters)  # type: ignore[arg-type]
+        if self._tracks:
+            video = main_video(container, self._source.stream)  # its packets show how far the file has been read
+            followed = [*(track.source for track in self._tracks.values()), *([video] if video else [])]
+            self._clocks = {s.index: self._make_clock(s) for s in followed}
+            self._packets = self._placed_packets(read_packets(container, followed))
+        else:
+            self._close_input()  # a pipe would hold all its bytes for it
+
+    def _make_clock(self, stream: Stream) -> PacketClock:
+        losses = self._tracks[stream.index].losses if stream.index in self._tracks else Losses("video")
+        return PacketClock(self._source.start, self._source.shifts, losses, hold=stream.type == "audio")
+
+    def _placed_packets(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        """Yields the packets that have data on the clock of the output, to the end, or until reading fails."""
+        try:
+            for packet in packets:
+                if not packet.size or not (placed := self._clocks[packet.stream.index].place(packet)):
+                    continue
+                if self._is_behind(placed):
+                    return
+                if self._cut_to_span(placed):
+                    yield placed
+        except LIBRARY_ERRORS as e:
+            self._end = reason(e)
+        for clock in self._clocks.values():
+            if (last := clock.place(None)) and self._cut_to_span(last):
+                yield last
+
+    def _is_behind(self, packet: Packet) -> bool:
+        """Returns whether reading may end: a packet of the video comes well after the end of the span."""
+        length = self._source.length
+        if length is None or packet.dts is None or packet.stream.type != "video":
+            return False
+        return packet.dts * (packet.time_base or 0) > length + AFTER_END
+
+    def _cut_to_span(self, packet: Packet) -> bool:
+        """Returns whether a packet plays within the span of the source that is used; cuts subtitles to it."""
+        source, base = self._source, packet.time_base or Fraction(1)
+        if packet.pts is None or packet.stream.type == "video":
+            return True
+        start, end = packet.pts * base, (packet.pts + (packet.duration or 0)) * base
+        if source.length is not None and start >= source.length:
+            return False
+        if packet.stream.type == "audio" or not packet.duration:
+            return start >= 0 or not source.is_trimmed
+        if self._is_changed:
+            first, last = source.output_time(start), source.output_time(end)
+            packet.pts = packet.dts = round(first / base)
+            packet.duration = round((last - first) / base)
+        return packet.duration > 0
+
+    def write_until(self, time: Fraction) -> None:
+        """Writes what plays up to a time of the output, in seconds."""
+        while True:
+            packet = self._waiting or next(self._packets, None)
+            self._waiting = None
+            if packet is None:
+                return
+            if self._output_time(packet) > time:
+                self._waiting = packet
+                return
+            self._write(packet)
+
+    def _output_time(self, packet: Packet) -> Fraction:
+        """Returns when a packet is decoded, in seconds of the output; 0 if it has no stamp."""
+        if packet.dts is None or packet.time_base is None:
+            return Fraction(0)
+        time, speed = packet.dts * packet.time_base, self._source.speed
+        return time if speed is None or packet.stream.type == "subtitle" else speed.output_time(time)
+
+    def write_start(self, shortest: Fraction, longest: Fraction) -> None:
+        """Writes what plays up to a time in seconds, and on until every sound track has had a packet; for trials."""
+        time = shortest
+        while time <= longest:
+            self.write_until(time)
+            if all(track.was_read or track.source.type != "audio" for track in self._tracks.values()):
+                break
+            time += 1
+        self._flush()
+
+    def finish(self) -> None:
+        """Writes all remaining packets and flushes the encoders."""
+        packet = self._waiting or next(self._packets, None)
+        while packet is not None:
+            self._write(packet)
+            packet = next(self._packets, None)
+        self._flush()
+
+    def _flush(self) -> None:
+        for track in self._tracks.values():
+            self._write_pieces(track, None)
+
+    def _write(self, packet: Packet) -> None:
+        track = self._tracks.get(packet.stream.index)
+        if track is not None:  # it is not the video
+            self._write_pieces(track, packet)
+
+    def _write_pieces(self, track: Track, packet: Packet | None) -> None:
+        for piece in track.packets(packet):
+            with track.losses.counted():
+                self._mux(piece)
+
+    @property
+    def lost(self) -> list[Track]:
+        """The tracks of which more was lost than could be written."""
+        return [track for track in self._tracks.values() if track.losses.count > track.written]
+
+    @property
+    def complaints(self) -> list[str]:
+        """What was lost, for the user, a line a track."""
+        lines = [str(track.losses) for track in self._tracks.values() if track.losses.count]
+        return [*lines, f"sound and subtitles could not be read to their end ({self._end})"] if self._end else lines
+
+    def close(self) -> None:
+        """Closes the source and the trials of the tracks."""
+        for track in self._tracks.values():
+            track.close()
+        # Both hold this object, which would keep the source, and what a pipe holds for it, after the last use.
+        self._packets, self._mux = iter(()), lambda packet: None
+        self._close_input()
+
+    def _close_input(self) -> None:
+        if self._input is not None:
+            self._input.close()
+            self._input = None
+
+
+def holds_chapters(output: OutputContainer) -> bool:
+    """Returns whether a container stores chapters."""
+    return any(name in output.format.name for name in CHAPTERS)
+
+
+def _shifted_chapters(container: InputContainer, source: Source) -> list[dict[str, Any]]:
+    """Returns the chapters of a source on the clock of the output."""
+    chapters: list[dict[str, Any]] = [dict(chapter) for chapter in container.chapters()]
+    for chapter in chapters:
+        for edge in ("start", "end"):
+            time = source.output_time(chapter[edge] * chapter["time_base"] - source.start)
+            chapter[edge] = round(max(time, Fraction(0)) / chapter["time_base"])
+    return [chapter for chapter in chapters if chapter["end"] > chapter["start"] or not source.is_trimmed]

@@ -1,0 +1,158 @@
+"""Trial of a whole output before the first frame is computed: header, a frame, the tracks' first packets, trailer.
+
+Whatever a container, an encoder or a track would refuse is found here, while nothing has been computed yet.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from av.audio.stream import AudioStream
+from av.stream import AttachmentStream, Disposition, Stream
+
+from model.errors import UserError
+from video.losses import LIBRARY_ERRORS, reason
+from video.pictures.picture import MediaError
+from video.reading.container import main_video, open_container
+from video.reading.pipe import InputPipe
+from video.reading.reader import Source
+from video.writing.audio import COPY, NONE, usable_encoders
+from video.writing.encoding import VideoSettings
+from video.writing.muxer import Muxer
+from video.writing.output import MP4, WHOLE, NullFile, open_output
+from video.writing.subtitle import SubtitleEncoder, usable_format
+from video.writing.track import TrackPlan, describe
+from video.writing.tracks import Tracks, holds_chapters
+
+DEVICE_TAGS = "com."  # start of the names of tags that phones write; MP4 keeps them under their own names only
+SHORTEST, LONGEST = Fraction(1), Fraction(30)  # seconds of the tracks in a trial: until every sound track has begun
+
+
+@dataclass
+class OutputPlan:
+    """How each stream of the source beside its picture is carried into an output, with notes for the user."""
+
+    tracks: list[TrackPlan] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    options: dict[str, str] = field(default_factory=dict)  # of the container
+
+
+def try_picture(path: Path, settings: VideoSettings) -> None:
+    """Raises MediaError if the encoder, with its settings, or the container refuses the picture."""
+    try:
+        _try_output(path, settings)
+    except UserError:
+        raise
+    except LIBRARY_ERRORS as e:
+        raise MediaError(
+            f"{path}: {settings.codec} in {path.suffix} with {settings.pix_fmt} at {settings.width}x{settings.height} "
+            f"is refused ({reason(e)}); choose another codec, pixel format or container"
+        ) from e
+
+
+def plan_output(path: Path, settings: VideoSettings, source: Source, *, audio: str = COPY) -> OutputPlan:
+    """Returns how each stream other than the picture is written: copied, encoded anew, or dropped and named.
+
+    `audio`, one of AUDIO, is what is done with all sound. Raises MediaError only if the picture itself is refused.
+    """
+    with open_container(source.location) as container:
+        video = main_video(container, source.stream)
+        streams: list[Stream] = [s for s in container.streams if s is not video]
+        streams = [s for s in streams if audio != NONE or s.type != "audio"]
+        form = open_output(NullFile(path.suffix))
+        name = form.format.name
+        choices = {s.index: list(_possible_plans(s, path.suffix, name, audio, source)) for s in streams}
+        plan = OutputPlan([plans[0] for plans in choices.values() if plans])
+        if not _works(path, settings, source, plan):
+            try_picture(path, settings)
+            plan.tracks = [t for plans in choices.values() if (t := _first_that_works(path, source, plans))]
+            while plan.tracks and not _works(path, settings, source, plan):
+                plan.tracks.pop()
+        kept = {track.index: track for track in plan.tracks}
+        for stream in streams:
+            if stream.index not in kept:
+                plan.notes.append(f"{describe(stream)} dropped: {_why_dropped(stream, name)}")
+            elif (encoder := kept[stream.index].encoder) is not None:
+                verb = "transcoded" if stream.type == "audio" else "converted"
+                plan.notes.append(f"{describe(stream)} {verb} to {encoder.codec}")
+        if container.chapters() and not holds_chapters(form):
+            plan.notes.append(f"{len(container.chapters())} chapters dropped: {name} holds none")
+        if path.suffix.lower() in MP4 and any(key.startswith(DEVICE_TAGS) for key in container.metadata):
+            plan.options["movflags"] = "+use_metadata_tags"
+        if any(isinstance(track.encoder, SubtitleEncoder) for track in plan.tracks) and path.suffix.lower() in MP4:
+            plan.options = {**WHOLE, "movflags": WHOLE["movflags"] + plan.options.get("movflags", "")}
+            plan.notes.append("with converted subtitles, the file can be played only when it is complete")
+    return plan
+
+
+def _why_dropped(stream: Stream, container: str) -> str:
+    """Returns the reason for the user."""
+    if stream.type == "video":
+        is_cover = stream.disposition & Disposition.attached_pic
+        return "cover pictures are not carried" if is_cover else "one video stream is carried, the main one"
+    if stream.type == "data":
+        return "tracks of data are not carried; a timecode is written anew where MP4 and MOV hold it"
+    if stream.codec_context is None:
+        return "its codec is not known"
+    return f"{container} does not take it"
+
+
+def _possible_plans(stream: Stream, suffix: str, container: str, audio: str, source: Source) -> Iterator[TrackPlan]:
+    """Yields what may be done with a stream, best first; nothing if it cannot be carried at all.
+
+    Sound that is played at another speed, or for which `audio` names an encoder, is not copied.
+    """
+    if isinstance(stream, AttachmentStream):
+        if "matroska" in container:
+            yield TrackPlan(stream.index)
+    elif isinstance(stream, AudioStream) and stream.codec_context is not None:
+        if audio == COPY and source.speed is None:
+            yield TrackPlan(stream.index)
+        for encoder in usable_encoders(stream, container, audio):
+            yield TrackPlan(stream.index, encoder)
+    elif stream.type == "subtitle" and stream.codec_context is not None:
+        yield TrackPlan(stream.index)
+        if subtitles := usable_format(stream, suffix):
+            yield TrackPlan(stream.index, subtitles)
+
+
+def _first_that_works(path: Path, source: Source, choices: Sequence[TrackPlan]) -> TrackPlan | None:
+    for track in choices:
+        if _works(path, None, source, OutputPlan([track])):
+            return track
+    return None
+
+
+def _works(path: Path, settings: VideoSettings | None, source: Source, plan: OutputPlan) -> bool:
+    """Returns whether an output with these tracks, and a picture if there are settings, can be written."""
+    try:
+        shortest = Fraction(0) if isinstance(source.location, InputPipe) else SHORTEST  # what is read is held
+        return _try_output(path, settings, Tracks(source, plan.tracks), shortest)
+    except LIBRARY_ERRORS:
+        return False
+
+
+def _try_output(
+    path: Path, settings: VideoSettings | None, tracks: Tracks | None = None, shortest: Fraction = SHORTEST
+) -> bool:
+    """Writes a frame and the start of the tracks to nothing; returns whether the tracks got through.
+
+    Raises the library's error if the container or an encoder refuses.
+    """
+    muxer = None
+    try:
+        muxer = Muxer(NullFile(path.suffix), settings, tracks)
+        if settings is not None:
+            muxer.encode(settings.blank_frame())
+            muxer.encode(None)
+        if tracks is not None:
+            tracks.write_start(shortest, LONGEST)
+        muxer.close()
+    except BaseException:
+        if muxer is not None:
+            muxer.abandon()
+        elif tracks is not None:
+            tracks.close()
+        raise
+    return tracks is None or not tracks.lost
