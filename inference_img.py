@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from commands.arguments import number, whole
 from commands.errors import run_command
 from commands.network_flags import add_network_flags, load_tiled, options, pick_scale
 from model import RIFE
@@ -41,20 +42,11 @@ from video.pictures.picture_header import describe_colours, read_header
 from video.pictures.slow_motion import write_animation
 from video.pictures.stitch import stitch
 from video.safe_file import check_not_input, check_output
-from video.timing.numbers import parse_number
 
 DEFAULT_EXP = 4
 MAX_EXP, MAX_COUNT = 13, 9999
 MAX_CYCLES = 16  # halvings; RIFE.between goes no further
 GIF_RATE = 50  # frames/s; browsers play faster GIFs at 10
-
-
-def parse_fraction(text: str) -> Fraction:
-    """Returns an exact number for argparse, from 0.3, 59.94 or 60000/1001."""
-    try:
-        return parse_number(text)
-    except ValueError as e:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number like 0.3 or 60000/1001") from e
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,13 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
     inputs.add_argument("--stitch", nargs=2, metavar=("LEFT", "RIGHT"), help="blend two views of one scene into one "
                         "picture, from the left view at its left edge to the right view")  # fmt: skip
     add = parser.add_argument_group("which pictures between").add_argument
-    add("--exp", type=int, help=f"2^EXP - 1 pictures, 0 to {MAX_EXP} (default: {DEFAULT_EXP})")
-    add("--count", type=int, metavar="N", help=f"N pictures at equal distances, 0 to {MAX_COUNT} (default: by --exp)")
-    add("--ratio", type=parse_fraction, default=Fraction(0),
+    add("--exp", type=whole, help=f"2^EXP - 1 pictures, 0 to {MAX_EXP} (default: {DEFAULT_EXP})")
+    add("--count", type=whole, metavar="N", help=f"N pictures at equal distances, 0 to {MAX_COUNT} (default: by --exp)")
+    add("--ratio", type=number, default=Fraction(0),
         help="one picture, at this share of the way, between 0 and 1 (default: 0, off)")  # fmt: skip
-    add("--rthreshold", type=parse_fraction, default=Fraction("0.02"), help="a ratio within half of this from 0 or 1 "
+    add("--rthreshold", type=number, default=Fraction("0.02"), help="a ratio within half of this from 0 or 1 "
         "gives the input; networks that halve come within half of this (default: 0.02)")  # fmt: skip
-    add("--rmaxcycles", type=int, default=8,
+    add("--rmaxcycles", type=whole, default=8,
         help=f"largest number of halvings for --ratio, 1 to {MAX_CYCLES} (default: 8)")  # fmt: skip
     add("--flow", action="store_true",
         help="write the optical flow from A to B and from B to A instead of pictures (default: off)")  # fmt: skip
@@ -80,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("output"), metavar="DIR", help="folder of the pictures (default: output)")
     add("--gif", type=Path, metavar="FILE", help="also write the pictures as an animated GIF (default: none)")
     add("--mp4", type=Path, metavar="FILE", help="also write the pictures as an H.264 video (default: none)")
-    add("--fps", type=parse_fraction, default=Fraction(24), help="frames/s of the GIF and the video (default: 24)")
+    add("--fps", type=number, default=Fraction(24), help="frames/s of the GIF and the video (default: 24)")
     add("--overwrite", action="store_true", help="replace an existing GIF or video (default: refuse)")
     add_network_flags(parser.add_argument_group("network"))
     return parser

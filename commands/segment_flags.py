@@ -4,6 +4,7 @@ import argparse
 from fractions import Fraction
 from typing import NamedTuple
 
+from commands.arguments import argument_type
 from video.timing.output_times import parse_seconds
 
 AUTOMATIC = Fraction(-1)  # the value of --segments without a number
@@ -20,7 +21,7 @@ class Share(NamedTuple):
 def add_segment_flags(group: argparse._ArgumentGroup) -> None:
     """Adds the flags of long work."""
     add = group.add_argument
-    add("--segments", nargs="?", type=parse_length, const=AUTOMATIC, metavar="SECONDS",
+    add("--segments", nargs="?", type=length, const=AUTOMATIC, metavar="SECONDS",
         help="make the output in segments of about SECONDS, kept in a folder beside it: the same command goes on where "
              "a run was ended (default: in long work; 0: never)")  # fmt: skip
     add("--segment", type=parse_share, metavar="I/N",
@@ -33,6 +34,9 @@ def add_segment_flags(group: argparse._ArgumentGroup) -> None:
 def parse_length(text: str) -> Fraction:
     """Reads the length of a segment in seconds; 0 for none. Raises ValueError."""
     return NEVER if text == "0" else parse_seconds(text)
+
+
+length = argument_type(parse_length, "a time in seconds, such as 30, or 0 for none")
 
 
 def parse_share(text: str) -> Share:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from commands.arguments import argument_type, number
 from model import UserError
 from video.reading.reader import Source
 from video.reading.trim import trim_source
@@ -16,16 +17,16 @@ from video.timing.speed import SPEEDS, SpeedMap, constant_speed, read_ramps
 def add_speed_flags(group: argparse._ArgumentGroup) -> None:
     """Adds the flags to a group of a parser."""
     add = group.add_argument
-    add("--slow", type=parse_number, metavar="N",
+    add("--slow", type=number, metavar="N",
         help="play N times slower, at the source's rate and with the sound at its own pitch; below 1: faster "
              "(default: off)")  # fmt: skip
     add("--speed", type=Path, metavar="FILE",
         help="play at speeds that change over time: lines of a time in seconds and a speed, as 2.5 0.25, with even "
              "ramps between them; sound as --slow (default: off)")  # fmt: skip
-    add("--start", type=parse_time, metavar="TIME",
+    add("--start", type=moment, metavar="TIME",
         help="begin at this time of the source, in seconds or as 1:02:03.5 (default: its start)")  # fmt: skip
-    add("--end", type=parse_time, metavar="TIME", help="end before this time of the source (default: its end)")
-    add("--blur", type=parse_number, metavar="ANGLE",
+    add("--end", type=moment, metavar="TIME", help="end before this time of the source (default: its end)")
+    add("--blur", type=number, metavar="ANGLE",
         help="blur motion as a shutter of this angle does, 180 for film: each frame is the mean of frames made while "
              "it is open (default: off)")  # fmt: skip
 
@@ -38,6 +39,9 @@ def parse_time(text: str) -> Fraction:
     if seconds < 0:
         raise ValueError(f"a time is 0 or more, got {text}")
     return seconds
+
+
+moment = argument_type(parse_time, "a time such as 90.5, 1:30.5 or 0:01:30.5")
 
 
 def changes_speed(args: argparse.Namespace) -> bool:

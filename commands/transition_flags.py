@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
+from commands.arguments import decimal, seconds
 from model.files import read_text
 from video.interpolate import Handling
-from video.timing.numbers import parse_decimal
-from video.timing.output_times import parse_seconds
 from video.transitions.confidence import FALLBACKS, UNSURE, Fallback
 from video.transitions.decisions import read_decisions
 from video.transitions.hold import AT_CUT
@@ -24,10 +23,10 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
     add("--cuts", choices=CUT_RULES,
         help="find cuts where motion does not explain the change (motion), by the similarity of thumbnails (upstream), "
              "or nowhere (off) (default: motion)")  # fmt: skip
-    add("--cut-threshold", type=parse_decimal, default=CUT_MISMATCH, metavar="MISMATCH",
+    add("--cut-threshold", type=decimal, default=CUT_MISMATCH, metavar="MISMATCH",
         help="of --cuts motion: a difference above this share of the contrast is a cut "
              f"(default: {CUT_MISMATCH})")  # fmt: skip
-    add("--scene-threshold", type=parse_decimal, metavar="SSIM",
+    add("--scene-threshold", type=decimal, metavar="SSIM",
         help="of --cuts upstream, which this flag implies: two frames less similar than this are a cut; 0: never "
              f"(default: {CUT_SSIM})")  # fmt: skip
     add("--at-cut", choices=AT_CUT, default=AT_CUT[0],
@@ -39,16 +38,16 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
     add("--dedup", choices=DEDUP, default=DEDUP[0],
         help="a frame that repeats the one before: make it anew (replace), spread the motion over runs of up to "
              f"{LONGEST_RUN} frames, for animation (retime), or keep it (off) (default: {DEDUP[0]})")  # fmt: skip
-    add("--static-threshold", type=parse_decimal, metavar="SSIM",
+    add("--static-threshold", type=decimal, metavar="SSIM",
         help="find repeats as upstream: thumbnails more similar than this; 1: never "
              f"(default: off; upstream: {REPEAT_SSIM})")  # fmt: skip
-    add("--gap", type=parse_seconds, default=GAP, metavar="SECONDS",
+    add("--gap", type=seconds, default=GAP, metavar="SECONDS",
         help="make no frames between two that are further apart than this: the earlier one is shown until the later "
              f"(default: {GAP})")  # fmt: skip
     add("--fallback", choices=FALLBACKS,
         help="where the network is unsure show the earlier frame (hold) or a dissolve (blend) instead of its frame "
              "(default: off)")  # fmt: skip
-    add("--unsure", type=parse_decimal, default=UNSURE, metavar="LEVELS",
+    add("--unsure", type=decimal, default=UNSURE, metavar="LEVELS",
         help="of --fallback: the two warped frames differ by more than this on average, in levels of 255 "
              f"(default: {UNSURE:g})")  # fmt: skip
     add("--confidence", type=Path, metavar="FILE",

@@ -4,6 +4,7 @@ import argparse
 from fractions import Fraction
 from pathlib import Path
 
+from commands.arguments import number, rate, whole
 from commands.network_flags import add_network_flags
 from commands.pipes import add_pipe_flags, check_pipes
 from commands.resize_flags import add_resize_flag, check_resize
@@ -12,8 +13,6 @@ from commands.speed_flags import add_speed_flags, changes_speed, check_speed
 from commands.transition_flags import add_transition_flags, check_transitions
 from video.reading.container import parse_location
 from video.timing.ending import MATCH_DURATION
-from video.timing.numbers import parse_number
-from video.timing.output_times import parse_rate
 from video.writing.audio import AUDIO, COPY, NONE
 
 MAX_EXP = 10
@@ -51,7 +50,7 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     )
     add("--stitch", nargs=2, type=parse_location, metavar=("LEFT", "RIGHT"),
         help="blend two synchronised videos of one scene, from left to right; no frames are added")  # fmt: skip
-    add("--stream", type=int, metavar="N",
+    add("--stream", type=whole, metavar="N",
         help="the video stream to use, by its number in ffprobe (default: a moving one in colour)")  # fmt: skip
     add("--deinterlace", nargs="?", const="frame", choices=("frame", "field", "off"),
         help="make whole frames of interlaced ones: one for each frame, or for each field (double rate); off: take "
@@ -61,7 +60,7 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="find the 24 frames/s of film in a telecined video (default: off)",
     )
-    add("--input-fps", type=parse_rate, default=Fraction(24), metavar="RATE",
+    add("--input-fps", type=rate, default=Fraction(24), metavar="RATE",
         help="frames/s of the pictures of --img (default: 24)")  # fmt: skip
     add_resize_flag(group)
 
@@ -97,19 +96,19 @@ def _add_encoder(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--codec", help="encoder, as in libx265, libsvtav1, prores_ks, ffv1, h264_nvenc "
         "(default: libx264; libvpx-vp9 for webm)")  # fmt: skip
-    add("--crf", type=int, help="constant quality of the encoder, lower is better (default: 18 for libx264)")
+    add("--crf", type=whole, help="constant quality of the encoder, lower is better (default: 18 for libx264)")
     add("--preset", help="speed of the encoder (default: medium for libx264)")
     add("--pix-fmt", metavar="FORMAT", help="pixel format (default: the nearest to the source's)")
 
 
 def _add_timing(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--exp", type=int, help=f"make 2^EXP times the frames, 0 to {MAX_EXP}; 0 only replaces repeats (default: 1)")
-    add("--multi", type=parse_number, help=f"make MULTI times as many frames, as in 3 or 2.5, 1 to {MAX_MULTI} "
+    add("--exp", type=whole, help=f"make 2^EXP times the frames, 0 to {MAX_EXP}; 0 only replaces repeats (default: 1)")
+    add("--multi", type=number, help=f"make MULTI times as many frames, as in 3 or 2.5, 1 to {MAX_MULTI} "
         "(default: by --exp; 1 with --slow, --speed and --blur)")  # fmt: skip
-    add("--target-fps", type=parse_rate, metavar="RATE",
+    add("--target-fps", type=rate, metavar="RATE",
         help="resample to this rate, as in 60 or 60000/1001 (default: off)")  # fmt: skip
-    add("--fps", type=parse_rate, metavar="RATE",
+    add("--fps", type=rate, metavar="RATE",
         help="play the frames at this rate, without sound: slow motion (default: MULTI times the rate)")  # fmt: skip
     add("--match-duration", choices=MATCH_DURATION,
         help="fill the time after the last frame up to the source's length: show that frame (hold), or move it on by "
@@ -139,9 +138,9 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("--match-duration keeps the source's length, which --fps changes and --stitch has already")
     if args.target_fps and args.fps:
         parser.error("--target-fps keeps the duration, --fps changes it; give one of them")
-    for name, rate in (("--target-fps", args.target_fps), ("--fps", args.fps), ("--input-fps", args.input_fps)):
-        if rate is not None and rate > MAX_RATE:
-            parser.error(f"{name} {float(rate):g}: at most {MAX_RATE} frames/s")
+    for name, given in (("--target-fps", args.target_fps), ("--fps", args.fps), ("--input-fps", args.input_fps)):
+        if given is not None and given > MAX_RATE:
+            parser.error(f"{name} {float(given):g}: at most {MAX_RATE} frames/s")
     if args.deinterlace and args.inverse_telecine:
         parser.error("--deinterlace and --inverse-telecine both make whole frames: give one of them")
     check_segment_flags(parser, args)

@@ -228,7 +228,7 @@ def test_an_option_the_network_lacks_is_one_line(
         (["--video=a", "--multi=0"], "--multi 0: must be 1 or more"),
         (["--video=a", "--exp=-1"], "--exp -1: must be 0 or more"),
         (["--video=a", "--fps=24", "--target-fps=60"], "give one of them"),
-        (["--video=a", "--fps=0"], "invalid parse_rate value"),
+        (["--video=a", "--fps=0"], "'0' is not a rate above 0 in frames/s"),
     ],
 )
 def test_impossible_settings_end_at_once(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
