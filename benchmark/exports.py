@@ -194,6 +194,8 @@ KINDS = {
 
 def compare(source: Source, kind: Kind) -> dict[str, Any]:
     """Returns the differences and times of one form, or why the network cannot take it."""
+    if kind.run is by_ncnn and hasattr(source.net, "contextnet"):
+        return {"refused": "not run by ncnn: ncnn_run.py has grids for warps of whole frames alone"}
     try:
         run = kind.run(export(source, kind.form, kind.settings))
     except UserError as e:
@@ -203,7 +205,7 @@ def compare(source: Source, kind: Kind) -> dict[str, Any]:
     sizes = [
         (3 * side, 2 * side),
         (2 * side, 3 * side),
-        (side, 2 * side) if not kind.pads else (2 * side - 14, side + 5),
+        (2 * side - 14, side + 5) if kind.pads else (2 * side, 2 * side),  # torch programs: twice the padding or more
     ]
     images = [pair(size, "cpu") for size in sizes]
     with torch.no_grad():

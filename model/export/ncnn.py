@@ -44,12 +44,19 @@ class NcnnGraph(Graph):
 
 
 class _Operations(StandardOperations):
-    """Leaves out reshapes that change no shape: pnnx would keep the sizes of the example."""
+    """Leaves out reshapes that change no shape: pnnx would keep the sizes of the example.
+
+    An empty last part of a split becomes a constant: ncnn's layer Slice cannot have an empty part.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Calls `func`, or what replaces it."""
+        if func is Tensor.split and isinstance(args[1], tuple) and args[1][-1] == 0:
+            whole, sizes, axis = args[0], args[1], (args[2:] or ((kwargs or {})["dim"],))[0]
+            shape = [*whole.shape[:axis], 0, *whole.shape[axis + 1 :]]
+            return (*whole.split(sizes[:-1], axis), torch.zeros([int(n) for n in shape]))
         result = super().__torch_function__(func, types, args, kwargs)
         if func in RESHAPES and [int(n) for n in result.shape] == [int(n) for n in args[0].shape]:
             return args[0]
