@@ -28,10 +28,10 @@ def caption_message(number: int) -> bytes:
 def make_captioned(path: Path) -> Source:
     """Writes six frames of H.264 that have one pair of caption bytes each.
 
-    Their size gives x265 its usual blocks: it fixes the size of blocks for all encoders of a process.
+    Their size is that of other tests with x265, which fixes the size of its blocks for all encoders of a process.
     """
     with (
-        av.open(str(make_clip(path.with_suffix(".plain.mp4"), 6, size=(128, 128), options={"bf": "0"}))) as plain,
+        av.open(str(make_clip(path.with_suffix(".plain.mp4"), 6, size=(64, 48), options={"bf": "0"}))) as plain,
         av.open(str(path), "w") as output,
     ):
         target = output.add_stream_from_template(plain.streams.video[0])
