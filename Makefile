@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all fuzz kills segments hours
+.PHONY: demo test test-all fuzz kills segments hours performance
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/render.py
@@ -31,6 +31,18 @@ hours: $(VENV)/.test
 # one job of --segments that is killed many times, full disks, two runs at once, the cost: make segments KILLS=10
 segments: $(VENV)/.test
 	$(BIN)/python tests/long/long_work.py --kills $(or $(KILLS),30) --seed $(or $(SEED),0)
+
+# the figures of docs/performance.md, on an idle machine, about ten minutes: make performance VIDEOS="a.mp4 b.mp4" PAPER=DIR
+# (VIDEOS: clips for the whole loop; PAPER: weights of the paper's network)
+performance: $(VENV)/.test
+	$(BIN)/python benchmark/testtime.py --compare baseline stream stream,bf16 --runs 5
+	test -z "$(PAPER)" || $(BIN)/python benchmark/testtime.py --runs 5 --size 640x480 1280x720 \
+		--compare model=$(PAPER),baseline model=$(PAPER),stream model=$(PAPER),stream,bf16
+	$(BIN)/python benchmark/testtime.py --compare stream baseline --sweep --plot docs/cost.png
+	$(BIN)/python benchmark/testtime.py --compare baseline stream --size 1280x720 --runs 7 --profile
+	CXX=/bin/false TORCH_EXTENSIONS_DIR=/tmp/none $(BIN)/python benchmark/testtime.py --compare baseline stream --runs 5
+	for video in $(or $(VIDEOS),demo/clip.mp4); do $(BIN)/python benchmark/loop.py --frames 24 --video $$video || exit 1; done
+	$(BIN)/python benchmark/memory.py --rate 1 --size 640 360
 
 $(VENV)/.demo: requirements.txt
 	$(PYTHON) -m venv $(VENV)
