@@ -155,7 +155,7 @@ def _total_bytes(trial: Trial, count: int) -> float:
 
 
 def _sound_bytes(args: argparse.Namespace, job: VideoJob) -> float:
-    """Returns about how many bytes the sound takes, as in the source; 0 where its file does not tell."""
+    """Returns about how many bytes the sound takes, as in the source; 0 if the file does not state it."""
     source = job.source
     if not (job.is_video and source.is_video and source.count) or args.fps or args.no_audio:
         return 0.0
@@ -180,7 +180,7 @@ def _describe_memory(device: torch.device) -> str:
 
 
 def _peak_bytes() -> int | None:
-    """Returns the largest resident memory of this process so far; None where the system does not tell it."""
+    """Returns the largest resident memory of this process so far; None if the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows

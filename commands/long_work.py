@@ -35,7 +35,7 @@ from video.safe_file import check_output, same_file
 def run_long_work(
     args: argparse.Namespace, job: VideoJob, networks: list[RIFE], interrupts: Interrupts, record: FileRecord
 ) -> int:
-    """Makes the output by segments, or does the step that the flags ask for; returns the exit status."""
+    """Makes the output by segments, or does the step that the flags name; returns the exit status."""
     check_possible(args, job)
     folder = work_folder(job)
     if _is_complete(args, job, folder):
@@ -149,7 +149,7 @@ def _make(
     wanted: list[int],
     record: FileRecord,
 ) -> None:
-    """Has the wanted segments made: here, or by a process for each device."""
+    """Makes the wanted segments: in this process, or in one for each device."""
     if all(folder.is_finished(i) for i in wanted):
         return
 

@@ -1,4 +1,4 @@
-"""Keeps the newest made frame, between its neighbours, as a picture file that is replaced while a run goes on."""
+"""Keeps the newest made frame, between its neighbours, as a picture file that is replaced during a run."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ class Preview:
     """Writes a picture of three frames side by side: the one before a made frame, the made frame, the one after it."""
 
     def __init__(self, path: Path, rotation: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        """`rotation` in degrees counter-clockwise is that of the source. `clock` gives seconds."""
+        """Prepares the preview; `rotation` of the source in degrees counter-clockwise, `clock()` in seconds."""
         self._path, self._rotation, self._clock = path, rotation, clock
         self._frames: deque[Frame] = deque(maxlen=3)
         self._next = clock()

@@ -24,7 +24,7 @@ class Speed:
     """
 
     def __init__(self, start: float) -> None:
-        """`start` and all later times are in seconds, on one clock."""
+        """Begins to count at `start`; this and all later times are in seconds, on one clock."""
         self.per_second = 0.0
         self._start = self._last = start
 
@@ -53,7 +53,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         state: Callable[[], str] | None = None,
     ) -> None:
-        """`total` frames at `rate` frames/s are expected; None: unknown. `state` returns a text shown behind them."""
+        """Expects `total` frames (None: unknown) at `rate` frames/s; `state()` is a text shown behind them."""
         self._total, self._rate, self._clock, self._state = total, rate, clock, state
         self._frames = self._made = 0
         self._counted = 0, 0  # frames and made frames up to the last update
@@ -125,7 +125,7 @@ class Progress:
 
 
 def format_seconds(seconds: float) -> str:
-    """Returns a duration as people say it: 45 s, 2 min 30 s, 25 min, 3 h 05 min."""
+    """Returns a duration as text: 45 s, 2 min 30 s, 25 min, 3 h 05 min."""
     whole = round(seconds)
     if whole < MINUTE:
         return f"{whole} s"

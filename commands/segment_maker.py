@@ -48,7 +48,7 @@ class SegmentMaker:
 
 
 def overwriting(args: argparse.Namespace) -> argparse.Namespace:
-    """Returns the settings with leave to replace files, which are those of the working folder."""
+    """Returns the settings with `overwrite` on: the files that are replaced are in the working folder."""
     return argparse.Namespace(**{**vars(args), "overwrite": True})
 
 
@@ -85,7 +85,7 @@ def work_on_device(args: argparse.Namespace, device: str, channel: Channel) -> N
 def run_on_ray(
     args: argparse.Namespace, job: VideoJob, folder: WorkFolder, plan: Plan, count: Callable[[int, int], None]
 ) -> None:
-    """Has all missing segments made by a Ray cluster; `count` gets frames and made frames."""
+    """Makes all missing segments on a Ray cluster; `count` gets frames and made frames."""
     paths = {name: value.resolve() for name, value in vars(args).items() if isinstance(value, Path)}
     own = argparse.Namespace(**{**vars(args), **paths})
     source = replace(job.source, location=job.source.path.resolve())

@@ -35,7 +35,7 @@ OUTSIDE = {
 
 
 def is_long_work(args: argparse.Namespace, job: VideoJob) -> bool:
-    """Returns whether a run is made by segments: if a flag asks for it, or if it is long and can be joined.
+    """Returns whether a run is made by segments: if a flag requires it, or if it is long and can be joined.
 
     Prints a line about long work that cannot be made by segments.
     """
@@ -131,7 +131,7 @@ def _settings(args: argparse.Namespace, job: VideoJob) -> dict[str, str]:
 
 
 def segment_length(args: argparse.Namespace, job: VideoJob) -> Fraction:
-    """Returns the length of a segment in seconds of the source: as asked for, or by the work that it is."""
+    """Returns the length of a segment in seconds of the source: that of the flag, or one for the amount of work."""
     if args.segments not in (None, NEVER, AUTOMATIC):
         return Fraction(args.segments)
     work = estimate_seconds(args, job)

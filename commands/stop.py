@@ -9,7 +9,7 @@ from commands.interrupts import SignalHandler
 
 
 class StopRequest(SignalHandler):
-    """Keeps that one of the signals came, for a loop that calls it; a second signal raises KeyboardInterrupt at once.
+    """Stores for a loop whether one of the signals came; a second one raises KeyboardInterrupt at once.
 
     Processes forked from this one keep working on Ctrl-C, and end by the other signals as usual.
     """

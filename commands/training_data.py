@@ -48,7 +48,7 @@ class TrainingData:
 
     @cached_property
     def photos(self) -> tuple[list[RgbPicture], list[RgbPicture]]:
-        """The photos to train on and to validate with; the same ones where there are few."""
+        """Returns the photos to train on and to validate with; the same ones where there are few."""
         folder = self.args.photos
         files = files_in(folder, PHOTO_SUFFIXES)
         read: dict[Path, RgbPicture] = {}
@@ -66,7 +66,7 @@ class TrainingData:
 
     @cached_property
     def clips(self) -> tuple[list[Path], list[Path]]:
-        """The clips to train on and to validate with."""
+        """Returns the clips to train on and to validate with."""
         folder = self.args.clips
         files = files_in(folder, VIDEO_SUFFIXES)
         if not files:
@@ -75,7 +75,7 @@ class TrainingData:
 
     @cached_property
     def triplets(self) -> tuple[list[Triplet], list[Triplet]]:
-        """The triplets to train on and to validate with."""
+        """Returns the triplets to train on and to validate with."""
         return self._split(find_triplets(self.args.triplets, self.report), "triplet", self.args.triplets)
 
     def _split(self, items: list[Any], kind: str, folder: Path) -> tuple[list[Any], list[Any]]:

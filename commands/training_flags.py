@@ -93,7 +93,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{field.name}", type=read, help=f"{field.metadata['help']} (default: {default})")
     old = p.add_argument_group("launcher (taken from torchrun; these are read for old commands)")
     old.add_argument("--local_rank", "--local-rank", type=count, default=0, help="number of the GPU (default: 0)")
-    old.add_argument("--world_size", type=int, help="not used: the launcher tells how many processes there are")
+    old.add_argument("--world_size", type=int, help="not used: the launcher sets the number of processes")
     for action in p._actions:
         if action.metavar is None and action.type is not None:
             action.metavar = {Path: "DIR", str: "NAME"}.get(action.type, "N")  # type: ignore[call-overload]

@@ -32,7 +32,7 @@ class VideoJob:
     source: Source
     right: Source | None  # the second view of --stitch
     rate: Fraction  # frames/s of the output
-    count: int | None  # frames of the output, if the container of the input tells how many it has
+    count: int | None  # frames of the output, if the container of the input states how many it has
     path: Path  # of the video, or of the folder of pictures
     is_video: bool  # the output
     decisions: Path | None = None  # the file that the decisions of this run are written to

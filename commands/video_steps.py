@@ -84,7 +84,7 @@ def interpolated_frames(
 
 
 def ended_frames(args: argparse.Namespace, job: VideoJob, model: RIFE, report: Report) -> Iterator[Frame]:
-    """Yields the frames of the whole output: `interpolated_frames` with the end that the flags ask for."""
+    """Yields the frames of the whole output: `interpolated_frames` with the end that the flags choose."""
     source = job.source
     if args.fps and not args.loop:
         return interpolated_frames(args, job, model, report)

@@ -1,1 +1,1 @@
-"""Long work in segments: each is a complete small file, a plan says what they are, finishing is joining them."""
+"""Long work in segments: each is a complete small file, a plan lists them, and the end is to join them."""

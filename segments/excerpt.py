@@ -27,7 +27,7 @@ class Excerpt:
 
 
 def cut_excerpt(source: Source, part: Part, folder: Path) -> Excerpt:
-    """Returns what a part is made from; the whole file where packets cannot be copied at their exact times.
+    """Returns the video that a part is made from: the whole file if packets cannot be copied at exact times.
 
     `folder` is for a temporary file. Raises MediaError for a folder of pictures.
     """

@@ -51,25 +51,25 @@ class WorkFolder:
 
     @property
     def plan_file(self) -> Path:
-        """The plan."""
+        """Returns the path of the plan."""
         return self.path / PLAN
 
     @property
     def joined(self) -> Path:
-        """The whole result before it gets its place."""
+        """Returns the path of the whole result until it is moved to its final name."""
         return self.path / f"{JOINED}{self.suffix}"
 
     @property
     def trial(self) -> Path:
-        """A name for a trial of the output; each process has its own."""
+        """Returns the path for a trial of the output; each process has its own."""
         return self.path / f"trial-{os.getpid()}{self.suffix}"
 
     def file(self, index: int) -> Path:
-        """The finished file of a segment."""
+        """Returns the path of the finished file of a segment."""
         return self.path / f"{index:05d}{self.suffix}"
 
     def new_file(self, index: int) -> Path:
-        """The file of a segment until it is verified."""
+        """Returns the path of the file of a segment until it is verified."""
         return self.path / f"{index:05d}.new{self.suffix}"
 
     def open(self, plan: Plan, cut: Callable[[], Plan], *, shared: bool, overwrite: bool = False) -> Plan:
@@ -103,7 +103,7 @@ class WorkFolder:
         return self._read_same(plan)
 
     def find_plan(self, plan: Plan, *, overwrite: bool = False) -> Plan | None:
-        """Returns the plan that `open` would go on with, or None; writes nothing. Raises UserError as `open` does."""
+        """Returns the plan that `open` would continue, or None; writes nothing. Raises UserError as `open` does."""
         if not self.path.exists():
             return None
         if not self.path.is_dir():

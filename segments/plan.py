@@ -19,7 +19,7 @@ CODE = ("model", "video", "segments", "commands")  # folders of this project tha
 
 @dataclass(frozen=True)
 class Plan:
-    """What is made, of what, by what: everything that the frames of the output depend on, and the segments."""
+    """The source, settings, weights and versions that the frames of an output depend on, and its segments."""
 
     source: Mapping[str, str]
     weights: str  # hash

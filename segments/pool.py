@@ -32,23 +32,23 @@ class Channel:
         self._sent = 0.0
 
     def begin(self, index: int) -> None:
-        """Tells which segment is begun."""
+        """Sends the number of the segment that is begun."""
         self._connection.send(("segment", index))
 
     def count(self, frame: Frame) -> None:
-        """Counts a frame that was written; tells the counts now and then."""
+        """Counts a frame that was written; sends the counts every PAUSE seconds."""
         self._frames += 1
         self._made += frame.made
         if monotonic() - self._sent >= PAUSE:
             self.flush()
 
     def flush(self) -> None:
-        """Tells the counts since the last time."""
+        """Sends the counts since the last time that they were sent."""
         self._connection.send(("frames", (self._frames, self._made)))
         self._frames, self._made, self._sent = 0, 0, monotonic()
 
     def fail(self, message: str) -> None:
-        """Tells an error that another try would meet again."""
+        """Sends an error that would occur again in another try."""
         self._connection.send(("error", message))
 
 
@@ -125,7 +125,7 @@ def _signals_blocked() -> Iterator[None]:
 def _receive(worker: Worker, count: Callable[[int, int], None]) -> None:
     try:
         kind, content = worker.connection.recv()
-    except (EOFError, OSError):  # the worker has ended: its sentinel tells
+    except (EOFError, OSError):  # the worker has ended: its sentinel is ready
         worker.connection.close()
         worker.open = False
         return

@@ -50,7 +50,7 @@ def run_on_ray(
     supplies: Callable[[int], Supplies],
     count: Callable[[int, int], None],
 ) -> int:
-    """Has all missing segments made by the nodes of a cluster; returns how many came from nodes without the folder.
+    """Makes all missing segments on the nodes of a cluster; returns how many came from nodes without the folder.
 
     `count` gets the frames and the made frames of each segment, and zeros meanwhile. `supplies` returns what a node
     without the shared folder needs for a segment. Raises UserError if Ray is missing, if there is no cluster at the

@@ -36,7 +36,7 @@ class Scan:
     times: list[Fraction]
     keys: list[Key] = field(default_factory=list)  # rising
     complaints: list[str] = field(default_factory=list)  # damage that only the whole file shows
-    decoded: bool = False  # the whole source was decoded, because its packets do not tell the times
+    decoded: bool = False  # the whole source was decoded, because its packets have no exact times
 
 
 def scan_source(source: Source) -> Scan:
@@ -106,7 +106,7 @@ def _early_keys(scan: Scan) -> list[Fraction]:
 
 
 def boundary_kinds(scan: Scan, times: Iterable[Fraction]) -> list[str]:
-    """Returns on what each boundary lies: a cut as far as the key frames tell it, another key frame, or a frame."""
+    """Returns the kind of frame at each boundary: a cut (estimated from key frames), another key frame, or another."""
     kinds = {key.time: "key frame" for key in scan.keys}
     kinds.update(dict.fromkeys(_early_keys(scan), "cut"))
     kinds[scan.times[0]] = "start"

@@ -19,7 +19,7 @@ from video.reading.part import Part
 from video.reading.reader import Source
 from video.writing.writer import VideoWriter
 
-POLL = 0.5  # seconds between two looks for segments that another process makes
+POLL = 0.5  # seconds between two checks of the segments that another process makes
 LARGEST_ERROR = Fraction(1, 500)  # seconds: containers such as Matroska round times to 1/1000
 
 

@@ -42,7 +42,7 @@ def is_transparent(picture: av.VideoFrame) -> bool:
 def source_format(codec: str, first: av.VideoFrame, pictures: Iterable[av.VideoFrame]) -> str:
     """Returns the pixel format that holds every picture of a source, without a palette.
 
-    `pictures` are read up to the first that is not opaque, and only where the format alone does not tell.
+    `pictures` are read up to the first that is not opaque, and only where the format alone leaves it open.
     """
     name = first.format.name
     palette = first.format.has_palette

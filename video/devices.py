@@ -33,7 +33,7 @@ class InputFrame:
 
     @property
     def whole(self) -> np.ndarray:
-        """The frame (H,W,C) with its overlay."""
+        """Returns the frame (H,W,C) with its overlay."""
         return self.rgb if self.original is None else self.original
 
     def prepare(self, model: RIFE, scale: float) -> PreparedFrame:
@@ -70,7 +70,7 @@ class FramePair(NamedTuple):
 
     @property
     def timesteps(self) -> list[Fraction]:
-        """The timesteps that the network interpolates: none if the pair is held."""
+        """Returns the timesteps that the network interpolates: none if the pair is held."""
         return [] if self.held else [step for _, step in self.steps if step]
 
 

@@ -91,7 +91,7 @@ def _check_part(part: Path, overwrite: bool) -> None:
         raise UserError(f"{part}: another run writes it now; let that run end, or choose another name for the output")
     if not overwrite:
         raise UserError(
-            f"{part}: exists already, left by an interrupted run or in use by one that goes on; move it away, "
+            f"{part}: exists already, left by an interrupted run or in use by one that still runs; move it away, "
             "overwrite it, or choose another name for the output"
         )
 

@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
 def default_path(source: Source, form: str, settings: Settings) -> Path:
     """Returns the name of the output from the name of the weights."""
     name = re.sub(r"[^\w.]+", "-", source.name.split(",")[0]).strip("-.").lower() or "network"
-    if FORMS[form].folder:  # the programs know from the name how the network is called and how frames are padded
+    if FORMS[form].folder:  # the programs read from the folder's name how to call the network and pad frames
         number = re.match(r"4\.\d+", source.version)
         return Path(f"rife-v{number[0] if number else 4}-{name}")
     layout = "" if settings.layout == "plain" else f"-{settings.layout}"

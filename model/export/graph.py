@@ -66,7 +66,7 @@ def sample(
 
 
 def resized(sampler: Callable[[Tensor, Tensor, str], Tensor]) -> Callable[..., Tensor]:
-    """Returns `warp` by a function that knows no `factor`: its result is resized."""
+    """Returns `warp` by a function without the parameter `factor`, then resizes the result."""
 
     def whole(image: Tensor, flow: Tensor, mode: str = "bilinear", *, factor: int = 1) -> Tensor:
         warped = sampler(image, flow, mode)

@@ -3,7 +3,7 @@
 Networks are trained for timesteps between the images: at 0 and 1 their flows are wrong, at 0.5 they are good. A point
 at x in the middle frame lies at x + F(t->0) in the first image and at x + F(t->1) in the second one. So the flow F01 of
 the first image is F(t->1) - F(t->0), at x + F(t->0): it is splatted forward from the middle to the first image. F10 is
-made in the same way. This works for networks that know only the middle, too.
+made in the same way. This works for networks that estimate only the middle, too.
 """
 
 from typing import NamedTuple

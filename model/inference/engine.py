@@ -84,7 +84,13 @@ class Engine:
         scale: float = 1.0,
         **options: bool,
     ) -> CoarseEstimate:
-        return self.net.estimate_coarse(img0, img1, timestep, features0, features1, scale=scale, **options)
+        """Runs the coarse blocks alone, as the network does."""
+        return self.run_coarse(PairInputs(img0, img1, timestep, features0, features1), scale, options)
+
+    def run_coarse(self, pair: PairInputs, scale: float, options: Options) -> CoarseEstimate:
+        """Runs the coarse blocks alone; a subclass may override this."""
+        features = pair.features0, pair.features1
+        return self.net.estimate_coarse(pair.img0, pair.img1, pair.timestep, *features, scale=scale, **options)
 
     def __call__(
         self,

@@ -109,7 +109,7 @@ class ExportedEngine(Engine):
     """Runs a network's exported graphs by a runtime, one of RUNTIMES; a prediction holds image, flow and mask."""
 
     def __init__(self, net: Network, runtime: str, folder: Path | None = None) -> None:
-        """`folder` keeps the graphs, by default `cache_folder`. UserError where the runtime or the network forbids."""
+        """Stores graphs in `folder`, by default `cache_folder`. UserError if the runtime cannot run the network."""
         super().__init__(net)
         title, packages = RUNTIMES[runtime]
         if missing_packages(runtime):

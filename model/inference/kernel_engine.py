@@ -94,7 +94,7 @@ class KernelEngine(Engine):
             self.unet = PackedUnet(self.module.unet)
 
     def frame_features(self, image: Tensor) -> SideAndLevels:
-        """image (B,3,H,W) -> the side of the frame and the levels of Contextnet."""
+        """Returns the side of the frame and the levels of Contextnet for an image (B,3,H,W)."""
         with self.packing:  # threads may share a network
             versions = self._versions()
             if self.packed_versions != versions:  # the network was trained or given other weights
@@ -119,23 +119,15 @@ class KernelEngine(Engine):
             image = (image + self._residual(estimate, features0, features1, flow)).clamp_(0, 1)
         return Prediction(image, flow, mask)
 
-    def estimate_coarse(
-        self,
-        img0: Tensor,
-        img1: Tensor,
-        timestep: float | Tensor,
-        features0: SideAndLevels,
-        features1: SideAndLevels,
-        *,
-        scale: float = 1.0,
-        **options: bool,
-    ) -> CoarseEstimate:
+    def run_coarse(self, pair: PairInputs, scale: float, options: Options) -> CoarseEstimate:
         """Runs the coarse blocks alone, as the network does."""
-        if not self._supports(timestep, scale, options):
+        features0: SideAndLevels = pair.features0
+        features1: SideAndLevels = pair.features1
+        if not self._supports(pair.timestep, scale, options):
             features = self._network_features(features0), self._network_features(features1)
-            return self.net.estimate_coarse(img0, img1, timestep, *features, scale=scale, **options)
+            return self.net.estimate_coarse(pair.img0, pair.img1, pair.timestep, *features, scale=scale, **options)
         estimate = KernelEstimate(features0.side, features1.side, sum_masks=self.sum_masks)
-        self._run_blocks(estimate, timestep, scale, count_coarse([s / scale for s in self.scales]))
+        self._run_blocks(estimate, pair.timestep, scale, count_coarse([s / scale for s in self.scales]))
         return tuple(estimate.outputs)
 
     def _supports(self, timestep: float | Tensor, scale: float, options: dict[str, bool]) -> bool:

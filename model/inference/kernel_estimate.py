@@ -87,7 +87,7 @@ class KernelEstimate:
 
 
 def make_side(image: Tensor, features: Tensor | None) -> Tensor:
-    """image (B,3,H,W) and features (B,4*E,H/2,W/2), sub-pixels before channels -> a side of a KernelEstimate."""
+    """Returns a side of a KernelEstimate for an image (B,3,H,W) and features (B,4*E,H/2,W/2), sub-pixels first."""
     b, _, height, width = image.shape
     channels = 0 if features is None else features.shape[1] // 4
     side = empty(image, 4 if not channels else next(n for n in (8, 16, 32) if n >= 3 + channels), height, width)

@@ -127,7 +127,7 @@ class Winograd:
     """A 3x3 convolution of stride 1 and its activation, v > 0 ? v : slope * v, in a quarter of the multiplications."""
 
     def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor, *, step: int = 1) -> None:
-        """weight (O,C,3,3), bias (O), slope (O); both C and O from 16 to 4096.
+        """Packs weight (O,C,3,3), bias (O) and slope (O); both C and O from 16 to 4096.
 
         step 2: the outputs are four sub-pixels, (2,2,O/4) with O/4 a multiple of `lanes()`, and are pixel-shuffled.
         """
@@ -143,9 +143,9 @@ class Winograd:
     def __call__(
         self, x: Tensor, residual: Tensor | None = None, *, after: bool = False, out: Tensor | None = None
     ) -> Tensor:
-        """x (B,C,H,W) -> (B,O,H,W), or into `out`; the residual is added before the activation, or `after` it.
+        """Convolves x (B,C,H,W) to (B,O,H,W), or into `out`; adds the residual before the activation, or `after` it.
 
-        step 2: -> (B,O/4,2*H,2*W), without a residual.
+        With step 2 the result is (B,O/4,2*H,2*W), without a residual.
         """
         b, c, h, w = x.shape
         x = x.float().contiguous(memory_format=torch.channels_last)
@@ -169,7 +169,7 @@ def _weight_transform() -> Tensor:
 
 
 def to_bytes(image: Tensor) -> Tensor:
-    """(C,H,W) in 0..1 -> (H,W,C) uint8: clamped, rounded to nearest, in one pass; NaN becomes 0."""
+    """Converts (C,H,W) in 0..1 to (H,W,C) uint8: clamps and rounds to nearest in one pass; NaN becomes 0."""
     channels, height, width = image.shape
     image = image if image.stride(2) == 1 else image.contiguous()
     out = image.new_empty(height, width, channels, dtype=torch.uint8)

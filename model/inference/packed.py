@@ -130,7 +130,7 @@ class Tail:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, outputs: int, *, shuffle: bool) -> None:
-        """weight (C,O,4,4); `outputs`: the number of channels that are used, after a pixel shuffle with `shuffle`."""
+        """Packs weight (C,O,4,4); `outputs`: channels that are used, counted after a pixel shuffle with `shuffle`."""
         inner = 2 if shuffle else 1  # sub-pixels along an axis in the network's own pixel shuffle
         used = torch.arange(weight.shape[1]).view(-1, inner, inner)[:outputs].permute(1, 2, 0).flatten()
         weight, bias = weight[:, used], bias[used]
@@ -232,7 +232,7 @@ class PackedUnet:
         self.last = _Conv(unet.conv, None)
 
     def __call__(self, make_rows: MakeRows, flow: Tensor, levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Context levels of both frames, unwarped, and the flow (B,4,H,W) px -> the residual (B,3,H,W) in 0..1."""
+        """Returns the residual (B,3,H,W) in 0..1 from the unwarped context levels of both frames and the flow in px."""
         joined: list[Tensor] = []
         x = self.down[0].first.strips(make_rows, *flow.shape[2:])
         for i, pair in enumerate(self.down):

@@ -27,17 +27,17 @@ class Grid(NamedTuple):
 
     @property
     def tile_count(self) -> int:
-        """How many tiles there are."""
+        """Returns the number of tiles."""
         return len(self.rows) * len(self.columns)
 
     @property
     def tiles(self) -> list[tuple[Span, Span]]:
-        """Row and column of every tile."""
+        """Returns the row and the column of every tile."""
         return list(product(self.rows, self.columns))
 
     @property
     def side(self) -> int:
-        """The longer side of a tile in px."""
+        """Returns the longer side of a tile in px."""
         return max(_length(self.rows[0]), _length(self.columns[0]))
 
 

@@ -57,7 +57,7 @@ class Run:
         loss_networks: LossNetworks = NO_LOSS_NETWORKS,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`stop` returns whether the run is to end after the step that it is in."""
+        """Prepares the run; `stop()` is True if the run is to end after the present step."""
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.net, self.stages, self.folder, self.device = net.to(device), stages, folder, device
         self.settings, self.loss_networks, self.stop = settings, loss_networks, stop
@@ -202,7 +202,7 @@ class Run:
             self._checkpoint()
 
     def _next(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Returns the next batch; a stop that ended the processes which load data too is no error of theirs."""
+        """Returns the next batch; a stop that also ended the data loaders is not reported as their error."""
         try:
             return next(batches)
         except UserError:

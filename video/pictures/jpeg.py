@@ -85,7 +85,7 @@ def check_coded_data(data: bytes) -> None:
             decoder.decode(None)
     except InvalidDataError as e:
         raise JpegError("the coded data is damaged") from e
-    except FFmpegError:  # FFmpeg does not know this kind
+    except FFmpegError:  # FFmpeg does not decode this kind
         return
 
 
@@ -93,7 +93,7 @@ def check_coded_data(data: bytes) -> None:
 def checked_decoding() -> Iterator[None]:
     """Raises JpegError at the end of a `with` block in which libjpeg found the file that it decoded damaged.
 
-    libjpeg tells this only on the standard error of the process, which goes to a file meanwhile; lines of others in
+    libjpeg reports this only on the standard error of the process, which goes to a file meanwhile; lines of others in
     that file are then passed on.
     """
     with _STDERR, tempfile.TemporaryFile() as file:

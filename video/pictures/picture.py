@@ -17,7 +17,7 @@ from model.files import special_kind
 from video.pictures import jpeg, png
 from video.safe_file import PICTURES, write_file
 
-# First bytes of a file of each kind: they tell a damaged picture from a file of another kind.
+# First bytes of a file of each kind: they distinguish a damaged picture from a file of another kind.
 MAGICS = (png.SIGNATURE, jpeg.SIGNATURE, b"II*\0", b"MM\0*", b"\x76\x2f\x31\x01", b"BM")
 MAX_BYTES = 2**32  # of a picture file
 EXR_SWITCH = "OPENCV_IO_ENABLE_OPENEXR"
@@ -45,7 +45,7 @@ def read_picture(path: Path | str) -> np.ndarray:
     """Reads a picture as (H,W,C) uint8, uint16 or float32; C is 1 (grey), 3 (RGB) or 4 (RGBA, also grey with alpha).
 
     The format follows from the content of the file, not from its name. Values are as stored: alpha is straight in PNG
-    and WebP, premultiplied in EXR. A JPEG is rotated as its EXIF orientation says. Raises MediaError.
+    and WebP, premultiplied in EXR. A JPEG is rotated by its EXIF orientation. Raises MediaError.
     """
     path = Path(path)
     data = _read_bytes(path)

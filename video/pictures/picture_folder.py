@@ -11,7 +11,7 @@ from video.pictures.picture_header import check_sizes, describe_colours, describ
 class PictureFolder:
     """Reads the pictures of a folder in natural order, all with the same size, channels and depth.
 
-    Raises MediaError if there are fewer than two, or if the headers of the files tell several sizes.
+    Raises MediaError if there are fewer than two, or if the headers of the files have several sizes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,12 +30,12 @@ class PictureFolder:
 
     @property
     def has_profile(self) -> bool:
-        """Whether the pictures have a colour profile other than the marks of sRGB."""
+        """Returns whether the pictures have a colour profile other than the marks of sRGB."""
         return b"iCCP" in self.colour or b"cICP" in self.colour
 
     @property
     def pix_fmt(self) -> str:
-        """The pixel format of FFmpeg that holds every picture; that of floats does not exist."""
+        """Returns the pixel format of FFmpeg that holds every picture; there is none for floats."""
         deep = self._dtype != np.uint8
         return ("rgba64le" if deep else "rgba") if self._channels == 4 else "rgb48le" if deep else "rgb24"
 

@@ -1,6 +1,6 @@
 """Checks PNG files completely before a decoder gets them: structure, checksums, header and length of the pixel data.
 
-libpng prints its complaints to the standard error of the process. A file that passed these checks gives it no reason
+libpng prints its warnings to the standard error of the process. A file that passed these checks gives it no reason
 to. Format: Portable Network Graphics (PNG) Specification, third edition, W3C 2025.
 """
 

@@ -34,7 +34,7 @@ class Clock:
         tick: Fraction | None = None,
         anchor: Fraction | None = None,
     ) -> None:
-        """`decode_order` takes the times from dts, because pts are out of order; `first` is the first frame's time.
+        """Takes times from dts if `decode_order`, for pts that are out of order; `first` is the first frame's time.
 
         `tick` is the time base in seconds to which the times of a constant rate are rounded: they are made exact again.
         `anchor` is the exact time of one frame, if decoding does not start at the first.

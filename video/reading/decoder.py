@@ -72,7 +72,7 @@ class Decoder:
 
     @property
     def aspect(self) -> Fraction | None:
-        """The shape of a pixel, width to height, as the last decoded picture has it; None if it has none."""
+        """Returns width to height of a pixel, as the last decoded picture states it; None if it states none."""
         return self._codec.sample_aspect_ratio or None
 
     def missing_end(self) -> list[str]:

@@ -43,7 +43,7 @@ class Deinterlacing(Enum):
 
     @property
     def rate(self) -> Fraction:
-        """The rate of the result, of the source's."""
+        """Returns the ratio of the result's frame rate to that of the source."""
         return {Deinterlacing.FRAME: Fraction(1), Deinterlacing.FIELD: Fraction(2), Deinterlacing.FILM: FILM}[self]
 
 

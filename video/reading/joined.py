@@ -61,7 +61,7 @@ class JoinedDecoder:
 
     @property
     def current(self) -> Decoder:
-        """The decoder of the part that is being read."""
+        """Returns the decoder of the part that is being read."""
         return self.parts[-1] if self.parts else self.first
 
     def complaints(self) -> list[str]:

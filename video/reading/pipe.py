@@ -30,7 +30,7 @@ class RawFormat:
 
     @property
     def options(self) -> dict[str, str]:
-        """The options of FFmpeg's demuxer of raw video."""
+        """Returns the options of FFmpeg's demuxer of raw video."""
         width, height = self.size
         return {"pixel_format": self.pix_fmt, "video_size": f"{width}x{height}", "framerate": str(self.rate)}
 
@@ -46,7 +46,7 @@ class InputPipe:
     def __init__(
         self, descriptor: int, is_stopped: Callable[[], bool] = lambda: False, name: str = "standard input"
     ) -> None:
-        """`is_stopped` returns whether reading is to end: an idle stream is given up at once then."""
+        """Prepares reading; once `is_stopped()` is True, reading ends at once, even if the stream is idle."""
         self.raw: RawFormat | None = None  # if the stream has no header
         self.name, self.is_stopped = name, is_stopped
         self.held = 0  # bytes, the most that one reader has had before it

@@ -205,7 +205,7 @@ def _out_of_order(stamps: list[Fraction | None]) -> int:
 
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
-    """Returns the nine numbers of the rotation that the container asks players for."""
+    """Returns the nine numbers of the rotation that the container states for players."""
     matrix = side_data(picture, "DISPLAYMATRIX")
     return tuple(np.frombuffer(matrix, np.int32).tolist()) if matrix else None
 

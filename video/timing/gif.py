@@ -1,4 +1,4 @@
-"""What GIF files have of their own: how often they repeat, how long the last picture is shown, the fastest rate."""
+"""Properties that only GIF files have: number of repeats, duration of the last picture, fastest rate."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -34,7 +34,7 @@ class SpeedMap:
 
     @property
     def slowest(self) -> float:
-        """The lowest speed."""
+        """Returns the lowest speed."""
         return float(min(self._speeds))
 
     def output_time(self, time: Fraction) -> Fraction:

@@ -1,4 +1,4 @@
-"""Decides the transition to each frame, by the detector or by a file that a user may edit; writes the decisions."""
+"""Finds the transition to each frame, by the detector or from a file that a user may edit; writes the transitions."""
 
 import json
 from bisect import bisect_right

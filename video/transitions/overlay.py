@@ -1,7 +1,7 @@
 """Keeps overlays, such as logos and captions, that stand still while the scene moves behind them.
 
-A network moves an overlay with the scene, so that it doubles. Here it is taken out of the frames that the network gets,
-and put back on the frames that it makes.
+A network moves an overlay with the scene, so that it doubles. This module removes the overlay from the frames that
+the network gets, and puts the overlay back on the frames that the network makes.
 """
 
 from collections import deque

@@ -67,7 +67,7 @@ class Transcoder:
     """Decodes the packets of a track and encodes its sound for another stream."""
 
     def __init__(self, source: AudioStream, target: Any, speed: SpeedMap | None = None) -> None:
-        """`speed` maps the times of the source to those of the output; None leaves them."""
+        """Prepares the encoding; `speed` maps source times to output times, None leaves them unchanged."""
         self._tempo = None if speed is None else Tempo(speed)
         self._source, self._target = source, target
         self._resampler: AudioResampler | None = None

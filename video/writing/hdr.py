@@ -79,7 +79,7 @@ def _number(value: Fraction, unit: int) -> str:
 
 
 def view_marks(picture: av.VideoFrame) -> tuple[str, ...]:
-    """Returns the names of the marks that tell a player how to show a picture: two views in one, or a sphere."""
+    """Returns the names of the marks by which a player shows a picture correctly: two views in one, or a sphere."""
     return tuple(name for kind, name in VIEWS.items() if side_data(picture, kind))
 
 

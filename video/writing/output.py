@@ -13,7 +13,7 @@ from video.reading.pipe import OutputPipe
 from video.safe_file import SafeFile
 
 # A part that a killed run leaves plays up to its last second. MP4 is written in fragments, which become one ordinary
-# file at the end (FFmpeg 7.1 and later). Its header is delayed by one fragment: only then does it tell when each track
+# file at the end (FFmpeg 7.1 and later). Its header is delayed by one fragment: only then does it state when each track
 # starts, and what AC-3 holds.
 FRAGMENTS = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000"}  # microseconds
 # Turns that off: FFmpeg writes wrong decoding times of the picture where a fragment begins in a pause of subtitles.

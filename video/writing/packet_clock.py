@@ -30,7 +30,7 @@ class PacketClock:
     """
 
     def __init__(self, start: Fraction, shifts: list[Fraction], losses: Losses, *, hold: bool) -> None:
-        """`start` is the time in seconds on the clock of the source that is 0 in the output."""
+        """Starts the clock: `start`, in seconds on the clock of the source, is 0 in the output."""
         self._start, self._shifts, self._losses, self._hold = start, shifts, losses, hold
         self._held: Packet | None = None
         self._shift = Fraction(0)  # seconds

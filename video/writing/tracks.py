@@ -164,12 +164,12 @@ class Tracks:
 
     @property
     def lost(self) -> list[Track]:
-        """The tracks of which more was lost than could be written."""
+        """Returns the tracks of which more was lost than could be written."""
         return [track for track in self._tracks.values() if track.losses.count > track.written]
 
     @property
     def complaints(self) -> list[str]:
-        """What was lost, for the user, a line a track."""
+        """Returns what was lost, for the user, a line for each track."""
         lines = [str(track.losses) for track in self._tracks.values() if track.losses.count]
         return [*lines, f"sound and subtitles could not be read to their end ({self._end})"] if self._end else lines
 

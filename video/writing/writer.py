@@ -41,7 +41,7 @@ SHORTEST = 2  # frames of a part that is worth keeping
 class VideoWriter:
     """Encodes frames into `path`, like `source` in colour, aspect, rotation and, if `tracks`, in its other streams.
 
-    The whole output is tried before the first frame: MediaError says what is refused. The file is written as
+    The whole output is tried before the first frame: MediaError names what is refused. The file is written as
     NAME.part.SUFFIX and gets its name when the block ends without an error. Any error, Ctrl-C or a full disk finishes
     the part instead as far as it can be, so that hours of work can be played. `inputs` are never replaced.
     """
@@ -133,12 +133,12 @@ class VideoWriter:
 
     @property
     def part(self) -> Path:
-        """The name of the file until it is complete."""
+        """Returns the name of the file until it is complete."""
         return self._file.part
 
     @property
     def complaints(self) -> list[str]:
-        """What was lost of the other tracks, a line a track."""
+        """Returns what was lost of the other tracks, a line for each track."""
         return self._tracks.complaints if self._tracks is not None else []
 
     def write(self, frame: Frame) -> None:
