@@ -39,9 +39,9 @@ from model.inference.tile_engine import describe_tiles
 from video.pictures.flow import write_flows
 from video.pictures.picture import MediaError, alike, check_pair, natural_key, read_picture, write_picture
 from video.pictures.picture_header import describe_colours, read_header
-from video.pictures.slow_motion import write_animation
 from video.pictures.stitch import stitch
 from video.safe_file import check_not_input, check_output
+from video.writing.slow_motion import write_animation
 
 DEFAULT_EXP = 4
 MAX_EXP, MAX_COUNT = 13, 9999

@@ -50,9 +50,9 @@ from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
 from video.frame import Frame
 from video.interpolate import Report
-from video.pictures.picture_writer import PictureWriter
 from video.pictures.stitch import stitch_frames
 from video.prefetch import prefetch
+from video.writing.picture_writer import PictureWriter
 from video.writing.verify import FrameTimes
 from video.writing.writer import VideoWriter
 

@@ -26,10 +26,10 @@ from model import RIFE
 from model.inference.memory import available_bytes
 from model.inference.tile_engine import describe_tiles
 from video.interpolate import Report
-from video.pictures.picture_writer import check_pictures
 from video.prefetch import prefetch
 from video.reading.container import open_container
 from video.safe_file import check_output
+from video.writing.picture_writer import check_pictures
 
 MADE = 4  # frames that a trial makes; the first waits for compilers and caches and is not measured
 LONGEST = 400  # frames of the output in a trial

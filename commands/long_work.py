@@ -28,8 +28,8 @@ from segments.folder import WorkFolder
 from segments.plan import Plan
 from segments.pool import run_workers
 from segments.worker import make_segments
-from video.pictures.picture_writer import PictureWriter
 from video.safe_file import check_output, same_file
+from video.writing.picture_writer import PictureWriter
 
 
 def run_long_work(

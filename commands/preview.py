@@ -13,8 +13,8 @@ from commands.video_steps import PROGRAM
 from model.errors import UserError
 from video.frame import Frame
 from video.pictures.picture import encode_picture
-from video.pictures.picture_writer import upright
 from video.safe_file import check_output, write_file
+from video.writing.picture_writer import upright
 
 PAUSE = 5.0  # seconds between two pictures at least
 LARGEST_SHARE = 0.02  # of the time of the run that pictures may take: where one takes long, the next comes later

@@ -9,8 +9,8 @@ from commands.record import DAMAGED, DONE, WRONG, FileRecord
 from commands.video_job import VideoJob
 from commands.video_steps import PROGRAM
 from video.interpolate import Report
-from video.pictures.picture_writer import PictureWriter
 from video.reading.pipe import InputPipe
+from video.writing.picture_writer import PictureWriter
 from video.writing.verify import FrameTimes, find_mismatches, find_missing_pictures, find_sound_starts
 from video.writing.writer import VideoWriter
 

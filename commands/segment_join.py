@@ -18,10 +18,10 @@ from segments.folder import Record, WorkFolder
 from segments.join import join_pictures, join_videos, publish
 from segments.plan import Plan
 from video.interpolate import Report
-from video.pictures.picture_writer import PictureWriter
 from video.transitions.confidence import Measure
 from video.transitions.decisions import Decision
 from video.transitions.scene import Transition
+from video.writing.picture_writer import PictureWriter
 from video.writing.verify import FrameTimes
 from video.writing.writer import VideoWriter
 

@@ -23,8 +23,8 @@ from segments.ray_tasks import Supplies, write_supplies
 from segments.worker import Stretch, make_segments
 from video.frame import Frame
 from video.interpolate import Report
-from video.pictures.picture_writer import PictureWriter
 from video.reading.part import Part
+from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
 

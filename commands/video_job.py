@@ -14,12 +14,12 @@ from commands.video_flags import MAX_RATE
 from model import UserError
 from segments.folder import WorkFolder
 from video.pictures.montage import montage_size
-from video.pictures.picture_writer import PictureWriter
 from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, Scan
 from video.reading.rate import exact_time_base
 from video.reading.reader import Source, open_frames
 from video.timing.gif import FASTEST, gif_options, last_duration
 from video.writing.encoding import Encoding
+from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
 PICTURES = Path("vid_out")  # upstream's folder of pictures

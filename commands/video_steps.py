@@ -16,7 +16,6 @@ from model.devices import pick_device
 from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.pictures.montage import montage
-from video.pictures.picture_writer import PictureWriter
 from video.reading.trim import trimmed_frames
 from video.timing.blur import average_samples, shutter_offsets
 from video.timing.ending import Ending, close_loop, without_last
@@ -24,6 +23,7 @@ from video.timing.output_times import multiply, resample
 from video.transitions.confidence import write_measures
 from video.transitions.decisions import write_decisions
 from video.writing.audio import NONE
+from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
 PROGRAM = "inference_video.py"

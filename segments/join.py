@@ -12,9 +12,9 @@ from segments.folder import WorkFolder
 from segments.inspect import inspect_video
 from segments.plan import Plan
 from video.pictures.picture import MediaError
-from video.pictures.picture_writer import NUMBERED
 from video.reading.container import main_video, open_container, read_packets
 from video.safe_file import check_output, sync_folder
+from video.writing.picture_writer import NUMBERED
 from video.writing.writer import VideoWriter
 
 # Containers whose packets have exact times, so that segments in them can be joined.

@@ -13,10 +13,10 @@ from segments.folder import Record, WorkFolder
 from segments.inspect import file_size, inspect_video
 from video.frame import Frame
 from video.interpolate import Report
-from video.pictures.picture_writer import PictureWriter
 from video.prefetch import prefetch
 from video.reading.part import Part
 from video.reading.reader import Source
+from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
 POLL = 0.5  # seconds between two checks of the segments that another process makes

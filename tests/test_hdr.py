@@ -8,9 +8,9 @@ import av
 import numpy as np
 import pytest
 
+from video.hdr import Hdr
 from video.reading.reader import open_frames
 from video.writing.encoding import Encoding, quantise
-from video.writing.hdr import Hdr
 from video.writing.writer import VideoWriter
 
 # BT.2020 primaries and D65, of a display from 0.005 to 1000 cd/m2.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import MovingSquare, Run, Shift, use, written
 
-from video.pictures import slow_motion
 from video.pictures.picture import write_picture
+from video.writing import slow_motion
 
 
 def frames(file: str) -> tuple[list[np.ndarray], list[Fraction]]:

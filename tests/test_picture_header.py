@@ -11,8 +11,8 @@ from conftest import Shift, use
 import inference_img
 from video.pictures.picture import MediaError, read_picture, write_picture
 from video.pictures.picture_header import check_sizes, describe_colours, describe_gaps, read_header
-from video.pictures.picture_writer import PictureWriter
 from video.reading.reader import open_frames
+from video.writing.picture_writer import PictureWriter
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow writes the files with profiles")
 

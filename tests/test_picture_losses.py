@@ -12,10 +12,10 @@ import pytest
 from clips import make_clip
 
 from video.frame import Frame
+from video.hdr import CAPTIONS, side_data
 from video.pictures.picture import MediaError
 from video.reading.reader import Source, open_frames
 from video.writing.encoding import Encoding
-from video.writing.hdr import CAPTIONS, side_data
 from video.writing.picture_losses import describe_losses
 from video.writing.writer import VideoWriter
 

@@ -11,9 +11,9 @@ from clips import Clip, make_clip, picture
 from model.errors import UserError
 from video.frame import Frame
 from video.pictures.picture import read_picture
-from video.pictures.picture_writer import PictureWriter
 from video.reading.reader import Source, open_frames
 from video.writing.encoding import Encoding, choose_pix_fmt
+from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
 SUBTITLES = "1\n00:00:00,100 --> 00:00:00,600\nHello\n\n2\n00:00:00,700 --> 00:00:00,900\nthere\n"

@@ -39,7 +39,7 @@ from commands import network_flags
 from model import RIFE
 from video.frame import Frame
 from video.pictures.picture import MediaError, read_picture
-from video.pictures.picture_writer import PictureWriter
+from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")

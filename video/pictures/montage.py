@@ -7,8 +7,8 @@ from fractions import Fraction
 import numpy as np
 
 from video.frame import Frame
-from video.pictures.picture_writer import upright
 from video.timing.speed import SpeedMap
+from video.writing.picture_writer import upright
 
 
 def montage_size(size: tuple[int, int], rotation: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from video.alpha import ANIMATIONS, source_format
 from video.frame import Colour, Frame, PictureFormat, clip_samples, fit_picture
+from video.hdr import CAPTIONS, Hdr, side_data, view_marks
 from video.pictures.picture import MediaError
 from video.pictures.picture_folder import PictureFolder
 from video.reading.clock import Clock
@@ -35,7 +36,6 @@ from video.reading.part import Part
 from video.reading.pipe import InputPipe
 from video.reading.rate import count_frames, exact_time_base, find_rate, find_rounded_rate
 from video.timing.speed import SpeedMap
-from video.writing.hdr import CAPTIONS, Hdr, side_data, view_marks
 
 ORDER_SAMPLE = 8  # frames that are decoded at the start to find out whether their pts rise
 

@@ -1,1 +1,1 @@
-"""Writes videos: encoders, containers, and the tracks beside the picture."""
+"""Writes videos and numbered pictures: encoders, containers, and the tracks beside the picture."""

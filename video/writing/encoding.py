@@ -12,8 +12,8 @@ from av.container import OutputContainer
 
 from video.alpha import has_alpha
 from video.frame import Colour, is_rgb
+from video.hdr import Hdr
 from video.pictures.picture import MediaError
-from video.writing.hdr import Hdr
 
 CODECS = {
     ".webm": "libvpx-vp9",

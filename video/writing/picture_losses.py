@@ -6,9 +6,9 @@ import av
 
 from video.alpha import has_alpha
 from video.frame import is_rgb
+from video.hdr import VIEWS
 from video.reading.reader import Source
 from video.writing.encoding import holds_captions
-from video.writing.hdr import VIEWS
 
 
 def describe_losses(

@@ -13,10 +13,10 @@ from av.stream import Stream
 
 from video.frame import Frame
 from video.losses import LIBRARY_ERRORS, reason
-from video.pictures.picture_writer import NUMBERED
 from video.reading.container import main_video, open_container, read_packets
 from video.reading.reader import Source
 from video.writing.packet_clock import is_priming
+from video.writing.picture_writer import NUMBERED
 
 REORDERED = 64  # packets; encoders put a packet less far from its place in the order of display
 SEARCHED = 5000  # packets at the start of a source in which each sound track must begin

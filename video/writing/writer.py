@@ -16,7 +16,6 @@ from video.alpha import has_alpha, opaque
 from video.frame import UNSPECIFIED, Colour, Frame, is_rgb
 from video.losses import LIBRARY_ERRORS, WRITE_ERRORS, reason
 from video.pictures.picture import MediaError
-from video.pictures.picture_writer import upright
 from video.reading.container import main_video, open_container
 from video.reading.pipe import OutputPipe
 from video.reading.reader import Source
@@ -26,6 +25,7 @@ from video.writing.audio import COPY
 from video.writing.encoding import Encoding, VideoSettings, check_pix_fmt, choose_pix_fmt, quantise
 from video.writing.muxer import CopiedVideo, Muxer
 from video.writing.picture_losses import describe_losses
+from video.writing.picture_writer import upright
 from video.writing.tracks import Tracks
 from video.writing.trial import plan_output, try_picture
 
