@@ -1,9 +1,10 @@
 from dataclasses import replace
 from fractions import Fraction as F
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from clips import Clip, make_clip, picture
@@ -123,6 +124,36 @@ def test_ntsc_rate_is_exact_in_the_file(tmp_path: Path) -> None:
     out = Clip(tmp_path / "b.mp4")
     assert out.rate == F(48000, 1001)
     assert out.times == [i * F(1001, 48000) for i in range(19)]
+
+
+class UncomputedTimes:
+    """A video stream whose encoder gives decoding times that it has not computed, as x265 at times does."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def encode(self, picture: av.VideoFrame | None) -> list[av.Packet]:
+        packets: list[av.Packet] = self._stream.encode(picture)
+        for packet in packets:
+            assert packet.pts is not None
+            packet.dts = packet.pts - 2**40
+        return packets
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_very_short_videos_by_x265_have_decoding_times(tmp_path: Path, count: int) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mp4"))
+    with VideoWriter(tmp_path / "b.mp4", source, source.rate, source.time_base, encoding=Encoding("libx265")) as writer:
+        writer._muxer.stream = UncomputedTimes(writer._muxer.stream)
+        for frame in islice(source, count):
+            writer.write(frame)
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        times = [(packet.pts, packet.dts) for packet in container.demux(video=0) if packet.size]
+    assert len(times) == count
+    assert all(pts == dts for pts, dts in times)
 
 
 @pytest.mark.parametrize("size", [(65, 63), (64, 63), (65, 48)])

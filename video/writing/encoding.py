@@ -97,12 +97,12 @@ class VideoSettings:
         encoder.open()
         return stream
 
-    def blank_frame(self, number: int = 0) -> av.VideoFrame:
-        """Returns a picture of zeros, the frame of that number from 0 on, for a trial of the encoder."""
+    def blank_frame(self) -> av.VideoFrame:
+        """Returns a picture of zeros at time 0, for a trial of the encoder."""
         frame = av.VideoFrame(self.width, self.height, self.pix_fmt)
         for plane in frame.planes:
             plane.update(bytes(plane.buffer_size))
-        frame.pts, frame.time_base = round(number / (self.rate * self.time_base)), self.time_base
+        frame.pts, frame.time_base = 0, self.time_base
         if self.colour is not None:
             frame.colorspace, frame.color_range = self.colour.matrix, self.colour.range
         return frame

@@ -19,6 +19,8 @@ from video.writing.mp4_duration import correct_duration
 from video.writing.output import MP4, NullFile, open_output
 from video.writing.tracks import Tracks
 
+SHORT = 2  # frames at most of which x265 gives decoding times that it has not computed; their order does not change
+
 
 class CopiedVideo(NamedTuple):
     """A video stream whose packets are copied from another file instead of being encoded."""
@@ -65,6 +67,9 @@ class Muxer:
     def encode(self, picture: av.VideoFrame | None) -> None:
         """Encodes one picture and writes what is complete; None flushes the encoder, if there is one."""
         packets = list(self.stream.encode(picture)) if self._encodes else []
+        if picture is None and not self._packets and len(packets) <= SHORT and self.stream.codec.name == "libx265":
+            for packet in packets:
+                packet.dts = packet.pts
         for packet in packets:
             self.write(packet, is_last=picture is None and packet is packets[-1])
 

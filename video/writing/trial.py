@@ -26,8 +26,6 @@ from video.writing.track import TrackPlan, describe
 from video.writing.tracks import Tracks, holds_chapters
 
 DEVICE_TAGS = "com."  # start of the names of tags that phones write; MP4 keeps them under their own names only
-# Frames of a trial, if not one: x265 at times gives fewer than three frames wrong decoding times.
-TRIAL_FRAMES = {"libx265": 4}
 SHORTEST, LONGEST = Fraction(1), Fraction(30)  # seconds of the tracks in a trial: until every sound track has begun
 
 
@@ -138,7 +136,7 @@ def _works(path: Path, settings: VideoSettings | None, source: Source, plan: Out
 def _try_output(
     path: Path, settings: VideoSettings | None, tracks: Tracks | None = None, shortest: Fraction = SHORTEST
 ) -> bool:
-    """Writes some frames and the start of the tracks to nothing; returns whether the tracks got through.
+    """Writes a frame and the start of the tracks to nothing; returns whether the tracks got through.
 
     Raises the library's error if the container or an encoder refuses.
     """
@@ -146,8 +144,7 @@ def _try_output(
     try:
         muxer = Muxer(NullFile(path.suffix), settings, tracks)
         if settings is not None:
-            for number in range(TRIAL_FRAMES.get(settings.codec, 1)):
-                muxer.encode(settings.blank_frame(number))
+            muxer.encode(settings.blank_frame())
             muxer.encode(None)
         if tracks is not None:
             tracks.write_start(shortest, LONGEST)
