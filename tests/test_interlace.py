@@ -152,6 +152,7 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video with sound, both encrypted."""
     path, key = tmp_path_factory.mktemp("encrypted") / "a.mp4", "76a6c65c5ea762046bd749a2e632ccbb"
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
+    options["fflags"] = "bitexact"  # or each file has random bytes, which FFmpeg's parser at times complains about
     with av.open(str(path), "w", container_options=options) as output:
         stream: Any = output.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
