@@ -116,15 +116,16 @@ def _make_unequal_anew(
 
 def _check_target(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> None:
     """Raises UserError if the output cannot be written, or if an input is in the working folder, which is removed."""
-    for file in files_read(args):
+    inputs = files_read(args)
+    for file in inputs:
         if any(same_file(above, folder.path) for above in file.absolute().parents):
             raise UserError(f"{file}: is in the working folder of the output {job.path}; choose another output")
     if not job.is_video:
-        PictureWriter(job.path, job.source, files_read(args))
+        PictureWriter(job.path, job.source, inputs)
         return
     if folder.joined.exists() and job.path.exists() and job.path.samefile(folder.joined):
         job.path.unlink()  # an earlier run was ended between the last two steps, which are done again
-    check_output(job.path, files_read(args), overwrite=args.overwrite)
+    check_output(job.path, inputs, overwrite=args.overwrite)
 
 
 def _expected_frames(job: VideoJob, folder: WorkFolder, plan: Plan, wanted: list[int]) -> int | None:

@@ -37,8 +37,9 @@ def check_side_files(args: argparse.Namespace, output: Path, files: Iterable[Pat
         if is_numbered or any(same_file(name, other) for name in names for other in taken):
             raise UserError(f"{path}: two results of this run would have this name; give each its own")
         taken += names
+    inputs = files_read(args)
     for path in files:
-        check_output(path, files_read(args), overwrite=args.overwrite or _is_measures(path))
+        check_output(path, inputs, overwrite=args.overwrite or _is_measures(path))
 
 
 def _is_measures(path: Path) -> bool:

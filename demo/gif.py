@@ -25,6 +25,7 @@ from render import background, draw  # noqa: E402
 from model import load_model, pick_device  # noqa: E402
 from model.image import to_picture, to_tensor  # noqa: E402
 from model.loading import TRAIN_LOG  # noqa: E402
+from video.writing.encoding import palette_graph  # noqa: E402
 
 FACTOR = 4  # output frames for each frame of the clip
 DELAY = Fraction(4, 100)  # seconds; GIF counts in hundredths, and browsers slow down delays below 2 of them
@@ -68,17 +69,7 @@ def side_by_side(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 def write_gif(path: Path, pictures: list[np.ndarray]) -> None:
     """Writes the pictures (H,W,3) RGB as an endless GIF with one palette of 256 colours for all."""
     height, width = pictures[0].shape[:2]
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=DELAY)
-    split = graph.add("split")
-    palette, use = graph.add("palettegen"), graph.add("paletteuse", "dither=none:diff_mode=rectangle")
-    sink = graph.add("buffersink")
-    source.link_to(split)
-    split.link_to(use, 0, 0)
-    split.link_to(palette, 1, 0)
-    palette.link_to(use, 0, 1)
-    use.link_to(sink)
-    graph.configure()
+    graph = palette_graph((width, height), "rgb24", DELAY, "stats_mode=full", "dither=none:diff_mode=rectangle")
     for i, picture in enumerate(pictures):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
         frame.pts, frame.time_base = i, DELAY

@@ -127,19 +127,17 @@ class WorkFolder:
         return there
 
     def _lock_work(self, shared: bool) -> None:
-        if self._locks is None:
-            self._locks = Locks(self.path / LOCK)
-        if not self._locks.take(WORK, shared=shared, patience=PATIENCE if shared else 0):
+        if not self._opened_locks().take(WORK, shared=shared, patience=PATIENCE if shared else 0):
             raise UserError(f"{self.path}: another run works on it now; let that run end")
 
     def _begin_anew(self, plan: Plan, shared: bool) -> None:
         """Empties the folder while no other process works in it; one of the shares that begin anew at once does so."""
-        assert self._locks is not None
+        locks = self._opened_locks()
         until = monotonic() + PATIENCE
         while not self._is_anew(plan):
             if shared:
-                self._locks.release(WORK)  # of two that hold it, neither would get it alone
-            if self._locks.take(WORK, patience=PAUSE):
+                locks.release(WORK)  # of two that hold it, neither would get it alone
+            if locks.take(WORK, patience=PAUSE):
                 if not self._is_anew(plan):
                     self._empty()
             elif monotonic() >= until:
@@ -204,9 +202,12 @@ class WorkFolder:
         return self._take(PREVIEW)
 
     def _take(self, number: int) -> bool:
+        return self._opened_locks().take(number)
+
+    def _opened_locks(self) -> Locks:
         if self._locks is None:
             self._locks = Locks(self.path / LOCK)
-        return self._locks.take(number)
+        return self._locks
 
     def release(self, index: int) -> None:
         """Releases the lock of a segment."""

@@ -173,23 +173,32 @@ def holds_captions(codec: str) -> bool:
     return CAPTIONS in {option.name for option in av.CodecContext.create(codec, "w").supported_options.private}
 
 
+def palette_graph(size: tuple[int, int], pix_fmt: str, time_base: Fraction, generate: str, use: str) -> av.filter.Graph:
+    """Returns a graph that turns pictures into ones with a palette of 256 colours.
+
+    `generate` and `use` are the settings of FFmpeg's filters palettegen and paletteuse.
+    """
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=size[0], height=size[1], format=av.VideoFormat(pix_fmt), time_base=time_base)
+    split = graph.add("split")
+    palette, coloured = graph.add("palettegen", generate), graph.add("paletteuse", use)
+    sink = graph.add("buffersink")
+    source.link_to(split)
+    split.link_to(coloured, 0, 0)
+    split.link_to(palette, 1, 0)
+    palette.link_to(coloured, 0, 1)
+    coloured.link_to(sink)
+    graph.configure()
+    return graph
+
+
 def quantise(rgb: np.ndarray) -> av.VideoFrame:
     """Returns (H,W,3 or 4) as a picture with its own best palette of 256 colours, for GIF; alpha: all or none."""
     if rgb.dtype == np.uint16:
         rgb = np.round(rgb / 257).astype(np.uint8)
     kind = "rgba" if rgb.shape[2] == 4 else "rgb24"
-    graph = av.filter.Graph()
     height, width = rgb.shape[:2]
-    buffer = graph.add_buffer(width=width, height=height, format=av.VideoFormat(kind), time_base=Fraction(1, 100))
-    split = graph.add("split")
-    generate, use = graph.add("palettegen", "stats_mode=single"), graph.add("paletteuse", "new=1:dither=sierra2_4a")
-    sink = graph.add("buffersink")
-    buffer.link_to(split)
-    split.link_to(use, 0, 0)
-    split.link_to(generate, 1, 0)
-    generate.link_to(use, 0, 1)
-    use.link_to(sink)
-    graph.configure()
+    graph = palette_graph((width, height), kind, Fraction(1, 100), "stats_mode=single", "new=1:dither=sierra2_4a")
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), kind)
     picture.pts, picture.time_base = 0, Fraction(1, 100)
     graph.vpush(picture)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -11,11 +10,12 @@ from video.frame import Frame
 from video.pictures.picture import MediaError, write_picture
 from video.reading.reader import Source
 from video.safe_file import same_file
+from video.writing.frame_writer import FrameWriter
 
 NUMBERED = (".png", ".exr")  # suffixes of the pictures that are written
 
 
-class PictureWriter:
+class PictureWriter(FrameWriter):
     """Writes frames as folder/0000000.png, 0000001.png, ... as upstream's --png does, over what is there.
 
     Raises MediaError if the folder cannot be written to, or if a picture would replace one that is read.
@@ -55,17 +55,6 @@ class PictureWriter:
         if self.frames and not self._stopped:
             self.notes.append(f"{self.frames} pictures were written until then, in {self.path}")
         self._stopped = True
-
-    def __enter__(self) -> "PictureWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.finish()
-        else:
-            self.stop()
 
 
 def check_pictures(folder: Path, inputs: Iterable[Path]) -> None:

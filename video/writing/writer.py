@@ -3,7 +3,6 @@
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from types import TracebackType
 
 import av
 import numpy as np
@@ -23,6 +22,7 @@ from video.safe_file import SafeFile, check_output
 from video.timing.gif import SHORTEST_DELAY
 from video.writing.audio import COPY
 from video.writing.encoding import Encoding, VideoSettings, check_pix_fmt, choose_pix_fmt, quantise
+from video.writing.frame_writer import FrameWriter
 from video.writing.muxer import CopiedVideo, Muxer
 from video.writing.picture_losses import describe_losses
 from video.writing.picture_writer import upright
@@ -38,7 +38,7 @@ KEEPS_ROTATION = (".mp4", ".mov", ".m4v", ".mkv")  # containers that store a dis
 SHORTEST = 2  # frames of a part that is worth keeping
 
 
-class VideoWriter:
+class VideoWriter(FrameWriter):
     """Encodes frames into `path`, like `source` in colour, aspect, rotation and, if `tracks`, in its other streams.
 
     The whole output is tried before the first frame: MediaError names what is refused. The file is written as
@@ -223,17 +223,6 @@ class VideoWriter:
             self._file.discard()
             return
         self.notes.append(f"what was made until then is in {self.part}")
-
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.finish()
-        else:
-            self.stop()
 
 
 def _can_be_opened(path: Path) -> bool:
