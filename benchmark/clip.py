@@ -112,8 +112,8 @@ def run(args: argparse.Namespace) -> None:
         write_json(
             folder / "results.json", {**report, "worst": with_folder(records, Path("worst")), "each": scores.rows}
         )
-    for complaint in source.complaints:
-        print(f"clip.py: {source.path}: {complaint}; what could be decoded was used", file=sys.stderr)
+    for error in source.errors:
+        print(f"clip.py: {source.path}: {error}; what could be decoded was used", file=sys.stderr)
     if args.json:
         worst_frames = with_folder(records, output.resolve() / "worst")
         write_json(args.json, {**report, "worst": worst_frames, "each": scores.rows})

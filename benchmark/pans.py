@@ -40,7 +40,7 @@ from model.image import to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
 from video.pictures.picture import list_pictures, read_picture, with_channels
 from video.reading.reader import open_frames
-from video.safe_file import PICTURES
+from video.safe_file import PICTURE_SUFFIXES
 
 SIZE = (640, 384)  # width and height of a frame, px
 EDGE = 96  # px at every edge that do not count: beyond the 80 px that the largest shift hides in one of the frames
@@ -75,7 +75,7 @@ def read_pictures(paths: Iterable[Path]) -> dict[str, np.ndarray]:
     files = [file for path in paths for file in (list_pictures(path) if path.is_dir() else [path])]
     found = {}
     for file in files:
-        rgb = read_picture(file) if file.suffix.lower() in PICTURES else next(iter(open_frames(file))).rgb()
+        rgb = read_picture(file) if file.suffix.lower() in PICTURE_SUFFIXES else next(iter(open_frames(file))).rgb()
         rgb = with_channels(rgb, 3)[:, :, :3]
         found[str(file)] = rgb if rgb.dtype == np.uint8 else to_picture(to_tensor(rgb))
     return found

@@ -75,7 +75,7 @@ def make_video(args: argparse.Namespace, networks: list[RIFE]) -> Generator[tupl
                     shown = now
                     yield writer.frames, job.count, progress.line(now)
     done = f"{writer.frames} frames at {float(job.rate):g} frames/s, {report.made} of them made"
-    lines = [done, *notes, *job.source.notes, *job.source.complaints, *writer.complaints]
+    lines = [done, *notes, *job.source.notes, *job.source.errors, *writer.errors]
     yield writer.frames, writer.frames, "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ def record_result(
     agree.
     """
     record.counts = count_fields(report)
-    record.losses = [*job.source.complaints, *writer.complaints]
+    record.losses = [*job.source.errors, *writer.errors]
     record.notes += [*writer.notes, *job.source.notes]
     record.output = {
         "path": str(writer.path),
@@ -52,7 +52,7 @@ def _expected_sounds(job: VideoJob, writer: VideoWriter | PictureWriter) -> Sequ
     source = job.source
     if isinstance(source.location, InputPipe) or not source.is_video:
         return ()
-    if source.decode_order or source.shifts or source.complaints or writer.complaints:
+    if source.decode_order or source.shifts or source.errors or writer.errors:
         return ()
     return [None if start is None else source.output_time(start) for start in find_sound_starts(source)]
 

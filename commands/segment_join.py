@@ -65,7 +65,7 @@ def record_share(record: FileRecord, folder: WorkFolder, wanted: list[int]) -> N
         _add_counts(counts, segment)
     record.result = DONE
     record.counts = count_fields(counts)
-    record.losses = [complaint for segment in made for complaint in segment.complaints]
+    record.losses = [error for segment in made for error in segment.errors]
     record.notes = sorted({note for segment in made for note in segment.notes})
     record.output = {"path": str(folder.path), "segments": wanted, "frames": sum(segment.frames for segment in made)}
 
@@ -81,12 +81,12 @@ def _combine_records(
     """Returns the counts and the times of all segments; adds what was found in the source to the job's source."""
     report, times = Report(), FrameTimes()
     source = job.source
-    source.complaints[:] = plan.complaints
+    source.errors[:] = plan.errors
     for part, made in zip(plan.parts, folder.records(plan), strict=True):
         _add_counts(report, made)
         report.measures += [Measure(*measure) for measure in made.measures]
         report.transitions += [Decision(Fraction(t), Transition(kind), score) for t, kind, score in made.transitions]
-        source.complaints += [f"from {float(part.begin):.2f} s on: {complaint}" for complaint in made.complaints]
+        source.errors += [f"from {float(part.begin):.2f} s on: {error}" for error in made.errors]
         source.notes += [note for note in made.notes if note not in source.notes]
         if made.frames:
             times.first = times.first if times.count else Fraction(made.first)

@@ -23,7 +23,7 @@ from segments.ray_tasks import Supplies, write_supplies
 from segments.worker import Stretch, make_segments
 from video.frame import Frame
 from video.interpolate import Report
-from video.reading.part import Part
+from video.reading.source_part import SourcePart
 from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
@@ -34,9 +34,9 @@ class SegmentMaker:
     def __init__(self, args: argparse.Namespace, job: VideoJob, model: RIFE) -> None:
         self._args, self._job, self._model = overwriting(args), job, model
 
-    def stretch(self, part: Part) -> Stretch:
+    def stretch(self, part: SourcePart) -> Stretch:
         """Returns the frames of a part of the source."""
-        source = replace(self._job.source, part=part, checksums={}, formats=[], complaints=[], notes=[], shifts=[])
+        source = replace(self._job.source, part=part, checksums={}, formats=[], errors=[], notes=[], shifts=[])
         report = Report(part=part)
         make = interpolated_frames if part.end is not None else ended_frames
         frames = make(self._args, replace(self._job, source=source), self._model, report)

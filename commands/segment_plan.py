@@ -97,7 +97,7 @@ def open_plan(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> Pl
         if scan.decoded:
             print(f"{job.source.path.name}: has no exact index of its frames: each segment decodes it from the start")
         parts = cut_source(scan, segment_length(args, job))
-        return replace(plan, parts=tuple(parts), complaints=tuple(scan.complaints))
+        return replace(plan, parts=tuple(parts), errors=tuple(scan.errors))
 
     return folder.open(plan, cut, shared=args.segment is not None, overwrite=args.overwrite)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from model.errors import UserError
 from model.weights.checkpoint import find_weights
 from video.safe_file import check_output, is_picture_in, part_path, same_file
-from video.transitions.confidence import HEADER
+from video.transitions.confidence import CSV_HEADER
 
 
 def files_read(args: argparse.Namespace) -> tuple[Path, ...]:
@@ -44,5 +44,5 @@ def check_side_files(args: argparse.Namespace, output: Path, files: Iterable[Pat
 
 def _is_measures(path: Path) -> bool:
     with suppress(OSError):
-        return path.is_file() and path.read_bytes().startswith(HEADER.encode())
+        return path.is_file() and path.read_bytes().startswith(CSV_HEADER.encode())
     return False

@@ -12,7 +12,7 @@ from video.transitions.hold import AT_CUT
 from video.transitions.overlay import Overlays, read_mask
 from video.transitions.repair import parse_numbers
 from video.transitions.retime import DEDUP, LONGEST_RUN
-from video.transitions.scene import CUT_MISMATCH, CUT_RULES, CUT_SSIM, GAP, REPEAT_SSIM, TransitionDetector
+from video.transitions.scene import CUT_MISMATCH, CUT_RULES, CUT_SSIM, LONGEST_STEP, REPEAT_SSIM, TransitionDetector
 
 FOUND = "found"  # value of --repair without a list
 
@@ -41,9 +41,9 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
     add("--static-threshold", type=decimal, metavar="SSIM",
         help="find repeats as upstream: thumbnails more similar than this; 1: never "
              f"(default: off; upstream: {REPEAT_SSIM})")  # fmt: skip
-    add("--gap", type=seconds, default=GAP, metavar="SECONDS",
+    add("--gap", type=seconds, default=LONGEST_STEP, metavar="SECONDS",
         help="make no frames between two that are further apart than this: the earlier one is shown until the later "
-             f"(default: {GAP})")  # fmt: skip
+             f"(default: {LONGEST_STEP})")  # fmt: skip
     add("--fallback", choices=FALLBACKS,
         help="where the network is unsure show the earlier frame (hold) or a dissolve (blend) instead of its frame "
              "(default: off)")  # fmt: skip

@@ -14,7 +14,7 @@ from commands.video_flags import MAX_RATE
 from model import UserError
 from segments.folder import WorkFolder
 from video.pictures.montage import montage_size
-from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, Scan
+from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, ScanType
 from video.reading.rate import exact_time_base
 from video.reading.reader import Source, open_frames
 from video.timing.gif import FASTEST, gif_options, last_duration
@@ -80,7 +80,7 @@ def _open_source(args: argparse.Namespace) -> Source:
         location = args.video or args.img or args.stitch[0]
         return open_frames(location, args.input_fps, number=args.stream, deinterlacing=deinterlacing)
     except InterlacedError as e:
-        flag = "--inverse-telecine" if e.scan is Scan.TELECINED else "--deinterlace"
+        flag = "--inverse-telecine" if e.scan is ScanType.TELECINED else "--deinterlace"
         raise UserError(f"{e} by {flag}, or take the frames as they are by --deinterlace {KEEP}") from e
 
 

@@ -134,7 +134,7 @@ def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report
         print(f"{report.gaps} gaps in time held; --gap sets from how many seconds on")
     for note in job.source.notes:
         print(f"{job.source.path}: {note}")
-    complaints = [*job.source.complaints, *writer.complaints]
-    for complaint in complaints:
-        print(f"{PROGRAM}: {job.source.path}: {complaint}; what could be decoded was used", file=sys.stderr)
-    return DAMAGED if complaints else 0
+    errors = [*job.source.errors, *writer.errors]
+    for error in errors:
+        print(f"{PROGRAM}: {job.source.path}: {error}; what could be decoded was used", file=sys.stderr)
+    return DAMAGED if errors else 0

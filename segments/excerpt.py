@@ -11,8 +11,8 @@ from segments.inspect import inspect_video
 from video.losses import LIBRARY_ERRORS
 from video.pictures.picture import MediaError
 from video.reading.container import main_video, open_container, read_packets, seek_to
-from video.reading.part import Part
 from video.reading.reader import Source
+from video.reading.source_part import SourcePart
 
 BEHIND = 2  # seconds of packets after the last frame that is read: the times of the last frames depend on the next ones
 
@@ -26,7 +26,7 @@ class Excerpt:
     stream: int | None  # number of the picture among its streams
 
 
-def cut_excerpt(source: Source, part: Part, folder: Path) -> Excerpt:
+def cut_excerpt(source: Source, part: SourcePart, folder: Path) -> Excerpt:
     """Returns the video that a part is made from: the whole file if packets cannot be copied at exact times.
 
     `folder` is for a temporary file. Raises MediaError for a folder of pictures.
@@ -47,7 +47,7 @@ def cut_excerpt(source: Source, part: Part, folder: Path) -> Excerpt:
     return Excerpt(whole.read_bytes(), whole.suffix, source.stream)
 
 
-def _copy_packets(source: Source, part: Part, path: Path) -> list[Fraction]:
+def _copy_packets(source: Source, part: SourcePart, path: Path) -> list[Fraction]:
     """Copies the packets of a part; returns the times of their frames in seconds, in order of decoding."""
     last = None if part.last is None else part.last + source.start + BEHIND
     times = []

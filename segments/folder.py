@@ -38,7 +38,7 @@ class Record:
     boundaries: list[int | None]  # checksums of the source's first frame and of the frame after the last one
     transitions: list[tuple[str, str, float | None]]  # time, kind, score
     measures: list[tuple[float, float, bool]]  # of made frames: time, disagreement, whether it was replaced
-    complaints: list[str]  # damage of the source
+    errors: list[str]  # damage of the source
     notes: list[str]
 
 

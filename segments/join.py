@@ -14,7 +14,7 @@ from segments.plan import Plan
 from video.pictures.picture import MediaError
 from video.reading.container import main_video, open_container, read_packets
 from video.safe_file import check_output, sync_folder
-from video.writing.picture_writer import NUMBERED
+from video.writing.picture_writer import WRITTEN_SUFFIXES
 from video.writing.writer import VideoWriter
 
 # Containers whose packets have exact times, so that segments in them can be joined.
@@ -102,7 +102,7 @@ def join_pictures(folder: WorkFolder, plan: Plan, target: Path) -> int:
     number = 0
     for index, record in enumerate(folder.records(plan)):
         for i in range(record.frames):
-            for suffix in NUMBERED:
+            for suffix in WRITTEN_SUFFIXES:
                 picture = folder.file(index) / f"{i:07d}{suffix}"
                 if picture.exists():
                     os.replace(picture, target / f"{number:07d}{suffix}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from model.errors import UserError
 from model.weights.checkpoint import find_weights
-from video.reading.part import Part
+from video.reading.source_part import SourcePart
 
 ENDS = 1 << 20  # bytes of the first and of the last part of a file that are hashed
 CODE = ("model", "video", "segments", "commands")  # folders of this project that shape the frames
@@ -26,8 +26,8 @@ class Plan:
     settings: Mapping[str, str]
     versions: Mapping[str, str]
     output: str  # name of the file or folder
-    parts: tuple[Part, ...] = ()  # of the source, one a segment
-    complaints: tuple[str, ...] = ()  # damage of the source that the parts do not show
+    parts: tuple[SourcePart, ...] = ()  # of the source, one a segment
+    errors: tuple[str, ...] = ()  # damage of the source that the parts do not show
 
     def check_same(self, other: "Plan", place: Path) -> None:
         """Raises UserError that names what differs, if this plan, made now, does not continue the one in `place`."""
@@ -59,8 +59,8 @@ class Plan:
         try:
             content: dict[str, Any] = json.loads(path.read_bytes())
             parts = tuple(_read_part(part) for part in content.pop("parts"))
-            complaints = tuple(content.pop("complaints"))
-            plan = cls(**content, parts=parts, complaints=complaints)
+            errors = tuple(content.pop("errors"))
+            plan = cls(**content, parts=parts, errors=errors)
             for table in (plan.source, plan.settings, plan.versions):
                 table.items()
             return replace(plan, weights=str(plan.weights))
@@ -71,9 +71,9 @@ class Plan:
             raise UserError(f"{path}: cannot be read ({e.strerror}); check the folder") from e
 
 
-def _read_part(times: Mapping[str, str | None]) -> Part:
+def _read_part(times: Mapping[str, str | None]) -> SourcePart:
     exact: dict[str, Any] = {name: None if time is None else Fraction(time) for name, time in times.items()}
-    return Part(**{**exact, "number": int(exact["number"])})
+    return SourcePart(**{**exact, "number": int(exact["number"])})
 
 
 def _differences(group: str, then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

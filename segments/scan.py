@@ -12,8 +12,8 @@ from video.reading.clock import Clock, Stamped
 from video.reading.container import main_video, open_container
 from video.reading.decoder import Decoder
 from video.reading.joined import is_joined
-from video.reading.part import Part
 from video.reading.reader import Source
+from video.reading.source_part import SourcePart
 
 # Source frames that are read on both sides of a segment. The rule for cuts compares a frame with two neighbours on each
 # side; a repeat that is replaced, or a run of repeats, reaches a few frames further. A difference of the state at the
@@ -35,7 +35,7 @@ class Scan:
 
     times: list[Fraction]
     keys: list[Key] = field(default_factory=list)  # rising
-    complaints: list[str] = field(default_factory=list)  # damage that only the whole file shows
+    errors: list[str] = field(default_factory=list)  # damage that only the whole file shows
     decoded: bool = False  # the whole source was decoded, because its packets have no exact times
 
 
@@ -60,18 +60,18 @@ def scan_source(source: Source) -> Scan:
                 stamps.append(packet.pts)
                 if packet.is_keyframe and packet.pts is not None:
                     keys.append(packet.pts)
-        complaints, base = decoder.complaints(), stream.time_base
+        errors, base = decoder.errors(), stream.time_base
         joined = is_joined(source.location, container, decoder)
         if not joined:
-            complaints += decoder.missing_end()
+            errors += decoder.missing_end()
     known = sorted(stamp for stamp in stamps if stamp is not None)
     if joined or source.filters is not None or source.decode_order or len(set(known)) < len(stamps):
-        return Scan(_within(source, [frame.time for frame in source]), complaints=complaints, decoded=True)
+        return Scan(_within(source, [frame.time for frame in source]), errors=errors, decoded=True)
     clock = Clock(source.rate, tick=source.tick)
     blank: Any = None  # in place of a picture
     exact = [time for _, time in clock.times(Stamped(blank, stamp * base - source.start, None) for stamp in known)]
     starts = [Key(exact[bisect_left(known, stamp)], stamp * base - source.start) for stamp in sorted(keys)]
-    return Scan(_within(source, exact), starts, complaints)
+    return Scan(_within(source, exact), starts, errors)
 
 
 def _within(source: Source, times: list[Fraction]) -> list[Fraction]:
@@ -83,7 +83,7 @@ def _within(source: Source, times: list[Fraction]) -> list[Fraction]:
     return used
 
 
-def cut_source(scan: Scan, seconds: Fraction) -> list[Part]:
+def cut_source(scan: Scan, seconds: Fraction) -> list[SourcePart]:
     """Returns the parts of a source, each of about the given length, whose boundaries lie on frames.
 
     A boundary lies on a key frame near the wanted time, if there is one: at best on one that its encoder has placed
@@ -120,14 +120,14 @@ def _nearest(times: list[Fraction], wanted: Fraction, reach: Fraction) -> Fracti
     return min(near, key=lambda time: abs(time - wanted), default=None)
 
 
-def _part(scan: Scan, start: int, end: int | None) -> Part:
+def _part(scan: Scan, start: int, end: int | None) -> SourcePart:
     """Returns the part from one frame to before another, by their indices, with the frames around it."""
     times = scan.times
     first = times[max(start - BEFORE, 0)]
     number = bisect_right(scan.keys, first, key=lambda key: key.time) - 1
     key = scan.keys[number] if number > 0 else None
     behind = None if end is None or end + AFTER >= len(times) else times[end + AFTER]
-    return Part(
+    return SourcePart(
         times[start],
         None if end is None else times[end],
         first,

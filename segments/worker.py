@@ -14,8 +14,8 @@ from segments.inspect import file_size, inspect_video
 from video.frame import Frame
 from video.interpolate import Report
 from video.prefetch import prefetch
-from video.reading.part import Part
 from video.reading.reader import Source
+from video.reading.source_part import SourcePart
 from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
@@ -28,7 +28,7 @@ class Stretch:
     """The frames of one segment, not made yet, with the source that they are made from."""
 
     source: Source
-    part: Part
+    part: SourcePart
     frames: Iterator[Frame]
     report: Report
 
@@ -36,7 +36,7 @@ class Stretch:
 class Maker(Protocol):
     """What a command offers to make segments with: its network, its settings."""
 
-    def stretch(self, part: Part) -> Stretch:
+    def stretch(self, part: SourcePart) -> Stretch:
         """Returns the frames of a part of the source."""
 
     def open_writer(self, path: Path) -> VideoWriter | PictureWriter:
@@ -45,7 +45,7 @@ class Maker(Protocol):
 
 def make_segments(
     folder: WorkFolder,
-    parts: Sequence[Part],
+    parts: Sequence[SourcePart],
     wanted: Iterable[int],
     maker: Maker,
     begin: Callable[[int], None],
@@ -71,7 +71,9 @@ def make_segments(
             time.sleep(POLL)
 
 
-def make_segment(folder: WorkFolder, part: Part, index: int, maker: Maker, count: Callable[[Frame], None]) -> None:
+def make_segment(
+    folder: WorkFolder, part: SourcePart, index: int, maker: Maker, count: Callable[[Frame], None]
+) -> None:
     """Makes one segment. Whatever is written before an error is removed."""
     folder.discard_new(index)
     path = folder.new_file(index)
@@ -120,7 +122,7 @@ def _verified(
         [stretch.source.checksums.get(time) for time in (part.begin, part.end)],
         [(str(found.time), found.kind.value, found.score) for found in report.transitions if part.holds(found.time)],
         [(m.time, m.disagreement, m.replaced) for m in report.measures],
-        stretch.source.complaints,
+        stretch.source.errors,
         stretch.source.notes,
     )
 

@@ -18,7 +18,7 @@ from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.pictures.picture import write_picture
 from video.timing.output_times import multiply
-from video.transitions.cuts import FLOOR, match, small_luma
+from video.transitions.cuts import NOISE_CONTRAST, match, small_luma
 from video.transitions.scene import Transition, TransitionDetector
 
 
@@ -81,9 +81,9 @@ def test_gradual_changes_and_fast_pans_are_no_cuts(kind: str) -> None:
 
 def test_the_mismatch_of_pictures_without_motion_is_their_difference_by_contrast() -> None:
     grey = np.full((72, 128), 100, np.uint8)
-    assert match(grey, grey + 10).mismatch == pytest.approx(10 / FLOOR)
+    assert match(grey, grey + 10).mismatch == pytest.approx(10 / NOISE_CONTRAST)
     board = np.kron(np.indices((9, 16)).sum(0) % 2, np.ones((8, 8))).astype(np.uint8) * 100
-    assert match(board, board + 20).mismatch == pytest.approx(20 / (2 * 50 + FLOOR), rel=0.1)
+    assert match(board, board + 20).mismatch == pytest.approx(20 / (2 * 50 + NOISE_CONTRAST), rel=0.1)
     assert match(board, board + 20).correlation == pytest.approx(1, abs=0.02)
     assert match(small_luma(photo(0)), small_luma(photo(1))).correlation < 0.7
 

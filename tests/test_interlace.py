@@ -11,7 +11,7 @@ import pytest
 from video.pictures.picture import MediaError
 from video.reading.container import main_video
 from video.reading.decoder import Decoder
-from video.reading.interlace import COMB_RATIO, KEEP, Deinterlacing, InterlacedError, Scan, comb_ratio, detect_scan
+from video.reading.interlace import COMB_RATIO, KEEP, Deinterlacing, InterlacedError, ScanType, comb_ratio, detect_scan
 from video.reading.reader import Source, open_frames
 from video.writing.output import NullFile
 from video.writing.track import Track, TrackPlan
@@ -68,13 +68,13 @@ def lumas(source: Source) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("frames", "scan"),
     [
-        (progressive(30), Scan.PROGRESSIVE),
-        (interlaced(30), Scan.INTERLACED),
-        (telecined(30), Scan.TELECINED),
-        ([moment(0)] * 30, Scan.PROGRESSIVE),
+        (progressive(30), ScanType.PROGRESSIVE),
+        (interlaced(30), ScanType.INTERLACED),
+        (telecined(30), ScanType.TELECINED),
+        ([moment(0)] * 30, ScanType.PROGRESSIVE),
     ],
 )
-def test_kind_of_scan(tmp_path: Path, frames: list[np.ndarray], scan: Scan) -> None:
+def test_kind_of_scan(tmp_path: Path, frames: list[np.ndarray], scan: ScanType) -> None:
     """No frame is flagged as interlaced: the combs alone decide."""
     with av.open(write(tmp_path / "a.mkv", frames, F(25))) as container:
         assert detect_scan(container.decode(video=0))[0] is scan
@@ -83,7 +83,7 @@ def test_kind_of_scan(tmp_path: Path, frames: list[np.ndarray], scan: Scan) -> N
 def test_a_progressive_test_pattern_of_few_lines_is_not_interlaced() -> None:
     """FFmpeg's test pattern has edges that idet takes for combs."""
     with av.open("testsrc2=s=320x192:r=60000/1001:d=1", format="lavfi") as container:
-        assert detect_scan(container.decode(video=0))[0] is Scan.PROGRESSIVE
+        assert detect_scan(container.decode(video=0))[0] is ScanType.PROGRESSIVE
 
 
 def test_fine_texture_that_flickers_is_not_interlaced() -> None:
@@ -181,7 +181,7 @@ def test_encrypted_packets_are_neither_decoded_nor_copied(encrypted: Path) -> No
     with av.open(str(encrypted)) as container, av.open(NullFile(".mp4"), "w", format="mp4") as output:
         decoder = Decoder(container, container.streams.video[0])
         assert list(decoder.pictures()) == []
-        assert decoder.complaints() == ["4 damaged frames"]
+        assert decoder.errors() == ["4 damaged frames"]
         container.seek(0)
         track = Track(container.streams.audio[0], TrackPlan(1), output, ".mp4")
         assert next(list(track.packets(p)) for p in container.demux(audio=0) if p.size) == []

@@ -33,7 +33,7 @@ def test_all_parts_are_read(tmp_path: Path, options: dict[str, str]) -> None:
     differences = [int(np.abs(f.rgb().astype(int) - rgb).max()) for f, rgb in zip(frames, expected, strict=True)]
     assert differences == [0] * 24
     assert {b.time - a.time for a, b in pairwise(frames)} == {F(1, 24)}
-    assert not source.complaints
+    assert not source.errors
     assert "the parts follow one after the other" in source.notes[0]
 
 
@@ -44,7 +44,7 @@ def test_a_third_part_is_read_and_sound_out_of_place_is_named(tmp_path: Path) ->
     clip.write_bytes(b"".join(parts))
     source = open_frames(clip)
     assert len(list(source)) == 36
-    assert source.complaints == [
+    assert source.errors == [
         "the sound of 2 joined parts has streams of its own and is missing or out of place; "
         "join the parts with ffmpeg -f concat to keep it"
     ]
@@ -57,7 +57,7 @@ def test_a_part_between_two_of_one_stream_is_named(tmp_path: Path) -> None:
     (tmp_path / "joined.ts").write_bytes(same + (tmp_path / "b.ts").read_bytes() + same)
     source = open_frames(tmp_path / "joined.ts")
     assert len(list(source)) == 24
-    assert source.complaints == ["a part in the middle of the file, which has a video stream of its own, is left out"]
+    assert source.errors == ["a part in the middle of the file, which has a video stream of its own, is left out"]
 
 
 def test_a_stream_beside_the_picture_is_no_part(tmp_path: Path) -> None:

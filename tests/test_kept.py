@@ -65,7 +65,7 @@ def test_subtitles_are_converted_between_containers(tmp_path: Path, ways: list[s
     for i, suffix in enumerate(ways[1:], 1):
         writer = convert(path, tmp_path / f"{i}.{suffix}")
         assert any("converted to" in note for note in writer.notes)
-        assert writer.complaints == []
+        assert writer.errors == []
         assert read_packet_times(writer.path).undecodable == 0
         path = writer.path
     with av.open(str(path)) as container:

@@ -15,7 +15,7 @@ from video.frame import Frame
 from video.interpolate import Handling, interpolate
 from video.pictures.picture import write_picture
 from video.timing.output_times import multiply
-from video.transitions.overlay import REACH, Overlays, gradient, read_mask, static_pixels
+from video.transitions.overlay import STILL_REACH, Overlays, gradient, read_mask, static_pixels
 from video.transitions.scene import TransitionDetector
 
 STEP = 12  # px a frame, to the left
@@ -94,7 +94,7 @@ def test_a_search_ends_at_a_cut_and_keeps_order_and_count() -> None:
         assert a.keep is not None
         assert b.keep is not None
         assert np.array_equal(a.keep, b.keep)
-    middle = next(f for f in Overlays().protect(frames[6 - REACH : 6 + REACH + 1]) if f.frame.time == 6)
+    middle = next(f for f in Overlays().protect(frames[6 - STILL_REACH : 6 + STILL_REACH + 1]) if f.frame.time == 6)
     assert np.array_equal(middle.keep, out[6].keep)  # type: ignore[arg-type]
 
 

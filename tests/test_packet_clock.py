@@ -5,7 +5,7 @@ from fractions import Fraction as F
 import av
 import pytest
 
-from video.losses import Losses
+from video.losses import TrackLosses
 from video.writing.packet_clock import PacketClock
 
 BASE = F(1, 10)  # seconds
@@ -13,7 +13,7 @@ BASE = F(1, 10)  # seconds
 
 def placed(stamps: list[int | None], *, start: F = F(0), shifts: tuple[F, ...] = (), lost: int = 0) -> list[int]:
     """Returns the times that packets with these stamps, each of 10 units, get."""
-    losses = Losses("sound")
+    losses = TrackLosses("sound")
     clock = PacketClock(start, list(shifts), losses, hold=True)
     times = []
     for stamp in [*stamps, "end"]:

@@ -12,7 +12,7 @@ import pytest
 from clips import make_clip
 
 from video.frame import Frame
-from video.hdr import CAPTIONS, side_data
+from video.hdr import CAPTION_DATA, side_data
 from video.pictures.picture import MediaError
 from video.reading.reader import Source, open_frames
 from video.writing.encoding import Encoding
@@ -44,7 +44,7 @@ def make_captioned(path: Path) -> Source:
 
 def captions(path: Path) -> list[bytes]:
     with av.open(str(path)) as container:
-        return [side_data(picture, CAPTIONS) for picture in container.decode(video=0)]
+        return [side_data(picture, CAPTION_DATA) for picture in container.decode(video=0)]
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])

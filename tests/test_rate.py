@@ -100,7 +100,7 @@ def test_a_trimmed_file_has_the_frames_that_are_shown_and_is_complete(tmp_path: 
     source = open_frames(clip)
     assert source.count == 30
     assert [frame.time for frame in source] == [F(i, 30) for i in range(30)]
-    assert source.complaints == []
+    assert source.errors == []
     for suffix in ("mp4", "mkv"):
         written = write(source, tmp_path / f"b.{suffix}")
         assert 0 <= written.times[0] < F(30, 1000)  # hidden sound is not carried: it would delay the picture by 0.5 s

@@ -29,7 +29,7 @@ def test_constant_rate_times_are_exact(tmp_path: Path) -> None:
     source = open_frames(make_clip(tmp_path / "a.mp4", 10, rate=F(24000, 1001)))
     assert (source.size, source.rate, source.count) == ((64, 48), F(24000, 1001), 10)
     assert [f.time for f in source] == [i * F(1001, 24000) for i in range(10)]
-    assert source.complaints == []
+    assert source.errors == []
     assert [f.time for f in source] == [i * F(1001, 24000) for i in range(10)]  # and again
 
 
@@ -130,7 +130,7 @@ def test_a_video_cut_off_in_the_middle_gives_its_frames_and_a_message(tmp_path: 
     source = open_frames(cut_off(clip, 0.5))
     count = len(list(source))
     assert 10 < count < 30
-    assert any("cut off" in c for c in source.complaints), source.complaints
+    assert any("cut off" in c for c in source.errors), source.errors
 
 
 def test_errors_name_file_cause_and_remedy(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_frames_after_an_undecodable_one_near_the_end_are_read(tmp_path: Path) -
     frames = list(source)
     assert [frame.picture.pts for frame in frames] == [picture.pts for picture in wanted]  # type: ignore[union-attr]
     assert len(frames) == 39
-    assert "damaged frames" in source.complaints[0]
+    assert "damaged frames" in source.errors[0]
 
 
 def test_damage_before_the_end_of_a_span_is_counted(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_damage_before_the_end_of_a_span_is_counted(tmp_path: Path) -> None:
     clip = damage(make_clip(tmp_path / "a.mp4", 12, pictures=noise, options={"g": "1", "bf": "0"}), 3, 300)
     source = trim_source(open_frames(clip), F(0), F(6, 24))
     assert len(list(trimmed_frames(source))) == 6
-    assert source.complaints == ["1 damaged frames"]
+    assert source.errors == ["1 damaged frames"]
 
 
 def test_damage_before_a_span_is_not_counted(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_damage_before_a_span_is_not_counted(tmp_path: Path) -> None:
     for start, found in (F(3, 24), ["1 damaged frames"]), (F(4, 24), []):
         source = trim_source(open_frames(clip), start, None)
         assert len(list(trimmed_frames(source))) == 12 - start * 24
-        assert source.complaints == found
+        assert source.errors == found
 
 
 def test_damage_that_the_decoder_conceals_is_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +226,7 @@ def test_damage_that_the_decoder_conceals_is_counted(tmp_path: Path, capfd: pyte
     level = av.logging.get_level(), av.logging.get_skip_repeated()
     source = open_frames(clip)
     assert len(list(source)) == 12
-    assert source.complaints == ["1 damaged frames"]
+    assert source.errors == ["1 damaged frames"]
     assert (av.logging.get_level(), av.logging.get_skip_repeated()) == level
     assert capfd.readouterr() == ("", "")
 
@@ -251,7 +251,7 @@ def test_parts_of_a_joined_stream_follow_each_other(tmp_path: Path) -> None:
     source = open_frames(joined)
     assert [frame.time for frame in source] == [F(i, 25) for i in range(60)]
     assert source.shifts == [F(30, 25)]
-    assert source.complaints == []
+    assert source.errors == []
     assert "start again, 1 times" in source.notes[0]
 
 

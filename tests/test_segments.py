@@ -24,8 +24,8 @@ from segments.inspect import decoding_delay, inspect_video
 from segments.plan import Plan
 from segments.scan import Key, Scan, cut_source, scan_source
 from video.frame import Frame
-from video.reading.part import Part
 from video.reading.reader import open_frames
+from video.reading.source_part import SourcePart
 from video.writing.writer import VideoWriter
 
 SIZE = (64, 48)
@@ -376,7 +376,7 @@ def test_a_part_of_a_source_is_that_part_of_the_whole(clip: Path) -> None:
     assert len(scan.keys) > 2
     stamp, time = scan.keys[2].stamp, scan.keys[2].time
     for key in (None, stamp, stamp + F(1, 24)):
-        source.part = Part(scan.times[45], scan.times[50], scan.times[43], scan.times[52], key, key and time)
+        source.part = SourcePart(scan.times[45], scan.times[50], scan.times[43], scan.times[52], key, key and time)
         part = [(frame.time, frame.rgb()) for frame in source]
         assert [time for time, _ in part] == scan.times[43:53]
         assert all(np.array_equal(rgb, whole[43 + i][1]) for i, (_, rgb) in enumerate(part))

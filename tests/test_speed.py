@@ -18,7 +18,7 @@ from video.frame import Frame
 from video.pictures.picture import write_picture
 from video.reading.reader import open_frames
 from video.reading.trim import trim_source, trimmed_frames
-from video.timing.blur import SAMPLES, average_samples, shutter_offsets
+from video.timing.blur import SHUTTER_SAMPLES, average_samples, shutter_offsets
 from video.timing.output_times import resample
 from video.timing.speed import SpeedMap, constant_speed, ramps, read_ramps
 from video.writing.tempo import Tempo
@@ -59,10 +59,10 @@ def test_a_slow_output_has_the_sources_frames_and_the_steps_between() -> None:
 
 def test_a_shutter_takes_samples_while_it_is_open() -> None:
     offsets = shutter_offsets(F(180), F(24))
-    assert offsets == [F(k, SAMPLES * 48) for k in range(SAMPLES)]
+    assert offsets == [F(k, SHUTTER_SAMPLES * 48) for k in range(SHUTTER_SAMPLES)]
     steps = resample(F(24), offsets=offsets)(F(0), F(1, 24))
     assert [time for time, _ in steps] == offsets
-    assert [step for _, step in steps] == [F(k, 2 * SAMPLES) for k in range(SAMPLES)]
+    assert [step for _, step in steps] == [F(k, 2 * SHUTTER_SAMPLES) for k in range(SHUTTER_SAMPLES)]
 
 
 def test_blur_is_the_mean_of_the_samples_and_leaves_a_still_picture() -> None:

@@ -15,7 +15,7 @@ from model.RIFE import RIFE
 from video.frame import Frame, Picture
 from video.transitions.scene import Signature, Transition
 
-Settings = Mapping[str, Any]  # keywords of RIFE.between
+NetworkSettings = Mapping[str, Any]  # keywords of RIFE.between
 PendingPicture = Callable[[], Picture]  # blocks until a device has finished the picture, then returns it
 
 
@@ -75,7 +75,7 @@ class FramePair(NamedTuple):
 
 
 def run_network(
-    model: RIFE, first: InputFrame, second: InputFrame, timesteps: Sequence[Fraction], settings: Settings
+    model: RIFE, first: InputFrame, second: InputFrame, timesteps: Sequence[Fraction], settings: NetworkSettings
 ) -> Iterator[PendingPicture]:
     """Yields the pictures at rising timesteps between two frames, each as soon as its computation is started."""
     if timesteps:

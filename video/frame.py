@@ -16,7 +16,9 @@ HD_HEIGHT = 720  # pictures without a tag are taken as BT.709 from this height o
 FULL = int(ColorRange.JPEG)
 # Only changes of chroma size and depth use swscale. Its own conversion of colours is half a level off in full range and
 # two levels of 1023 off at 10 bits, which is visible as flicker between frames; the matrices below are exact.
-EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+EXACT_SCALING = (
+    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+)
 BT601 = (0.299, 0.114)
 BT709 = (0.2126, 0.0722)
 LUMA_WEIGHTS = {1: BT709, 4: (0.30, 0.11), 5: BT601, 6: BT601, 7: (0.212, 0.087), 9: (0.2627, 0.0593)}  # red, blue
@@ -112,7 +114,7 @@ class Colour:
             dst_colorspace=Colorspace.ITU709,
             src_color_range=self.range,
             dst_color_range=self.range,
-            interpolation=EXACT,
+            interpolation=EXACT_SCALING,
         )
 
     def _rgb_to_yuv(self, bits: int) -> np.ndarray:
@@ -217,7 +219,7 @@ def fit_picture(picture: av.VideoFrame, size: tuple[int, int], pix_fmt: str) -> 
     """Returns a decoded picture in the given size (width, height) and pixel format; unchanged if it has both."""
     if (picture.width, picture.height, picture.format.name) == (*size, pix_fmt):
         return picture
-    return picture.reformat(width=size[0], height=size[1], format=pix_fmt, interpolation=EXACT)
+    return picture.reformat(width=size[0], height=size[1], format=pix_fmt, interpolation=EXACT_SCALING)
 
 
 def clip_samples(picture: av.VideoFrame) -> av.VideoFrame:

@@ -10,7 +10,7 @@ import numpy as np
 
 MASTERING = struct.Struct("22i")  # AVMasteringDisplayMetadata: 10 rational numbers and two flags
 CHROMATICITY, LUMINANCE = 50_000, 10_000  # units a 1 and a candela/m2 in H.265, D.2.28
-CAPTIONS = "A53_CC"  # kind of side data: closed captions
+CAPTION_DATA = "A53_CC"  # kind of side data: closed captions
 VIEWS = {"STEREO3D": "stereo layout", "SPHERICAL": "spherical projection"}  # kinds of side data, and their names
 DYNAMIC = {
     "DYNAMIC_HDR_PLUS": "HDR10+",

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from model.RIFE import RIFE
-from video.devices import FramePair, InputFrame, PendingPicture, Settings, run_network
+from video.devices import FramePair, InputFrame, NetworkSettings, PendingPicture, run_network
 from video.frame import Colour, Frame, Picture
 from video.prefetch import prefetch
-from video.reading.part import Part
+from video.reading.source_part import SourcePart
 from video.timing.output_times import Timing
 from video.transitions.confidence import Fallback, Measure
 from video.transitions.decisions import Decision, decide
@@ -44,7 +44,7 @@ class Report:
     transitions: list[Decision] = field(default_factory=list)  # all but motion
     end: Fraction | None = None  # seconds, when the last frame of the source ends
     waited: float = 0.0  # seconds that the loop was blocked until frames were decoded
-    part: Part | None = None  # of the source, to which the counts are limited
+    part: SourcePart | None = None  # of the source, to which the counts are limited
 
     def count_repeat(self, time: Fraction) -> None:
         """Counts the frame at a time as made anew."""
@@ -123,7 +123,7 @@ def _start_frames(
     frames: Iterable[Frame],
     model: RIFE,
     timing: Timing,
-    settings: Settings,
+    settings: NetworkSettings,
     handling: Handling,
     report: Report,
 ) -> Generator[PendingFrame, None, None]:
@@ -147,7 +147,7 @@ def _pairs(
     decoded: Iterator[tuple[Frame, np.ndarray]],
     model: RIFE,
     timing: Timing,
-    settings: Settings,
+    settings: NetworkSettings,
     handling: Handling,
     report: Report,
 ) -> Iterator[FramePair]:

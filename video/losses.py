@@ -18,20 +18,20 @@ LIBRARY_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     MemoryError,
 )
-UNNAMED = "Error number "  # start of the text of FFmpeg for an unknown number
+UNKNOWN_ERROR = "Error number "  # start of the text of FFmpeg for an unknown number
 WRITE_ERRORS: tuple[type[Exception], ...] = (OSError, *LIBRARY_ERRORS)
 
 
 def reason(error: BaseException) -> str:
     """Returns the cause of an error as one printable line, without the type and the file name."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if str(text).startswith(UNNAMED):  # a decoder's own number, which FFmpeg has no text for
+    if str(text).startswith(UNKNOWN_ERROR):  # a decoder's own number, which FFmpeg has no text for
         text = "damaged data"
     line = " ".join(str(text).split())
     return "".join(c if c.isprintable() else "?" for c in line)
 
 
-class Losses:
+class TrackLosses:
     """Counts what one track lost to errors, and keeps the first reason."""
 
     def __init__(self, track: str) -> None:

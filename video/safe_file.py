@@ -22,7 +22,7 @@ except ImportError:  # Windows, where a file that is open cannot be removed or r
     fcntl = None  # type: ignore[assignment]
 
 # Files with these suffixes are the pictures of a folder that is read.
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".exr", ".bmp")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".exr", ".bmp")
 MAX_NAME = 255  # bytes of one name on the usual file systems
 SYNC_SECONDS = 5.0  # a power cut costs at most this much of a file that is written slowly
 
@@ -45,7 +45,7 @@ def same_file(first: Path, second: Path) -> bool:
 
 def is_picture_in(path: Path, folder: Path) -> bool:
     """Returns whether `path` names a picture in a folder: one of the folder's, or one that would be taken for one."""
-    return path.suffix.lower() in PICTURES and folder.is_dir() and same_file(path.parent, folder)
+    return path.suffix.lower() in PICTURE_SUFFIXES and folder.is_dir() and same_file(path.parent, folder)
 
 
 def check_not_input(path: Path, inputs: Iterable[Path]) -> None:

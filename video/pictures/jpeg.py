@@ -1,6 +1,6 @@
 """Checks JPEG files before a decoder gets them: structure, size, and the coded data by FFmpeg's strict decoder.
 
-libjpeg makes up what is missing, grey or smeared, and prints its complaints to the standard error of the process.
+libjpeg makes up what is missing, grey or smeared, and prints its errors to the standard error of the process.
 Format: ITU-T Recommendation T.81.
 """
 
@@ -17,11 +17,11 @@ import av.logging
 from av.error import FFmpegError, InvalidDataError
 
 SIGNATURE = b"\xff\xd8\xff"
-END = b"\xff\xd9"
-SCAN = 0xDA  # marker before the coded data
+END_MARKER = b"\xff\xd9"
+SCAN_MARKER = 0xDA  # marker before the coded data
 HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # start of a frame: baseline, extended, progressive
 APPLICATION = (*range(0xE0, 0xF0), 0xFE)  # metadata and comments
-PADDING = 16  # bytes that may be left over after the coded data: some cameras fill up their files
+MAX_PADDING = 16  # bytes that may be left over after the coded data: some cameras fill up their files
 LEFT_OVER = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker")
 LIBJPEG = re.compile(
     r"^(Corrupt JPEG data|Premature end of JPEG|Invalid SOS parameters|Inconsistent progr|Warning: ).*\n?", re.MULTILINE
@@ -49,7 +49,7 @@ def check_jpeg(data: bytes) -> None:
             raise JpegError("cut off")
         if marker in HUFFMAN_FRAMES:
             check_size(segment, len(data))
-        if marker == SCAN:
+        if marker == SCAN_MARKER:
             break
         if marker not in APPLICATION:
             kept.append(segment)
@@ -74,7 +74,7 @@ def check_size(segment: bytes, length: int) -> None:
 
 def check_coded_data(data: bytes) -> None:
     """Raises JpegError if FFmpeg finds the coded data damaged; kinds of JPEG that it cannot decode pass."""
-    if END not in data:
+    if END_MARKER not in data:
         raise JpegError("cut off")
     decoder = av.CodecContext.create("mjpeg", "r")
     decoder.thread_count = 1
@@ -119,5 +119,5 @@ def check_messages(text: str) -> None:
     """Raises JpegError if one of libjpeg's messages is about damage that changes the picture."""
     for found in LIBJPEG.finditer(text):
         left_over = LEFT_OVER.match(found[0])
-        if not found[0].startswith(HARMLESS) and not (left_over and int(left_over[1]) <= PADDING):
+        if not found[0].startswith(HARMLESS) and not (left_over and int(left_over[1]) <= MAX_PADDING):
             raise JpegError(found[0].strip())

@@ -15,11 +15,11 @@ import numpy as np
 from model.errors import UserError
 from model.files import special_kind
 from video.pictures import jpeg, png
-from video.safe_file import PICTURES, write_file
+from video.safe_file import PICTURE_SUFFIXES, write_file
 
 # First bytes of a file of each kind: they distinguish a damaged picture from a file of another kind.
 MAGICS = (png.SIGNATURE, jpeg.SIGNATURE, b"II*\0", b"MM\0*", b"\x76\x2f\x31\x01", b"BM")
-MAX_BYTES = 2**32  # of a picture file
+MAX_PICTURE_BYTES = 2**32  # of a picture file
 EXR_SWITCH = "OPENCV_IO_ENABLE_OPENEXR"
 WRITABLE = {  # suffix: dtypes that the format can hold, and the largest number of channels
     ".png": (("uint8", "uint16"), 4),
@@ -30,7 +30,7 @@ WRITABLE = {  # suffix: dtypes that the format can hold, and the largest number 
     ".tiff": (("uint8", "uint16", "float32"), 4),
     ".exr": (("float16", "float32"), 4),
 }
-OPTIONS = {
+QUALITY_OPTIONS = {
     ".jpg": (cv2.IMWRITE_JPEG_QUALITY, 95),
     ".jpeg": (cv2.IMWRITE_JPEG_QUALITY, 95),
     ".webp": (cv2.IMWRITE_WEBP_QUALITY, 101),  # above 100 is lossless
@@ -71,7 +71,7 @@ def read_picture(path: Path | str) -> np.ndarray:
     if bgr is None:
         if data.startswith(MAGICS) or data[8:12] == b"WEBP":
             raise damage
-        raise MediaError(f"{path}: not a picture that can be read; give one of {', '.join(PICTURES)}")
+        raise MediaError(f"{path}: not a picture that can be read; give one of {', '.join(PICTURE_SUFFIXES)}")
     if bgr.dtype == np.float64:
         bgr = bgr.astype(np.float32)
     if bgr.dtype not in (np.uint8, np.uint16, np.float32):
@@ -85,8 +85,8 @@ def _read_bytes(path: Path) -> bytes:
         kind = special_kind(path)
         if kind:
             raise MediaError(f"{path}: {kind}, not a picture; give a picture file")
-        if path.stat().st_size > MAX_BYTES:
-            raise MediaError(f"{path}: larger than {MAX_BYTES >> 30} GB; give a smaller picture")
+        if path.stat().st_size > MAX_PICTURE_BYTES:
+            raise MediaError(f"{path}: larger than {MAX_PICTURE_BYTES >> 30} GB; give a smaller picture")
         return path.read_bytes()
     except OSError as e:
         raise MediaError(f"{path}: cannot be read ({e.strerror}); check the name and the folder") from e
@@ -115,7 +115,7 @@ def encode_picture(path: Path, picture: np.ndarray) -> bytes:
     if str(picture.dtype) not in dtypes or picture.shape[2] > channels:
         values = f"{picture.shape[2]} channels of {picture.dtype}"
         raise MediaError(f"{path}: {suffix} cannot hold {values}; use .png for 8 and 16 bits, .exr for float")
-    options = list(OPTIONS.get(suffix, ()))
+    options = list(QUALITY_OPTIONS.get(suffix, ()))
     if suffix == ".exr":
         with np.errstate(over="ignore"):
             half = picture.astype(np.float16)
@@ -195,8 +195,8 @@ def list_pictures(folder: Path | str) -> list[Path]:
         files = [path for path in folder.iterdir() if path.is_file()]
     except OSError as e:
         raise MediaError(f"{folder}: cannot be read as a folder of pictures ({e.strerror}); check the name") from e
-    found = [path for path in files if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
+    found = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")]
     pictures = [path for path in found if not path.stem.endswith(".part")]
     if not pictures:
-        raise MediaError(f"{folder}: holds no picture; give a folder with any of {', '.join(PICTURES)}")
+        raise MediaError(f"{folder}: holds no picture; give a folder with any of {', '.join(PICTURE_SUFFIXES)}")
     return sorted(pictures, key=lambda path: natural_key(path.name))

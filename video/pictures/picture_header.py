@@ -21,8 +21,8 @@ COLOUR_CHUNKS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"mDCV", b"cLLI")
 ICC_IN_JPEG = b"ICC_PROFILE\0"
 ICC_HEADER = 128  # bytes
 EXIF = b"Exif\0\0"
-FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # markers with the size
-WIDTH, HEIGHT, ORIENTATION, PROFILE = 256, 257, 274, 34675  # tags of TIFF
+SIZE_MARKERS = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # markers with the size
+WIDTH_TAG, HEIGHT_TAG, ORIENTATION_TAG, PROFILE_TAG = 256, 257, 274, 34675  # tags of TIFF
 TIFF_NUMBERS = {3: "H", 4: "I"}  # types of values, as of `struct`
 
 
@@ -50,7 +50,8 @@ def read_header(path: Path) -> PictureHeader | None:
                 return _read_webp(data)
             if start[:4] in (b"II*\0", b"MM\0*"):
                 tags = _read_tags(data, 0)
-                return PictureHeader((_number(tags[WIDTH]), _number(tags[HEIGHT])), **_profile(tags.get(PROFILE)))
+                size = _number(tags[WIDTH_TAG]), _number(tags[HEIGHT_TAG])
+                return PictureHeader(size, **_profile(tags.get(PROFILE_TAG)))
     except (OSError, ValueError, struct.error, LookupError):
         return None
     return None
@@ -107,16 +108,16 @@ def _read_png(data: mmap.mmap) -> PictureHeader:
 
 def _read_jpeg(data: mmap.mmap) -> PictureHeader:
     offset, size, turned, profile = 2, (0, 0), False, b""
-    while (marker := data[offset + 1]) != jpeg.SCAN:
+    while (marker := data[offset + 1]) != jpeg.SCAN_MARKER:
         if marker == 0xFF:  # any number of bytes FF may come before a marker
             offset += 1
             continue
         segment = data[offset + 4 : offset + 2 + struct.unpack_from(">H", data, offset + 2)[0]]
-        if marker in FRAMES:
+        if marker in SIZE_MARKERS:
             height, width = struct.unpack_from(">HH", segment, 1)
             size = width, height
         elif segment.startswith(EXIF):
-            value = _read_tags(segment, len(EXIF)).get(ORIENTATION)
+            value = _read_tags(segment, len(EXIF)).get(ORIENTATION_TAG)
             turned = value is not None and _number(value) >= 5
         elif segment.startswith(ICC_IN_JPEG):
             profile += segment[len(ICC_IN_JPEG) + 2 :]  # behind its number and the number of all parts
@@ -151,7 +152,7 @@ def _read_tags(data: bytes | mmap.mmap, start: int) -> dict[int, tuple[str, int,
         place = offset + 2 + 12 * i
         tag, kind, count = struct.unpack_from(order + "HHI", data, place)
         value = data[place + 8 : place + 12]
-        if tag == PROFILE:
+        if tag == PROFILE_TAG:
             at = start + struct.unpack(order + "I", value)[0]
             value = data[at : at + count]
         tags[tag] = order, kind, value

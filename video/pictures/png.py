@@ -14,7 +14,7 @@ import numpy as np
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = len(SIGNATURE) + 25  # bytes: behind the chunk IHDR
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # colour types
-CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
+CHANNEL_COUNTS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8, 16), RGBA: (8, 16)}
 # Starts and steps (x, y) of the seven passes of an interlaced picture (Adam7).
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -40,7 +40,7 @@ class Header(NamedTuple):
 
     def passes(self) -> list[tuple[int, int]]:
         """Returns rows and bytes a row (with the filter byte) of each pass; one pass if not interlaced."""
-        bits = self.depth * CHANNELS[self.colour]
+        bits = self.depth * CHANNEL_COUNTS[self.colour]
         grids = ADAM7 if self.interlace else ((0, 0, 1, 1),)
         sizes = [(-(-(self.width - x) // dx), -(-(self.height - y) // dy)) for x, y, dx, dy in grids]
         return [(rows, 1 + (columns * bits + 7) // 8) for columns, rows in sizes if columns > 0 and rows > 0]

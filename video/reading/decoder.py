@@ -76,7 +76,7 @@ class Decoder:
         return self._codec.sample_aspect_ratio or None
 
     def missing_end(self) -> list[str]:
-        """Returns a complaint if the file ends before the end that its header states, once it is read to its end."""
+        """Returns an error line if the file ends before the end that its header states, once it is read to its end."""
         container = self._container
         expected = Fraction(container.duration or 0, av.time_base)  # some containers add the start, some do not
         # without the frames that an edit list leaves out
@@ -87,7 +87,7 @@ class Decoder:
             return [f"cut off: ends at {float(self.end):.2f} s of {float(expected):.2f} s"]
         return []
 
-    def complaints(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Returns what was lost, for the user."""
         found = [self._stopped] if self._stopped else []
         if self.damaged:

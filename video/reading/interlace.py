@@ -11,11 +11,12 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
+from video.frame import is_rgb
 from video.pictures.picture import MediaError
 
-SAMPLE, LEAST = 40, 8  # frames that are compared; fewer do not decide
-TALLEST = 1152  # px; no interlaced format has more lines
-SHORTEST = 400  # px; interlaced formats have more lines, and combs do not survive scaling to fewer
+SCAN_FRAMES, FEWEST_SCAN_FRAMES = 40, 8  # frames that are compared; fewer do not decide
+MOST_LINES = 1152  # px; no interlaced format has more lines
+FEWEST_LINES = 400  # px; interlaced formats have more lines, and combs do not survive scaling to fewer
 COMB_RATIO = 0.2  # above: interlaced, below: progressive; see comb_ratio
 REPEATED_SHARE = 0.25  # of the frames of telecined film repeat a field: 0.4, of which idet finds 0.33; of others, 0
 CHANGED, COMB_LEVELS = 10, 15  # 8-bit levels
@@ -26,7 +27,7 @@ FILM = Fraction(4, 5)  # frames of film to frames of a telecined video
 KEEP = "off"  # instead of a Deinterlacing: frames are taken as they are
 
 
-class Scan(Enum):
+class ScanType(Enum):
     """How the lines of a video's frames were taken."""
 
     PROGRESSIVE = "progressive"  # at one time
@@ -50,33 +51,33 @@ class Deinterlacing(Enum):
 class InterlacedError(MediaError):
     """An interlaced or telecined video that no conversion was chosen for."""
 
-    def __init__(self, path: object, scan: Scan) -> None:
+    def __init__(self, path: object, scan: ScanType) -> None:
         super().__init__(f"{path}: its frames are {scan.value}: motion between them would keep the combs; convert it")
         self.scan = scan
 
 
-def detect_scan(pictures: Iterable[av.VideoFrame]) -> tuple[Scan, str]:
+def detect_scan(pictures: Iterable[av.VideoFrame]) -> tuple[ScanType, str]:
     """Returns the kind of video and its first field, tff (top), bff (bottom) or auto, by FFmpeg's filter idet.
 
     The filter compares the lines of each frame with those of the frames beside it. Where nothing moves it finds
     nothing, and the flags of the pictures decide.
     """
-    sample = list(islice(pictures, SAMPLE))
+    sample = list(islice(pictures, SCAN_FRAMES))
     sample = [p for p in sample if (p.width, p.height, p.format.name) == _kind(sample[0])]
-    if len(sample) < LEAST or sample[0].height > TALLEST or sample[0].format.is_rgb or sample[0].format.has_palette:
-        return Scan.PROGRESSIVE, "auto"
-    graph = Graph(sample[0], "idet")
+    if len(sample) < FEWEST_SCAN_FRAMES or sample[0].height > MOST_LINES or is_rgb(sample[0].format.name):
+        return ScanType.PROGRESSIVE, "auto"
+    graph = FilterGraph(sample[0], "idet")
     found = [frame.metadata for frame, _ in graph.run((picture, Fraction(i)) for i, picture in enumerate(sample))]
     kinds = Counter(tags.get("lavfi.idet.multiple.current_frame") for tags in found)
     fields = kinds["tff"] + kinds["bff"]
     first = "auto" if not fields else "tff" if kinds["tff"] >= kinds["bff"] else "bff"
     flagged = all(picture.interlaced_frame for picture in sample)
     if fields <= len(sample) / 2:
-        return (Scan.INTERLACED if flagged and not kinds["progressive"] else Scan.PROGRESSIVE), first
-    if not flagged and (sample[0].height < SHORTEST or comb_ratio(sample) < COMB_RATIO):
-        return Scan.PROGRESSIVE, first
+        return (ScanType.INTERLACED if flagged and not kinds["progressive"] else ScanType.PROGRESSIVE), first
+    if not flagged and (sample[0].height < FEWEST_LINES or comb_ratio(sample) < COMB_RATIO):
+        return ScanType.PROGRESSIVE, first
     repeated = sum(tags.get("lavfi.idet.repeated.current_frame") in ("top", "bottom") for tags in found)
-    return (Scan.TELECINED if repeated >= REPEATED_SHARE * len(sample) else Scan.INTERLACED), first
+    return (ScanType.TELECINED if repeated >= REPEATED_SHARE * len(sample) else ScanType.INTERLACED), first
 
 
 def _kind(picture: av.VideoFrame) -> tuple[int, int, str]:
@@ -123,10 +124,10 @@ def filtered(
     first = next(pictures, None)
     if first is not None:
         whole = chained((first,), pictures)
-        yield from whole if chain is None else Graph(first[0], chain).run(whole)
+        yield from whole if chain is None else FilterGraph(first[0], chain).run(whole)
 
 
-class Graph:
+class FilterGraph:
     """A chain of FFmpeg's filters for pictures like `first`."""
 
     def __init__(self, first: av.VideoFrame, chain: str) -> None:

@@ -18,7 +18,7 @@ from video.reading.container import Location, read_packets
 from video.reading.decoder import Decoder
 
 HOLE = 1 << 14  # bytes between two packets of a stream from which on a part may be hidden there
-JOINABLE = "mpegts"  # the format in which files can be joined byte by byte
+JOINABLE_FORMAT = "mpegts"  # the format in which files can be joined byte by byte
 
 
 class JoinedDecoder:
@@ -38,7 +38,7 @@ class JoinedDecoder:
     def pictures(self, start: Fraction) -> Iterator[Stamped]:
         """Yields every picture of all parts, with its stamps relative to `start`; those of a part may start again."""
         yield from self.first.pictures(start)
-        if JOINABLE not in self._container.format.name or not isinstance(self._location, Path):
+        if JOINABLE_FORMAT not in self._container.format.name or not isinstance(self._location, Path):
             return
         decoder, offset, seen = self.first, 0, self.first.streams_before(self.first.rest)
         self._hidden = self._find_hidden_part(self._location)
@@ -64,9 +64,9 @@ class JoinedDecoder:
         """Returns the decoder of the part that is being read."""
         return self.parts[-1] if self.parts else self.first
 
-    def complaints(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Returns what was lost, for the user."""
-        found = [line for decoder in (self.first, *self.parts) for line in decoder.complaints()]
+        found = [line for decoder in (self.first, *self.parts) for line in decoder.errors()]
         if self._sound:
             found.append(
                 f"the sound of {self._sound} joined parts has streams of its own and is missing or out of place; "
@@ -79,14 +79,14 @@ class JoinedDecoder:
 
 def is_joined(location: Location, container: InputContainer, first: Decoder) -> bool:
     """Returns whether other parts follow the video stream, whose packets `first` has read to the end."""
-    if JOINABLE not in container.format.name or not isinstance(location, Path):
+    if JOINABLE_FORMAT not in container.format.name or not isinstance(location, Path):
         return False
     return next_stream(location, first.rest, first.streams_before(first.rest)) is not None
 
 
 def _open_rest(path: Path, offset: int) -> InputContainer:
     """Opens a transport stream from an offset in bytes on."""
-    return av.open(f"subfile,,start,{offset},end,0,,:file:{path}", format=JOINABLE, metadata_errors="replace")
+    return av.open(f"subfile,,start,{offset},end,0,,:file:{path}", format=JOINABLE_FORMAT, metadata_errors="replace")
 
 
 def _stream(container: InputContainer, number: int) -> Any:

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from video.pictures.picture import MediaError
 
 CAN_WAIT = os.name == "posix"  # for a pipe to have data
-PATIENCE = 0.2  # seconds between two checks whether reading is to end
+STOP_CHECK = 0.2  # seconds between two checks whether reading is to end
 CHUNK = 1 << 20  # bytes at most that are read at once
 MAX_HELD = 1 << 30  # bytes that one reader may be ahead of another
 
@@ -89,7 +89,7 @@ class InputPipe:
     def _read_chunk(self) -> bytes:
         """Returns the next bytes as soon as there are some; none at the end, or if reading is to end."""
         try:
-            while CAN_WAIT and not select.select([self._descriptor], [], [], PATIENCE)[0]:
+            while CAN_WAIT and not select.select([self._descriptor], [], [], STOP_CHECK)[0]:
                 if self.is_stopped():
                     return b""
             return os.read(self._descriptor, CHUNK)

@@ -12,7 +12,7 @@ from video.reading.container import Location, open_container, read_packets
 
 PLAUSIBLE_RATES = 1, 300  # frames/s; outside, the average of a container is not used
 RATE_SAMPLE = 100  # packets whose times give the rate instead, and show whether it is constant
-FEWEST = 5  # packets that show a constant rate
+FEWEST_PACKETS = 5  # packets that show a constant rate
 FULL_SHARE = 0.8  # of the times of a constant rate that must have a frame: nearly any times lie on a very fine grid
 LARGEST_CORRECTION = Fraction(1, 500)  # of a rate that was computed from rounded times
 MILLISECOND = Fraction(1, 1000)
@@ -36,7 +36,7 @@ def find_rate(location: Location, stream: VideoStream) -> Fraction:
         return plausible or Fraction(25)
     usual = [step for step in steps if step <= 10 * median(steps)]  # without gaps
     average = len(usual) / sum(usual, Fraction(0))
-    if plausible and (len(usual) < FEWEST - 1 or 1 / NEAR < average / plausible < NEAR):
+    if plausible and (len(usual) < FEWEST_PACKETS - 1 or 1 / NEAR < average / plausible < NEAR):
         return plausible
     return average.limit_denominator(1001) or average  # below 1/2002 it would be rounded to 0
 
@@ -61,7 +61,7 @@ def find_rounded_rate(location: Location, stream: VideoStream, rate: Fraction) -
 
 def _is_constant(times: list[Fraction], rate: Fraction, tick: Fraction) -> bool:
     """Returns whether times in seconds are those of a constant rate, each with an error of one tick at most."""
-    if len(times) < FEWEST:
+    if len(times) < FEWEST_PACKETS:
         return False
     numbers = [round((time - times[0]) * rate) for time in times]
     errors = [abs(time - times[0] - number / rate) for time, number in zip(times, numbers, strict=True)]
@@ -83,7 +83,8 @@ def _first_times(location: Location, stream: VideoStream) -> list[Fraction]:
         packets = (packet for packet in read_packets(container) if packet.stream.index == stream.index)
         shown = (p for p in islice(packets, RATE_SAMPLE) if p.pts is not None and not p.is_discard)
         times = sorted(packet.pts * base for packet in shown if packet.pts is not None)
-    return times[: max(len(times) - FEWEST, FEWEST)]  # frames between the last ones may come later in the file
+    # Frames between the last ones may come later in the file.
+    return times[: max(len(times) - FEWEST_PACKETS, FEWEST_PACKETS)]
 
 
 def exact_time_base(rate: Fraction) -> Fraction:

@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from video.alpha import ANIMATIONS, source_format
 from video.frame import Colour, Frame, PictureFormat, clip_samples, fit_picture
-from video.hdr import CAPTIONS, Hdr, side_data, view_marks
+from video.hdr import CAPTION_DATA, Hdr, side_data, view_marks
 from video.pictures.picture import MediaError
 from video.pictures.picture_folder import PictureFolder
 from video.reading.clock import Clock
@@ -30,11 +30,11 @@ from video.reading.container import (
     seek_to,
 )
 from video.reading.decoder import Decoder
-from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, Scan, detect_scan, filtered
+from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, ScanType, detect_scan, filtered
 from video.reading.joined import JoinedDecoder
-from video.reading.part import Part
 from video.reading.pipe import InputPipe
 from video.reading.rate import count_frames, exact_time_base, find_rate, find_rounded_rate
+from video.reading.source_part import SourcePart
 from video.timing.speed import SpeedMap
 
 ORDER_SAMPLE = 8  # frames that are decoded at the start to find out whether their pts rise
@@ -70,9 +70,9 @@ class Source:
     length: Fraction | None = None  # seconds from `start` that are used, if not all
     speed: SpeedMap | None = None  # of playback: maps times of the source to those of the output
     decode_order: bool = False  # times follow the order of decoding: the file's display times do not rise
-    part: Part | None = None  # of the frames, if not all are to be read
+    part: SourcePart | None = None  # of the frames, if not all are to be read
     checksums: dict[Fraction | None, int] = field(default_factory=dict)  # of the pictures at the ends of `part`
-    complaints: list[str] = field(default_factory=list)  # damage found while reading: something is lost
+    errors: list[str] = field(default_factory=list)  # damage found while reading: something is lost
     notes: list[str] = field(default_factory=list)  # what was changed while reading, without loss
     shifts: list[Fraction] = field(default_factory=list)  # seconds that the clock moves by after each restart
     formats: list[tuple[Fraction, PictureFormat]] = field(default_factory=list)  # and the time from which each holds
@@ -128,7 +128,7 @@ def _scanned(source: Source, deinterlacing: Deinterlacing | str | None) -> Sourc
         pictures = (stamped.picture for stamped in Decoder(container, stream).pictures())
         scan, first = detect_scan(pictures)
     if not isinstance(deinterlacing, Deinterlacing):
-        if scan is not Scan.PROGRESSIVE:
+        if scan is not ScanType.PROGRESSIVE:
             raise InterlacedError(source.path, scan)
         return source
     factor = deinterlacing.rate
@@ -174,7 +174,7 @@ def _open_video(location: Location, container: InputContainer, number: int | Non
         is_video=True,
         colour=Colour.of(picture),
         hdr=Hdr.of(picture),
-        has_captions=any(side_data(stamped.picture, CAPTIONS) for stamped in first),
+        has_captions=any(side_data(stamped.picture, CAPTION_DATA) for stamped in first),
         view_marks=view_marks(picture),
         pix_fmt=_pix_fmt(location, stream, picture),
         rotation=picture.rotation % 360,
@@ -211,8 +211,8 @@ def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
 
 
 def _read_video(source: Source) -> Generator[Frame, None, None]:
-    """Yields the frames with rising times. Damage is counted in source.complaints, never fatal after two frames."""
-    for found in (source.complaints, source.notes, source.shifts, source.formats):
+    """Yields the frames with rising times. Damage is counted in source.errors, never fatal after two frames."""
+    for found in (source.errors, source.notes, source.shifts, source.formats):
         found.clear()
     part = source.part
     key = None if part is None or part.key is None else part.key + source.start  # on the clock of the file
@@ -258,9 +258,9 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
             is_whole = part is None
         finally:  # also where a span of the source ends before the file
             _limit_damage(source, decoder)
-            source.complaints += joined.complaints()
+            source.errors += joined.errors()
             if is_whole and not joined.parts:  # whose times may start again
-                source.complaints += decoder.missing_end()
+                source.errors += decoder.missing_end()
             source.notes += clock.notes()
             if resized:
                 width, height = source.size

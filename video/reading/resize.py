@@ -9,7 +9,7 @@ from video.reading.reader import Source
 
 
 @dataclass(frozen=True)
-class Span:
+class SizeSpan:
     """A span of a source, in seconds from the start of the source; an `end` of None is the end of the source."""
 
     start: Fraction
@@ -25,17 +25,17 @@ class Span:
         return replace(source, size=new.size, pix_fmt=new.pix_fmt, colour=new.colour, aspect=new.aspect)
 
 
-def find_spans(source: Source, start: Fraction = Fraction(0), end: Fraction | None = None) -> list[Span]:
+def find_spans(source: Source, start: Fraction = Fraction(0), end: Fraction | None = None) -> list[SizeSpan]:
     """Decodes a whole video and returns its spans of one size between two times, with numbers from 1."""
     for _ in source:
         pass
     formats: list[PictureFormat | None] = [None, *(found for _, found in source.formats[1:])]
     edges = [Fraction(0), *(time for time, _ in source.formats[1:]), None]
-    spans: list[Span] = []
+    spans: list[SizeSpan] = []
     for (first, last), found in zip(pairwise(edges), formats, strict=True):
         assert first is not None
         begin = max(first, start)
         stop = last if end is None else end if last is None else min(last, end)
         if stop is None or begin < stop:
-            spans.append(Span(begin, stop, found, len(spans) + 1))
+            spans.append(SizeSpan(begin, stop, found, len(spans) + 1))
     return spans

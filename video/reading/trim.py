@@ -25,7 +25,7 @@ def trimmed_frames(source: Source) -> Iterator[Frame]:
     """Yields the frames of a source within its span. Raises MediaError if there are fewer than two."""
     shift = Fraction(0) if source.is_video else source.start
     count = 0
-    with closing(iter(source)) as frames:  # what was lost until the end of the span is in source.complaints then
+    with closing(iter(source)) as frames:  # what was lost until the end of the span is in source.errors then
         for frame in frames:
             time = frame.time - shift
             if source.length is not None and time >= source.length:

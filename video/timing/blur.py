@@ -9,13 +9,13 @@ import numpy as np
 
 from video.frame import Frame
 
-SAMPLES = 8  # frames that are averaged
+SHUTTER_SAMPLES = 8  # frames that are averaged
 FULL_TURN = 360  # degrees
 
 
 def shutter_offsets(angle: Fraction, rate: Fraction) -> list[Fraction]:
     """Returns the seconds after the time of an output frame at which a shutter of that angle takes its samples."""
-    return [Fraction(k, SAMPLES) * angle / FULL_TURN / rate for k in range(SAMPLES)]
+    return [Fraction(k, SHUTTER_SAMPLES) * angle / FULL_TURN / rate for k in range(SHUTTER_SAMPLES)]
 
 
 def average_samples(frames: Iterable[Frame], rate: Fraction) -> Iterator[Frame]:

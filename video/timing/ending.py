@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 
 from video.frame import Frame
-from video.transitions.scene import GAP
+from video.transitions.scene import LONGEST_STEP
 
 MATCH_DURATION = ("hold", "extrapolate")
-LONG = Fraction(3, 2)  # frames; a last frame that is shown for longer keeps its duration: GIF, screen recordings
-WHOLE = Fraction(999, 1000)  # of a frame; less than this at the end is rounding
+# In frames; a last frame that is shown for longer keeps its duration: GIF, screen recordings.
+LONG_LAST_FRAME = Fraction(3, 2)
+WHOLE_FRAME = Fraction(999, 1000)  # of a frame; less than this at the end is rounding
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Ending:
             return
         stop = end()
         rest = 1 / self.rate if stop is None else stop - last.time
-        if self.match is None or rest > GAP:
-            long = self.exact or rest * self.source_rate > LONG
+        if self.match is None or rest > LONGEST_STEP:
+            long = self.exact or rest * self.source_rate > LONG_LAST_FRAME
             yield replace(last, duration=rest if long and rest > 0 else 1 / self.rate)
             return
-        count = max(math.floor(rest * self.rate + 1 - WHOLE), 1)  # frames, the last one among them
+        count = max(math.floor(rest * self.rate + 1 - WHOLE_FRAME), 1)  # frames, the last one among them
         for k in range(count):
             shown = move_on(before, last, k) if k and self.match == "extrapolate" and before is not None else last
             made = last.made or shown is not last

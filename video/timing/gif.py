@@ -10,7 +10,7 @@ FASTEST = Fraction(50)  # frames/s; browsers show a picture of less than 20 ms f
 SHORTEST_DELAY = Fraction(1, 50)  # seconds
 FOREVER, ONCE = 0, -1
 EXTENSION = b"NETSCAPE2.0\x03\x01"  # followed by the number of repeats, 2 bytes, low byte first
-HEAD = 1 << 16  # bytes in which the extension is searched
+SEARCHED_BYTES = 1 << 16  # bytes in which the extension is searched
 
 
 def repeats(path: Path) -> int:
@@ -18,7 +18,7 @@ def repeats(path: Path) -> int:
     if path.suffix.lower() != ".gif" or not path.is_file():
         return FOREVER
     with path.open("rb") as file:
-        head = file.read(HEAD)
+        head = file.read(SEARCHED_BYTES)
     at = head.find(EXTENSION)
     return ONCE if at < 0 else int.from_bytes(head[at + len(EXTENSION) :][:2], "little")
 

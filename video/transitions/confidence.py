@@ -13,7 +13,7 @@ from video.transitions.hold import held_picture
 
 FALLBACKS = ("hold", "blend")
 UNSURE = 15.0  # 8-bit levels; frames 67 ms apart have less, of those half a second apart the worst have more
-HEADER = "time,disagreement,replaced\n"
+CSV_HEADER = "time,disagreement,replaced\n"
 
 
 class Measure(NamedTuple):
@@ -49,4 +49,4 @@ class Fallback:
 def write_measures(path: Path, measures: Iterable[Measure]) -> None:
     """Writes one line for each made frame: time in seconds, disagreement in 8-bit levels, and 1 if it was replaced."""
     lines = [f"{m.time:.6f},{m.disagreement:.3f},{m.replaced:d}\n" for m in measures]
-    write_file(path, (HEADER + "".join(lines)).encode(), overwrite=True)
+    write_file(path, (CSV_HEADER + "".join(lines)).encode(), overwrite=True)

@@ -5,13 +5,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-SIZE = (128, 72)  # width, height px at which frames are compared
-FLOOR = 4.0  # 8-bit levels; contrast below is noise, as in a fade from black
+LUMA_SIZE = (128, 72)  # width, height px at which frames are compared
+NOISE_CONTRAST = 4.0  # 8-bit levels; contrast below is noise, as in a fade from black
 
 
 def small_luma(rgb: np.ndarray) -> np.ndarray:
     """Resizes a frame (H,W,C), C of 1, 3 or 4, to its luma (72,128) uint8, by area."""
-    small = cv2.resize(rgb, SIZE, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(rgb, LUMA_SIZE, interpolation=cv2.INTER_AREA)
     if small.dtype != np.uint8:
         limit = 65535 if small.dtype == np.uint16 else 1
         small = (np.nan_to_num(small.astype(np.float32)).clip(0, limit) * (255 / limit) + 0.5).astype(np.uint8)
@@ -33,9 +33,11 @@ def match(earlier: np.ndarray, later: np.ndarray) -> Match:
     """
     start = np.zeros((*earlier.shape, 2), np.float32)
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(earlier, later, start)
-    x, y = np.meshgrid(np.arange(SIZE[0], dtype=np.float32), np.arange(SIZE[1], dtype=np.float32))
+    x, y = np.meshgrid(np.arange(LUMA_SIZE[0], dtype=np.float32), np.arange(LUMA_SIZE[1], dtype=np.float32))
     warped = cv2.remap(later, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     contrasts = earlier.std(), later.std()
     left = float(cv2.absdiff(earlier, warped).mean())
     product = float(((earlier - earlier.mean()) * (warped - warped.mean())).mean())
-    return Match(left / (2 * float(max(contrasts)) + FLOOR), product / (float(earlier.std() * warped.std()) + 1))
+    return Match(
+        left / (2 * float(max(contrasts)) + NOISE_CONTRAST), product / (float(earlier.std() * warped.std()) + 1)
+    )

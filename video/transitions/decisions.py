@@ -15,10 +15,7 @@ from video.safe_file import write_file
 from video.timing.numbers import parse_number
 from video.transitions.scene import Comparison, Transition, TransitionDetector
 
-# The decision about a frame depends on at most this many frames before it, and after it; on one more where repeats are
-# retimed.
-REACH = 2
-NAMES = ", ".join(kind.value for kind in Transition)
+KIND_NAMES = ", ".join(kind.value for kind in Transition)
 
 
 class Decision(NamedTuple):
@@ -41,7 +38,7 @@ def read_decisions(path: Path) -> list[Decision]:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give another file") from e
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise UserError(
-            f"{path}: is no list of decisions ({e}); write transitions with a time in seconds and a kind: {NAMES}"
+            f"{path}: is no list of decisions ({e}); write transitions with a time in seconds and a kind: {KIND_NAMES}"
         ) from e
     return sorted(given, key=lambda decision: decision.time)
 

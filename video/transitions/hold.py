@@ -9,7 +9,7 @@ from video.devices import FramePair
 from video.frame import Picture
 
 AT_CUT = ("hold", "blend", "nearest")
-HALF = Fraction(1, 2)
+MIDDLE = Fraction(1, 2)  # timestep
 
 
 def held_picture(pair: FramePair, step: Fraction, rule: str = "hold") -> Picture:
@@ -17,7 +17,7 @@ def held_picture(pair: FramePair, step: Fraction, rule: str = "hold") -> Picture
 
     The mean is weighted by time. A timestep of 0 gives the first picture itself.
     """
-    if rule == "hold" or not step or (rule == "nearest" and step < HALF):
+    if rule == "hold" or not step or (rule == "nearest" and step < MIDDLE):
         return pair.first.frame.picture
     if rule == "nearest":
         return pair.second.frame.picture

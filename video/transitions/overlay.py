@@ -21,8 +21,8 @@ from video.pictures.picture import read_picture
 from video.transitions.hold import blend_pictures
 from video.transitions.scene import HELD
 
-REACH = 4  # frames on both sides of a frame that show whether its pixels stand still; within one shot
-FEWEST = 4  # frames that are needed
+STILL_REACH = 4  # frames on both sides of a frame that show whether its pixels stand still; within one shot
+FEWEST_FRAMES = 4  # frames that are needed
 MOVED_LEVELS, MOVED_SHARE = 40, 0.25  # the scene moves if this share of the pixels changes by more 8-bit levels
 STILL_LEVELS = 10  # changes of a pixel that coding causes
 SOBEL, GRADIENT_UNIT = 8, 2.0  # sum of the weights of that filter; levels a pixel, so that gradients fit 8 bits
@@ -64,10 +64,10 @@ class Overlays:
                 done = 0
             luma = _luma(frame.rgb)
             recent.append(_SearchFrame(frame, luma, gradient(luma)))
-            if len(recent) - done > REACH:
+            if len(recent) - done > STILL_REACH:
                 yield self._protected(recent, done)
                 done += 1
-            if done > REACH:
+            if done > STILL_REACH:
                 recent.popleft()
                 done -= 1
         yield from self._rest(recent, done)
@@ -78,7 +78,7 @@ class Overlays:
             yield self._protected(recent, number)
 
     def _protected(self, recent: deque[_SearchFrame], number: int) -> InputFrame:
-        window = list(recent)[max(number - REACH, 0) : number + REACH + 1]
+        window = list(recent)[max(number - STILL_REACH, 0) : number + STILL_REACH + 1]
         found = static_pixels([s.luma for s in window], [s.gradient for s in window])
         if self.mask is not None:
             found = self.mask if found is None else found | self.mask
@@ -104,7 +104,7 @@ def static_pixels(lumas: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) 
     Lumas are (H,W) uint8, gradients (H,W,2) those of `gradient`. An overlay has edges in several directions whose
     gradients are the same in all frames, while the scene moves.
     """
-    if len(lumas) < FEWEST:
+    if len(lumas) < FEWEST_FRAMES:
         return None
     change = np.maximum.reduce(lumas) - np.minimum.reduce(lumas)
     if (change > MOVED_LEVELS).mean() < MOVED_SHARE:

@@ -7,7 +7,7 @@ import av
 from video.devices import InputFrame
 from video.transitions.scene import HELD, Transition, TransitionDetector
 
-MOST = 1_000_000  # frames that can be named
+MOST_NUMBERS = 1_000_000  # frames that can be named
 
 
 def mark_damaged(
@@ -57,14 +57,14 @@ def _classify(first: InputFrame, second: InputFrame, detector: TransitionDetecto
 
 
 def parse_numbers(text: str) -> frozenset[int]:
-    """Reads numbers of frames from 0 on, as in 10,20-22. Raises ValueError if they are none, or more than MOST."""
+    """Reads numbers of frames from 0 on, as in 10,20-22. Raises ValueError if there is none or too many."""
     numbers: set[int] = set()
     for part in text.replace("\n", ",").replace(" ", "").split(","):
         if part:
             first, _, last = part.partition("-")
             span = range(int(first), int(last or first) + 1)
-            if len(numbers) + len(span) > MOST:
-                raise ValueError(f"more than {MOST} frames in {text!r}")
+            if len(numbers) + len(span) > MOST_NUMBERS:
+                raise ValueError(f"more than {MOST_NUMBERS} frames in {text!r}")
             numbers |= {*span}
     if not numbers:
         raise ValueError(f"no number of a frame in {text!r}")

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from model.RIFE import RIFE
-from video.devices import InputFrame, Settings, run_network
+from video.devices import InputFrame, NetworkSettings, run_network
 from video.frame import Frame
+from video.transitions.hold import MIDDLE
 from video.transitions.overlay import hide, put_back
 from video.transitions.scene import HELD, Transition, TransitionDetector
-
-MIDDLE = Fraction(1, 2)  # timestep
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class RepeatReplacement:
     """Replaces repeated frames. `load` makes an input of a frame; `count` is called for each replaced frame."""
 
     model: RIFE
-    settings: Settings
+    settings: NetworkSettings
     detector: TransitionDetector
     load: Callable[[Frame], InputFrame]
     count: Callable[[Fraction], None]

@@ -18,7 +18,7 @@ from model.metrics import Surroundings, ssim, surroundings
 from video.transitions.cuts import Match, small_luma
 from video.transitions.cuts import match as match_motion
 
-SIZE = 32  # px; for similarity both frames are compared at SIZE x SIZE, as upstream does
+THUMBNAIL_SIZE = 32  # px; for the similarity, both frames are compared at 32x32, as upstream does
 CUT_RULES = ("motion", "upstream", "off")
 # Measured by benchmark/cuts.py: two scenes have a mismatch of 0.23 and more; motion has less, or as much as the pairs
 # beside it.
@@ -28,7 +28,7 @@ FLASH_CORRELATION = 0.8  # of brightness: a flash has 0.94 and more, two scenes 
 CUT_SSIM = 0.2  # upstream's rule; below: a cut, the earlier frame is held; above: motion, frames are made
 REPEAT_SSIM = 0.996  # upstream's rule; above: the frame repeats the one before; below: motion
 REPEAT_RULES = ("same", "upstream", "off")
-BLOCK = 4  # px; the difference of two frames is the largest mean over blocks of BLOCK x BLOCK
+BLOCK_SIZE = 4  # px; the difference of two frames is the largest mean over blocks of 4x4
 # Measured by benchmark/repeats.py. 8-bit levels: below, no difference is visible.
 EQUAL_LEVELS = 0.5
 # Frames that are coded twice differ by up to 41 levels (x264, crf 32); above, a difference is no coding noise.
@@ -39,7 +39,7 @@ NOISE_LEVELS = 42.0
 REPEAT_SHARE = 0.9  # of the largest local difference, and either
 MEAN_SHARE = 0.35  # of the mean difference, or
 BOTH_SHARE = 0.2  # of both, multiplied
-GAP = Fraction(5)  # seconds; above, two frames are too far apart to show motion, the earlier one is held
+LONGEST_STEP = Fraction(5)  # seconds; above, two frames are too far apart to show motion, the earlier one is held
 
 
 class Transition(Enum):
@@ -88,7 +88,7 @@ class TransitionDetector:
     scene: float = CUT_SSIM
     static: float = REPEAT_SSIM
     repeats: str = REPEAT_RULES[0]
-    gap: Fraction = GAP
+    gap: Fraction = LONGEST_STEP
     cuts: str = CUT_RULES[0]
     mismatch: float = CUT_MISMATCH
 
@@ -162,9 +162,9 @@ def differences(earlier: np.ndarray, later: np.ndarray) -> tuple[float, float]:
     """
     if earlier.shape != later.shape or earlier.dtype != later.dtype:
         return float("inf"), float("inf")
-    height, width = (side // BLOCK * BLOCK for side in earlier.shape[:2])
+    height, width = (side // BLOCK_SIZE * BLOCK_SIZE for side in earlier.shape[:2])
     difference = cv2.absdiff(earlier[:height, :width], later[:height, :width]).astype(np.float32)
-    blocks = cv2.resize(difference, (width // BLOCK, height // BLOCK), interpolation=cv2.INTER_AREA)
+    blocks = cv2.resize(difference, (width // BLOCK_SIZE, height // BLOCK_SIZE), interpolation=cv2.INTER_AREA)
     level = np.iinfo(earlier.dtype).max / 255 if earlier.dtype.kind == "u" else 1 / 255
     means = blocks.reshape(*blocks.shape[:2], -1).mean(2)  # (H/4,W/4)
     return float(means.max()) / level, float(means.mean()) / level
@@ -181,8 +181,8 @@ def thumbnail(rgb: np.ndarray, padded: tuple[int, int]) -> Tensor:
     picked = rgb[np.minimum(ys, height - 1)][:, np.minimum(xs, width - 1)]
     inside = torch.from_numpy((ys < height)[:, None] & (xs < width))
     image = to_layers(picked)[:, :3] * inside  # (1,3,64,64)
-    rows = torch.lerp(image[:, :, :SIZE], image[:, :, SIZE:], below[:, None])  # (1,3,32,64)
-    return torch.lerp(rows[..., :SIZE], rows[..., SIZE:], right)  # (1,3,32,32)
+    rows = torch.lerp(image[:, :, :THUMBNAIL_SIZE], image[:, :, THUMBNAIL_SIZE:], below[:, None])  # (1,3,32,64)
+    return torch.lerp(rows[..., :THUMBNAIL_SIZE], rows[..., THUMBNAIL_SIZE:], right)  # (1,3,32,32)
 
 
 def _taps(size: int) -> tuple[np.ndarray, Tensor]:
@@ -190,6 +190,6 @@ def _taps(size: int) -> tuple[np.ndarray, Tensor]:
 
     The pixels are (64,): the 32 before the places, then the 32 after them. The weights are (32,).
     """
-    place = ((torch.arange(SIZE) + 0.5) * (size / SIZE) - 0.5).clamp(min=0)
+    place = ((torch.arange(THUMBNAIL_SIZE) + 0.5) * (size / THUMBNAIL_SIZE) - 0.5).clamp(min=0)
     first = place.long()
     return torch.cat((first, (first + 1).clamp(max=size - 1))).numpy(), place - first

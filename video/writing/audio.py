@@ -17,13 +17,14 @@ from video.timing.speed import SpeedMap
 from video.writing.tempo import Tempo
 
 BITRATE = 160_000  # bits/s a track, upstream's for audio that cannot be copied
-ENCODERS = {"webm": ("libopus",), "avi": ("libmp3lame", "pcm_s16le"), "gif": ()}  # by container
+SOUND_ENCODERS = {"webm": ("libopus",), "avi": ("libmp3lame", "pcm_s16le"), "gif": ()}  # by container
 USUAL_ENCODERS = ("aac", "libopus", "libmp3lame")
 COPY, NONE = "copy", "none"
 # What may be done with all sound, by the user's word, with FFmpeg's encoders.
 AUDIO = {COPY: "", "aac": "aac", "opus": "libopus", "flac": "flac", NONE: ""}
-LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")  # FFmpeg's default for 1, 2, ... channels
-UNNAMED = re.compile(r"\d+ channels")  # how FFmpeg writes a layout of which only the count is known
+# FFmpeg's default layouts for 1, 2, ... channels.
+CHANNEL_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+UNNAMED_LAYOUT = re.compile(r"\d+ channels")  # FFmpeg's name of a layout of which only the number of channels is known
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ def usable_encoders(stream: AudioStream, container: str, audio: str = COPY) -> I
     `audio` is one of AUDIO; a name of an encoder allows this one only.
     """
     count = stream.codec_context.layout.nb_channels
-    named = [] if UNNAMED.fullmatch(stream.codec_context.layout.name) else [stream.codec_context.layout.name]
-    usual = [LAYOUTS[count - 1]] if 0 < count <= len(LAYOUTS) else []
+    named = [] if UNNAMED_LAYOUT.fullmatch(stream.codec_context.layout.name) else [stream.codec_context.layout.name]
+    usual = [CHANNEL_LAYOUTS[count - 1]] if 0 < count <= len(CHANNEL_LAYOUTS) else []
     layouts = dict.fromkeys([*named, *usual, "stereo"])
-    for codec in (AUDIO[audio],) if AUDIO[audio] else ENCODERS.get(container, USUAL_ENCODERS):
+    for codec in (AUDIO[audio],) if AUDIO[audio] else SOUND_ENCODERS.get(container, USUAL_ENCODERS):
         rate = _nearest_rate(codec, stream.codec_context.sample_rate or 48_000)
         for layout in layouts:
             yield AudioEncoder(codec, rate, layout)
@@ -74,8 +75,8 @@ class Transcoder:
         self._input: tuple[str, str, int] | None = None  # of the resampler
         context = source.codec_context
         count = context.layout.nb_channels
-        if UNNAMED.fullmatch(context.layout.name) and count <= len(LAYOUTS) and not context.is_open:
-            context.layout = LAYOUTS[count - 1]
+        if UNNAMED_LAYOUT.fullmatch(context.layout.name) and count <= len(CHANNEL_LAYOUTS) and not context.is_open:
+            context.layout = CHANNEL_LAYOUTS[count - 1]
 
     def packets(self, packet: Packet | None) -> Iterator[Packet]:
         """Yields the encoded packets that one packet of the source completes; None flushes."""

@@ -35,7 +35,7 @@ Y4M = (
 )
 STORED = {".y4m": Y4M}  # pixel formats that a container holds, where these are few
 REFUSED_ALPHA = ("libx265",)  # encoders that list formats with alpha, and are built without them
-CAPTIONS = "a53cc"  # setting of the encoders that store closed captions
+CAPTION_OPTION = "a53cc"  # setting of the encoders that store closed captions
 QUIET = {
     "libx265": {"x265-params": "log-level=error"},
     "libvpx-vp9": {"b": "0", "row-mt": "1"},
@@ -153,8 +153,8 @@ def choose_pix_fmt(codec: str, wanted: str, width: int, height: int, suffix: str
 def codec_options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, str]:
     """Returns the encoder's private options. Raises MediaError if a setting is given that is not among the `known`."""
     options = dict(QUIET.get(codec, {}))
-    if CAPTIONS in known:
-        options[CAPTIONS] = "1"
+    if CAPTION_OPTION in known:
+        options[CAPTION_OPTION] = "1"
     asked = {
         "crf": encoding.crf if encoding.crf is not None else CRF.get(codec),
         "preset": encoding.preset or PRESET.get(codec),
@@ -170,7 +170,7 @@ def codec_options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, 
 
 def holds_captions(codec: str) -> bool:
     """Returns whether an encoder stores closed captions (CTA-708, ATSC A/53) that its frames carry."""
-    return CAPTIONS in {option.name for option in av.CodecContext.create(codec, "w").supported_options.private}
+    return CAPTION_OPTION in {option.name for option in av.CodecContext.create(codec, "w").supported_options.private}
 
 
 def palette_graph(size: tuple[int, int], pix_fmt: str, time_base: Fraction, generate: str, use: str) -> av.filter.Graph:

@@ -17,14 +17,14 @@ from video.safe_file import SafeFile
 # starts, and what AC-3 holds.
 FRAGMENTS = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000"}  # microseconds
 # Turns that off: FFmpeg writes wrong decoding times of the picture where a fragment begins in a pause of subtitles.
-WHOLE = {"movflags": "-hybrid_fragmented-delay_moov", "frag_duration": "0"}
+UNFRAGMENTED = {"movflags": "-hybrid_fragmented-delay_moov", "frag_duration": "0"}
 MP4 = (".mp4", ".mov", ".m4v", ".m4a", ".3gp", ".3g2")
 # Packets come in order already: FFmpeg need not hold any back for long until a track with few packets has its next.
-COMMON = {"flush_packets": "1", "max_interleave_delta": "500000"}  # microseconds
-CLUSTERS = {"cluster_time_limit": "500"}  # milliseconds
-OPTIONS = {
+COMMON_OPTIONS = {"flush_packets": "1", "max_interleave_delta": "500000"}  # microseconds
+CLUSTER_OPTIONS = {"cluster_time_limit": "500"}  # milliseconds
+CONTAINER_OPTIONS = {
     **dict.fromkeys(MP4, FRAGMENTS),
-    **dict.fromkeys((".mkv", ".webm", ".mka"), CLUSTERS),
+    **dict.fromkeys((".mkv", ".webm", ".mka"), CLUSTER_OPTIONS),
     ".y4m": {"strict": "-1"},  # formats of more than 8 bits, which all programs read but no standard has
 }
 
@@ -65,7 +65,7 @@ def open_output(file: SafeFile | OutputPipe | NullFile, more: dict[str, str] | N
     Raises MediaError if there is none.
     """
     suffix = Path(file.name).suffix
-    options = {**COMMON, **OPTIONS.get(suffix.lower(), {})}
+    options = {**COMMON_OPTIONS, **CONTAINER_OPTIONS.get(suffix.lower(), {})}
     for name, value in (more or {}).items():
         options[name] = f"{options[name]}{value}" if name == "movflags" and name in options else value
     try:

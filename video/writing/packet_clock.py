@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from av.packet import Packet
 
-from video.losses import Losses
+from video.losses import TrackLosses
 
 # What encoders of sound need before the start: more was cut away by an edit list.
 PRIMING, PRIMING_PACKETS = Fraction(1, 10), 3  # seconds, and packets where these are longer
@@ -29,7 +29,7 @@ class PacketClock:
     that would play at the same time as those before them are left out and counted in `losses`.
     """
 
-    def __init__(self, start: Fraction, shifts: list[Fraction], losses: Losses, *, hold: bool) -> None:
+    def __init__(self, start: Fraction, shifts: list[Fraction], losses: TrackLosses, *, hold: bool) -> None:
         """Starts the clock: `start`, in seconds on the clock of the source, is 0 in the output."""
         self._start, self._shifts, self._losses, self._hold = start, shifts, losses, hold
         self._held: Packet | None = None

@@ -12,7 +12,7 @@ from video.reading.reader import Source
 from video.safe_file import same_file
 from video.writing.frame_writer import FrameWriter
 
-NUMBERED = (".png", ".exr")  # suffixes of the pictures that are written
+WRITTEN_SUFFIXES = (".png", ".exr")  # suffixes of the pictures that are written
 
 
 class PictureWriter(FrameWriter):
@@ -26,7 +26,7 @@ class PictureWriter(FrameWriter):
         self._stopped = False
         self._colour = source.pictures.colour if source.pictures is not None else b""
         self.notes: list[str] = []
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.part = folder  # written picture by picture
         check_pictures(folder, (source.path, *inputs))
         try:
@@ -66,7 +66,7 @@ def check_pictures(folder: Path, inputs: Iterable[Path]) -> None:
 
 def _is_numbered(path: Path) -> bool:
     """Returns whether a file has a name that this writer may give."""
-    return path.stem.isdigit() and path.suffix in NUMBERED
+    return path.stem.isdigit() and path.suffix in WRITTEN_SUFFIXES
 
 
 def upright(rgb: np.ndarray, rotation: int) -> np.ndarray:

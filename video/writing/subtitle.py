@@ -43,7 +43,7 @@ class SubtitleConverter:
     def __init__(self, source: Any, target: Any) -> None:
         self._source, self._target = source, target
         encoder = target.codec_context
-        encoder.subtitle_header = HEADER
+        encoder.subtitle_header = ASS_HEADER
         encoder.open()
 
     def packets(self, packet: Packet | None) -> Iterator[Packet]:
@@ -63,7 +63,7 @@ class SubtitleConverter:
 
 
 # The styles that FFmpeg gives to decoded subtitles, as every encoder of text needs them.
-HEADER = b"""[Script Info]
+ASS_HEADER = b"""[Script Info]
 ScriptType: v4.00+
 PlayResX: 384
 PlayResY: 288

@@ -13,13 +13,13 @@ from av.error import EOFError as End
 
 from video.timing.speed import SpeedMap
 
-SPAN = Fraction(1, 2)  # seconds of the source between two corrections: each costs the filter a few samples
+CORRECTION_STEP = Fraction(1, 2)  # seconds of the source between two corrections: each costs the filter a few samples
 SLOWEST = 0.5  # speed of one filter; slower ones are chained
-HELD_BACK = 0.042  # seconds of sound that a filter holds back, at its input
-TOLERANCE = 0.05  # seconds that the sound may be ahead or late before its speed is corrected
+FILTER_DELAY = 0.042  # seconds of sound that a filter holds back, at its input
+SYNC_ERROR = 0.05  # seconds that the sound may be ahead or late before its speed is corrected
 TAIL = 0.2  # seconds of silence that push out what the filters hold back at the end
-GAP = Fraction(1, 10)  # seconds; larger gaps between two frames of sound are kept as gaps
-MOST = 0.1  # share of the speed that a correction changes at most
+LARGEST_GAP = Fraction(1, 10)  # seconds; larger gaps between two frames of sound are kept as gaps
+MOST_CHANGE = 0.1  # share of the speed that a correction changes at most
 
 
 class Tempo:
@@ -42,13 +42,13 @@ class Tempo:
         rate = frame.sample_rate
         time = self._due if frame.pts is None or not frame.time_base else frame.pts * frame.time_base
         kind = frame.format.name, frame.layout.name, rate
-        if kind != self._format or abs(time - self._due) > GAP:
+        if kind != self._format or abs(time - self._due) > LARGEST_GAP:
             yield from self.flush()
             self._format = kind
             self._start(kind, time)
         if time >= self._next_change:
             self._correct(time, rate)
-            self._next_change = time + SPAN
+            self._next_change = time + CORRECTION_STEP
         self._due = time + Fraction(frame.samples, rate)
         frame.pts = None
         self._source.push(frame)
@@ -97,12 +97,12 @@ class Tempo:
 
     def _correct(self, time: Fraction, rate: int) -> None:
         """Sets the speed of the next span, so that what was written by its end fits the map."""
-        wanted = self._map.output_time(time + SPAN) - self._map.output_time(time)  # seconds of the output
+        wanted = self._map.output_time(time + CORRECTION_STEP) - self._map.output_time(time)  # seconds of the output
         late = float(self._map.output_time(time)) - self._held_back() - self._written / rate
-        speed = float(SPAN / wanted)
-        if abs(late) > TOLERANCE and time - self._begun >= SPAN:
+        speed = float(CORRECTION_STEP / wanted)
+        if abs(late) > SYNC_ERROR and time - self._begun >= CORRECTION_STEP:
             change = late / float(wanted)
-            speed /= 1 + min(max(change, -MOST), MOST)
+            speed /= 1 + min(max(change, -MOST_CHANGE), MOST_CHANGE)
         if abs(speed - self._speed) > 1e-6:
             self._speed = speed
             for part in self._filters:
@@ -111,7 +111,7 @@ class Tempo:
     def _held_back(self) -> float:
         """Returns the seconds of the output that the filters hold back: what one holds, those after it stretch."""
         count = len(self._filters)
-        return HELD_BACK * sum(self._speed ** (-k / count) for k in range(1, count + 1))
+        return FILTER_DELAY * sum(self._speed ** (-k / count) for k in range(1, count + 1))
 
     def _ready(self) -> Iterator[AudioFrame]:
         with suppress(NotReady, End):

@@ -11,7 +11,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from video.error_log import ErrorLog
-from video.losses import LIBRARY_ERRORS, Losses
+from video.losses import LIBRARY_ERRORS, TrackLosses
 from video.reading.container import is_encrypted
 from video.timing.speed import SpeedMap
 from video.writing.audio import AudioEncoder, Transcoder
@@ -39,7 +39,7 @@ class Track:
         self, source: Any, plan: TrackPlan, output: OutputContainer, suffix: str, speed: SpeedMap | None = None
     ) -> None:
         self.source = source
-        self.losses = Losses(describe(source))
+        self.losses = TrackLosses(describe(source))
         self.written = 0  # packets
         self._decodes = False  # whether a packet could be decoded
         self.was_read = False  # whether the source had a packet

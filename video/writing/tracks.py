@@ -11,7 +11,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 
-from video.losses import LIBRARY_ERRORS, Losses, reason
+from video.losses import LIBRARY_ERRORS, TrackLosses, reason
 from video.reading.container import main_video, open_container, read_packets
 from video.reading.reader import Source
 from video.writing.packet_clock import PacketClock
@@ -69,7 +69,7 @@ class Tracks:
             self._close_input()  # a pipe would hold all its bytes for it
 
     def _make_clock(self, stream: Stream) -> PacketClock:
-        losses = self._tracks[stream.index].losses if stream.index in self._tracks else Losses("video")
+        losses = self._tracks[stream.index].losses if stream.index in self._tracks else TrackLosses("video")
         return PacketClock(self._source.start, self._source.shifts, losses, hold=stream.type == "audio")
 
     def _placed_packets(self, packets: Iterator[Packet]) -> Iterator[Packet]:
@@ -168,7 +168,7 @@ class Tracks:
         return [track for track in self._tracks.values() if track.losses.count > track.written]
 
     @property
-    def complaints(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Returns what was lost, for the user, a line for each track."""
         lines = [str(track.losses) for track in self._tracks.values() if track.losses.count]
         return [*lines, f"sound and subtitles could not be read to their end ({self._end})"] if self._end else lines

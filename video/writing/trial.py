@@ -20,13 +20,14 @@ from video.reading.reader import Source
 from video.writing.audio import COPY, NONE, usable_encoders
 from video.writing.encoding import VideoSettings
 from video.writing.muxer import Muxer
-from video.writing.output import MP4, WHOLE, NullFile, open_output
+from video.writing.output import MP4, UNFRAGMENTED, NullFile, open_output
 from video.writing.subtitle import SubtitleEncoder, usable_format
 from video.writing.track import TrackPlan, describe
 from video.writing.tracks import Tracks, holds_chapters
 
 DEVICE_TAGS = "com."  # start of the names of tags that phones write; MP4 keeps them under their own names only
-SHORTEST, LONGEST = Fraction(1), Fraction(30)  # seconds of the tracks in a trial: until every sound track has begun
+# Seconds of the tracks that a trial writes: until every sound track has begun.
+SHORTEST_TRIAL, LONGEST_TRIAL = Fraction(1), Fraction(30)
 
 
 @dataclass
@@ -81,7 +82,7 @@ def plan_output(path: Path, settings: VideoSettings, source: Source, *, audio: s
         if path.suffix.lower() in MP4 and any(key.startswith(DEVICE_TAGS) for key in container.metadata):
             plan.options["movflags"] = "+use_metadata_tags"
         if any(isinstance(track.encoder, SubtitleEncoder) for track in plan.tracks) and path.suffix.lower() in MP4:
-            plan.options = {**WHOLE, "movflags": WHOLE["movflags"] + plan.options.get("movflags", "")}
+            plan.options = {**UNFRAGMENTED, "movflags": UNFRAGMENTED["movflags"] + plan.options.get("movflags", "")}
             plan.notes.append("with converted subtitles, the file can be played only when it is complete")
     return plan
 
@@ -127,14 +128,14 @@ def _first_that_works(path: Path, source: Source, choices: Sequence[TrackPlan]) 
 def _works(path: Path, settings: VideoSettings | None, source: Source, plan: OutputPlan) -> bool:
     """Returns whether an output with these tracks, and a picture if there are settings, can be written."""
     try:
-        shortest = Fraction(0) if isinstance(source.location, InputPipe) else SHORTEST  # what is read is held
+        shortest = Fraction(0) if isinstance(source.location, InputPipe) else SHORTEST_TRIAL  # what is read is held
         return _try_output(path, settings, Tracks(source, plan.tracks), shortest)
     except LIBRARY_ERRORS:
         return False
 
 
 def _try_output(
-    path: Path, settings: VideoSettings | None, tracks: Tracks | None = None, shortest: Fraction = SHORTEST
+    path: Path, settings: VideoSettings | None, tracks: Tracks | None = None, shortest: Fraction = SHORTEST_TRIAL
 ) -> bool:
     """Writes a frame and the start of the tracks to nothing; returns whether the tracks got through.
 
@@ -147,7 +148,7 @@ def _try_output(
             muxer.encode(settings.blank_frame())
             muxer.encode(None)
         if tracks is not None:
-            tracks.write_start(shortest, LONGEST)
+            tracks.write_start(shortest, LONGEST_TRIAL)
         muxer.close()
     except BaseException:
         if muxer is not None:

@@ -16,7 +16,7 @@ from video.losses import LIBRARY_ERRORS, reason
 from video.reading.container import main_video, open_container, read_packets
 from video.reading.reader import Source
 from video.writing.packet_clock import is_priming
-from video.writing.picture_writer import NUMBERED
+from video.writing.picture_writer import WRITTEN_SUFFIXES
 
 REORDERED = 64  # packets; encoders put a packet less far from its place in the order of display
 SEARCHED = 5000  # packets at the start of a source in which each sound track must begin
@@ -165,7 +165,7 @@ def find_missing_pictures(folder: Path, count: int) -> list[str]:
         sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
     except OSError as e:
         return [f"the pictures cannot be listed ({e.strerror})"]
-    wrong = [i for i in range(count) if not any(sizes.get(f"{i:07d}{suffix}") for suffix in NUMBERED)]
+    wrong = [i for i in range(count) if not any(sizes.get(f"{i:07d}{suffix}") for suffix in WRITTEN_SUFFIXES)]
     return [f"{len(wrong)} of {count} pictures are missing or empty, the first is {wrong[0]:07d}"] if wrong else []
 
 

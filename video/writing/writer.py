@@ -35,7 +35,7 @@ ASPECT_IN_CONTAINER = (".mp4", ".mov", ".m4v")
 ONE_RATE = (".avi", ".y4m")  # containers without time stamps: a finer time base would be stored as the frame rate
 UNTAGGED = (".nut", ".y4m")  # containers that hold no colour tags, of raw frames
 KEEPS_ROTATION = (".mp4", ".mov", ".m4v", ".mkv")  # containers that store a display matrix
-SHORTEST = 2  # frames of a part that is worth keeping
+FEWEST_FRAMES_KEPT = 2  # frames of a part that is worth keeping
 
 
 class VideoWriter(FrameWriter):
@@ -137,9 +137,9 @@ class VideoWriter(FrameWriter):
         return self._file.part
 
     @property
-    def complaints(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Returns what was lost of the other tracks, a line for each track."""
-        return self._tracks.complaints if self._tracks is not None else []
+        return self._tracks.errors if self._tracks is not None else []
 
     def write(self, frame: Frame) -> None:
         """Encodes one frame at its time; times must rise. Raises MediaError, also if the disk is full."""
@@ -219,7 +219,7 @@ class VideoWriter(FrameWriter):
             if self._file.error is None:
                 self.notes.append(f"{self.path} ends after {self.frames} frames")
             return
-        if self.frames < SHORTEST or not _can_be_opened(self.part):
+        if self.frames < FEWEST_FRAMES_KEPT or not _can_be_opened(self.part):
             self._file.discard()
             return
         self.notes.append(f"what was made until then is in {self.part}")

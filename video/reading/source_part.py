@@ -8,7 +8,7 @@ from video.timing.speed import SpeedMap
 
 
 @dataclass(frozen=True)
-class Part:
+class SourcePart:
     """A stretch of a source, in seconds on the clock of its frames.
 
     The output frames of the part show times from `begin` on and before `end`. More source frames are read, from
