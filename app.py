@@ -1,4 +1,4 @@
-"""Opens a page in the browser: drop a video or two pictures, look at a preview, make the result, download it.
+"""Opens a page in the browser to upload a video or two pictures, preview the result, make it and download it.
 
     python3 app.py                                     http://127.0.0.1:7860, for this computer alone
     python3 app.py --port 8000 --model train_log DIR   more networks to choose from
@@ -41,10 +41,10 @@ button {white-space: nowrap}
 
 
 class Page:
-    """The functions behind the page, for all its users: one of them runs at a time."""
+    """Runs the functions of the page, one after the other for all users."""
 
     def __init__(self, models: list[Path], device: str | None, folder: Path) -> None:
-        """`folder` gets a folder with the results of each browser tab."""
+        """Takes the networks; `folder` gets a folder with the results of each browser tab."""
         self.models = {str(path): path for path in models}
         self._device, self._folder = device, folder
         self._loaded: tuple[str, list[RIFE]] = "", []

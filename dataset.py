@@ -1,4 +1,4 @@
-"""Training samples: Vimeo90K, synthetic scenes, weighted mixtures, and the order in which they are read.
+"""Reads training samples: Vimeo90K, synthetic scenes, weighted mixtures; defines the order in which they are read.
 
 Sample i of epoch e depends on (seed, e, i) alone, not on the number of workers and processes. Samples of all sources
 have the same fields, listed in data/sample.py. Other sources: data/clips.py, data/triplets.py, data/pans.py.
@@ -27,7 +27,7 @@ VALIDATION_SHARE = 20  # the last twentieth of tri_trainlist.txt validates, as u
 
 
 class SampleSource(Protocol):
-    """A source of samples; sources that draw at random ignore `index`."""
+    """Defines a source of samples; sources that draw at random ignore `index`."""
 
     def __len__(self) -> int: ...
 
@@ -35,7 +35,7 @@ class SampleSource(Protocol):
 
 
 class Samples(Dataset[TrainingSample]):
-    """A source with a seed: item (epoch, index) is always the same sample.
+    """Gives a source a seed: item (epoch, index) is always the same sample.
 
     A sample that cannot be read is replaced by the next one, with a line on stderr; UserError where several in a row
     cannot be read.
@@ -110,7 +110,7 @@ def keep_to_one_thread(worker: int) -> None:
 
 
 class Mixture:
-    """Samples of several sources in random order, by weight; an epoch is `length` samples."""
+    """Draws samples of several sources in random order, by weight; an epoch is `length` samples."""
 
     def __init__(self, sources: Sequence[SampleSource], weights: Sequence[float], length: int) -> None:
         self.sources, self.length = sources, length
@@ -125,7 +125,7 @@ class Mixture:
 
 
 class Scenes:
-    """Synthetic scenes made of textures (data/synthetic.py)."""
+    """Renders synthetic scenes made of textures (data/synthetic.py)."""
 
     def __init__(self, textures: Sequence[RgbPicture], size: int, length: int = 100_000) -> None:
         self.textures, self.size, self.length = textures, size, length
@@ -138,7 +138,7 @@ class Scenes:
 
 
 class Vimeo:
-    """Vimeo90K triplets or septuplets: `root` holds sequences/, tri_trainlist.txt (or sep_) and tri_testlist.txt.
+    """Reads Vimeo90K: `root` holds sequences/, tri_trainlist.txt (or sep_) and tri_testlist.txt.
 
     The splits "train" and "validation" are two parts of the training list, "test" is the test list. Of a septuplet
     three distinct frames are drawn, so t is (n1-n0)/(n2-n0). Only training samples are cropped and augmented.

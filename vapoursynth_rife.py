@@ -102,7 +102,7 @@ class FrameMaker:
 
     @property
     def finds_cuts(self) -> bool:
-        """Whether cuts are found here by the difference of frames."""
+        """Returns whether cuts are found here by the difference of frames."""
         return self.sc and self.threshold is not None
 
     def __call__(self, n: int, f: list[Any], *, last: int) -> Any:

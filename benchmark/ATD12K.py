@@ -1,4 +1,4 @@
-"""ATD-12K, 2000 triplets of animation at 960x540: PSNR and SSIM.
+"""Scores ATD-12K, 2000 triplets of animation at 960x540: PSNR and SSIM.
 
 python3 benchmark/ATD12K.py
 python3 benchmark/ATD12K.py --data DIR --limit 100

@@ -1,4 +1,4 @@
-"""HD: eleven clips of 720, 1080 and 544 rows, every second frame is interpolated; PSNR of the luma.
+"""Scores HD: every second frame of eleven clips of 720, 1080 and 544 rows; PSNR of the luma.
 
 python3 benchmark/HD.py
 python3 benchmark/HD.py --data DIR --limit 50                 the first clip alone

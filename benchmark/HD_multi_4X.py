@@ -1,4 +1,4 @@
-"""HD at four times the rate: three of four frames of eleven clips are interpolated; PSNR of the luma, by frame size.
+"""Scores HD at four times the rate: three of four frames of eleven clips; PSNR of the luma, by frame size.
 
 python3 benchmark/HD_multi_4X.py --model DIR                  the published figures are those of RIFE_m
 python3 benchmark/HD_multi_4X.py --data DIR --limit 75        the first clip alone

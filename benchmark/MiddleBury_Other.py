@@ -1,4 +1,4 @@
-"""Middlebury OTHER: 12 scenes, scored by the interpolation error (mean absolute difference in 8-bit levels).
+"""Scores Middlebury OTHER: the interpolation error (mean absolute difference in 8-bit levels) of 12 scenes.
 
 python3 benchmark/MiddleBury_Other.py
 python3 benchmark/MiddleBury_Other.py --data DIR --protocol ema

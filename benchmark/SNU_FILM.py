@@ -1,4 +1,4 @@
-"""SNU-FILM, 310 triplets of 1280x720 in each of four degrees of motion: PSNR and SSIM.
+"""Scores SNU-FILM, 310 triplets of 1280x720 in each of four degrees of motion: PSNR and SSIM.
 
 python3 benchmark/SNU_FILM.py
 python3 benchmark/SNU_FILM.py --data DIR --protocol ema       flow at half size, not rounded to 8 bits

@@ -1,4 +1,4 @@
-"""UCF101, the 379 triplets of 256x256 that DVF chose: PSNR and SSIM.
+"""Scores UCF101, the 379 triplets of 256x256 that DVF chose: PSNR and SSIM.
 
 python3 benchmark/UCF101.py
 python3 benchmark/UCF101.py --data DIR --protocol ifrnet      predictions not rounded to 8 bits

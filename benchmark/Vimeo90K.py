@@ -1,4 +1,4 @@
-"""Vimeo90K, the 3782 test triplets of 448x256: PSNR and SSIM.
+"""Scores Vimeo90K, the 3782 test triplets of 448x256: PSNR and SSIM.
 
 python3 benchmark/Vimeo90K.py
 python3 benchmark/Vimeo90K.py --data DIR --protocol ema       predictions not rounded to 8 bits

@@ -1,4 +1,4 @@
-"""X4K1000FPS (X-TEST): 15 clips of 4096x2160 at eight times the rate, at full size and reduced to 2K: PSNR and SSIM.
+"""Scores X4K1000FPS (X-TEST): 15 clips of 4096x2160 at eight times the rate, whole and at 2K: PSNR and SSIM.
 
 python3 benchmark/X4K1000FPS.py --protocol ema --model DIR    the published figures are those of RIFE_m
 python3 benchmark/X4K1000FPS.py --data DIR --limit 1

@@ -1,4 +1,4 @@
-"""Xiph: eight 4K clips of Netflix, reduced to 2K and cropped from 4K, every second frame is interpolated.
+"""Scores Xiph: every second frame of eight 4K clips of Netflix, reduced to 2K and cropped from 4K.
 
 python3 benchmark/Xiph.py --protocol ema
 python3 benchmark/Xiph.py --data DIR --limit 49               the first clip at 2K alone

@@ -1,1 +1,1 @@
-"""Scores on test sets, and timing; each script runs from the root of the repository."""
+"""Scores networks on test sets and measures time; each script runs from the root of the repository."""

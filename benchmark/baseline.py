@@ -119,7 +119,7 @@ class _Unet(nn.Module):
 
 
 class _Paper(nn.Module):
-    """The networks RIFE and RIFE_m."""
+    """Runs the networks RIFE and RIFE_m."""
 
     def __init__(self, *, timed: bool) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class _Head(nn.Module):
 
 
 class _V4(nn.Module):
-    """The network 4.25 and those of the same graph (4.26, lite, heavy)."""
+    """Runs the network 4.25 and those of the same graph (4.26, lite, heavy)."""
 
     def __init__(self, widths: tuple[int, ...], scales: tuple[int, ...], head: tuple[int, int], *, sharp: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Settings compared by testtime.py: time, FLOPs, parameters, memory and frames a second of each."""
+"""Compares settings for testtime.py: time, FLOPs, parameters, memory and frames a second of each."""
 
 import argparse
 import copy
@@ -42,7 +42,7 @@ Size = tuple[int, int]  # width, height
 
 @dataclass(frozen=True)
 class Setting:
-    """A model and how it is run, written as "model=DIR,scale=0.5,fp16,stream"."""
+    """Holds a model and how it is run, written as "model=DIR,scale=0.5,fp16,stream"."""
 
     text: str
     model: Path = TRAIN_LOG

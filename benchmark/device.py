@@ -1,4 +1,4 @@
-"""Timing of calls, and memory, on any device."""
+"""Measures the time of calls, and memory, on any device."""
 
 import math
 import platform

@@ -1,4 +1,4 @@
-"""Every form of export against PyTorch, for every kind of network: differences and time, as a table.
+"""Compares every form of export with PyTorch, for every kind of network: differences and time, as a table.
 
 python3 benchmark/exports.py                                         random weights, and the default ones
 python3 benchmark/exports.py --model 4.26=DIR --model "HD 3.x=DIR2"  weights of your own for a network
@@ -166,7 +166,7 @@ def plain(net: Any) -> Run:
 
 
 class Kind(NamedTuple):
-    """A column of the table: a form with its settings, and how its files are run."""
+    """Describes a column of the table: a form with its settings, and how its files are run."""
 
     form: str
     settings: Settings

@@ -1,4 +1,4 @@
-"""The eleven clips of both HD benchmarks, with their reading and padding."""
+"""Reads the eleven clips of both HD benchmarks, and defines their padding."""
 
 from collections.abc import Iterator
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Elements of an HTML page that needs nothing from outside: tables, plots and pictures are inside the page."""
+"""Makes elements of an HTML page that needs nothing from outside: tables, plots and pictures are inside the page."""
 
 import base64
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ EITHER = "flash 30 %"  # neither the network nor a held frame is right: it is co
 
 
 class Join(NamedTuple):
-    """Consecutive frames, and the numbers of the frames that a break separates from the frame before."""
+    """Holds consecutive frames, and the numbers of the frames that a break separates from the frame before."""
 
     kind: str
     name: str

@@ -1,4 +1,4 @@
-"""Time of the video loop: how long the network waits, and how long each step around it takes.
+"""Measures the video loop: how long the network waits, and how long each step around it takes.
 
 python3 benchmark/loop.py --video video.mp4                     its first 12 frames, to twice the rate
 python3 benchmark/loop.py --video video.mp4 --frames 48 --model DIR --device cuda --fp16

@@ -1,4 +1,4 @@
-"""The measures of picture quality that benchmarks show, by the names that their tables use."""
+"""Lists the measures of picture quality that benchmarks show, by the names that their tables use."""
 
 import sys
 from collections.abc import Callable, Sequence

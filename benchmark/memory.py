@@ -1,4 +1,4 @@
-"""Peak memory of inference_video.py on a short clip and on a long one: it must not grow with length.
+"""Measures the peak memory of inference_video.py on a short and on a long clip: it must not grow with length.
 
     python3 benchmark/memory.py                                  10 seconds against 10 minutes of 1280x720
     python3 benchmark/memory.py --rate 5 --model FILE            fewer frames, another network

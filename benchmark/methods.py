@@ -1,4 +1,4 @@
-"""The methods that benchmarks compare on pictures: networks, each at a flow scale, and the classical baselines."""
+"""Defines the methods that benchmarks compare on pictures: networks at a flow scale, and the classical baselines."""
 
 import argparse
 import sys

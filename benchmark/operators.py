@@ -1,4 +1,4 @@
-"""The time of a call by PyTorch's operators, the compiled kernels among them."""
+"""Measures the time of a call by PyTorch's operators, the compiled kernels among them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from benchmark.device import synchronise
 
 
 class Operator(NamedTuple):
-    """The time of one operator in a call, without the operators that it calls."""
+    """Holds the time of one operator in a call, without the operators that it calls."""
 
     name: str  # as PyTorch's profiler has it: aten::..., kernels::...; on CUDA the device's own names
     ms: float

@@ -48,7 +48,7 @@ EDGE = 96  # px at every edge that do not count: beyond the 80 px that the large
 
 @dataclass(frozen=True)
 class Motion:
-    """A camera's motion from the first frame to the last; the true frame is halfway."""
+    """Describes a camera's motion from the first frame to the last; the true frame is halfway."""
 
     kind: str  # of KINDS
     amount: float  # px to the right, factor of size, or degrees

@@ -1,4 +1,4 @@
-"""Figures of benchmark results, by matplotlib: an optional dependency, used without its global state."""
+"""Draws benchmark results by matplotlib: an optional dependency, used without its global state."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""One HTML page of benchmark results: a chart that sums up, tables, plots, and the worst cases with a slider.
+"""Makes one HTML page of benchmark results: a summary chart, tables, plots, and the worst cases with a slider.
 
 python3 benchmark/UCF101.py --json ucf101.json --save-frames frames
 python3 benchmark/clip.py video.mp4

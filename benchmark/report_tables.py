@@ -1,4 +1,4 @@
-"""The tables of report.py: one row a method, one column a measure, for each benchmark and each of its groups."""
+"""Makes the tables of report.py: one row a method, one column a measure, for each benchmark and its groups."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

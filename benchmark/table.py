@@ -1,4 +1,4 @@
-"""Scores of many samples: their means, the tables for people and the record for programs."""
+"""Collects the scores of many samples: their means, the tables for people and the record for programs."""
 
 import math
 import statistics

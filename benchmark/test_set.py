@@ -1,4 +1,4 @@
-"""Test sets: their samples, and the protocols by which their published figures were made.
+"""Defines test sets: their samples, and the protocols by which their published figures were made.
 
 Pictures are RGB here; for sets whose figures were published in BGR, the network's inputs and outputs are flipped.
 """
@@ -20,7 +20,7 @@ NAMED_FILES = 3  # missing files that a message names
 
 @dataclass(frozen=True)
 class Sample:
-    """Two frames and the true frames between them, (H,W,3) uint8 RGB."""
+    """Holds two frames and the true frames between them, (H,W,3) uint8 RGB."""
 
     name: str
     frames: tuple[np.ndarray, np.ndarray]
@@ -35,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Padding:
-    """The padding of a protocol: to `at_least`, then to a multiple; at the right and bottom unless centred.
+    """Describes the padding of a protocol: to `at_least`, then to a multiple; right and bottom unless centred.
 
     The network then pads to its own multiple, as everywhere: with zeros, or with the repeated edge (default weights).
     """
@@ -57,7 +57,7 @@ class Padding:
 
 @dataclass(frozen=True)
 class Protocol:
-    """The rules by which a figure was made, and RIFE's figures: published[group, metric]."""
+    """Holds the rules by which a figure was made, and RIFE's figures: published[group, metric]."""
 
     metrics: tuple[str, ...]
     published: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class TestSet:
-    """A test set: its source, the function that lists its samples, and the protocols that score it."""
+    """Describes a test set: its source, the function that lists its samples, and the protocols that score it."""
 
     __test__ = False  # the name makes pytest take it for a test
     name: str

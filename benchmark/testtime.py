@@ -1,4 +1,4 @@
-"""Milliseconds and peak memory that one frame between two takes, for one or more settings, timed in turn.
+"""Measures milliseconds and peak memory of one frame between two, for one or more settings, timed in turn.
 
 python3 benchmark/testtime.py                                      the default weights, from Vimeo90K's size to 720p
 python3 benchmark/testtime.py --compare scale=0.5,fp16 --size 1920x1080

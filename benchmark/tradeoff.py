@@ -1,4 +1,4 @@
-"""Quality against cost: PSNR, SSIM and LPIPS on Middlebury OTHER and UCF101 beside the time of a frame, by setting.
+"""Measures quality against cost: PSNR, SSIM and LPIPS on two test sets beside the time of a frame, by setting.
 
 python3 benchmark/tradeoff.py                                       the default weights at scales, tta, bf16
 python3 benchmark/tradeoff.py --settings model=A model=B model=B,tta --plot tradeoff.png

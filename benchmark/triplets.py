@@ -23,7 +23,7 @@ from video.transitions.scene import CUT_SSIM, Signature, Transition, TransitionD
 
 @dataclass(frozen=True)
 class ClipFrame:
-    """A frame of a clip as (H,W,3) uint8 RGB."""
+    """Holds a frame of a clip as (H,W,3) uint8 RGB."""
 
     index: int
     time: Fraction  # s

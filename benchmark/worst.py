@@ -20,7 +20,7 @@ FIRST, LAST, TRUTH = "first frame", "last frame", "truth"  # pictures that every
 
 @dataclass(frozen=True)
 class Case:
-    """One prediction: its sample, the score of each method, and pictures (H,W,3) uint8 by their titles."""
+    """Holds one prediction: its sample, the score of each method, and pictures (H,W,3) uint8 by their titles."""
 
     where: Mapping[str, Any]  # group, clip, sample, timestep
     scores: Mapping[str, Mapping[str, float]]  # by method and metric

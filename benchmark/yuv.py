@@ -1,4 +1,4 @@
-"""Planar YUV 4:2:0 files (.yuv), as the HD benchmark of the paper's repository reads them (benchmark/yuv_frame_io.py).
+"""Reads planar YUV 4:2:0 files (.yuv) as the paper's repository does for its HD benchmark (yuv_frame_io.py).
 
 Full-range BT.601 colours by scikit-image's matrix, truncated to 8 bits; chroma enlarged by a filter that must be named,
 since the published HD figure depends on it: "nearest" when it was made (SciPy), "bicubic" since (Pillow's default).

@@ -1,1 +1,1 @@
-"""Command-line options that several commands share."""
+"""Defines the flags of the commands, and the steps, messages and signals that surround their work."""

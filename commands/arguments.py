@@ -1,4 +1,4 @@
-"""Types of flags for argparse, whose errors describe the values that a flag takes."""
+"""Defines types of flags for argparse, whose errors describe the values that a flag takes."""
 
 import argparse
 from collections.abc import Callable

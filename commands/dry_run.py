@@ -38,7 +38,7 @@ KEYFRAME_INTERVAL = 250  # frames of the output, as most encoders have it
 
 @dataclass
 class Trial:
-    """What a trial of the first frames measured."""
+    """Holds what a trial of the first frames measured."""
 
     network: float | None  # seconds that one made frame takes; None if no frame was made
     encoding: float  # seconds that the encoder takes for one frame

@@ -1,4 +1,4 @@
-"""The work behind the page of app.py, by the steps of inference_video.py: a preview, and the whole video."""
+"""Runs the work behind the page of app.py, by the steps of inference_video.py: a preview, and the whole video."""
 
 import argparse
 import time

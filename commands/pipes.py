@@ -1,4 +1,4 @@
-"""Standard input and standard output in place of the files of inference_video.py."""
+"""Puts standard input and standard output in place of the files of inference_video.py."""
 
 import argparse
 import os

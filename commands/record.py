@@ -29,7 +29,7 @@ SUFFIX = ".json"
 
 @dataclass
 class FileRecord:
-    """What was done with one input: `result` is one of the words above; the rest is empty where it is not known."""
+    """Holds what was done with one input: `result` is one of the words above; unknown fields are empty."""
 
     input: str
     result: str = FAILED
@@ -58,7 +58,7 @@ class FileRecord:
 
 @dataclass
 class RunRecord:
-    """The records of all files of one run; written to `path` after each file, if there is a path."""
+    """Holds the records of all files of one run; writes them to `path`, if there is one, after each file."""
 
     args: argparse.Namespace
     path: Path | None = None

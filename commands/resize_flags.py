@@ -1,4 +1,4 @@
-"""The flag for videos whose frames change their size, and the outputs that are made of them."""
+"""Defines the flag for videos whose frames change their size, and the outputs that are made of them."""
 
 import argparse
 from fractions import Fraction

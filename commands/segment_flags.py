@@ -1,4 +1,4 @@
-"""The flags of long work: segments, their shares for several machines, and what they exclude."""
+"""Defines the flags of long work: segments, their shares for several machines, and which flags exclude each other."""
 
 import argparse
 from fractions import Fraction
@@ -12,7 +12,7 @@ NEVER = Fraction(0)
 
 
 class Share(NamedTuple):
-    """One of N shares of the segments, counted from 1."""
+    """Holds one of N shares of the segments, counted from 1."""
 
     number: int
     total: int

@@ -1,4 +1,4 @@
-"""The flags of speed, of trims and of the shutter."""
+"""Defines the flags of speed, of trims and of the shutter."""
 
 import argparse
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A request to stop: Ctrl-C, SIGTERM and SIGHUP end a loop between two of its steps."""
+"""Handles a request to stop: Ctrl-C, SIGTERM and SIGHUP end a loop between two of its steps."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The flags of train.py, in groups; the checks that need no network; and files of stages."""
+"""Defines the flags of train.py, in groups; checks them without a network; reads files of stages."""
 
 import argparse
 import configparser
@@ -32,7 +32,7 @@ SWITCHES = configparser.ConfigParser.BOOLEAN_STATES  # yes, no, true, false, on,
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are UserErrors, for the values in a file of stages."""
+    """Raises UserError for wrong values, for those in a file of stages."""
 
     def error(self, message: str) -> Any:
         """Raises UserError in place of ending the program."""

@@ -1,4 +1,4 @@
-"""The flags of cuts, repeats, damage and gaps, and what they mean for the loop."""
+"""Defines the flags of cuts, repeats, damage and gaps, and turns them into settings of the loop."""
 
 import argparse
 from pathlib import Path

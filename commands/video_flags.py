@@ -1,4 +1,4 @@
-"""The flags of inference_video.py, in groups, and what they exclude."""
+"""Defines the flags of inference_video.py, in groups, and checks which exclude each other."""
 
 import argparse
 from fractions import Fraction

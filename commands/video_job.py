@@ -27,7 +27,7 @@ PICTURES = Path("vid_out")  # upstream's folder of pictures
 
 @dataclass
 class VideoJob:
-    """The input and the output of a run."""
+    """Holds the input and the output of a run."""
 
     source: Source
     right: Source | None  # the second view of --stitch

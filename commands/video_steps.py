@@ -1,4 +1,4 @@
-"""The steps of one run of inference_video.py that the whole output and its segments share."""
+"""Runs the steps of inference_video.py that the whole output and its segments share."""
 
 import argparse
 import sys

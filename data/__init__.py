@@ -1,1 +1,1 @@
-"""Training samples: clips, synthetic scenes, textures, re-coding and augmentation."""
+"""Makes training samples: clips, synthetic scenes, textures, re-coding and augmentation."""

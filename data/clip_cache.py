@@ -1,4 +1,4 @@
-"""The cache of decoded clips: frames and their runs without a cut or a repeat, in files of NumPy."""
+"""Keeps decoded clips in files of NumPy: frames, and their runs without a cut or a repeat."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +24,7 @@ CACHE_NAME = 48  # characters of a clip's name in the cache
 
 
 class CachedFrames(Sequence[RgbPicture]):
-    """The frames of a clip in the cache, (H,W,3) uint8 each, read from the disk one by one.
+    """Reads the frames of a clip, (H,W,3) uint8 each, from a file of the cache one by one.
 
     Raises ValueError or OSError if the file does not hold them. Where another program cuts the file short afterwards, a
     frame raises UserError; with a file that is mapped into memory the system would end the process.

@@ -1,4 +1,4 @@
-"""Training samples from video clips, decoded once; repeats and cuts are left out, flows are estimated if asked for."""
+"""Cuts training samples from video clips, decoded once, without repeats and cuts; can estimate their flows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ Zoom = tuple[float, float]  # least and largest factor on the size
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """The choices of samples from clips."""
+    """Holds the settings of samples from clips."""
 
     estimate_flow: bool = True  # to both ends, by DIS (arXiv 1603.03590); used where the warped end matches the middle
     weak: float = 0.0  # share of samples that are reduced and coded at a low rate, as many web videos are
@@ -46,7 +46,7 @@ def ignore_line(line: str) -> None:
 
 
 class Clips:
-    """Triplets from a folder of video files, decoded once into `cache`; pairs with repeats and cuts are left out.
+    """Cuts triplets from video files, decoded once into `cache`; pairs with repeats and cuts are left out.
 
     A damaged file is skipped, and `report` is called with one line about it. UserError if no clip is left.
     """

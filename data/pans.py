@@ -1,4 +1,4 @@
-"""Exact camera pans over photos, with objects in front: large motion with its true middle frame and flow."""
+"""Renders exact camera pans over photos, with objects in front: large motion with its true middle frame and flow."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,7 @@ MARGIN = 16  # the flow within size / MARGIN px of the border of a crop does not
 
 
 class Pans:
-    """Random camera pans over photos, by `motion` (least, largest) px from img0 to img1, uniform in its logarithm.
+    """Draws camera pans over photos, by `motion` (least, largest) px from img0 to img1, uniform in its logarithm.
 
     Unlike in scenes, the flow counts as known also where img0 or img1 does not show a point: networks learn to continue
     a motion beyond the border.

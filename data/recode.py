@@ -1,4 +1,4 @@
-"""Compression of frames by random video codecs: blocks, blur, and no motion where little moves."""
+"""Compresses frames by random video codecs: blocks, blur, and no motion where little moves."""
 
 from collections.abc import Sequence
 from typing import Any

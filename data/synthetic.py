@@ -1,4 +1,4 @@
-"""Synthetic scenes: textured layers in motion, rendered at times 0, t and 1, with exact flows from t to both ends.
+"""Renders synthetic scenes: textured layers in motion, at times 0, t and 1, with exact flows from t to both ends.
 
 A layer is a texture with transparency, and an invertible map from texture to canvas at any time. So the place of a
 pixel of the middle frame in the other frames has a closed form; nothing is estimated. Optical-flow networks learn well
@@ -30,7 +30,7 @@ Box = tuple[slice, slice]  # rows and columns of the canvas
 
 @dataclass(frozen=True)
 class Wave:
-    """A smooth distortion by two shears, each invertible in closed form: x += f(y), then y += g(x)."""
+    """Distorts smoothly by two shears, each invertible in closed form: x += f(y), then y += g(x)."""
 
     size: np.ndarray  # (2,) px at progress 0, of the shear of x and of y
     growth: np.ndarray  # (2,) px over the whole interval
@@ -45,7 +45,7 @@ class Wave:
 
 @dataclass(frozen=True)
 class Motion:
-    """The map from texture to canvas at any time: first the wave, then tilt, zoom, turn and shift."""
+    """Maps a texture to the canvas at any time: first the wave, then tilt, zoom, turn and shift."""
 
     pivot: np.ndarray  # (2,) px of the texture, the centre of rotation and zoom
     place: np.ndarray  # (2,) px of the canvas where the pivot is in the middle
@@ -104,7 +104,7 @@ def _project(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> Points:
 
 @dataclass(frozen=True)
 class Layer:
-    """A texture (h,w,4) uint8, colour multiplied by opacity and opacity, and its motion.
+    """Draws a texture (h,w,4) uint8, colour multiplied by opacity and opacity, in motion.
 
     An endless layer, the background, is opaque and mirrored beyond its border; its texture is colour only, (h,w,3).
     """

@@ -1,4 +1,4 @@
-"""Textures of the layers of a synthetic scene: photos or flat colours, cut out by shapes, text or lines."""
+"""Draws the textures of the layers of a synthetic scene: photos or flat colours, cut out by shapes, text or lines."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Training samples from a folder of triplets, in any of the usual layouts."""
+"""Reads training samples from a folder of triplets, in any of the usual layouts."""
 
 import re
 from collections import defaultdict
@@ -85,7 +85,7 @@ def _sibling_triplets(folders: dict[Path, list[Path]]) -> tuple[list[Triplet], d
 
 
 class Triplets:
-    """Triplets of picture files at t = 1/2; crops of `size` px, augmented, for training, whole pictures otherwise."""
+    """Reads triplets of picture files at t = 1/2: for training augmented crops of `size` px, else whole pictures."""
 
     def __init__(self, triplets: Sequence[Triplet], size: int, *, train: bool = True) -> None:
         self.triplets, self.size, self.train = triplets, size, train

@@ -1,4 +1,4 @@
-"""The paper's networks: RIFE (the middle frame), RIFE_m (any timestep) and 2R, with their teacher and refinement.
+"""Defines the paper's networks: RIFE (the middle frame), RIFE_m (any timestep), 2R; with teacher and refinement.
 
 Source: Huang et al., ECCV 2022, sections 3.2-3.4; upstream model/IFNet.py, IFNet_m.py, IFNet_2R.py.
 """
@@ -21,7 +21,7 @@ Levels = tuple[Tensor, ...]
 
 
 class _Estimate(NamedTuple):
-    """The estimate after a block."""
+    """Holds the estimate after a block."""
 
     flow: Tensor  # (B,4,H,W) px
     mask: Tensor  # (B,1,H,W) logits

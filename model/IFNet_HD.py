@@ -1,4 +1,4 @@
-"""The HD networks, which estimate only the middle frame: 1.x (HD, UHD, anime), 2.x with 3.0 and 3.1, and 3.2-3.8.
+"""Defines the HD networks, which estimate only the middle frame: 1.x (HD, UHD, anime), 2.x with 3.0/3.1, 3.2-3.8.
 
 Upstream stores each network up to 3.1 in three files (flownet, contextnet, unet). Here contextnet and unet are
 submodules, so their keys begin with `contextnet.` and `unet.`. Source: upstream model/oldmodel, and for
@@ -22,7 +22,7 @@ SCALES_OF_3 = (4, 2, 1)
 
 
 class _Fused(NetworkModule):
-    """Base class of 1.x to 3.1: flow at half resolution, then context and fusion networks for residual and mask.
+    """Estimates flow at half resolution, then residual and mask by context and fusion: base class of 1.x to 3.1.
 
     Sizes are multiples of 32 for five halvings in context and fusion.
     """
@@ -66,7 +66,7 @@ class _Fused(NetworkModule):
 
 
 class BlockV1(nn.Module):
-    """A block of 1.x: estimates the change of one symmetric flow, at the size of its input."""
+    """Estimates the change of one symmetric flow at the size of its input: a block of 1.x."""
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class BlockV1(nn.Module):
 
 
 class IFNet_HD(_Fused):
-    """1.x (HD, UHD, anime): estimates one flow F; img0 is warped by F, img1 by -F."""
+    """Estimates one flow F, by which img0 is warped, and img1 by -F: the networks 1.x (HD, UHD, anime)."""
 
     flow_channels = 2
 
@@ -107,7 +107,7 @@ class IFNet_HD(_Fused):
 
 
 class BlockV2(nn.Module):
-    """A block of 2.x and 3.0/3.1: estimates the change of the flow, at half the size of its input.
+    """Estimates the change of the flow at half the size of its input: a block of 2.x and 3.0/3.1.
 
     `paired`: 3.0/3.1, whose units are three pairs with a skip each and whose flow is multiplied when it is resized.
     """
@@ -139,7 +139,7 @@ class BlockV2(nn.Module):
 
 
 class IFNet_HDv2(_Fused):
-    """2.x, and 3.0 and 3.1 if `paired`: estimates two flows at half resolution."""
+    """Estimates two flows at half resolution: the networks 2.x, and 3.0 and 3.1 if `paired`."""
 
     flow_channels = 4
 
@@ -166,7 +166,7 @@ class IFNet_HDv2(_Fused):
 
 
 class BlockV3(nn.Module):
-    """A block of 3.2-3.8, with a head for the change of the flow (`conv1`) and one for the mask (`conv2`)."""
+    """Estimates the changes of the flow (`conv1`) and of the mask (`conv2`): a block of 3.2-3.8."""
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class BlockV3(nn.Module):
 
 
 class IFNet_HDv3(NetworkModule):
-    """3.2-3.8: estimates flow and mask at full resolution, without refinement, and averages both orders of the images.
+    """Estimates flow and mask at full resolution, the mean of both orders of the images: the networks 3.2-3.8.
 
     Sizes are multiples of 32; 16 would be enough, but upstream pads to 32, and padding changes the result.
     """

@@ -1,4 +1,4 @@
-"""Every v4 network, 4.0 to 4.26, and 3.9: one class, and a configuration that follows from the shapes of its weights.
+"""Defines every v4 network, 4.0 to 4.26, and 3.9: one class, and a configuration from the shapes of its weights.
 
 No code here depends on a release's name: weights/published.py holds the configuration of each release.
 """

@@ -35,7 +35,7 @@ class RIFE:
     """
 
     def __init__(self, net: Network, *, name: str, source: str = "memory", engine: Network | None = None) -> None:
-        """`engine` runs `net` in another way; by default the CPU kernels run it where they support it."""
+        """Takes a network, and an `engine` that runs it; by default the CPU kernels run it where they support it."""
         self.net: Any = net  # the nn.Module with the weights; calls go to `engine`
         self.engine = engine or accelerate(net)
         self.name, self.source = name, source
@@ -52,7 +52,7 @@ class RIFE:
 
     @property
     def arbitrary_time(self) -> bool:
-        """Whether the network estimates any timestep between 0 and 1, or only 0.5."""
+        """Returns whether the network estimates any timestep between 0 and 1, or only 0.5."""
         return self.engine.arbitrary_time
 
     def multiple(self, scale: float = 1.0) -> int:
@@ -198,7 +198,7 @@ def load_model(
 
 
 class Model:
-    """Upstream's Python interface (ECCV2022-RIFE model/RIFE.py): the same names, arguments and return values.
+    """Provides upstream's Python interface (model/RIFE.py): the same names, arguments and return values.
 
     Images are (B,3,H,W) in 0..1, any size. `arbitrary` builds RIFE_m. Unlike upstream's method, `update`
     takes a timestep, which RIFE_m needs.

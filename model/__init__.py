@@ -1,4 +1,4 @@
-"""Networks and what surrounds them, on tensors: `load_model` returns a `RIFE`, whose methods interpolate."""
+"""Provides networks on tensors, and what surrounds them: `load_model` returns a `RIFE`, whose methods interpolate."""
 
 from model.devices import pick_device
 from model.errors import UserError, WeightsError

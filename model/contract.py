@@ -16,7 +16,7 @@ FLOW_AND_MASK = 5  # first channels of a block's output: 4 of flow, 1 of mask
 
 
 class TeacherEstimate(NamedTuple):
-    """The estimate of the teacher, a block that also sees the ground truth (paper section 3.3)."""
+    """Holds the estimate of the teacher, a block that also takes the ground truth (paper section 3.3)."""
 
     flow: Tensor  # (B,4,H,W) px
     mask: Tensor  # (B,1,H,W) in 0..1
@@ -25,7 +25,7 @@ class TeacherEstimate(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """The estimate of a network for padded images; flows in pixels, channels (x, y) to img0, then (x, y) to img1."""
+    """Holds the estimate for padded images; flows in pixels, channels (x, y) to img0, then (x, y) to img1."""
 
     image: Tensor  # (B,3,H,W), the frame at the timestep, not clamped by the v4 networks
     flow: Tensor  # (B,4,H,W), F(t->0) and F(t->1)
@@ -37,7 +37,7 @@ class Prediction(NamedTuple):
 
 
 class BlockOutput(NamedTuple):
-    """The output of one block at the size at which the block works: changes of flow and mask, and features."""
+    """Holds the output of a block at the size at which the block works: changes of flow and mask, and features."""
 
     values: Tensor  # (B,C,h,w): 4 flow in pixels of this size, 1 mask logit, C-5 features for the next block
     factor: float  # the frame is this many times larger than the output, after any pixel shuffle
@@ -60,31 +60,31 @@ def count_coarse(scales: Sequence[float]) -> int:
 
 
 class Network(Protocol):
-    """A network, or an engine that runs one. Images are (B,3,H,W) float32 in 0..1, H and W padded."""
+    """Defines a network, or an engine that runs one. Images are (B,3,H,W) float32 in 0..1, H and W padded."""
 
     @property
     def arbitrary_time(self) -> bool:
-        """Whether any timestep between 0 and 1 can be estimated, or only 0.5."""
+        """Returns whether any timestep between 0 and 1 can be estimated, or only 0.5."""
 
     @property
     def pad_multiple(self) -> int:
-        """Height and width must be multiples of this number, divided by the scale where that is below 1."""
+        """Returns the number of which H and W must be multiples, divided by the scale where that is below 1."""
 
     @property
     def pad_mode(self) -> str:
-        """The values beyond the frame's edge, for torch.nn.functional.pad: "constant" (zeros) or "replicate"."""
+        """Returns torch.nn.functional.pad's mode beyond the frame's edge: "constant" (zeros) or "replicate"."""
 
     @property
     def options(self) -> frozenset[str]:
-        """The options that a call takes, of "ensemble" and "refine" (see RIFE.inference)."""
+        """Returns the options that a call takes, of "ensemble" and "refine" (see RIFE.inference)."""
 
     @property
     def fixed_scales(self) -> bool:
-        """Whether the scales of the blocks are always the same; False where a large flow doubles them (4.0, 4.1)."""
+        """Returns whether the scales of the blocks are fixed; False where a large flow doubles them (4.0, 4.1)."""
 
     @property
     def has_coarse_stage(self) -> bool:
-        """Whether the network has coarse blocks that estimate_coarse can run alone."""
+        """Returns whether the network has coarse blocks that estimate_coarse can run alone."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Returns the weights."""
@@ -127,7 +127,7 @@ class Network(Protocol):
 
 
 class NetworkModule(nn.Module):
-    """Base class of the networks, with the values of a network that has no options and no coarse stage."""
+    """Provides the values of a network without options and without a coarse stage: the base class of the networks."""
 
     arbitrary_time = False
     pad_multiple = 32

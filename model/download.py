@@ -60,7 +60,7 @@ class __legacy__:
 
 @dataclass(frozen=True)
 class Published:
-    """One file inside a package of a Python package index."""
+    """Describes one file inside a package of a Python package index."""
 
     package: str
     version: str

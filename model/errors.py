@@ -1,4 +1,4 @@
-"""Errors that a user can correct: commands print them as one line and exit with a status other than 0."""
+"""Defines errors that a user can correct: commands print them as one line and exit with a status other than 0."""
 
 
 def printable(message: str) -> str:
@@ -7,7 +7,7 @@ def printable(message: str) -> str:
 
 
 class UserError(ValueError):
-    """An error that the user can correct; the message names the file or the setting, the cause and the remedy."""
+    """Reports an error that the user can correct; the message names the file or the setting, cause and remedy."""
 
 
 class WeightsError(UserError):

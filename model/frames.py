@@ -14,7 +14,7 @@ FLOW_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # sizes at which flow is estimated, re
 
 
 class PreparedFrame(NamedTuple):
-    """A padded frame on the device with its features. It is made once and used in both pairs of the frame."""
+    """Holds a padded frame on the device with its features, made once and used in both pairs of the frame."""
 
     image: Tensor  # (B,3,H',W') float32
     extra: Tensor | None  # (B,K,H',W') float32, channels that are warped but do not influence the flow: alpha, depth

@@ -28,7 +28,7 @@ REFINEMENT = ("contextnet.", "unet.")
 
 @dataclass(frozen=True)
 class Version:
-    """A published network: its name, a function that builds it, and the keys of a file that it ignores."""
+    """Describes a published network: its name, a function that builds it, and the keys of a file that it ignores."""
 
     name: str
     build: Callable[[], AnyNetwork]

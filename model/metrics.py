@@ -1,4 +1,4 @@
-"""Measures of picture quality: PSNR, the paper's SSIM and scikit-image's, interpolation error, LPIPS.
+"""Measures picture quality: PSNR, the paper's SSIM and scikit-image's, interpolation error, LPIPS.
 
 Every measure returns one value for each image of a batch, computed on the device of the images (on the CPU for
 measures in float64 where the device has no float64, as MPS).
@@ -45,7 +45,7 @@ def _exact(image: Tensor) -> Tensor:
 
 
 class Surroundings(NamedTuple):
-    """The local means of one image under the window of SSIM; an image that is compared twice needs them once."""
+    """Holds the local means of an image under the window of SSIM; an image that is compared twice needs them once."""
 
     windows: Tensor  # as _windows returns them
     image: Tensor  # (B,1,C',H',W'), padded by its repeated border

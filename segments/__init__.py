@@ -1,1 +1,1 @@
-"""Long work in segments: each is a complete small file, a plan lists them, and the end is to join them."""
+"""Makes long videos in segments: each is a complete small file, a plan lists them, and at the end they are joined."""

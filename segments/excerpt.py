@@ -19,7 +19,7 @@ BEHIND = 2  # seconds of packets after the last frame that is read: the times of
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A video file with the packets of a part of a source at their times, or the whole source."""
+    """Holds a video file with the packets of a part of a source at their times, or the whole source."""
 
     data: bytes
     suffix: str

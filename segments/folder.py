@@ -1,4 +1,4 @@
-"""The working folder of a long work: its plan, one file and one record for each finished segment."""
+"""Manages the working folder of a long work: its plan, one file and one record for each finished segment."""
 
 import json
 import os
@@ -25,7 +25,7 @@ OURS = re.compile(r"(plan|done|joined|trial-\d+)(\.part)?(\.\w+)?|lock")
 
 @dataclass(frozen=True)
 class Record:
-    """What one finished segment holds, and what was counted and found while it was made."""
+    """Holds the properties of a finished segment, and what was counted and found while it was made."""
 
     frames: int
     size: int  # bytes of the file; 0 for a folder of pictures
@@ -43,7 +43,7 @@ class Record:
 
 
 class WorkFolder:
-    """The folder `path` with the segments of an output whose files end in `suffix`; "" for folders of pictures."""
+    """Manages the folder `path` with the segments of an output; their files end in `suffix`, "" for pictures."""
 
     def __init__(self, path: Path, suffix: str) -> None:
         self.path, self.suffix = path, suffix

@@ -11,7 +11,7 @@ from video.reading.container import main_video, open_container, read_packets
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a file holds: the times of its frames in order of display, in units of `time_base` seconds."""
+    """Holds the times of a file's frames in order of display, in units of `time_base` seconds."""
 
     times: list[int]
     time_base: Fraction

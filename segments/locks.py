@@ -1,4 +1,4 @@
-"""Locks on the parts of a long work, so that two processes never make the same segment, on one machine or several."""
+"""Locks the parts of a long work, so that two processes never make the same segment, on one machine or several."""
 
 import os
 from contextlib import suppress
@@ -16,7 +16,7 @@ PREVIEW = 2**30  # number of the lock on the preview
 
 
 class Locks:
-    """Numbered locks in one file. The system releases them when their process ends, however it ends.
+    """Takes numbered locks in one file. The system releases them when their process ends, however it ends.
 
     A folder on a network without locks grants every lock: then a segment may be made twice, and the second one
     replaces the first, which is the same. One object a process, because closing its file releases all locks.

@@ -1,4 +1,4 @@
-"""The plan of a long work: its source, settings, weights and versions, and the segments of its output, as JSON."""
+"""Defines the plan of a long work: source, settings, weights and versions, and the segments of its output, as JSON."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ CODE = ("model", "video", "segments", "commands")  # folders of this project tha
 
 @dataclass(frozen=True)
 class Plan:
-    """The source, settings, weights and versions that the frames of an output depend on, and its segments."""
+    """Holds the source, settings, weights and versions that the frames of an output depend on, and its segments."""
 
     source: Mapping[str, str]
     weights: str  # hash

@@ -1,4 +1,4 @@
-"""Worker processes, one a device, that take segments from a plan. A worker that dies is replaced."""
+"""Runs worker processes, one a device, that take segments from a plan. A worker that dies is replaced."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ Entry = Callable[[Any, str, "Channel"], None]  # runs in the worker: settings, d
 
 
 class Channel:
-    """The worker's end of the connection to the process that started it."""
+    """Sends messages from a worker to the process that started it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -54,7 +54,7 @@ class Channel:
 
 @dataclass
 class Worker:
-    """A process on one device, and the segment that it makes."""
+    """Holds a process on one device, and the segment that it makes."""
 
     device: str
     process: BaseProcess

@@ -1,4 +1,4 @@
-"""Segments as tasks of a Ray cluster: one GPU or a share of the cores each, made again if a node dies."""
+"""Makes segments as tasks of a Ray cluster: one GPU or some cores each; a task is repeated if its node dies."""
 
 import shutil
 import tempfile
@@ -20,7 +20,7 @@ LEFT_OUT = (".git", ".venv", "tests", "docs", "demo", "benchmark", "*.mp4", "*.m
 
 
 class Made(NamedTuple):
-    """What a task returns: the files of its segment by name, none if they are in the shared folder already."""
+    """Holds the result of a task: the files of its segment by name, none if they are in the shared folder already."""
 
     files: dict[str, bytes]
     frames: int
@@ -30,7 +30,7 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class Supplies:
-    """What a node without the shared folder needs: its part of the source, and other files by name."""
+    """Holds what a node without the shared folder needs: its part of the source, and other files by name."""
 
     excerpt: Excerpt
     weights: str  # name of their file

@@ -23,7 +23,7 @@ SEARCH = Fraction(1, 4)  # of the length of a segment: how far a boundary may be
 
 
 class Key(NamedTuple):
-    """A frame at which decoding may start."""
+    """Holds the time of a frame at which decoding may start."""
 
     time: Fraction  # seconds, exact
     stamp: Fraction  # seconds, as the file has it: rounded
@@ -31,7 +31,7 @@ class Key(NamedTuple):
 
 @dataclass
 class Scan:
-    """The times of all frames of a source, rising, in seconds on the clock of its frames."""
+    """Holds the times of all frames of a source, rising, in seconds on the clock of its frames."""
 
     times: list[Fraction]
     keys: list[Key] = field(default_factory=list)  # rising

@@ -25,7 +25,7 @@ LARGEST_ERROR = Fraction(1, 500)  # seconds: containers such as Matroska round t
 
 @dataclass
 class Stretch:
-    """The frames of one segment, not made yet, with the source that they are made from."""
+    """Holds the frames of one segment, not made yet, with the source that they are made from."""
 
     source: Source
     part: SourcePart
@@ -34,7 +34,7 @@ class Stretch:
 
 
 class Maker(Protocol):
-    """What a command offers to make segments with: its network, its settings."""
+    """Defines what a command offers to make segments: frames by its network, and writers by its settings."""
 
     def stretch(self, part: SourcePart) -> Stretch:
         """Returns the frames of a part of the source."""

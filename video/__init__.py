@@ -1,1 +1,1 @@
-"""Frames: reading, timing, interpolating and writing them as streams."""
+"""Reads frames, computes their times, interpolates and writes them, as streams."""

@@ -1,4 +1,4 @@
-"""Transparency of pictures: which pixel formats hold it, whether a picture has any, and pictures without it."""
+"""Finds which pixel formats hold transparency and whether a picture has any; returns pictures without it."""
 
 from collections.abc import Iterable
 from typing import Any, cast

@@ -21,7 +21,7 @@ PendingPicture = Callable[[], Picture]  # blocks until a device has finished the
 
 @dataclass
 class InputFrame:
-    """A frame with everything that is computed from it once and used in both pairs that the frame belongs to."""
+    """Holds a frame and all data that is computed from it once and used in both pairs of the frame."""
 
     frame: Frame
     rgb: np.ndarray  # (H,W,C)
@@ -46,7 +46,7 @@ class InputFrame:
 
 @dataclass(frozen=True)
 class MeasuredPicture:
-    """A picture that a device may not have finished, with the disagreement of the two warped frames."""
+    """Holds a picture that a device may not have finished, and the disagreement of its two warped frames."""
 
     picture: PendingPicture
     apart: Tensor  # scalar on the device, in 0..1
@@ -61,7 +61,7 @@ class MeasuredPicture:
 
 
 class FramePair(NamedTuple):
-    """Two consecutive frames, and the frames of the output from the first to just before the second."""
+    """Holds two consecutive frames, and the output frames from the first to just before the second."""
 
     first: InputFrame
     second: InputFrame

@@ -29,7 +29,7 @@ RGB_MATRIX = 0  # in ITU-T H.273
 
 @dataclass(frozen=True)
 class Colour:
-    """The colour tags of a video as ITU-T H.273 codes; the output is tagged the same."""
+    """Holds the colour tags of a video as ITU-T H.273 codes; the output is tagged the same."""
 
     matrix: int
     range: int  # 1 limited (16..235), 2 full
@@ -185,7 +185,7 @@ Picture = av.VideoFrame | np.ndarray  # decoded from a video; or (H,W,3 or 4), r
 
 @dataclass
 class Frame:
-    """A picture and the time it is shown at, in seconds from the start of the clip."""
+    """Holds a picture and the time at which it is shown, in seconds from the start of the clip."""
 
     picture: Picture
     time: Fraction
@@ -202,7 +202,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class PictureFormat:
-    """What a stream can change where its frames get another size."""
+    """Holds the properties that may change within a stream, where its frames get another size."""
 
     size: tuple[int, int]  # width, height
     pix_fmt: str

@@ -1,4 +1,4 @@
-"""Static metadata of HDR video, read from decoded pictures and given to encoders that store it."""
+"""Reads static metadata of HDR video from decoded pictures, and gives it to encoders that store it."""
 
 import struct
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ DYNAMIC = {
 
 @dataclass(frozen=True)
 class Hdr:
-    """The display that a video was mastered on, its brightest light, and the names of metadata of single frames."""
+    """Holds the display that a video was mastered on, its brightest light, and names of metadata of single frames."""
 
     display: tuple[Fraction, ...] | None = None  # x, y of red, green, blue, white; darkest, brightest in cd/m2
     light: tuple[int, int] | None = None  # cd/m2: of the brightest pixel, of the brightest frame's mean

@@ -1,4 +1,4 @@
-"""The interpolation loop: frames of the source in, frames of the output out, with repeats replaced and cuts held."""
+"""Runs the interpolation loop: from frames of the source to frames of the output; repeats replaced, cuts held."""
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -53,7 +53,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Handling:
-    """What is done where frames repeat, are damaged, or have no motion between them.
+    """Holds what is done where frames repeat, are damaged, or have no motion between them.
 
     `given`: transitions that replace those of the detector. `dedup`: "replace" makes a repeat anew as the midpoint of
     its neighbours, before all else; "retime" leaves repeats out and spreads the motion over their time; "off" keeps
@@ -73,7 +73,7 @@ class Handling:
 
 
 class PendingFrame(NamedTuple):
-    """A frame of the output whose picture a device may not have finished."""
+    """Holds a frame of the output whose picture a device may not have finished."""
 
     picture: PendingPicture
     time: Fraction  # seconds

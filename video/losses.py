@@ -1,4 +1,4 @@
-"""Errors of the media libraries, in one place: as one printable line, or as counted losses of one track."""
+"""Describes errors of the media libraries in one printable line, and counts them as losses of one track."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

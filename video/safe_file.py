@@ -116,7 +116,7 @@ def _is_locked(part: Path) -> bool:
 
 
 class SafeFile(io.FileIO):
-    """A new binary file that gets its final name when it is complete: `commit`, or the end of a `with` block.
+    """Writes a new binary file that gets its final name when it is complete: `commit`, or the end of a `with` block.
 
     Raises UserError where `check_output` does. Errors of the disk are OSError; the first one of `write` stays in
     `error`. `keep` leaves what was written under the name of the part, `discard` removes it; so does an error in the

@@ -1,4 +1,4 @@
-"""The forms that a network can be exported to, and why a network cannot take one of them."""
+"""Lists the forms of export, and returns why a network cannot take one of them."""
 
 import copy
 import io
@@ -19,7 +19,7 @@ LAYOUTS = ("plain", "v2", "v1")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the flags of an export choose."""
+    """Holds the settings of an export."""
 
     layout: str = "plain"
     half: bool = False  # convolutions in float16
@@ -132,7 +132,7 @@ def torch_file(source: Source, settings: Settings) -> Files:
 
 @dataclass(frozen=True)
 class Form:
-    """A file format: what makes it, and which settings it has."""
+    """Describes a file format: the function that makes it, and the settings that it has."""
 
     make: Callable[[Source, Settings], Files]
     title: str

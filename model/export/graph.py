@@ -1,4 +1,4 @@
-"""A network as a function of tensors alone, in operations that the formats of other programs have.
+"""Turns a network into functions of tensors alone, in operations that the formats of other programs have.
 
 Each class here is an nn.Module around a network, for one arrangement of inputs and outputs. Tracing it gives a graph in
 which height and width stay variable. The steps and their results are those of the network's own forward, to rounding.
@@ -103,7 +103,7 @@ class StandardOperations(TorchFunctionMode):
 
 
 class Graph(nn.Module):
-    """The base class: a network with the settings of its calls."""
+    """Runs a network with the settings of its calls: the base class of the graphs."""
 
     def __init__(self, net: Any, *, scale: float = 1.0, **options: bool) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Graph(nn.Module):
 
 
 class Plain(Graph):
-    """Inputs img0 and img1 (B,3,H,W) of any size, timestep (B,1,1,1) or (B,1,H,W); output image (B,3,H,W)."""
+    """Takes img0, img1 (B,3,H,W) of any size and timestep (B,1,1,1) or (B,1,H,W); returns the image (B,3,H,W)."""
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """Pads the images, runs the network and crops its image, in 0..1."""
@@ -134,7 +134,7 @@ class Plain(Graph):
 
 
 class Padded(Graph):
-    """The inputs and the output of `Plain`, for sizes that are multiples of the padding."""
+    """Takes the inputs of `Plain` in sizes that are multiples of the padding; returns the same image."""
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """Runs the network; warps at full size, whose sizes torch.export can compare for all images at once."""
@@ -142,7 +142,7 @@ class Padded(Graph):
 
 
 class LayoutV2(Plain):
-    """One input (B,7,H,W) of any size: img0, img1 and a plane of the timestep; output (B,3,H,W)."""
+    """Takes one input (B,7,H,W) of any size: img0, img1 and a plane of the timestep; returns (B,3,H,W)."""
 
     def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
         """Runs the network as `Plain` does."""
@@ -150,7 +150,7 @@ class LayoutV2(Plain):
 
 
 class LayoutV1(Graph):
-    """One input (B,11,H,W), sizes multiples of the padding: img0, img1, timestep, and `Planes`; output (B,3,H,W)."""
+    """Takes one input (B,11,H,W) of padded size: img0, img1, timestep, and `Planes`; returns (B,3,H,W)."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Runs the network with the coordinates that the input holds."""
@@ -160,7 +160,7 @@ class LayoutV1(Graph):
 
 
 class Between(Graph):
-    """Inputs: the tensors of `form`; outputs: image (B,3,H,W), flow (B,4,H,W) px and mask (B,1,H,W).
+    """Takes the tensors of `form`; returns image (B,3,H,W), flow (B,4,H,W) px and mask (B,1,H,W).
 
     `form` is the tree of (img0, img1, timestep, features0, features1, coarse), and `values` its leaves, TENSOR in
     the place of each tensor; numbers become a part of the graph.

@@ -1,4 +1,4 @@
-"""Texts that go into an exported file: which weights it holds, how frames are padded, the licence."""
+"""Collects the texts of an exported file: which weights it holds, how frames are padded, the licence."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ PADDING = {"constant": "zeros", "replicate": "the edge repeated"}
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded network with what is known of its weights."""
+    """Holds a loaded network and the facts about its weights."""
 
     net: AnyNetwork
     name: str  # of the weights, "default, 2026-11"

@@ -1,4 +1,4 @@
-"""ncnn graphs by pnnx, ncnn's own converter, with the layer rife.Warp that the ncnn programs of RIFE define."""
+"""Writes ncnn graphs by pnnx, ncnn's own converter, with the layer rife.Warp of the ncnn programs of RIFE."""
 
 import subprocess
 import tempfile
@@ -20,7 +20,7 @@ RESHAPES = (Tensor.expand, Tensor.reshape)
 
 
 class Warp(nn.Module):
-    """The layer rife.Warp: image (B,C,H,W) and flow (B,2,H,W) px to the warped image."""
+    """Warps an image (B,C,H,W) by a flow (B,2,H,W) px: the layer rife.Warp."""
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
         """Returns the image at the positions that the flow gives."""
@@ -32,7 +32,7 @@ Warp.__module__, Warp.__qualname__, Warp.__name__ = WARP.split(".")[0], WARP.spl
 
 
 class NcnnGraph(Graph):
-    """Inputs img0, img1 (B,3,H,W) and timestep (B,1,H,W), padded; output image (B,3,H,W)."""
+    """Takes img0, img1 (B,3,H,W) and timestep (B,1,H,W), padded; returns the image (B,3,H,W)."""
 
     def __init__(self, net: Any, *, scale: float = 1.0, **options: bool) -> None:
         super().__init__(net, scale=scale, **options)

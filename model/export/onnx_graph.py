@@ -1,4 +1,4 @@
-"""ONNX files: a traced graph, with variable sizes, in opset 16, which every runtime of these networks has."""
+"""Writes ONNX files: a traced graph with variable sizes, in opset 16, which every runtime of these networks has."""
 
 import io
 import warnings

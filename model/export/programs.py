@@ -1,4 +1,4 @@
-"""Programs of OpenVINO and of torch.export."""
+"""Writes programs of OpenVINO and of torch.export."""
 
 import io
 import json

@@ -1,1 +1,1 @@
-"""Ways to run a network: CPU kernels, CUDA graphs, compilation, tiles, and how much memory each needs."""
+"""Runs networks: by CPU kernels, CUDA graphs, compilation, on tiles; computes the memory that each way needs."""

@@ -1,4 +1,4 @@
-"""Optical flow between two images, derived from the flow that a network estimates at the middle between them.
+"""Derives the optical flow between two images from the flow that a network estimates at the middle between them.
 
 Networks are trained for timesteps between the images: at 0 and 1 their flows are wrong, at 0.5 they are good. A point
 at x in the middle frame lies at x + F(t->0) in the first image and at x + F(t->1) in the second one. So the flow F01 of

@@ -1,4 +1,4 @@
-"""The base class of the engines: each runs a network in another way, under the network's own contract."""
+"""Defines the base class of the engines: each runs a network in another way, with the interface of a network."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ Options = dict[str, bool]  # those of a call that are on: "ensemble", "refine"
 
 
 class PairInputs(NamedTuple):
-    """The inputs of a call by position, as in Network."""
+    """Holds the inputs of a call by position, as in Network."""
 
     img0: Tensor  # (B,3,H,W)
     img1: Tensor
@@ -33,7 +33,7 @@ def with_coarse(options: Options, coarse: CoarseEstimate) -> dict[str, Any]:
 
 
 class Engine:
-    """An engine that runs `net`: the network runs what a subclass does not override."""
+    """Runs `net` in another way: a subclass overrides methods, all others call the network."""
 
     def __init__(self, net: Network) -> None:
         self.net = net

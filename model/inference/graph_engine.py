@@ -40,7 +40,7 @@ def record(run: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Out
 
 
 class _Recording(NamedTuple):
-    """A recorded call: the tensors that it reads, the tensors that it writes, and how to run it again."""
+    """Holds a recorded call: the tensors that it reads, those that it writes, and the function that runs it again."""
 
     inputs: list[Tensor]
     outputs: Outputs

@@ -33,7 +33,7 @@ MAX_FEATURES = 29  # of a frame: with 3 of colour they fill the 32 channels of a
 
 
 class SideAndLevels(NamedTuple):
-    """The features of one frame, as the kernels use them."""
+    """Holds the features of one frame in the form of the kernels."""
 
     side: Tensor  # (B,C,H,W): 3 of colour, features, zeros up to C = 4, 8, 16 or 32
     levels: tuple[Tensor, ...]  # of Contextnet, (B,16*2^k,H/2^(k+1),W/2^(k+1)); () without it

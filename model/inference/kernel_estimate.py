@@ -10,7 +10,7 @@ from model.inference.kernels import call, empty, longs
 
 
 class _BlockOutput(ctypes.Structure):
-    """A BlockOutput in the form of the kernels: a map (B,C,h,w) whose first channels are 4 of flow, then the mask."""
+    """Passes a BlockOutput to the kernels: a map (B,C,h,w) whose first channels are 4 of flow, then the mask."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -24,7 +24,7 @@ class _BlockOutput(ctypes.Structure):
 
 
 class KernelEstimate:
-    """The sum of the block outputs so far: the flow and the mask of two frames."""
+    """Sums the block outputs so far to the flow and the mask of two frames."""
 
     def __init__(self, side0: Tensor, side1: Tensor, *, sum_masks: bool, outputs: CoarseEstimate = ()) -> None:
         """Sides (B,C,H,W): 3 of colour, features, and zeros up to C = 4, 8, 16 or 32.

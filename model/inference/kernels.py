@@ -124,7 +124,7 @@ def empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
 
 
 class Winograd:
-    """A 3x3 convolution of stride 1 and its activation, v > 0 ? v : slope * v, in a quarter of the multiplications."""
+    """Runs a 3x3 convolution of stride 1 and its activation, v > 0 ? v : slope * v, with a quarter of the products."""
 
     def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor, *, step: int = 1) -> None:
         """Packs weight (O,C,3,3), bias (O) and slope (O); both C and O from 16 to 4096.

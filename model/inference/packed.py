@@ -1,4 +1,4 @@
-"""The parts of a KernelEngine: blocks, encoder and Unet with their weights in the form of the kernels.
+"""Converts the parts of a network for KernelEngine: blocks, encoder and Unet in the form of the kernels.
 
 Memory order is (B,H,W,C); 3x3 convolutions run by Winograd, with bias, activation, residual and the weight of a ResConv
 in one pass; a block's input is made and read a strip at a time. With weights in bfloat16, for CPUs with units for it,
@@ -41,7 +41,7 @@ def _activate(x: Tensor, slope: Tensor) -> Tensor:
 
 
 class _Conv:
-    """A convolution by torch, followed by its activation if it has one."""
+    """Runs a convolution by torch, followed by its activation if it has one."""
 
     def __init__(self, conv: nn.Module, activation: nn.Module | None, order: list[int] | None = None) -> None:
         assert isinstance(conv, nn.Conv2d)
@@ -71,7 +71,7 @@ class _Conv:
 
 
 class _Direct:
-    """The same convolution as that of Winograd, by torch: faster with few channels, and in bfloat16."""
+    """Runs the same convolution as Winograd by torch: faster with few channels, and in bfloat16."""
 
     def __init__(self, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
         self.weight, self.bias, self.slope = weight.contiguous(memory_format=NHWC), bias, slope
@@ -114,7 +114,7 @@ def of_sub_pixels(weight: Tensor) -> Tensor:
 
 
 class _Transposed:
-    """A transposed convolution of stride 2 by torch."""
+    """Runs a transposed convolution of stride 2 by torch."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight, self.bias = weight.contiguous(memory_format=NHWC), bias
@@ -124,7 +124,7 @@ class _Transposed:
 
 
 class Tail:
-    """The transposed convolution at a block's end: by Winograd, or by torch with few channels and in bfloat16.
+    """Runs the transposed convolution at a block's end: by Winograd, or by torch with few channels or in bfloat16.
 
     Its result (B,packed**2*outputs,h,w) still needs a pixel shuffle: sub-pixels, row by row, come before the channels.
     """
@@ -148,7 +148,7 @@ class Tail:
 
 
 class PackedBlock:
-    """An IFBlock whose input has the channel order of KernelEstimate.inputs."""
+    """Runs an IFBlock whose input has the channel order of KernelEstimate.inputs."""
 
     def __init__(self, block: IFBlock, order: list[int], outputs: int) -> None:
         first: Any = block.conv0[0]
@@ -176,7 +176,7 @@ class PackedBlock:
 
 
 class PackedPair:
-    """A Pair of networks/refine.py."""
+    """Runs a ConvPair of networks/refine.py."""
 
     def __init__(self, pair: ConvPair, order: list[int] | None = None) -> None:
         (conv1, act1), (conv2, act2) = pair.conv1, pair.conv2
@@ -187,7 +187,7 @@ class PackedPair:
 
 
 class PackedEncoder:
-    """The Head of networks/head.py, without its pixel shuffle: (B,3,H,W) -> (B,4*E,H/2,W/2), sub-pixels first."""
+    """Runs the Head without its pixel shuffle: (B,3,H,W) -> (B,4*E,H/2,W/2), sub-pixels first."""
 
     def __init__(self, head: Head) -> None:
         first, *middle, last = head.children()
@@ -207,7 +207,7 @@ class PackedEncoder:
 
 
 class PackedUnet:
-    """The Unet of networks/refine.py, whose first input has the channel order of KernelEstimate.inputs.
+    """Runs the Unet, whose first input has the channel order of KernelEstimate.inputs.
 
     Each level is one tensor, so that nothing is concatenated: first the level's own channels, then the warped context
     of both frames, which the result of the level below replaces on the way up.

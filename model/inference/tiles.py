@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map_only
 
 
 class Span(NamedTuple):
-    """A tile along one axis."""
+    """Holds a tile along one axis."""
 
     start: int  # px of the frame
     stop: int
@@ -17,7 +17,7 @@ class Span(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """The tiles of a frame: every row with every column."""
+    """Holds the tiles of a frame: every row with every column."""
 
     rows: list[Span]
     columns: list[Span]

@@ -1,1 +1,1 @@
-"""The parts of which every network is built: convolutions, warping, refinement, frame features."""
+"""Defines the parts of which every network is built: convolutions, warping, refinement, frame features."""

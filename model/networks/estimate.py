@@ -1,4 +1,4 @@
-"""The estimate of a v4 network between its blocks: flow, mask, and the images and features that they warp."""
+"""Holds the estimate of a v4 network between its blocks: flow, mask, and the images and features that they warp."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ from model.networks.warp import resize, warp_both
 
 
 class Side(NamedTuple):
-    """A frame and its features."""
+    """Holds a frame and its features."""
 
     image: Tensor  # (B,3,H,W)
     features: Tensor  # (B,E,H,W), E may be 0
 
 
 class Pair(NamedTuple):
-    """Two frames and the settings of a call: the same for every block."""
+    """Holds two frames and the settings of a call: the same for every block."""
 
     sides: tuple[Side, Side]
     timestep: Tensor  # (B,1,H,W)
@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """The estimate after a block."""
+    """Holds the estimate after a block."""
 
     flow: Tensor  # (B,4,H,W) px
     mask: Tensor  # (B,1,H,W) logits

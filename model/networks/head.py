@@ -1,4 +1,4 @@
-"""The encoder of the v4 networks from 4.7 on: computes features of one frame, which both of its pairs use."""
+"""Computes the features of one frame, which both of its pairs use: the encoder of the v4 networks from 4.7 on."""
 
 from torch import Tensor, nn
 

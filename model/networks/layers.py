@@ -1,4 +1,4 @@
-"""The parts of every IFNet: convolutions with their activation, ResConv, and the IFBlock."""
+"""Defines the parts of every IFNet: convolutions with their activation, ResConv, and the IFBlock."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ def deconv(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
 
 
 class ResConv(nn.Module):
-    """A residual convolution with a learned weight per channel (4.5 and later): leaky(conv(x) * beta + x)."""
+    """Runs a residual convolution with a learned weight per channel (4.5 and later): leaky(conv(x) * beta + x)."""
 
     def __init__(self, channels: int, groups: int = 1) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Contextnet and Unet: the refinement of the paper's networks and of the full files of 4.0-4.4 (upstream refine.py)."""
+"""Refines the paper's networks and the full files of 4.0-4.4: Contextnet and Unet (upstream refine.py)."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ WIDTH = 16  # of Contextnet's first level; every level doubles it
 
 
 class ConvPair(nn.Module):
-    """Two 3x3 convolutions, the first with a stride (upstream: Conv2)."""
+    """Runs two 3x3 convolutions, the first with a stride (upstream: Conv2)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 2, act: str = "prelu") -> None:
         super().__init__()

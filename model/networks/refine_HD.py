@@ -1,4 +1,4 @@
-"""The context and fusion networks of the HD networks 1.x to 3.1: they compute residual image and mask."""
+"""Computes residual image and mask of the HD networks 1.x to 3.1: their context and fusion networks."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ Unit = Callable[[int, int, int], nn.Module]  # (in_channels, out_channels, strid
 
 
 class ResBlock(nn.Module):
-    """Two convolutions weighted by channel attention, and a skip (1.x); `normed`: 5x5, in the flow blocks."""
+    """Runs two convolutions weighted by channel attention, and a skip (1.x); `normed`: 5x5, in the flow blocks."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, normed: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The last blend of this project's weights: bicubic samples and smoothing, by eight gates for each pixel.
+"""Computes the last blend of this project's weights: bicubic samples and smoothing, by eight gates for each pixel.
 
 The last block has eight outputs that no later block takes. They are the gates: for each frame the share of bicubic
 sampling and of sampling nearer to pixel centres; for the blend the smoothing along x and y, in two bands of detail.

@@ -1,4 +1,4 @@
-"""Backward warping, and resizing of images and of flows (whose values scale with their size)."""
+"""Warps images backward; resizes images and flows (whose values scale with their size)."""
 
 import torch
 import torch.nn.functional as F

@@ -1,1 +1,1 @@
-"""Training: the network, losses, steps, stages, checkpoints and the log of a run."""
+"""Trains networks: losses, steps, stages, checkpoints and the log of a run."""

@@ -1,4 +1,4 @@
-"""Another network as the teacher: its flow and mask are the target where its frame is close to the true frame."""
+"""Runs another network as the teacher: its flow and mask are the target where its frame is near the true frame."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ MIDDLE_TOLERANCE = 1e-3  # largest distance of a timestep from 1/2 at which a mi
 
 
 class DistillationTarget(NamedTuple):
-    """The flow and mask of a teacher for a batch, and how much each pixel counts."""
+    """Holds the flow and mask of a teacher for a batch, and the weight of each pixel."""
 
     flow: Tensor  # (B,4,H,W) px, F(t->0) and F(t->1)
     mask: Tensor  # (B,1,H,W) in 0..1, the weight of the warped img0

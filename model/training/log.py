@@ -1,4 +1,4 @@
-"""The log of a training run: JSON lines in a file, a table for people on stderr, and pictures of samples."""
+"""Writes the log of a training run: JSON lines in a file, a table on stderr, and pictures of samples."""
 
 import json
 import os

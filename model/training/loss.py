@@ -1,4 +1,4 @@
-"""Losses for training, all differentiable (upstream model/laplacian.py and model/loss.py)."""
+"""Computes losses for training, all differentiable (upstream model/laplacian.py and model/loss.py)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Losses and samples of a training run between two reports."""
+"""Sums losses and samples of a training run between two reports."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Muon (K. Jordan and others, 2024): orthogonal updates of convolutions; AdamW for all other weights."""
+"""Defines Muon (K. Jordan and others, 2024): orthogonal updates of convolutions; AdamW for all other weights."""
 
 import math
 from collections.abc import Callable

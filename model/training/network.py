@@ -1,4 +1,4 @@
-"""The network that is trained: built by name or from a file of weights, with blocks that start from other blocks."""
+"""Builds the network that is trained, by name or from a file of weights, with blocks that start from other blocks."""
 
 from collections.abc import Sequence
 from dataclasses import replace

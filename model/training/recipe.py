@@ -1,4 +1,4 @@
-"""The numbers of a training run: learning rate, optimizer, and the weight of every loss."""
+"""Defines the numbers of a training run: learning rate, optimizer, and the weight of every loss."""
 
 import math
 from dataclasses import dataclass, field, replace

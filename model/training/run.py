@@ -1,4 +1,4 @@
-"""A training run: its stages one after the other, the log, validation, checkpoints, and resuming."""
+"""Runs a training: its stages one after the other, the log, validation, checkpoints, and resuming."""
 
 import copy
 import math
@@ -34,7 +34,7 @@ from model.weights.checkpoint import DDP_PREFIX
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The settings of a run that are the same in all stages."""
+    """Holds the settings of a run that are the same in all stages."""
 
     seed: int = 1234
     workers: int = 8
@@ -45,7 +45,7 @@ class RunSettings:
 
 
 class Run:
-    """A training run: the network, its optimizer, the progress so far, and the folder of its files."""
+    """Runs a training: holds the network, its optimizer, the progress so far, and the folder of its files."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The stages of a training run: what each one trains, on which data, by which losses, and for how long."""
+"""Defines the stages of a training run: what each trains, on which data, by which losses, and for how long."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from model.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Part:
-    """One kind of batches of a stage: every step takes a batch of one part, drawn by weight."""
+    """Describes one kind of batches of a stage: every step takes a batch of one part, drawn by weight."""
 
     data: Samples
     batch_size: int  # samples of one process
@@ -28,7 +28,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run. It ends after `steps`, or after `hours` on the clock."""
+    """Holds one stage of a run. A stage ends after `steps`, or after `hours` on the clock."""
 
     name: str
     recipe: Recipe

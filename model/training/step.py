@@ -1,4 +1,4 @@
-"""One training step: the losses of a batch and the update of the weights."""
+"""Runs one training step: the losses of a batch and the update of the weights."""
 
 import math
 from contextlib import nullcontext
@@ -23,7 +23,7 @@ COARSEST = 8  # px; flow errors are averaged over squares of at most this side, 
 
 
 class Losses(NamedTuple):
-    """The losses of one step before their weights; `total` is their weighted sum."""
+    """Holds the losses of one step before their weights; `total` is their weighted sum."""
 
     total: Tensor
     l1: Tensor
@@ -40,7 +40,7 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class LossNetworks:
-    """The networks that some losses use, besides the trained network."""
+    """Holds the networks that some losses use, besides the trained network."""
 
     teacher: Teacher | None = None
     lpips: nn.Module | None = None  # (B,3,H,W) RGB in 0..1 twice -> (B,)

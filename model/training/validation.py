@@ -1,4 +1,4 @@
-"""Validation: mean scores of held-out samples, summed over all processes."""
+"""Validates a network: mean scores of held-out samples, summed over all processes."""
 
 from collections.abc import Iterable
 

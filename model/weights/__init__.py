@@ -1,1 +1,1 @@
-"""Reading weight files: checkpoints, ncnn models, and the configurations of the published networks."""
+"""Reads weight files: checkpoints, ncnn models, and the configurations of the published networks."""

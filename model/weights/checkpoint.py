@@ -59,7 +59,7 @@ DAMAGED = "not a weight file, or cut off or damaged; download it again"
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file of weights on the disk, or a member of a zip archive there."""
+    """Reads a file of weights on the disk, or a member of a zip archive there."""
 
     path: Path
     member: str = ""

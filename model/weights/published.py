@@ -1,4 +1,4 @@
-"""The configurations of the published v4 networks, and the configuration that follows from the shapes of weights."""
+"""Lists the configurations of the published v4 networks; reads a configuration off the shapes of weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from model.errors import WeightsError
 
 @dataclass(frozen=True)
 class IFNetConfig:
-    """The numbers that define one v4 network; `read_config` reads them from a checkpoint."""
+    """Holds the numbers that define one v4 network; `read_config` reads them from a checkpoint."""
 
     channels: tuple[int, ...]  # width of each block, coarse to fine
     scales: tuple[int, ...]  # of each block at scale 1
@@ -35,18 +35,18 @@ class IFNetConfig:
 
     @property
     def carried(self) -> int:
-        """The number of features that a block passes to the next one."""
+        """Returns the number of features that a block passes to the next one."""
         return self.outputs - FLOW_AND_MASK if self.outputs > 6 else 0
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """The channels of each block's first convolution."""
+        """Returns the channels of each block's first convolution."""
         later = (18 if self.images_again else 12) + 2 * self.encoder_channels + self.carried
         return (7 + 2 * self.encoder_channels, *[later] * (len(self.channels) - 1))
 
     @property
     def pad_multiple(self) -> int:
-        """Padded sizes are multiples of this: four times the coarsest scale, twice that if scales may double."""
+        """Returns the number of which padded sizes are multiples: four times the coarsest scale."""
         return 4 * self.scales[0] * (2 if self.auto_scale else 1)
 
 

@@ -1,1 +1,1 @@
-"""Picture files: single pictures, folders of pictures, and pictures made from several."""
+"""Reads, checks and writes picture files: single ones, folders, and pictures made from several."""

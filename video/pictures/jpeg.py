@@ -31,7 +31,7 @@ _STDERR = threading.Lock()  # the standard error is one for the whole process
 
 
 class JpegError(ValueError):
-    """A JPEG file that violates the format."""
+    """Reports a JPEG file that violates the format."""
 
 
 def check_jpeg(data: bytes) -> None:

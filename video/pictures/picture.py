@@ -38,7 +38,7 @@ QUALITY_OPTIONS = {
 
 
 class MediaError(UserError):
-    """A picture or video file that cannot be read or written."""
+    """Reports a picture or video file that cannot be read or written."""
 
 
 def read_picture(path: Path | str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A folder of pictures as the frames of a video: their order, size, channels, depth and colour profile."""
+"""Reads a folder of pictures as frames of a video: in order, of one size, with channels, depth and colour profile."""
 
 from pathlib import Path
 

@@ -28,7 +28,7 @@ TIFF_NUMBERS = {3: "H", 4: "I"}  # types of values, as of `struct`
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """The properties of a picture that the first bytes of its file contain."""
+    """Holds the properties of a picture that the first bytes of its file contain."""
 
     size: tuple[int, int]  # width, height as `read_picture` returns it
     has_alpha: bool = False

@@ -24,7 +24,7 @@ DEFLATE_RATIO = 1032  # one compressed byte gives at most this many
 
 
 class PngError(ValueError):
-    """A PNG file that violates the format."""
+    """Reports a PNG file that violates the format."""
 
 
 class Header(NamedTuple):

@@ -11,7 +11,7 @@ LAST_JUMP = 5  # seconds; if the last stamp of all is later than the one before 
 
 
 class Stamped(NamedTuple):
-    """A decoded picture with its stamps in seconds on the clock of the file, None where the file has none."""
+    """Holds a decoded picture with its stamps in seconds on the clock of the file, None where the file has none."""
 
     picture: av.VideoFrame
     pts: Fraction | None  # time of display

@@ -1,4 +1,4 @@
-"""Interlaced and telecined video: detected by the combs in its first frames, and converted by FFmpeg's filters."""
+"""Detects interlaced and telecined video by the combs in its first frames, and converts it by FFmpeg's filters."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ KEEP = "off"  # instead of a Deinterlacing: frames are taken as they are
 
 
 class ScanType(Enum):
-    """How the lines of a video's frames were taken."""
+    """Names how the lines of a video's frames were taken."""
 
     PROGRESSIVE = "progressive"  # at one time
     INTERLACED = "interlaced"  # every second line half a frame later
@@ -36,7 +36,7 @@ class ScanType(Enum):
 
 
 class Deinterlacing(Enum):
-    """A conversion of interlaced or telecined video to whole frames; the value is FFmpeg's chain of filters."""
+    """Names a conversion of interlaced or telecined video to whole frames; the value is FFmpeg's chain of filters."""
 
     FRAME = "bwdif=mode=send_frame:parity={parity}:deint=all"
     FIELD = "bwdif=mode=send_field:parity={parity}:deint=all"  # a frame for each field: double the rate
@@ -49,7 +49,7 @@ class Deinterlacing(Enum):
 
 
 class InterlacedError(MediaError):
-    """An interlaced or telecined video that no conversion was chosen for."""
+    """Reports an interlaced or telecined video for which no conversion was chosen."""
 
     def __init__(self, path: object, scan: ScanType) -> None:
         super().__init__(f"{path}: its frames are {scan.value}: motion between them would keep the combs; convert it")
@@ -128,7 +128,7 @@ def filtered(
 
 
 class FilterGraph:
-    """A chain of FFmpeg's filters for pictures like `first`."""
+    """Runs a chain of FFmpeg's filters on pictures like `first`."""
 
     def __init__(self, first: av.VideoFrame, chain: str) -> None:
         """Raises MediaError if the filters do not take the pixel format."""

@@ -1,4 +1,4 @@
-"""Video through pipes: standard input that FFmpeg opens several times, and standard output as a file to write."""
+"""Reads and writes video through pipes: standard input that FFmpeg opens several times, standard output as a file."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ MAX_HELD = 1 << 30  # bytes that one reader may be ahead of another
 
 @dataclass(frozen=True)
 class RawFormat:
-    """The format of raw frames, which have no header: what FFmpeg would find in one."""
+    """Describes raw frames, which have no header: what FFmpeg would find in one."""
 
     pix_fmt: str
     size: tuple[int, int]  # width, height
@@ -36,7 +36,7 @@ class RawFormat:
 
 
 class InputPipe:
-    """A stream of bytes that can be read only once, for several readers, each of which begins at its start.
+    """Gives a stream of bytes that can be read only once to several readers, each of which begins at its start.
 
     A chunk is held until every reader has read it. All chunks are held until the last reader has been opened; from then
     on the memory does not grow with the length of the stream, as long as the readers go on at the same pace. The
@@ -101,7 +101,7 @@ class InputPipe:
 
 
 class PipeReader:
-    """A reader of an InputPipe, as a file object that PyAV opens: it has `read` alone, so that FFmpeg does not seek."""
+    """Reads an InputPipe as a file object of PyAV: it has `read` alone, so that FFmpeg does not seek."""
 
     def __init__(self, pipe: InputPipe, chunks: list[bytes]) -> None:
         self.name = str(pipe)
@@ -122,7 +122,7 @@ class PipeReader:
 
 
 class OutputPipe:
-    """A pipe as a file that FFmpeg writes to: no name on a disk, no seeking; the interface is that of SafeFile.
+    """Writes to a pipe as FFmpeg writes to a file: no name on a disk, no seeking; the interface is that of SafeFile.
 
     `name` is a file name for messages, whose suffix chooses the container.
     """

@@ -42,7 +42,7 @@ ORDER_SAMPLE = 8  # frames that are decoded at the start to find out whether the
 
 @dataclass
 class Source:
-    """The properties of the input, known before its first frame is read; and what was found while reading it."""
+    """Holds the properties of the input, known before its first frame is read; and what was found while reading it."""
 
     path: Path
     size: tuple[int, int]  # width, height as stored, before any rotation

@@ -10,7 +10,7 @@ from video.reading.reader import Source
 
 @dataclass(frozen=True)
 class SizeSpan:
-    """A span of a source, in seconds from the start of the source; an `end` of None is the end of the source."""
+    """Holds a span of a source, in seconds from the start of the source; an `end` of None is the end of the source."""
 
     start: Fraction
     end: Fraction | None

@@ -1,4 +1,4 @@
-"""A part of a source: the frames that one segment of the output is made from."""
+"""Defines a part of a source: the frames that one segment of the output is made from."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,7 +9,7 @@ from video.timing.speed import SpeedMap
 
 @dataclass(frozen=True)
 class SourcePart:
-    """A stretch of a source, in seconds on the clock of its frames.
+    """Holds a stretch of a source, in seconds on the clock of its frames.
 
     The output frames of the part show times from `begin` on and before `end`. More source frames are read, from
     `first` to `last`, both included, because the rules for cuts and repeats compare neighbours. `end` and `last` of

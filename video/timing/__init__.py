@@ -1,1 +1,1 @@
-"""The times of the output frames."""
+"""Computes the times of the output frames."""

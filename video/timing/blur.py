@@ -1,4 +1,4 @@
-"""Motion blur of a camera's shutter: the mean of frames made while the shutter is open."""
+"""Blurs motion as a camera's shutter: by the mean of frames made while the shutter is open."""
 
 import math
 from collections.abc import Iterable, Iterator

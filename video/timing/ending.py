@@ -1,4 +1,4 @@
-"""The end of an output: how long the last frame is shown, and what fills the time up to the end of the source."""
+"""Completes the end of an output: the duration of the last frame, and frames up to the end of the source."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +20,7 @@ WHOLE_FRAME = Fraction(999, 1000)  # of a frame; less than this at the end is ro
 
 @dataclass(frozen=True)
 class Ending:
-    """How an output ends. `rate` is its frames/s, `source_rate` that of the source at the speed of the output.
+    """Completes the end of an output. `rate` is its frames/s, `source_rate` that of the source at the output's speed.
 
     `match` fills the time up to the end of the source with frames: copies of the last one ("hold"), or the last one
     moved on by the motion of the two before it ("extrapolate"). `exact` gives the last frame all the time that is left

@@ -1,4 +1,4 @@
-"""Properties that only GIF files have: number of repeats, duration of the last picture, fastest rate."""
+"""Finds the properties that only GIF files have: number of repeats, duration of the last picture, fastest rate."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Speed of playback over time: maps times of the source to times of the output, exactly, and back."""
+"""Maps times of the source to times of the output, exactly, and back, by a speed that may change over time."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SPEEDS = (Fraction(1, 100), Fraction(100))
 
 
 class SpeedMap:
-    """A rising map of times, made of straight pieces; the first and the last piece have no end.
+    """Maps times by a rising line of straight pieces; the first and the last piece have no end.
 
     `pieces` are (time of the source from which the speed holds, speed), rising; a speed of 1/4 plays four times slower.
     The source's time 0 is the output's time 0.

@@ -1,1 +1,1 @@
-"""What a frame is to the one before it, a repeat, motion or a cut, and what is shown there."""
+"""Classifies the transition to each frame, a repeat, motion or a cut, and chooses what is shown there."""

@@ -1,4 +1,4 @@
-"""Where the network is unsure: the disagreement of the two warped frames, and what is shown instead of its frame."""
+"""Finds where the network is unsure, by the disagreement of the two warped frames, and chooses what is shown."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ CSV_HEADER = "time,disagreement,replaced\n"
 
 
 class Measure(NamedTuple):
-    """How far the two warped frames of one made frame are apart."""
+    """Holds the disagreement of the two warped frames of one made frame."""
 
     time: float  # seconds
     disagreement: float  # mean over the frame, in 8-bit levels
@@ -26,7 +26,7 @@ class Measure(NamedTuple):
 
 @dataclass(frozen=True)
 class Fallback:
-    """What takes the place of frames whose two warped frames disagree; `rule` of None only measures."""
+    """Replaces made frames whose two warped frames disagree; with a `rule` of None it only measures."""
 
     rule: str | None = None
     threshold: float = UNSURE

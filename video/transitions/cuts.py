@@ -19,7 +19,7 @@ def small_luma(rgb: np.ndarray) -> np.ndarray:
 
 
 class Match(NamedTuple):
-    """How well the later of two frames, moved by optical flow, fits the earlier one."""
+    """Holds how well the later of two frames, moved by optical flow, fits the earlier one."""
 
     mismatch: float  # mean difference that is left, relative to the contrast
     correlation: float  # -1 to 1; of brightness: 1 if one picture is a brighter or paler version of the other

@@ -19,7 +19,7 @@ KIND_NAMES = ", ".join(kind.value for kind in Transition)
 
 
 class Decision(NamedTuple):
-    """The transition to one frame."""
+    """Holds the transition to one frame."""
 
     time: Fraction  # seconds
     kind: Transition

@@ -1,4 +1,4 @@
-"""The pictures between two frames that no motion joins, without the network."""
+"""Returns the pictures between two frames that no motion joins, without the network."""
 
 from fractions import Fraction
 

@@ -36,7 +36,7 @@ FEATHER = 1.0  # px
 
 
 class _SearchFrame(NamedTuple):
-    """A frame with what the search needs of it."""
+    """Holds a frame with its luma and gradient, for the search."""
 
     frame: InputFrame
     luma: np.ndarray  # (H,W) uint8
@@ -45,7 +45,7 @@ class _SearchFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class Overlays:
-    """Where overlays are: at `mask` (H,W) bool in all frames, and, if `search`, where pixels stand still."""
+    """Finds overlays: at `mask` (H,W) bool in all frames, and, if `search`, where pixels stand still."""
 
     search: bool = True
     mask: np.ndarray | None = None

@@ -43,7 +43,7 @@ LONGEST_STEP = Fraction(5)  # seconds; above, two frames are too far apart to sh
 
 
 class Transition(Enum):
-    """The kind of change from one frame to the next."""
+    """Names the kind of change from one frame to the next."""
 
     MOTION = "motion"
     CUT = "cut"
@@ -57,7 +57,7 @@ HELD = (Transition.CUT, Transition.FLASH, Transition.GAP)  # no frame is made be
 
 
 class Signature(NamedTuple):
-    """The data of a frame that comparisons with its neighbours use."""
+    """Holds the data of a frame that comparisons with its neighbours use."""
 
     thumbnail: Surroundings | None  # for upstream's rules
     luma: np.ndarray | None  # for the rule "motion" of cuts
@@ -66,7 +66,7 @@ class Signature(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How two frames differ."""
+    """Holds how two frames differ."""
 
     similarity: float  # SSIM of 32x32 thumbnails, 1 for equal pictures; NaN if no rule needs it
     match: Match  # how well motion explains the change; perfect if no rule needs it

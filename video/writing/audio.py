@@ -29,7 +29,7 @@ UNNAMED_LAYOUT = re.compile(r"\d+ channels")  # FFmpeg's name of a layout of whi
 
 @dataclass(frozen=True)
 class AudioEncoder:
-    """An encoder with the sample rate in Hz and the channel layout that it gets."""
+    """Holds the name of an encoder with the sample rate in Hz and the channel layout that it gets."""
 
     codec: str
     rate: int

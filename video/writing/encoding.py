@@ -1,4 +1,4 @@
-"""The encoder of the picture: its name, settings and pixel format."""
+"""Chooses the encoder of the picture: its name, settings and pixel format."""
 
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -45,7 +45,7 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """The encoder settings that a user may give; None takes the default of the suffix or of the encoder."""
+    """Holds the encoder settings of a user; None takes the default of the suffix or of the encoder."""
 
     codec: str | None = None
     crf: int | None = None
@@ -59,7 +59,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class VideoSettings:
-    """All that defines the video stream of an output."""
+    """Holds all that defines the video stream of an output."""
 
     codec: str
     pix_fmt: str

@@ -1,4 +1,4 @@
-"""The base class of the writers of frames: videos and numbered pictures."""
+"""Defines the base class of the writers of frames: videos and numbered pictures."""
 
 from abc import ABC, abstractmethod
 from types import TracebackType

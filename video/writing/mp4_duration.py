@@ -19,7 +19,7 @@ DURATION_AT = {b"mvhd": (16, 24), b"mdhd": (16, 24), b"tkhd": (20, 28)}
 
 
 class Box(NamedTuple):
-    """A box of the file: its type, and the offsets in bytes at which its content starts and ends."""
+    """Holds the type of a box of the file, and the offsets in bytes at which its content starts and ends."""
 
     kind: bytes
     start: int
@@ -27,7 +27,7 @@ class Box(NamedTuple):
 
 
 class Number(NamedTuple):
-    """A number in the file, most significant byte first: its offset and its size in bytes."""
+    """Holds the offset and the size in bytes of a number in the file, most significant byte first."""
 
     offset: int
     size: int

@@ -1,4 +1,4 @@
-"""One output container with its video stream and the tracks beside it, on a real file or on nothing."""
+"""Writes one container: its video stream and the tracks beside it, to a real file or to nothing."""
 
 from contextlib import suppress
 from fractions import Fraction
@@ -23,7 +23,7 @@ SHORT = 2  # frames at most of which x265 gives decoding times that it has not c
 
 
 class CopiedVideo(NamedTuple):
-    """A video stream whose packets are copied from another file instead of being encoded."""
+    """Describes a video stream whose packets are copied from another file instead of being encoded."""
 
     template: VideoStream
     rate: Fraction  # frames/s, the average

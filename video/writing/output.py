@@ -1,4 +1,4 @@
-"""Containers for writing: opened on a file object, never by name, or on nothing for a trial."""
+"""Opens containers for writing: on a file object, never by name, or on nothing for a trial."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ CONTAINER_OPTIONS = {
 
 
 class NullFile:
-    """A file object that keeps nothing, for trials; FFmpeg takes the container by the suffix of `name`."""
+    """Drops what is written to it, for trials; FFmpeg takes the container by the suffix of `name`."""
 
     def __init__(self, suffix: str) -> None:
         self.name = f"trial{suffix}"

@@ -1,4 +1,4 @@
-"""Frames as numbered picture files in a folder."""
+"""Writes frames as numbered picture files in a folder."""
 
 import os
 from collections.abc import Iterable

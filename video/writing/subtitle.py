@@ -1,4 +1,4 @@
-"""Text subtitles that a container does not take as they are: which format takes their place, and the conversion."""
+"""Converts text subtitles that a container does not take as they are, to a format that it takes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ TIME_BASE = Fraction(1, 1000)  # seconds, of SubRip
 
 @dataclass(frozen=True)
 class SubtitleEncoder:
-    """A format of text subtitles, by FFmpeg's name."""
+    """Holds FFmpeg's name of a format of text subtitles."""
 
     codec: str
 

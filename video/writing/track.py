@@ -1,4 +1,4 @@
-"""One stream of the source beside its picture, with its counterpart in the output; its errors are counted as losses."""
+"""Writes one stream of the source beside its picture to the output; its errors are counted as losses."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,14 +21,14 @@ from video.writing.subtitle import SubtitleConverter, SubtitleEncoder
 
 @dataclass(frozen=True)
 class TrackPlan:
-    """How one stream of the source is written: its packets are copied, or encoded anew."""
+    """Holds how one stream of the source is written: its packets are copied, or encoded anew."""
 
     index: int
     encoder: AudioEncoder | SubtitleEncoder | None = None
 
 
 class Track:
-    """One stream of the source with its counterpart in `output`, a container for files with a suffix such as .mp4.
+    """Writes one stream of the source into `output`, a container for files with a suffix such as .mp4.
 
     Each packet is first written to a container of its own that keeps nothing: one that this container refuses is left
     out and counted. In the real output FFmpeg holds packets back for interleaving, and would report the error later,

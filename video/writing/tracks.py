@@ -1,4 +1,4 @@
-"""The streams of the source beside its picture, carried to the output: sound, subtitles, attachments, chapters, tags.
+"""Carries the streams of the source beside its picture to the output: sound, subtitles, attachments, chapters, tags.
 
 An error in one of them is counted as a loss of that track and never costs the picture.
 """

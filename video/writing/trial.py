@@ -1,4 +1,4 @@
-"""Trial of a whole output before the first frame is computed: header, a frame, the tracks' first packets, trailer.
+"""Tries a whole output before the first frame is computed: header, a frame, the tracks' first packets, trailer.
 
 Whatever a container, an encoder or a track would refuse is found here, while nothing has been computed yet.
 """
@@ -32,7 +32,7 @@ SHORTEST_TRIAL, LONGEST_TRIAL = Fraction(1), Fraction(30)
 
 @dataclass
 class OutputPlan:
-    """How each stream of the source beside its picture is carried into an output, with notes for the user."""
+    """Holds how each stream of the source beside its picture is carried into an output, with notes for the user."""
 
     tracks: list[TrackPlan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -29,7 +29,7 @@ SOUND_DELAY = 2  # packets
 
 @dataclass
 class FrameTimes:
-    """The number and the times of the frames that were given to a writer."""
+    """Counts the frames that a writer was given, and holds their first and last time."""
 
     count: int = 0
     first: Fraction = Fraction(0)  # seconds
@@ -44,7 +44,7 @@ class FrameTimes:
 
 @dataclass
 class PacketTimes:
-    """The times of the packets of a file: of its picture, and the start of each of its sound tracks."""
+    """Holds the times of the packets of a file: of its picture, and the start of each of its sound tracks."""
 
     frames: int = 0  # packets of the picture
     tick: Fraction = Fraction(0)  # seconds, the unit of their times

@@ -1,4 +1,4 @@
-"""Frames as a video file, with the source's other tracks. The final name appears when the file is complete."""
+"""Writes frames as a video file, with the source's other tracks. The final name appears when the file is complete."""
 
 from fractions import Fraction
 from math import ceil
