@@ -9,7 +9,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python demo/render.py
 	$(BIN)/python inference_video.py --exp=1 --video=demo/clip.mp4 --overwrite
 
-# without the tests marked slow; the last lines tell how many they are
+# without the tests marked slow; the last lines show their number
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"
 

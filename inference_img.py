@@ -58,12 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
     inputs.add_argument("--stitch", nargs=2, metavar=("LEFT", "RIGHT"), help="blend two views of one scene into one "
                         "picture, from the left view at its left edge to the right view")  # fmt: skip
     add = parser.add_argument_group("which pictures between").add_argument
-    add("--exp", type=whole, help=f"2^EXP - 1 pictures, 0 to {MAX_EXP} (default: {DEFAULT_EXP})")
-    add("--count", type=whole, metavar="N", help=f"N pictures at equal distances, 0 to {MAX_COUNT} (default: by --exp)")
+    add("--exp", type=whole, help=f"make 2^EXP - 1 pictures, 0 to {MAX_EXP} (default: {DEFAULT_EXP})")
+    add("--count", type=whole, metavar="N", help=f"make N pictures at equal distances, 0 to {MAX_COUNT} "
+        "(default: by --exp)")  # fmt: skip
     add("--ratio", type=number, default=Fraction(0),
-        help="one picture, at this share of the way, between 0 and 1 (default: 0, off)")  # fmt: skip
+        help="make one picture, at this share of the way from A to B, between 0 and 1 (default: 0, off)")  # fmt: skip
     add("--rthreshold", type=number, default=Fraction("0.02"), help="a ratio within half of this from 0 or 1 "
-        "gives the input; networks that halve come within half of this (default: 0.02)")  # fmt: skip
+        "gives the input; halving comes within half of this (default: 0.02)")  # fmt: skip
     add("--rmaxcycles", type=whole, default=8,
         help=f"largest number of halvings for --ratio, 1 to {MAX_CYCLES} (default: 8)")  # fmt: skip
     add("--flow", action="store_true",
@@ -112,9 +113,9 @@ def halved(ratio: Fraction, threshold: Fraction, cycles: int) -> Fraction:
 
 
 def choose_timesteps(model: RIFE, args: argparse.Namespace) -> list[Fraction]:
-    """Returns the timesteps of the pictures between; [0] or [1] stands for a copy of an input.
+    """Returns the timesteps of the pictures between; [0] or [1] is a copy of an input.
 
-    Prints a line for each timestep that a network which halves reaches only approximately.
+    Prints a line for each timestep that a network for the middle frame reaches only approximately.
     """
     if args.ratio:
         if not args.rthreshold / 2 < args.ratio < 1 - args.rthreshold / 2:
@@ -129,7 +130,7 @@ def choose_timesteps(model: RIFE, args: argparse.Namespace) -> list[Fraction]:
         reached = exact if model.arbitrary_time else [reachable(t, tolerance) for t in exact]
     for wanted, t in zip(exact, reached, strict=True):
         if wanted != t:
-            print(f"{float(wanted):.4g} of the way is reached at {float(t):.4g}: this network halves")
+            print(f"{float(wanted):.4g} of the way becomes {float(t):.4g}: this network computes times by halving")
     return reached
 
 

@@ -29,7 +29,7 @@ from contextlib import closing
 from commands.batch import Accept, check_batch, find_videos, is_batch, run_batch
 from commands.console import safe_printing
 from commands.dry_run import run_dry
-from commands.errors import FAILED, run_command
+from commands.errors import FAILED_STATUS, run_command
 from commands.interrupts import Interrupts
 from commands.long_work import run_long_work
 from commands.network_flags import pick_scale
@@ -44,7 +44,7 @@ from commands.side_files import files_read
 from commands.space import check_space
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job, try_output
-from commands.video_steps import DAMAGED, PROGRAM, ended_frames, introduce, load_model, summarise
+from commands.video_steps import DAMAGED_STATUS, PROGRAM, ended_frames, introduce, load_model, summarise
 from model import RIFE
 from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
@@ -90,7 +90,7 @@ def run_inputs(args: argparse.Namespace, interrupts: Interrupts) -> int:
     for settings in outputs:
         with report.file(views[0]) as record:
             statuses.append(run_file(settings, networks, interrupts, record))
-    return next((status for status in (FAILED, DAMAGED) if status in statuses), 0)
+    return next((status for status in (FAILED_STATUS, DAMAGED_STATUS) if status in statuses), 0)
 
 
 def run_file(
@@ -103,7 +103,7 @@ def run_file(
     """Interpolates or stitches one input; returns the exit status.
 
     `networks` holds those that are loaded already, one a device, and gets the others. `record` gets what is done.
-    `accept` returns whether to go on, once the output is known.
+    `accept` is called when the output is known, and returns whether the output is to be made.
     """
     try:
         interrupts.begin_file()
@@ -151,7 +151,7 @@ def run_whole(
         raise
     status = summarise(job, writer, report)
     print_mismatches(record, writer.path)
-    return FAILED if record.mismatches else status
+    return FAILED_STATUS if record.mismatches else status
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

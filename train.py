@@ -119,7 +119,7 @@ def open_stage(name: str, parts: Sequence[argparse.Namespace], net: Trainable, d
 
 
 def open_loss_networks(args: argparse.Namespace, stages: Sequence[Stage], device: torch.device) -> LossNetworks:
-    """Returns the teacher of --distill and the network of LPIPS, where they are asked for."""
+    """Returns the teacher of --distill and the network of LPIPS, each if the flags name it."""
     teacher = None
     if args.distill is not None:
         teacher = Teacher(load_network(args.distill)[0].to(device))
@@ -193,7 +193,8 @@ def start_group(device: torch.device, folder: Path) -> Path:
 def leave_group() -> None:
     """Ends the process group, if there is one, after the copies of the network in it are freed.
 
-    DistributedDataParallel refers to itself; while it lives, gloo's threads outlive the group, and some exits abort.
+    DistributedDataParallel refers to itself; until it is freed, gloo's threads run on after the group has ended, and
+    some exits abort.
     """
     if dist.is_initialized():
         gc.collect()

@@ -28,7 +28,7 @@ from model.image import to_tensor
 from model.loading import TRAIN_LOG
 
 SMALLEST_SIDE = 16  # px, of the networks
-KEPT = 4  # prepared frames: a pair, and the pair of a frame that another thread asks for
+KEPT_FRAMES = 4  # prepared frames: a pair, and the pair of a frame that another thread computes
 CUT_DIFFERENCE = "PlaneStatsDiff"  # property set by std.PlaneStats: mean difference of two frames, in 0..1
 CUT_NEXT = "_SceneChangeNext"  # property of the last frame before a cut, set by filters that find cuts
 
@@ -128,13 +128,13 @@ class FrameMaker:
         return image[0].float().cpu().numpy()
 
     def _prepare(self, number: int, frame: Any) -> PreparedFrame:
-        """Returns a source frame on the device with its features, computed unless it is one of the KEPT newest."""
+        """Returns a source frame on the device with its features; keeps the KEPT_FRAMES newest."""
         if number not in self._prepared:
             picture = np.stack([np.asarray(frame[plane]) for plane in range(3)], axis=2)  # (H,W,3)
             image = to_tensor(picture, self.network.device)
             self._prepared[number] = self.network.prepare(image, scale=self.scale)
         self._prepared.move_to_end(number)
-        while len(self._prepared) > KEPT:
+        while len(self._prepared) > KEPT_FRAMES:
             self._prepared.popitem(last=False)
         return self._prepared[number]
 

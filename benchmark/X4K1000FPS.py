@@ -22,7 +22,7 @@ import cv2
 from benchmark.common import main
 from benchmark.test_set import Padding, Protocol, Sample, TestSet, sample_of
 
-STEP, LAST = 4, 32
+NUMBER_STEP, LAST_NUMBER = 4, 32
 METRICS = ("PSNR", "SSIM")
 PUBLISHED = {("2K", "PSNR"): 31.43, ("4K", "PSNR"): 30.58}
 
@@ -32,9 +32,9 @@ def samples(root: Path) -> Iterator[Sample]:
     clips = sorted(path.parent for path in (root / "test").glob("*/*/0000.png"))
     for group in ("2K", "4K"):
         for clip in clips:
-            frames = {i: clip / f"{i:04d}.png" for i in range(0, LAST + 1, STEP)}
-            between = {Fraction(i, LAST): frames[i] for i in range(STEP, LAST, STEP)}
-            sample = sample_of(clip.name, (frames[0], frames[LAST]), between, group=group)
+            frames = {i: clip / f"{i:04d}.png" for i in range(0, LAST_NUMBER + 1, NUMBER_STEP)}
+            between = {Fraction(i, LAST_NUMBER): frames[i] for i in range(NUMBER_STEP, LAST_NUMBER, NUMBER_STEP)}
+            sample = sample_of(clip.name, (frames[0], frames[LAST_NUMBER]), between, group=group)
             yield halved(sample) if group == "2K" else sample
 
 

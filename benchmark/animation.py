@@ -44,7 +44,7 @@ RATE = 24
 
 
 def exposed(frames: Sequence[np.ndarray], pattern: Sequence[int]) -> list[np.ndarray]:
-    """Returns the frames of which each is shown for as many frames as the pattern says; those after it are left out."""
+    """Returns the frames, each shown for the number of frames in the pattern; those after it are left out."""
     shown: list[np.ndarray] = []
     for count in cycle(pattern):
         if len(shown) >= len(frames):
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, or 1 after one line on stderr."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("clips", type=Path, nargs="+", help="videos")
+    p.add_argument("clips", type=Path, nargs="+", help="videos to measure")
     p.add_argument("--frames", type=int, default=25, help="how many frames of each (default: %(default)s)")
     p.add_argument("--crf", type=int, default=18, help="quality of x264 (default: %(default)s)")
     add_network_flags(p)

@@ -6,6 +6,7 @@ refine.py, warplayer.py; Practical-RIFE 4.25). It is slow on purpose. `load_base
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +74,7 @@ class _Block(nn.Module):
         x = self.convblock(x) if self.v4 else self.convblock(x) + x
         larger = scale if self.v4 else 2 * scale
         out = _resize(self.lastconv(x), larger)  # (B,outputs,H,W)
-        return out[:, :4] * larger, out[:, 4:5], out[:, 5:]
+        return out[:, :4] * larger, out[:, 4:5], out[:, 5:]  # (B,4,H,W), (B,1,H,W), (B,outputs-5,H,W)
 
 
 class _Pair(nn.Module):
@@ -144,9 +145,9 @@ class _Paper(nn.Module):
             inputs = (*images, *warps[-1], mask)
         assert flow is not None
         merged = [w0 * torch.sigmoid(m) + w1 * (1 - torch.sigmoid(m)) for (w0, w1), m in zip(warps, masks, strict=True)]
-        c0 = self.contextnet(img0, flow[:, :2], self.grids)
+        c0 = self.contextnet(img0, flow[:, :2], self.grids)  # levels (B,16*2^k,H/2^(k+1),W/2^(k+1))
         c1 = self.contextnet(img1, flow[:, 2:4], self.grids)
-        residual = self.unet(torch.cat((img0, img1, *warps[-1], masks[-1], flow), 1), c0, c1) * 2 - 1
+        residual = self.unet(torch.cat((img0, img1, *warps[-1], masks[-1], flow), 1), c0, c1) * 2 - 1  # (B,3,H,W)
         return torch.clamp(merged[-1] + residual, 0, 1)
 
 
@@ -180,7 +181,7 @@ class _V4(nn.Module):
         warped0, warped1 = _warp(img0, flow[:, :2], self.grids), _warp(img1, flow[:, 2:4], self.grids)
         for i, factor in enumerate(self.scales[1:], 1):
             wf0, wf1 = _warp(f0, flow[:, :2], self.grids), _warp(f1, flow[:, 2:4], self.grids)
-            inputs = torch.cat((warped0, warped1, wf0, wf1, t, mask, features), 1)
+            inputs = torch.cat((warped0, warped1, wf0, wf1, t, mask, features), 1)  # (B,16+2E,H,W)
             change, mask, features = self.get_submodule(f"block{i}")(inputs, flow, factor / scale)
             flow = flow + change
             warped0, warped1 = _warp(img0, flow[:, :2], self.grids), _warp(img1, flow[:, 2:4], self.grids)
@@ -237,11 +238,12 @@ def load_baseline(model: RIFE) -> Baseline:
 
     It computes in float32 on the model's device, also if the model has another dtype.
     """
-    net = _plain_net(model.net)
+    own: Any = model.net
+    net = _plain_net(own)
     if net is None:
         raise UserError(f"the baseline exists for the paper's RIFE and RIFE_m, and for 4.25; not {model.name}")
     wanted = net.state_dict()
-    weights: Mapping[str, Tensor] = model.net.state_dict()
+    weights: Mapping[str, Tensor] = own.state_dict()
     net.load_state_dict({key: weights[key].float().clone() for key in wanted}, assign=True)
     return Baseline(net.eval(), model)
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-Baseline = Callable[[np.ndarray, np.ndarray, Fraction], np.ndarray]
+PictureMethod = Callable[[np.ndarray, np.ndarray, Fraction], np.ndarray]  # two (H,W,3) and a timestep -> one
 
 
 def repeat(first: np.ndarray, second: np.ndarray, timestep: Fraction) -> np.ndarray:
@@ -39,4 +39,4 @@ def _warp(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
     return cv2.remap(frame, xs + flow[:, :, 0], ys + flow[:, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-BASELINES: dict[str, Baseline] = {"first frame": repeat, "average": average, "DIS flow": dis_flow}
+BASELINES: dict[str, PictureMethod] = {"first frame": repeat, "average": average, "DIS flow": dis_flow}

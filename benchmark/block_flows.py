@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmark.methods import Network
+from benchmark.methods import NetworkMethod
 from model import RIFE
 from model.image import to_tensor
 
 SIZE = 512  # px a side of a frame
-BANDS = ((4, 50), (50, 100), (100, 150), (150, 200))  # px from the first frame to the last
+PAN_BANDS = ((4, 50), (50, 100), (100, 150), (150, 200))  # px from the first frame to the last
 PANS = 8  # of each band
 
 
@@ -32,7 +32,7 @@ def draw_pans(band: tuple[int, int], seed: int = 0) -> list[tuple[int, int]]:
 
 def crop(picture: np.ndarray, right: int, down: int) -> np.ndarray:
     """Returns the middle SIZE x SIZE of a picture, moved by whole px; a picture that is too small is enlarged."""
-    needed = SIZE + BANDS[-1][1]
+    needed = SIZE + PAN_BANDS[-1][1]
     factor = needed / min(picture.shape[:2])
     if factor > 1:
         picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
@@ -71,18 +71,19 @@ def block_errors(model: RIFE, picture: np.ndarray, right: int, down: int) -> lis
     Only pixels that both frames show count.
     """
     first, last = (to_tensor(crop(picture, s * right // 2, s * down // 2), model.device) for s in (-1, 1))
-    with recorded_flows(model.net) as flows:
-        final = model.net(first, last, 0.5).flow
+    net: Any = model.net
+    with recorded_flows(net) as flows:
+        final = net(first, last, 0.5).flow
     # content that the camera leaves behind moves against the camera's motion
     truth = final.new_tensor([right / 2, down / 2, -right / 2, -down / 2]).view(1, 4, 1, 1)
     x, y = abs(right) // 2, abs(down) // 2
     return [(flow - truth)[..., y : SIZE - y, x : SIZE - x].abs().mean().item() for flow in (*flows, final)]
 
 
-def measure_blocks(pictures: Mapping[str, np.ndarray], networks: Mapping[str, Network]) -> dict[str, Any]:
+def measure_blocks(pictures: Mapping[str, np.ndarray], networks: Mapping[str, NetworkMethod]) -> dict[str, Any]:
     """Returns the mean errors of each network by band of motion, each band's pans shared out over the pictures."""
     bands = []
-    for band in BANDS:
+    for band in PAN_BANDS:
         pans = draw_pans(band)
         views = list(zip(pans, itertools.cycle(pictures.values()), strict=False))
         length = float(np.mean([abs(side) / 2 for pan in pans for side in pan]))

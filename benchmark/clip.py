@@ -30,12 +30,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 from benchmark.baselines import BASELINES
-from benchmark.measures import COMMON, Metric, load_metrics
-from benchmark.methods import Method, Network, add_methods_flags, classical, load_networks
+from benchmark.measures import COMMON_MEASURES, Metric, load_metrics
+from benchmark.methods import NetworkMethod, PictureMethod, add_methods_flags, classical, load_networks
 from benchmark.plots import new_figure, over_time, side_by_side, to_png
 from benchmark.record import new_folder, write_json
-from benchmark.table import LOWER_IS_BETTER, SECONDS, Scores, method_table, ranking_measure, summary
-from benchmark.triplets import REPEAT_LEVELS, Triplet, convert_frames, every_second, timestep_of
+from benchmark.table import LOWER_IS_BETTER, SECONDS_KEY, Scores, method_table, ranking_measure, summary
+from benchmark.triplets import REPEAT_LEVELS, FrameTriplet, convert_frames, every_second, timestep_of
 from benchmark.worst import FIRST, LAST, TRUTH, Case, WorstCases, with_folder, write_case
 from commands.errors import run_command
 from model import UserError
@@ -48,8 +48,8 @@ from video.transitions.scene import CUT_SSIM
 
 
 def evaluate(
-    triplets: Iterable[Triplet],
-    methods: Mapping[str, Method],
+    triplets: Iterable[FrameTriplet],
+    methods: Mapping[str, PictureMethod],
     metrics: Mapping[str, Metric],
     scores: Scores,
     worst: WorstCases,
@@ -67,7 +67,7 @@ def evaluate(
             seconds = time.perf_counter() - start
             made = to_tensor(pictures[name])
             values[name] = {metric: compute(made, true).item() for metric, compute in metrics.items()}
-            values[name][SECONDS] = seconds
+            values[name][SECONDS_KEY] = seconds
             scores.add(name, where, values[name])
         worst.add(int(truth.time), Case(where, values, pictures))
 
@@ -94,8 +94,8 @@ def run(args: argparse.Namespace) -> None:
     new_figure(1)  # raises an error before the measurement if matplotlib is missing
     with new_folder(output, overwrite=args.overwrite) as folder:
         networks = load_networks(args)
-        methods: dict[str, Method] = {**networks, **{name: classical(b) for name, b in BASELINES.items()}}
-        metrics = load_metrics(COMMON[:2], "cpu")
+        methods: dict[str, PictureMethod] = {**networks, **{name: classical(b) for name, b in BASELINES.items()}}
+        metrics = load_metrics(COMMON_MEASURES[:2], "cpu")
         scores, worst, left_out = Scores(), WorstCases(list(networks), ranking_measure(metrics)), list[dict[str, Any]]()
         total = min(args.limit or sys.maxsize, source.count) if source.count else args.limit
         with closing(prefetch(source)) as frames:
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
                             "leaves none out, a larger --limit reads on")  # fmt: skip
         report = report_of(source, networks, scores, tuple(metrics), left_out)
         records = write_worst(folder, worst, networks)
-        write_file(folder / "over_time.png", to_png(over_time(scores.rows, (*metrics, SECONDS), left_out)))
+        write_file(folder / "over_time.png", to_png(over_time(scores.rows, (*metrics, SECONDS_KEY), left_out)))
         write_json(
             folder / "results.json", {**report, "worst": with_folder(records, Path("worst")), "each": scores.rows}
         )
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> None:
 
 def report_of(
     source: Source,
-    networks: Mapping[str, Network],
+    networks: Mapping[str, NetworkMethod],
     scores: Scores,
     metrics: Sequence[str],
     left_out: list[dict[str, Any]],
@@ -140,11 +140,11 @@ def report_of(
         for name, network in networks.items()
     ]
     report = {"clip": source.path.name, "size": source.size, "rate": float(source.rate), "choices": settings}
-    rows = summary(scores, (*metrics, SECONDS), {}, None)["rows"]
+    rows = summary(scores, (*metrics, SECONDS_KEY), {}, None)["rows"]
     return {**report, "samples": scores.samples, "left_out": left_out, "rows": rows}
 
 
-def write_worst(folder: Path, worst: WorstCases, networks: Mapping[str, Network]) -> list[dict[str, Any]]:
+def write_worst(folder: Path, worst: WorstCases, networks: Mapping[str, NetworkMethod]) -> list[dict[str, Any]]:
     """Writes the worst frames side by side and as single pictures and returns their records."""
     records = []
     for i, case in enumerate(worst.cases, 1):
@@ -160,14 +160,14 @@ def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("clip", type=Path, help="a video, or a folder of pictures")
     add_methods_flags(p)
-    p.add_argument("--limit", type=int, metavar="N", help="the first N frames of the clip only, 3 or more")
-    p.add_argument("--scene-threshold", type=float, default=CUT_SSIM, help="similarity below which there is a cut "
-                   "between two frames (default: %(default)s); 0: never")  # fmt: skip
+    p.add_argument("--limit", type=int, metavar="N", help="use only the first N frames, 3 or more (default: all)")
+    p.add_argument("--scene-threshold", type=float, default=CUT_SSIM, help="similarity of two frames below "
+                   "which there is a cut between them; 0: never (default: %(default)s)")  # fmt: skip
     p.add_argument("--repeat-levels", type=float, default=REPEAT_LEVELS, help="mean difference in 8-bit levels below "
-                   "which a frame repeats another (default: %(default)s); 0: never")  # fmt: skip
-    p.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: benchmark_NAME)")
-    p.add_argument("--overwrite", action="store_true", help="replace that folder if it exists")
-    p.add_argument("--json", type=Path, metavar="FILE", help="also write results.json here")
+                   "which a frame repeats another; 0: never (default: %(default)s)")  # fmt: skip
+    p.add_argument("--output", type=Path, metavar="DIR", help="folder of the results (default: benchmark_NAME)")
+    p.add_argument("--overwrite", action="store_true", help="replace that folder if it exists (default: refuse)")
+    p.add_argument("--json", type=Path, metavar="FILE", help="also write results.json to this file (default: none)")
     return p
 
 

@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmark.baselines import BASELINES, Baseline
+from benchmark.baselines import BASELINES, PictureMethod
 from benchmark.device import synchronise
 from benchmark.measures import Metric, load_metrics
 from benchmark.methods import method_names
 from benchmark.record import write_json
-from benchmark.table import SECONDS, Scores, render, summary
+from benchmark.table import SECONDS_KEY, Scores, render, summary
 from benchmark.test_set import Protocol, Sample, TestSet
 from benchmark.worst import FIRST, LAST, TRUTH, Case, WorstCases, file_name, with_folder, write_case
 from commands.errors import run_command
@@ -37,22 +37,22 @@ from model.image import levels, to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
 from video.pictures.picture import write_picture
 
-BATCH_PIXELS = 2**22  # of a batch on a GPU: 36 samples of Vimeo90K, 4 of 720p, one beyond 1440p
-Method = Callable[[Sequence[Sample]], Iterable[Tensor]]  # a batch -> (B,3,H,W) RGB in 0..1 for each timestep
-Made = Mapping[str, list[tuple[Tensor, dict[str, float]]]]  # by method: image and scores, for each timestep
+BATCH_LIMIT = 2**22  # of a batch on a GPU: 36 samples of Vimeo90K, 4 of 720p, one beyond 1440p
+BatchMethod = Callable[[Sequence[Sample]], Iterable[Tensor]]  # a batch -> (B,3,H,W) RGB in 0..1 for each timestep
+MethodResults = Mapping[str, list[tuple[Tensor, dict[str, float]]]]  # by method: image and scores, for each timestep
 
 
 def batches(samples: Iterable[Sample], size: int | None) -> Iterator[list[Sample]]:
     """Yields batches of up to `size` consecutive samples of one group, one picture size and the same timesteps.
 
-    With `size` None a batch holds up to BATCH_PIXELS.
+    With `size` None a batch holds up to BATCH_LIMIT.
     """
 
     def kind(sample: Sample) -> tuple[str, tuple[int, ...], tuple[Fraction, ...]]:
         return sample.group, sample.frames[0].shape, tuple(sample.targets)
 
     for (_, (height, width, _), _), run in groupby(samples, kind):
-        while batch := list(islice(run, size or max(1, BATCH_PIXELS // (height * width)))):
+        while batch := list(islice(run, size or max(1, BATCH_LIMIT // (height * width)))):
             yield batch
 
 
@@ -80,7 +80,7 @@ def predict(
         yield image.flip(1) if bgr else image  # and back
 
 
-def classical(batch: Sequence[Sample], *, baseline: Baseline, device: torch.device) -> Iterator[Tensor]:
+def classical(batch: Sequence[Sample], *, baseline: PictureMethod, device: torch.device) -> Iterator[Tensor]:
     """Yields the images of a baseline, as `predict` does those of a network."""
     for t in batch[0].targets:
         made = (baseline(sample.frames[0], sample.frames[1], t) for sample in batch)
@@ -96,14 +96,14 @@ def score(image: Tensor, truth: Tensor, metrics: Mapping[str, Metric], *, rounde
 
 def evaluate(
     samples: Iterable[Sample],
-    methods: Mapping[str, Method],
+    methods: Mapping[str, BatchMethod],
     metrics: Mapping[str, Metric],
     *,
     rounded: bool,
     batch_size: int | None,
     device: torch.device,
     total: int,
-    each: Callable[[Sample, Made], None] | None = None,
+    each: Callable[[Sample, MethodResults], None] | None = None,
 ) -> Scores:
     """Returns the scores of every method on every sample; the first method's running mean is shown on stderr.
 
@@ -129,7 +129,12 @@ def evaluate(
 
 
 def run_method(
-    method: Method, batch: Sequence[Sample], truths: Sequence[Tensor], metrics: Mapping[str, Metric], *, rounded: bool
+    method: BatchMethod,
+    batch: Sequence[Sample],
+    truths: Sequence[Tensor],
+    metrics: Mapping[str, Metric],
+    *,
+    rounded: bool,
 ) -> list[tuple[Tensor, list[dict[str, float]]]]:
     """Returns for each timestep the images (B,3,H,W) and the scores of each, among them the seconds that it took."""
     start = time.perf_counter()
@@ -139,7 +144,7 @@ def run_method(
     found = []
     for image, truth in zip(images, truths, strict=True):
         scores = score(image, truth, metrics, rounded=rounded)
-        found.append((image, [{**values, SECONDS: seconds} for values in scores]))
+        found.append((image, [{**values, SECONDS_KEY: seconds} for values in scores]))
     return found
 
 
@@ -153,7 +158,7 @@ class FrameSaver:
         self.folder, self.network = folder, network
         self.worst = WorstCases([network], metric)
 
-    def add(self, sample: Sample, made: Made) -> None:
+    def add(self, sample: Sample, made: MethodResults) -> None:
         """Writes the predictions of one sample, and keeps the sample if it is among the worst."""
         folder = self.folder / sample.group
         folder.mkdir(parents=True, exist_ok=True)
@@ -179,21 +184,24 @@ def build_parser(test_set: TestSet, doc: str | None) -> argparse.ArgumentParser:
     first = next(iter(test_set.protocols))
     add_weights_flags(p)
     p.add_argument("--data", type=Path, default=Path(test_set.data), help="the set's folder (default: %(default)s)")
-    p.add_argument("--limit", type=int, metavar="N", help="the first N samples only; no published figure fits those")
+    p.add_argument("--limit", type=int, metavar="N", help="score only the first N samples, for which no figure is "
+                   "published (default: all)")  # fmt: skip
     p.add_argument("--protocol", choices=list(test_set.protocols), default=first,
                    help="the paper whose padding, rounding and flow scale are used (default: %(default)s)")  # fmt: skip
-    p.add_argument("--scale", type=float, choices=FLOW_SCALES, help="of the flow estimate (default: the protocol's)")
-    p.add_argument("--tta", action="store_true", help="average with the result of frames rotated by 180 degrees (rows "
-                   "marked 2T in papers)")  # fmt: skip
+    p.add_argument(
+        "--scale", type=float, choices=FLOW_SCALES, help="size at which flow is estimated (default: the protocol's)"
+    )
+    p.add_argument("--tta", action="store_true", help="average with the result of frames rotated by 180 degrees: "
+                   "2T in papers (default: off)")  # fmt: skip
     only = p.add_mutually_exclusive_group()
-    only.add_argument("--baselines-only", action="store_true", help="no network: first frame, average, DIS flow")
-    only.add_argument("--no-baselines", action="store_true", help="the network alone")
-    p.add_argument("--lpips", action="store_true", help="end with an error if LPIPS cannot be measured")
-    p.add_argument("--batch", type=int, metavar="N", help="samples at a time (default: 1 on a CPU, else 4 megapixels); "
-                   "no score depends on it")  # fmt: skip
-    p.add_argument("--json", type=Path, metavar="FILE", help="also write the summary and every sample's scores")
+    only.add_argument("--baselines-only", action="store_true", help="score no network (default: off)")
+    only.add_argument("--no-baselines", action="store_true", help="score only the network (default: off)")
+    p.add_argument("--lpips", action="store_true", help="end with an error if LPIPS cannot be measured (default: off)")
+    p.add_argument("--batch", type=int, metavar="N", help="samples in one call; no score depends on it (default: 1 "
+                   "on a CPU, else 4 megapixels)")  # fmt: skip
+    p.add_argument("--json", type=Path, metavar="FILE", help="write all scores (default: none)")
     p.add_argument("--save-frames", type=Path, metavar="DIR", help="write predictions as PNG, and the worst samples "
-                   "with the pictures that explain them, for report.py")  # fmt: skip
+                   "with the pictures that explain them, for report.py (default: none)")  # fmt: skip
     return p
 
 
@@ -210,7 +218,7 @@ def run(test_set: TestSet, args: argparse.Namespace) -> None:
     name = method_names([model])[0] if model else ""
     device = model.device if model else torch.device("cpu")
     metrics = load_metrics(protocol.metrics, device, lpips_required=args.lpips)
-    methods: dict[str, Method] = {}
+    methods: dict[str, BatchMethod] = {}
     if model:
         methods[name] = partial(predict, model=model, protocol=protocol, bgr=test_set.bgr, tta=args.tta)
     if not args.no_baselines:
@@ -228,7 +236,7 @@ def run(test_set: TestSet, args: argparse.Namespace) -> None:
     )
     setting = {"set": test_set.name, "protocol": args.protocol, "model": name or None}
     setting |= {"weights": model.source if model else None, "scale": args.scale or protocol.scale, "tta": args.tta}
-    found = summary(scores, (*metrics, SECONDS), protocol.published, name)
+    found = summary(scores, (*metrics, SECONDS_KEY), protocol.published, name)
     report = {**setting, "samples": scores.samples, "of": test_set.count, **found}
     print(render(report))
     worst = saved.write_worst(model, protocol, bgr=test_set.bgr) if model and saved else []

@@ -35,7 +35,7 @@ from video.reading.reader import open_frames
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SMOOTH = 16  # px between the points of the noise that is shown
-MOTION = (5, 3)  # px, right and down
+PAIR_MOTION = (5, 3)  # px, right and down
 LIMIT_CHANNELS, LIMIT_SIDE = 128, 256  # of the convolution whose speed is the limit
 Size = tuple[int, int]  # width, height
 
@@ -104,12 +104,12 @@ def parse_setting(text: str) -> Setting:
 
 
 def pair(size: Size, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Returns smooth noise and the same noise moved by MOTION, (1,3,H,W) in 0..1.
+    """Returns smooth noise and the same noise moved by PAIR_MOTION, (1,3,H,W) in 0..1.
 
     The flow is that of a video, so warps read memory as in a video; two unrelated pictures take a tenth longer.
     """
     generator = torch.Generator().manual_seed(0)
-    (right, down), (width, height) = MOTION, size
+    (right, down), (width, height) = PAIR_MOTION, size
     noise = torch.rand(1, 3, -(-(height + down) // SMOOTH), -(-(width + right) // SMOOTH), generator=generator)
     whole = F.interpolate(noise, (height + down, width + right), mode="bilinear", align_corners=False).to(device)
     return whole[:, :, down:, right:].contiguous(), whole[:, :, :height, :width].contiguous()
@@ -120,7 +120,8 @@ def flops(setting: Setting, model: RIFE, size: Size) -> int:
 
     They are counted on tensors without data. For an engine they are those of the network that it runs.
     """
-    net: Any = copy.deepcopy(model.net).to("meta")
+    module: Any = model.net
+    net = copy.deepcopy(module).to("meta")
     if isinstance(net, IFNet_v4):  # a second run of its first blocks depends on the flow, which has no values here
         net.config = replace(net.config, auto_scale=False)
     bare = RIFE(net, name=model.name)

@@ -24,13 +24,13 @@ from commands.errors import run_command
 from video.transitions.scene import CUT_RULES, Transition, TransitionDetector
 
 RULES = CUT_RULES[:2]
-BREAKS = Transition.CUT, Transition.FLASH
+BREAK_TRANSITIONS = Transition.CUT, Transition.FLASH
 
 
 def found_cuts(join: Join, detector: TransitionDetector) -> set[int]:
     """Returns the numbers of the frames that the detector separates from the frame before."""
     signatures = [detector.signature(frame.rgb(), frame.time) for frame in join.frames()]
-    return {n for n, found in enumerate(detector.transitions(signatures), 1) if found in BREAKS}
+    return {n for n, found in enumerate(detector.transitions(signatures), 1) if found in BREAK_TRANSITIONS}
 
 
 def score(join: Join, found: set[int]) -> Counter[str]:
@@ -76,8 +76,8 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, or 1 after one line on stderr."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--clips", type=Path, nargs="+", required=True, help="videos")
-    p.add_argument("--photos", type=Path, nargs="+", required=True, help="pictures, 480 px wide or more")
+    p.add_argument("--clips", type=Path, nargs="+", required=True, help="videos to join")
+    p.add_argument("--photos", type=Path, nargs="+", required=True, help="pictures to join, 480 px wide or more")
     p.add_argument("--frames", type=int, default=25, help="how many frames of each clip (default: %(default)s)")
     p.add_argument("--rule", choices=RULES, action="append", help="measure this rule (default: both)")
     args = p.parse_args(argv)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-LEAST = 2  # timed calls of each, however long they take
+LEAST_CALLS = 2  # timed calls of each, however long they take
 
 
 def synchronise(device: torch.device) -> None:
@@ -44,13 +44,13 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Returns milliseconds of up to `runs` calls of each, in turn: other work on the machine then affects all alike.
 
-    One call of each before those is not counted, for it allocates memory and chooses algorithms. After `seconds` by the
-    wall clock, that call among them, no further round begins; LEAST rounds are always made, if `runs` are as many.
+    One call of each before those is not counted, because it allocates memory and chooses algorithms. After `seconds` by
+    the wall clock, that call included, no further round begins; LEAST_CALLS rounds are always made if `runs` allows it.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     for i in range(1 + runs):
-        if i > LEAST and time.perf_counter() > end:
+        if i > LEAST_CALLS and time.perf_counter() > end:
             break
         for name, call in calls.items():
             synchronise(device)

@@ -33,10 +33,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmark import ncnn_run
 from benchmark.compare import pair
 from benchmark.device import interleaved
+from commands.arguments import argument_type
 from commands.errors import run_command
 from model import UserError
 from model.export.forms import Files, Settings, export
-from model.export.metadata import Source, read_source, without_sharp
+from model.export.metadata import LoadedNetwork, read_source, without_sharp
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
@@ -47,10 +48,10 @@ from model.weights.checkpoint import WeightFile
 from model.weights.published import PUBLISHED
 
 TIMESTEP = 0.3
-RUNS = 2
-MOTION, ROUNDS = 3.0, 6  # mean flow of random weights, px; how often it is measured
-HEAD = re.compile(r"\.(lastconv|conv1\.2)\b")  # the last layers of the blocks
-Run = Callable[[Tensor, Tensor], Tensor]
+TIMED_RUNS = 2
+MEAN_MOTION, ROUNDS = 3.0, 6  # mean flow of random weights, px; how often it is measured
+LAST_LAYERS = re.compile(r"\.(lastconv|conv1\.2)\b")  # the last layers of the blocks
+RunPair = Callable[[Tensor, Tensor], Tensor]
 
 
 def _published(number: str) -> Callable[[], AnyNetwork]:
@@ -66,25 +67,25 @@ NETWORKS: dict[str, Callable[[], AnyNetwork]] = {
 }
 
 
-def source_of(name: str, files: Mapping[str, Path]) -> Source:
+def source_of(name: str, files: Mapping[str, Path]) -> LoadedNetwork:
     """Returns a network with the weights of its file, or with random ones, the same every time."""
     if name in files or name == "ours":
         return read_source(files.get(name, TRAIN_LOG))
     with torch.random.fork_rng():
         torch.manual_seed(1)
         net = with_motion(NETWORKS[name]().eval().requires_grad_(False))
-    return Source(net, name, name, WeightFile(Path(f"{name}.pkl")), "random")
+    return LoadedNetwork(net, name, name, WeightFile(Path(f"{name}.pkl")), "random")
 
 
 @torch.no_grad()
 def with_motion(net: AnyNetwork) -> AnyNetwork:
-    """Returns the network, its random weights scaled so that the mean flow of a pair of images is about MOTION px."""
+    """Returns the network, its random weights scaled so that the mean flow of a pair of images is MEAN_MOTION px."""
     model = RIFE(net, name="random", engine=net)
     side = pad_multiple(net)
-    heads = [value for key, value in net.named_parameters() if HEAD.search(key)]
+    heads = [value for key, value in net.named_parameters() if LAST_LAYERS.search(key)]
     for _ in range(ROUNDS):
         estimated = model.flow(*pair((2 * side, 2 * side), "cpu"))
-        factor = MOTION / max(estimated.abs().mean().item(), 1e-6)
+        factor = MEAN_MOTION / max(estimated.abs().mean().item(), 1e-6)
         for value in heads:
             value.mul_(min(max(factor, 0.1), 10))
     return net
@@ -96,7 +97,7 @@ def planes(height: int, width: int) -> Tensor:
     return torch.stack((x, y, torch.full_like(x, 2 / (width - 1)), torch.full_like(x, 2 / (height - 1))))[None]
 
 
-def by_onnxruntime(files: Files, layout: str) -> Run:
+def by_onnxruntime(files: Files, layout: str) -> RunPair:
     """Returns a function from two images to the image between them, by ONNX Runtime."""
     import onnxruntime
 
@@ -119,7 +120,7 @@ def by_onnxruntime(files: Files, layout: str) -> Run:
     return run
 
 
-def by_openvino(files: Files) -> Run:
+def by_openvino(files: Files) -> RunPair:
     """Returns a function from two images to the image between them, by OpenVINO."""
     import openvino
 
@@ -138,13 +139,13 @@ def by_openvino(files: Files) -> Run:
     return run
 
 
-def by_torch(files: Files) -> Run:
+def by_torch(files: Files) -> RunPair:
     """Returns a function from two images to the image between them, by a loaded program of torch.export."""
     program = torch.export.load(io.BytesIO(files[".pt2"])).module()
     return lambda img0, img1: program(img0, img1, torch.full((1, 1, 1, 1), TIMESTEP))
 
 
-def by_reader(files: Files) -> Run:
+def by_reader(files: Files) -> RunPair:
     """Returns a function from two images to the image between them, by the network that our reader finds."""
     with tempfile.TemporaryDirectory() as folder:
         for suffix, content in files.items():
@@ -153,13 +154,13 @@ def by_reader(files: Files) -> Run:
     return plain(net)
 
 
-def by_ncnn(files: Files) -> Run:
+def by_ncnn(files: Files) -> RunPair:
     """Returns a function from two images to the image between them, by the package `ncnn`."""
     with tempfile.TemporaryDirectory() as folder:
         return ncnn_run.runner(files["flownet.param"].decode(), files["flownet.bin"], folder, TIMESTEP)
 
 
-def plain(net: Any) -> Run:
+def plain(net: Any) -> RunPair:
     """Returns a function from two images to the image between them, by the network's own forward."""
     model = RIFE(net, name="own", engine=net)
     return lambda img0, img1: model.inference(img0, img1, timestep=TIMESTEP if net.arbitrary_time else 0.5).clamp(0, 1)
@@ -170,13 +171,13 @@ class Kind(NamedTuple):
 
     form: str
     settings: Settings
-    run: Callable[[Files], Run]
+    run: Callable[[Files], RunPair]
     timed: bool = True
     sharp: bool = True  # whether the form has the sharp blend of our own weights
     pads: bool = True
 
 
-KINDS = {
+EXPORT_KINDS = {
     "pkl": Kind("pkl", Settings(), by_reader, timed=False, sharp=False),
     "comfy": Kind("comfy", Settings(), by_reader, timed=False, sharp=False),
     "onnx": Kind("onnx", Settings(), partial(by_onnxruntime, layout="plain")),
@@ -192,7 +193,7 @@ KINDS = {
 }
 
 
-def compare(source: Source, kind: Kind) -> dict[str, Any]:
+def compare(source: LoadedNetwork, kind: Kind) -> dict[str, Any]:
     """Returns the differences and times of one form, or why the network cannot take it."""
     if kind.run is by_ncnn and hasattr(source.net, "contextnet"):
         return {"refused": "not run by ncnn: ncnn_run.py has grids for warps of whole frames alone"}
@@ -213,7 +214,7 @@ def compare(source: Source, kind: Kind) -> dict[str, Any]:
         record = {"largest": max(e.max().item() for e in errors), "mean": max(e.mean().item() for e in errors)}
         if kind.timed:
             calls = {"it": partial(run, *images[0]), "own": partial(own, *images[0])}
-            times = interleaved(calls, torch.device("cpu"), RUNS, time.process_time)
+            times = interleaved(calls, torch.device("cpu"), TIMED_RUNS, time.process_time)
             record |= {"ms": min(times["it"]), "own_ms": min(times["own"])}
     return record
 
@@ -235,15 +236,18 @@ def records(names: list[str], kinds: list[str], files: Mapping[str, Path]) -> It
     for name in names:
         source = source_of(name, files)
         for kind in kinds:
-            yield {"network": name, "form": kind, **compare(source, KINDS[kind])}
+            yield {"network": name, "form": kind, **compare(source, EXPORT_KINDS[kind])}
 
 
 def parse_file(text: str) -> tuple[str, Path]:
-    """Returns the network and the path of "NETWORK=PATH", for argparse."""
+    """Reads the network and the path of "NETWORK=PATH". Raises ValueError for another text."""
     name, _, path = text.partition("=")
     if name not in NETWORKS or not path:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NETWORK=PATH with one of {', '.join(NETWORKS)}")
+        raise ValueError(f"{text!r} names no known network")
     return name, Path(path)
+
+
+network_file = argument_type(parse_file, f"NETWORK=PATH with one of {', '.join(NETWORKS)}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -260,9 +264,17 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*NETWORKS, "ours"]
-    p.add_argument("--networks", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    p.add_argument("--forms", nargs="+", choices=KINDS, default=list(KINDS), metavar="FORM", help=", ".join(KINDS))
-    p.add_argument("--model", type=parse_file, action="append", default=[], metavar="NETWORK=PATH",
+    p.add_argument("--networks", nargs="+", choices=names, default=names, metavar="NAME",
+                   help=f"{', '.join(names)} (default: all)")  # fmt: skip
+    p.add_argument(
+        "--forms",
+        nargs="+",
+        choices=EXPORT_KINDS,
+        default=list(EXPORT_KINDS),
+        metavar="FORM",
+        help=f"{', '.join(EXPORT_KINDS)} (default: all)",
+    )
+    p.add_argument("--model", type=network_file, action="append", default=[], metavar="NETWORK=PATH",
                    help="weights of a network (default: random ones)")  # fmt: skip
     args = p.parse_args(argv)
     torch.set_num_threads(1)

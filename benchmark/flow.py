@@ -33,7 +33,7 @@ from model.inference.end_flow import end_flow
 from model.inference.memory import keep_freed_memory
 from model.RIFE import RIFE
 
-BANDS = (("under 2 px", 2.0), ("2 to 10 px", 10.0), ("over 10 px", np.inf))  # mean motion of a scene
+MOTION_BANDS = (("under 2 px", 2.0), ("2 to 10 px", 10.0), ("over 10 px", np.inf))  # mean motion of a scene
 COLUMNS = ("visible", "hidden", "reliable", "kept")
 
 
@@ -147,7 +147,7 @@ def render_table(rows: Sequence[Mapping[str, Any]]) -> str:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     width = max(map(len, methods))
     lines, low = [], 0.0
-    for title, high in BANDS:
+    for title, high in MOTION_BANDS:
         band = [row for row in rows if low <= row["motion"] < high]
         low = high
         if not band:

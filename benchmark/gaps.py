@@ -21,24 +21,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
-from benchmark.measures import COMMON, Metric, load_metrics
-from benchmark.methods import Method, add_methods_flags, load_methods
+from benchmark.measures import COMMON_MEASURES, Metric, load_metrics
+from benchmark.methods import PictureMethod, add_methods_flags, load_methods
 from benchmark.record import write_json
-from benchmark.table import SECONDS, Scores, method_table, summary
-from benchmark.triplets import Triplet, find_obstacles, read_triplets, spread_middles, timestep_of
+from benchmark.table import SECONDS_KEY, Scores, method_table, summary
+from benchmark.triplets import FrameTriplet, find_obstacles, read_triplets, spread_middles, timestep_of
 from commands.errors import run_command
 from model import UserError
 from model.image import to_tensor
 from model.inference.memory import keep_freed_memory
 
 GAPS = (2, 3, 4)  # frames from the first to the true one, and from there to the last
-COUNT = 10  # triplets of each gap from each clip
+TRIPLET_COUNT = 10  # triplets of each gap from each clip
 
 
 def measure(
     clips: Sequence[Path],
     gaps: Sequence[int],
-    methods: Mapping[str, Method],
+    methods: Mapping[str, PictureMethod],
     metrics: Mapping[str, Metric],
     *,
     count: int,
@@ -63,8 +63,8 @@ def add_triplet(
     scores: Scores,
     clip: Path,
     gap: int,
-    triplet: Triplet,
-    methods: Mapping[str, Method],
+    triplet: FrameTriplet,
+    methods: Mapping[str, PictureMethod],
     metrics: Mapping[str, Metric],
 ) -> None:
     """Adds the scores of every method on one triplet, and the seconds that it took."""
@@ -78,15 +78,15 @@ def add_triplet(
         seconds = time.perf_counter() - start
         made = to_tensor(picture)
         values = {metric: compute(made, true).item() for metric, compute in metrics.items()}
-        scores.add(name, where, {**values, SECONDS: seconds})
+        scores.add(name, where, {**values, SECONDS_KEY: seconds})
 
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints the tables and the JSON line, and writes what the flags name."""
-    metrics = load_metrics(COMMON[:2], "cpu")
+    metrics = load_metrics(COMMON_MEASURES[:2], "cpu")
     gaps = sorted(set(args.gaps))
     scores = measure(args.clips, gaps, load_methods(args), metrics, count=args.count, short_side=args.short_side)
-    columns = (*metrics, SECONDS)
+    columns = (*metrics, SECONDS_KEY)
     report: dict[str, Any] = {"set": "gaps", "clips": [clip.name for clip in args.clips], "samples": scores.samples}
     report |= summary(scores, columns, {}, None)
     for gap in gaps:
@@ -104,10 +104,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_methods_flags(p)
     p.add_argument("--gaps", type=int, nargs="+", default=list(GAPS), metavar="N", help="frames from the true one to "
                    "each of the two that are given (default: 2 3 4)")  # fmt: skip
-    p.add_argument("--count", type=int, default=COUNT, metavar="N", help="triplets of each gap from each clip "
+    p.add_argument("--count", type=int, default=TRIPLET_COUNT, metavar="N", help="triplets of each gap from each clip "
                    "(default: %(default)s)")  # fmt: skip
     p.add_argument("--short-side", type=int, metavar="PX", help="reduce larger frames to this (default: as they are)")
-    p.add_argument("--json", type=Path, metavar="FILE", help="also write the results and every triplet's scores")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write all scores (default: none)")
     return p
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from benchmark.plots import to_svg
 from video.pictures.picture import read_picture, with_channels
 
-WIDEST = 1280  # px of a picture in the page; larger ones are reduced, which the page says
+WIDEST = 1280  # px of a picture in the page; larger ones are reduced, and the page names their size
 QUALITY = 90  # of WebP: about 1 bit a pixel, without visible change
 Cell = ET.Element | str
 
 
 def tag(name: str, /, *children: Cell, **attributes: str) -> ET.Element:
-    """Returns an element; `class_` and the like stand for names that Python reserves. Text is escaped on writing."""
+    """Returns an element; `class_` and the like are for names that Python reserves. Text is escaped on writing."""
     element = ET.Element(name, {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()})
     for child in children:
         if not isinstance(child, str):

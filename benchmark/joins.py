@@ -22,7 +22,7 @@ PAN = 6  # px a frame, of the photographs
 WHIP = SIZE[0] // 8  # px a frame of a whip pan
 BLUR = WHIP // 2  # px: the shutter is open for half of the time
 RATE = 24  # frames/s
-BREAKS = ("cut", "cut of photographs", "cut in the dark", "flash 55 %")  # kinds of joins that hold breaks
+BREAK_KINDS = ("cut", "cut of photographs", "cut in the dark", "flash 55 %")  # kinds of joins that hold breaks
 EITHER = "flash 30 %"  # neither the network nor a held frame is right: it is counted, but in no total
 
 
@@ -88,7 +88,7 @@ def _joins_of_clips(name: str, first: list[np.ndarray], second: list[np.ndarray]
     middle = len(first) // 2
     for kind, share in FLASHES.items():
         lit = [mix(p, 255, share) if n == middle else p for n, p in enumerate(first)]
-        yield Join(kind, name, lit, frozenset({middle, middle + 1}) if kind in BREAKS else frozenset())
+        yield Join(kind, name, lit, frozenset({middle, middle + 1}) if kind in BREAK_KINDS else frozenset())
     long = [*first, *first[::-1]][:GRADUAL]  # there and back: as long as the change takes
     other = [*second, *second[::-1]][:GRADUAL]
     shares = [n / (GRADUAL - 1) for n in range(GRADUAL)]

@@ -43,8 +43,8 @@ from video.transitions.scene import TransitionDetector
 from video.writing.writer import VideoWriter
 
 T = TypeVar("T")
-SECONDS = 1.0  # for which each step is repeated
-MOST = 100_000  # repetitions of a step
+STEP_SECONDS = 1.0  # for which each step is repeated
+MOST_REPETITIONS = 100_000  # repetitions of a step
 OTHER_THREADS = {"to the encoder's format": "encoder", "decoding": "decoder", "encoding": "encoder"}  # on whose thread
 AROUND = ("to RGB", "to the device", "padding", "thumbnail", "comparison", "to 8 bits")
 
@@ -86,11 +86,11 @@ def clock(device: torch.device) -> float:
 
 
 def milliseconds(device: torch.device, step: Callable[[], T]) -> tuple[float, T]:
-    """Returns the mean milliseconds of calls for SECONDS, and the result of one more.
+    """Returns the mean milliseconds of calls for STEP_SECONDS, and the result of one more.
 
     The system adds up the processor time of other threads in steps of some milliseconds, so many calls are needed.
     """
-    (times,) = interleaved({"": step}, device, MOST, partial(clock, device), SECONDS).values()
+    (times,) = interleaved({"": step}, device, MOST_REPETITIONS, partial(clock, device), STEP_SECONDS).values()
     return statistics.fmean(times), step()
 
 
@@ -158,8 +158,10 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--video", type=Path, required=True, help="a video of the size to measure")
     p.add_argument("--frames", type=int, default=12, help="how many of its frames, 2 or more (default: 12)")
     add_weights_flags(p)
-    p.add_argument("--scale", type=float, choices=FLOW_SCALES, default=1.0, help="of the flow estimate (default: 1)")
-    p.add_argument("--fp16", action="store_true", help="half-precision convolutions")
+    p.add_argument(
+        "--scale", type=float, choices=FLOW_SCALES, default=1.0, help="size at which flow is estimated (default: 1)"
+    )
+    p.add_argument("--fp16", action="store_true", help="compute convolutions in half precision (default: off)")
     args = p.parse_args(argv)
     if args.frames < 2:
         p.error("--frames is 2 or more")

@@ -17,19 +17,19 @@ METRICS: dict[str, Metric] = {
     "SSIM": lambda pred, gt: ssim(gt, pred),  # upstream gives the ground truth first: it decides the range
     "SSIM 7x7": ssim_uniform,
 }
-COMMON = ("PSNR", "SSIM", "LPIPS")  # every benchmark shows these, after the measures of its published figures
+COMMON_MEASURES = ("PSNR", "SSIM", "LPIPS")  # every benchmark shows these, after the measures of its published figures
 
 
 def load_metrics(
     names: Sequence[str], device: torch.device | str, *, lpips_required: bool = False
 ) -> dict[str, Metric]:
-    """Returns the named measures, then those of COMMON that are not among them.
+    """Returns the named measures, then those of COMMON_MEASURES that are not among them.
 
     Where its weights are not in the cache, LPIPS is left out and one line on stderr names the command that gets them;
     with `lpips_required` that is a UserError.
     """
     metrics = {name: METRICS[name] for name in names}
-    for name in COMMON[:2]:
+    for name in COMMON_MEASURES[:2]:
         if not any(own == name or own.startswith(f"{name} ") for own in metrics):
             metrics[name] = METRICS[name]
     try:

@@ -20,7 +20,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def render(path: Path, seconds: int, rate: int, size: tuple[int, int]) -> None:
@@ -41,7 +41,13 @@ def render(path: Path, seconds: int, rate: int, size: tuple[int, int]) -> None:
 
 def measure(clip: Path, model: Path | None) -> dict[str, float]:
     """Runs the command on a clip and returns its seconds and its peak resident memory in MiB."""
-    command = [sys.executable, str(ROOT / "inference_video.py"), f"--video={clip}", "--preset=ultrafast", "--overwrite"]
+    command = [
+        sys.executable,
+        str(REPOSITORY / "inference_video.py"),
+        f"--video={clip}",
+        "--preset=ultrafast",
+        "--overwrite",
+    ]
     if model is not None:
         command.append(f"--model={model}")
     start = time.monotonic()
@@ -55,10 +61,12 @@ def measure(clip: Path, model: Path | None) -> dict[str, float]:
 def main(argv: list[str] | None = None) -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[10, 600], help="seconds of the clips (10 600)")
-    parser.add_argument("--rate", type=int, default=24, help="frames/s of the clips (24)")
-    parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="width and height (1280 720)")
-    parser.add_argument("--model", type=Path, help="weights (train_log)")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[10, 600], help="seconds of the clips (default: 10 600)"
+    )
+    parser.add_argument("--rate", type=int, default=24, help="frames/s of the clips (default: 24)")
+    parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="width and height (default: 1280 720)")
+    parser.add_argument("--model", type=Path, help="folder or file of weights (default: train_log)")
     args = parser.parse_args(argv)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

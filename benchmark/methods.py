@@ -2,23 +2,21 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from benchmark.baselines import BASELINES, Baseline
+from benchmark.baselines import BASELINES, PictureMethod
 from model import RIFE, load_model, pick_device
 from model.frames import FLOW_SCALES, PreparedFrame
 from model.image import to_picture, to_tensor
 from model.loading import TRAIN_LOG
-
-ARCHIVES = (".zip", ".whl")
-Method = Callable[[np.ndarray, np.ndarray, Fraction], np.ndarray]  # two (H,W,3) uint8 and a timestep -> one between
+from model.weights.checkpoint import ARCHIVES
 
 
-class Network:
+class NetworkMethod:
     """Runs a network at a flow scale as in a video: the features of a frame serve both pairs that the frame is in."""
 
     def __init__(self, model: RIFE, scale: float) -> None:
@@ -37,7 +35,7 @@ class Network:
         return self.model.prepare(to_tensor(picture, self.model.device), scale=self.scale)
 
 
-def classical(baseline: Baseline) -> Method:
+def classical(baseline: PictureMethod) -> PictureMethod:
     """Returns a baseline whose result is rounded to a picture, as a network's is."""
 
     def method(first: np.ndarray, last: np.ndarray, timestep: Fraction) -> np.ndarray:
@@ -56,8 +54,8 @@ def add_methods_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
 
 
-def load_networks(args: argparse.Namespace) -> dict[str, Network]:
-    """Returns every --model at every --scale, by a name that tells them apart."""
+def load_networks(args: argparse.Namespace) -> dict[str, NetworkMethod]:
+    """Returns every --model at every --scale, by a name that no other one has."""
     device = pick_device(args.device)
     models = [load_model(path, device=device) for path in dict.fromkeys(args.model or [TRAIN_LOG])]
     scales = list(dict.fromkeys(args.scale or [1.0]))
@@ -65,17 +63,17 @@ def load_networks(args: argparse.Namespace) -> dict[str, Network]:
     for model, name in zip(models, method_names(models), strict=True):
         print(model, file=sys.stderr)
         for scale in scales:
-            networks[name if scales == [1.0] else f"{name}, scale {scale:g}"] = Network(model, scale)
+            networks[name if scales == [1.0] else f"{name}, scale {scale:g}"] = NetworkMethod(model, scale)
     return networks
 
 
-def load_methods(args: argparse.Namespace) -> dict[str, Method]:
+def load_methods(args: argparse.Namespace) -> dict[str, PictureMethod]:
     """Returns every network of `load_networks`, then the baselines."""
     return {**load_networks(args), **{name: classical(baseline) for name, baseline in BASELINES.items()}}
 
 
 def method_names(models: Sequence[RIFE]) -> list[str]:
-    """Returns a name for each model: its file, by as much of its path as tells the files apart, and its network.
+    """Returns a name for each model: as much of its file's path as makes the name unique, and its network.
 
     Of a file inside an archive, the archive's path counts; a model that comes from no file has its network's name.
     """

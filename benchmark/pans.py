@@ -31,8 +31,8 @@ from tqdm import tqdm
 
 from benchmark import plots
 from benchmark.block_flows import measure_blocks, render_blocks
-from benchmark.measures import COMMON, Metric, load_metrics
-from benchmark.methods import Method, add_methods_flags, load_methods, load_networks
+from benchmark.measures import COMMON_MEASURES, Metric, load_metrics
+from benchmark.methods import PictureMethod, add_methods_flags, load_methods, load_networks
 from benchmark.record import write_json
 from benchmark.table import Scores, format_score, summary
 from benchmark.test_set import HALF
@@ -47,10 +47,10 @@ EDGE = 96  # px at every edge that do not count: beyond the 80 px that the large
 
 
 @dataclass(frozen=True)
-class Motion:
+class CameraMotion:
     """Describes a camera's motion from the first frame to the last; the true frame is halfway."""
 
-    kind: str  # of KINDS
+    kind: str  # of MOTION_KINDS
     amount: float  # px to the right, factor of size, or degrees
 
     def matrix(self, share: float) -> np.ndarray:
@@ -62,11 +62,11 @@ class Motion:
         return np.array([[cos, sin, shift], [-sin, cos, 0]])
 
 
-UNITS = {"shift": "px", "zoom": "x", "turn": "degrees"}
-KINDS: Mapping[str, Sequence[Motion]] = {
-    "shift": [Motion("shift", amount) for amount in (10, 20, 40, 60, 80, 100, 120, 140, 160)],
-    "zoom": [Motion("zoom", amount) for amount in (0.8, 0.9, 1.1, 1.25)],
-    "turn": [Motion("turn", amount) for amount in (2, 5, 10, 15)],
+MOTION_UNITS = {"shift": "px", "zoom": "x", "turn": "degrees"}
+MOTION_KINDS: Mapping[str, Sequence[CameraMotion]] = {
+    "shift": [CameraMotion("shift", amount) for amount in (10, 20, 40, 60, 80, 100, 120, 140, 160)],
+    "zoom": [CameraMotion("zoom", amount) for amount in (0.8, 0.9, 1.1, 1.25)],
+    "turn": [CameraMotion("turn", amount) for amount in (2, 5, 10, 15)],
 }
 
 
@@ -81,7 +81,7 @@ def read_pictures(paths: Iterable[Path]) -> dict[str, np.ndarray]:
     return found
 
 
-def view(picture: np.ndarray, motion: Motion, share: float, size: tuple[int, int]) -> np.ndarray:
+def view(picture: np.ndarray, motion: CameraMotion, share: float, size: tuple[int, int]) -> np.ndarray:
     """Returns the frame (H,W,3) that the camera sees; views that only shift by whole pixels are crops."""
     height, width = picture.shape[:2]
     matrix = motion.matrix(share)
@@ -103,7 +103,7 @@ def enlarged(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
 
 
-def needed_size(motions: Iterable[Motion], size: tuple[int, int]) -> tuple[int, int]:
+def needed_size(motions: Iterable[CameraMotion], size: tuple[int, int]) -> tuple[int, int]:
     """Returns the width and height of the smallest picture that holds every view."""
     corners = np.array([[x, y] for x in (-size[0] / 2, size[0] / 2) for y in (-size[1] / 2, size[1] / 2)])
     reach = [corners @ m[:, :2].T + m[:, 2] for motion in motions for m in map(motion.matrix, (-0.5, 0.5))]
@@ -113,8 +113,8 @@ def needed_size(motions: Iterable[Motion], size: tuple[int, int]) -> tuple[int, 
 
 def measure(
     pictures: Mapping[str, np.ndarray],
-    motions: Sequence[Motion],
-    methods: Mapping[str, Method],
+    motions: Sequence[CameraMotion],
+    methods: Mapping[str, PictureMethod],
     metrics: Mapping[str, Metric],
 ) -> Scores:
     """Returns the scores of every method on every motion of every picture; progress on stderr."""
@@ -132,16 +132,16 @@ def measure(
     return scores
 
 
-def group_name(motion: Motion) -> str:
+def group_name(motion: CameraMotion) -> str:
     """Returns the name of a motion in tables and records."""
-    return f"{motion.kind} {motion.amount:g} {UNITS[motion.kind]}"
+    return f"{motion.kind} {motion.amount:g} {MOTION_UNITS[motion.kind]}"
 
 
 def describe(kind: str) -> dict[str, Any]:
     """Returns the unit, the amounts and the row names of the motions of a kind, for the record."""
-    motions = KINDS[kind]
+    motions = MOTION_KINDS[kind]
     groups = [group_name(motion) for motion in motions]
-    return {"unit": UNITS[kind], "amounts": [motion.amount for motion in motions], "groups": groups}
+    return {"unit": MOTION_UNITS[kind], "amounts": [motion.amount for motion in motions], "groups": groups}
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -163,14 +163,14 @@ def render(report: Mapping[str, Any]) -> str:
 def run(args: argparse.Namespace) -> None:
     """Measures, prints the tables and the JSON line, and writes what the flags name."""
     if args.plot:
-        plots.check(args.plot)
+        plots.check_plot(args.plot)
     pictures = read_pictures(args.pictures)
     if args.blocks:
         report: dict[str, Any] = measure_blocks(pictures, load_networks(args))
         print(render_blocks(report))
     else:
-        motions = [motion for kind in args.kinds for motion in KINDS[kind]]
-        metrics = load_metrics(COMMON[:2], "cpu")
+        motions = [motion for kind in args.kinds for motion in MOTION_KINDS[kind]]
+        metrics = load_metrics(COMMON_MEASURES[:2], "cpu")
         scores = measure(pictures, motions, load_methods(args), metrics)
         report = {"set": "camera motion", "pictures": list(pictures), "metrics": list(metrics)}
         report["motions"] = {kind: describe(kind) for kind in args.kinds}
@@ -188,10 +188,16 @@ def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("pictures", type=Path, nargs="+", help="pictures, folders of pictures, or videos (the first frame)")
     add_methods_flags(p)
-    p.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="of motion (default: all)")
-    p.add_argument("--blocks", action="store_true", help="measure the flow after every block instead of the pictures")
-    p.add_argument("--plot", type=Path, metavar="FILE", help="draw quality against motion (.png, .svg or .pdf)")
-    p.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
+    p.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=list(MOTION_KINDS),
+        default=list(MOTION_KINDS),
+        help="kinds of motion (default: all)",
+    )
+    p.add_argument("--blocks", action="store_true", help="measure the flow of every block (default: off)")
+    p.add_argument("--plot", type=Path, metavar="FILE", help="draw quality against motion (default: none)")
+    p.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file (default: none)")
     return p
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.baselines import BASELINES
-from benchmark.table import LOWER_IS_BETTER, UNITS, format_score, ranking_measure
+from benchmark.table import LOWER_IS_BETTER, MEASURE_UNITS, format_score, ranking_measure
 from benchmark.worst import Case
 from model import UserError
 from video.safe_file import write_file
 
-WIDTH = 9.6  # inches, of 100 px
+FIGURE_WIDTH = 9.6  # inches, of 100 px
 NARROW = 4.8  # inches: legible on a telephone 390 px wide
 LABEL_SHARE = 0.4  # of a figure's width, for the labels of bars
 LETTERS = 12.5  # characters of a legend in an inch
@@ -22,7 +22,7 @@ TILE = 4.8  # inches a picture is wide in a comparison
 TITLE = 60  # characters that fit above it
 
 
-def new_figure(height: float, width: float = WIDTH) -> Any:
+def new_figure(height: float, width: float = FIGURE_WIDTH) -> Any:
     """Returns an empty matplotlib Figure, sizes in inches; UserError with the remedy where matplotlib is missing."""
     try:
         from matplotlib.figure import Figure  # an optional dependency
@@ -38,7 +38,7 @@ def to_png(figure: Any) -> bytes:
     return data.getvalue()
 
 
-def check(path: Path) -> None:
+def check_plot(path: Path) -> None:
     """Raises UserError, before a measurement, where matplotlib is missing or cannot write a file of that name."""
     kinds = new_figure(1).canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
@@ -66,7 +66,7 @@ def over_time(
     rows: Sequence[Mapping[str, Any]],
     metrics: Sequence[str],
     left_out: Sequence[Mapping[str, Any]],
-    width: float = WIDTH,
+    width: float = FIGURE_WIDTH,
 ) -> Any:
     """Draws each measure of each method against the time of a clip; lines break where frames were left out."""
     figure = new_figure(2.6 * len(metrics), width)
@@ -91,7 +91,7 @@ def over_time(
     return figure
 
 
-def by_sample(rows: Sequence[Mapping[str, Any]], metric: str, width: float = WIDTH) -> Any:
+def by_sample(rows: Sequence[Mapping[str, Any]], metric: str, width: float = FIGURE_WIDTH) -> Any:
     """Draws the measure of each prediction by each method, sorted by the first method's values."""
     figure = new_figure(3.2, width)
     panel = figure.subplots()
@@ -108,7 +108,7 @@ def by_sample(rows: Sequence[Mapping[str, Any]], metric: str, width: float = WID
     return figure
 
 
-def bars(labels: Sequence[str], values: Sequence[float], unit: str, width: float = WIDTH) -> Any:
+def bars(labels: Sequence[str], values: Sequence[float], unit: str, width: float = FIGURE_WIDTH) -> Any:
     """Draws horizontal bars with their values at their ends."""
     labels = [plain(fold(label, LABEL_SHARE * width)) for label in labels]
     lines = sum(label.count("\n") + 1 for label in labels)
@@ -135,7 +135,7 @@ def by_motion(report: Mapping[str, Any], *, stacked: bool = False) -> Any:
     )
     columns = 1 if stacked else len(kinds)
     rows = len(places) // columns
-    figure = new_figure(2.4 * rows + 0.6, NARROW if stacked else WIDTH)
+    figure = new_figure(2.4 * rows + 0.6, NARROW if stacked else FIGURE_WIDTH)
     panels = figure.subplots(rows, columns, sharey="row", squeeze=False)
     values = {(row["method"], row["group"], row["metric"]): row["value"] for row in report["rows"]}
     methods = list(dict.fromkeys(method for method, _, _ in values))
@@ -217,7 +217,7 @@ def side_by_side(case: Case, metric: str) -> Any:
         panel.axis("off")
     for panel, (title, picture) in zip(panels, case.pictures.items(), strict=False):
         scored = case.scores.get(title)
-        score = f": {format_score(metric, scored[metric])} {UNITS.get(metric, '')}".rstrip() if scored else ""
+        score = f": {format_score(metric, scored[metric])} {MEASURE_UNITS.get(metric, '')}".rstrip() if scored else ""
         panel.imshow(picture)
         panel.set_title(plain(textwrap.fill(title + score, TITLE)), fontsize=10)
     return figure
@@ -255,7 +255,7 @@ def fold(text: str, width: float, reserved: int = 0) -> str:
 
 def with_unit(metric: str) -> str:
     """Returns the name of a measure with its unit, for an axis."""
-    return f"{metric} {UNITS.get(metric, '')}".strip()
+    return f"{metric} {MEASURE_UNITS.get(metric, '')}".strip()
 
 
 def plain(text: str) -> str:

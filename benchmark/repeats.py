@@ -3,7 +3,7 @@
 python3 benchmark/repeats.py clips/*.mp4                    the default rule
 python3 benchmark/repeats.py clips/*.mp4 --rule upstream    the rule of 32x32 thumbnails
 
-Two measurements. Clips as they are: every frame that is found is listed, so that it can be looked at. Clips in which
+Two measurements. Clips as they are: every frame that is found is listed, so that it can be inspected. Clips in which
 every fourth frame is shown twice, unchanged and coded again by x264 at several qualities: the share of the duplicates
 that is found, and the number of other frames that are found. The last line is JSON.
 """
@@ -99,9 +99,11 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, or 1 after one line on stderr."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("clips", type=Path, nargs="+", help="videos")
+    p.add_argument("clips", type=Path, nargs="+", help="videos to measure")
     p.add_argument("--frames", type=int, default=25, help="how many frames of each (default: %(default)s)")
-    p.add_argument("--rule", choices=REPEAT_RULES[:2], default=REPEAT_RULES[0], help="default: %(default)s")
+    p.add_argument(
+        "--rule", choices=REPEAT_RULES[:2], default=REPEAT_RULES[0], help="rule for repeats (default: %(default)s)"
+    )
     args = p.parse_args(argv)
     return run_command("repeats.py", lambda: run(args))
 

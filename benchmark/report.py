@@ -27,7 +27,7 @@ from benchmark.baselines import BASELINES
 from benchmark.html_elements import WIDEST, Cell, picture, plot, table, tag
 from benchmark.plots import NARROW, bars, by_motion, by_sample, over_time, quality_against_time
 from benchmark.report_tables import Result, quality_tables, setting, title
-from benchmark.table import SECONDS, SUBSET, UNITS, format_score, ranking_measure
+from benchmark.table import MEASURE_UNITS, SECONDS_KEY, SUBSET, format_score, ranking_measure
 from benchmark.worst import FIRST, LAST, TRUTH
 from commands.errors import run_command
 from model import UserError
@@ -61,7 +61,7 @@ def case_article(case: Mapping[str, Any], folder: Path, metric: str) -> ET.Eleme
     captions = []
     for name in case["pictures"]:
         scored = case["scores"].get(name)
-        score = f": {format_score(metric, scored[metric])} {UNITS.get(metric, metric)}" if scored else ""
+        score = f": {format_score(metric, scored[metric])} {MEASURE_UNITS.get(metric, metric)}" if scored else ""
         captions.append(name + score)
     made = [i for i, name in enumerate(case["pictures"]) if name in case["scores"] and name not in BASELINES]
     given = [list(case["pictures"]).index(name) for name in (TRUTH, FIRST, LAST)]
@@ -142,14 +142,14 @@ def overview(results: Sequence[Result]) -> list[ET.Element]:
     panels: dict[str, tuple[str, dict[str, tuple[float, float]]]] = {}
     for result in results:
         metrics = [row["metric"] for row in result["rows"]]
-        if SECONDS not in metrics:
+        if SECONDS_KEY not in metrics:
             continue
         metric = ranking_measure(metrics)
         _, points = panels.setdefault(title(result), (metric, {}))
         for method in dict.fromkeys(row["method"] for row in result["rows"]):
             seconds, quality = (
                 [row["value"] for row in result["rows"] if (row["method"], row["metric"]) == (method, measure)]
-                for measure in (SECONDS, metric)
+                for measure in (SECONDS_KEY, metric)
             )
             if quality and None not in quality:
                 name = method if method in BASELINES else method + setting(result)
@@ -208,9 +208,9 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, or 1 after one line on stderr."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("results", type=Path, nargs="+", help="what --json wrote, or what a benchmark printed")
+    p.add_argument("results", type=Path, nargs="+", help="files that --json wrote, or with the output of a benchmark")
     p.add_argument("--output", type=Path, default=Path("report.html"), help="the page (default: %(default)s)")
-    p.add_argument("--overwrite", action="store_true", help="replace the page if it exists")
+    p.add_argument("--overwrite", action="store_true", help="replace the page if it exists (default: refuse)")
     args = p.parse_args(argv)
     return run_command("report.py", lambda: run(args))
 

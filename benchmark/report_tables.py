@@ -6,11 +6,11 @@ from typing import Any
 from benchmark.baselines import BASELINES
 from benchmark.html_elements import ET, Cell, table, tag
 from benchmark.plots import with_unit
-from benchmark.table import LOWER_IS_BETTER, SECONDS, format_score
+from benchmark.table import LOWER_IS_BETTER, SECONDS_KEY, format_score
 
 Result = Mapping[str, Any]
 Row = Mapping[str, Any]
-PUBLISHED = "published (RIFE)"
+PUBLISHED_ROW = "published (RIFE)"
 
 
 def title(result: Result) -> str:
@@ -39,13 +39,15 @@ def group_table(results: Sequence[Result], group: str) -> ET.Element:
         row["metric"]: {"value": row["published"]} for own in rows for row in own if row["published"] is not None
     }
     if known:
-        lines.append((PUBLISHED, known))
+        lines.append((PUBLISHED_ROW, known))
     for result, own in zip(results, rows, strict=True):
         lines += [(name + setting(result), values) for name, values in by_method(own).items() if name not in BASELINES]
     baselines = {name: values for own in reversed(rows) for name, values in by_method(own).items()}
     lines += [(name, baselines[name]) for name in BASELINES if name in baselines]
-    best = {metric: best_value(metric, [values for name, values in lines if name != PUBLISHED]) for metric in metrics}
-    heads = ["method", *("s" if metric == SECONDS else with_unit(metric) for metric in metrics)]
+    best = {
+        metric: best_value(metric, [values for name, values in lines if name != PUBLISHED_ROW]) for metric in metrics
+    }
+    heads = ["method", *("s" if metric == SECONDS_KEY else with_unit(metric) for metric in metrics)]
     body = [[name, *(number(metric, values.get(metric), best[metric]) for metric in metrics)] for name, values in lines]
     return table(heads, body, group)
 
@@ -83,7 +85,7 @@ def setting(result: Result) -> str:
 def best_value(metric: str, methods: Sequence[Mapping[str, Row]]) -> float | None:
     """Returns the best finite value of a measure; None for times, and where fewer than two methods have one."""
     values = [row["value"] for own in methods if (row := own.get(metric)) and row["value"] is not None]
-    if metric == SECONDS or len(values) < 2:
+    if metric == SECONDS_KEY or len(values) < 2:
         return None
     return min(values) if metric in LOWER_IS_BETTER else max(values)
 

@@ -5,10 +5,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-UNITS = {"PSNR": "dB", "Y-PSNR": "dB"}
+MEASURE_UNITS = {"PSNR": "dB", "Y-PSNR": "dB"}
 FINE = ("SSIM", "LPIPS")  # metrics that are shown with one more digit
-SECONDS = "seconds"  # a frame, of the method alone
-LOWER_IS_BETTER = ("IE", "LPIPS", SECONDS)
+SECONDS_KEY = "seconds"  # a frame, of the method alone
+LOWER_IS_BETTER = ("IE", "LPIPS", SECONDS_KEY)
 SUBSET = "not the whole set, so not comparable with published figures"
 
 
@@ -48,9 +48,9 @@ class Scores:
         For seconds it returns the median over all predictions: the first calls of a network take longer, and so does a
         call that the system interrupts.
         """
-        if metric == SECONDS:
+        if metric == SECONDS_KEY:
             rows = (row for row in self.rows if row["method"] == method and row["group"] == group)
-            return statistics.median(row[SECONDS] for row in rows)
+            return statistics.median(row[SECONDS_KEY] for row in rows)
         means = [total / count for total, count in self.sums[method, group, metric].values()]
         return sum(means) / len(means)
 
@@ -109,11 +109,11 @@ def render(report: Mapping[str, Any]) -> str:
 
 def label(row: Mapping[str, Any]) -> str:
     """Returns group, measure and unit of a row of the table."""
-    return " ".join(filter(None, (row["group"], row["metric"], UNITS.get(row["metric"], ""))))
+    return " ".join(filter(None, (row["group"], row["metric"], MEASURE_UNITS.get(row["metric"], ""))))
 
 
 def format_score(metric: str, value: float | None, sign: str = "") -> str:
-    """Returns a score as tables show it; None stands for an infinite one."""
+    """Returns a score as tables show it; None is an infinite one."""
     return "inf" if value is None else f"{value:{sign}.{4 if metric.startswith(FINE) else 3}f}"
 
 
@@ -122,7 +122,7 @@ def method_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> l
     values = {(row["method"], row["metric"]): row["value"] for row in rows}
     methods = list(dict.fromkeys(method for method, _ in values))
     width = max(map(len, methods))
-    heads = {metric: f"{f'{metric} {UNITS.get(metric, str())}'.strip():>9}" for metric in metrics}
+    heads = {metric: f"{f'{metric} {MEASURE_UNITS.get(metric, str())}'.strip():>9}" for metric in metrics}
     lines = [" ".join([" " * width, *heads.values()])]
     for method in methods:
         cells = [f"{format_score(metric, values[method, metric]):>{len(heads[metric])}}" for metric in metrics]

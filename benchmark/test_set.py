@@ -78,7 +78,7 @@ class TestSet:
     __test__ = False  # the name makes pytest take it for a test
     name: str
     count: int  # samples when complete
-    data: str  # the folder, as upstream's scripts look for it from the repository's root
+    data: str  # the folder, relative to the repository's root, as in upstream's scripts
     needs: tuple[str, ...]  # what must be in the folder, each a path or a pattern
     download: str  # what to fetch, by name, for the sentence "download .., and put what it holds into .."
     samples: Callable[[Path], Iterator[Sample]]

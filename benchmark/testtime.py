@@ -31,35 +31,36 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.compare import compare, parse_setting
-from benchmark.device import LEAST
-from benchmark.plots import check, cost, save
+from benchmark.device import LEAST_CALLS
+from benchmark.plots import check_plot, cost, save
+from commands.arguments import argument_type
 from commands.errors import run_command
 from model import pick_device
 from model.inference.memory import keep_freed_memory
 
 SWEEP = ((256, 256), (448, 256), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
-SECONDS = 20  # a size: a sweep of ours against upstream's way then takes four minutes on two cores
+SIZE_SECONDS = 20  # a size: a sweep of ours against upstream's way then takes four minutes on two cores
 PART_SHOWN = 0.01  # of a call's time, by --profile
-DEFAULT = "stream"  # the default weights, as in a video
+DEFAULT_SETTING = "stream"  # the default weights, as in a video
 SIZES = ((448, 256), (640, 480), (1280, 720))
 
 
-def size(text: str) -> tuple[int, int]:
-    """Returns width and height of a text like 1280x720, for argparse."""
-    try:
-        width, height = (int(part) for part in text.lower().split("x"))
-    except ValueError as e:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size like 1280x720") from e
+def parse_size(text: str) -> tuple[int, int]:
+    """Reads width and height from a text such as 1280x720. Raises ValueError for another text or a smaller size."""
+    width, height = (int(part) for part in text.lower().split("x"))
     if min(width, height) < 16:
-        raise argparse.ArgumentTypeError(f"{text}: sizes start at 16x16")
+        raise ValueError(f"{text!r} is too small")
     return width, height
+
+
+size = argument_type(parse_size, "a size of 16x16 or more, such as 1280x720")
 
 
 def run(args: argparse.Namespace) -> None:
     """Prints a line for each size and setting, then the JSON; draws the plot of --plot."""
     device = pick_device(args.device)
     if args.plot:
-        check(args.plot)
+        check_plot(args.plot)
     width = max(len(setting.text) for setting in args.compare)
     where = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     print(f"{where}, medians of up to {args.runs}, in turn\n")
@@ -99,19 +100,20 @@ def run(args: argparse.Namespace) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--compare", type=parse_setting, nargs="+", default=[parse_setting(DEFAULT)], metavar="SETTING",
-                   help=f"settings that are timed in turn, see above (default: {DEFAULT})")  # fmt: skip
+    default = [parse_setting(DEFAULT_SETTING)]
+    p.add_argument("--compare", type=parse_setting, nargs="+", default=default, metavar="SETTING",
+                   help=f"settings that are timed in turn, see above (default: {DEFAULT_SETTING})")  # fmt: skip
     p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     p.add_argument("--size", type=size, nargs="+", default=SIZES, metavar="WxH",
-                   help="in pixels (default: 448x256 640x480 1280x720)")  # fmt: skip
-    p.add_argument("--sweep", action="store_true", help="sizes from 256x256 to 3840x2160 instead of --size")
+                   help="sizes in pixels (default: 448x256 640x480 1280x720)")  # fmt: skip
+    p.add_argument("--sweep", action="store_true", help="measure sizes from 256x256 to 3840x2160 (default: --size)")
     p.add_argument("--runs", type=int, default=10, help="timed calls of a setting at a size, at most (default: 10)")
-    p.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help="after these no further round of calls "
-                   f"begins at a size, once there were {LEAST} (default: {SECONDS})")  # fmt: skip
-    p.add_argument("--plot", type=Path, metavar="FILE", help="draw cost against size (needs matplotlib)")
-    p.add_argument("--loop", type=int, default=0, metavar="N", help="also run the whole video loop on N frames")
-    p.add_argument("--profile", action="store_true", help="also print the operators that take the time")
-    p.add_argument("--cpu-time", action="store_true", help="measure processor time, for a machine under load")
+    p.add_argument("--seconds", type=float, default=SIZE_SECONDS, metavar="S", help="begin no further round of calls "
+                   f"at a size after S seconds, but make {LEAST_CALLS} (default: {SIZE_SECONDS})")  # fmt: skip
+    p.add_argument("--plot", type=Path, metavar="FILE", help="draw cost against size, by matplotlib (default: none)")
+    p.add_argument("--loop", type=int, default=0, metavar="N", help="run the whole video loop on N frames (default: 0)")
+    p.add_argument("--profile", action="store_true", help="print the operators that take most time (default: off)")
+    p.add_argument("--cpu-time", action="store_true", help="measure processor time, on a busy machine (default: off)")
     return p
 
 

@@ -29,9 +29,9 @@ from benchmark import UCF101, MiddleBury_Other
 from benchmark.common import Sample, TestSet
 from benchmark.compare import Setting, pair, parse_setting
 from benchmark.device import interleaved
-from benchmark.measures import COMMON, Metric, load_metrics
+from benchmark.measures import COMMON_MEASURES, Metric, load_metrics
 from benchmark.methods import method_names
-from benchmark.plots import check, new_figure, save, with_unit
+from benchmark.plots import check_plot, new_figure, save, with_unit
 from benchmark.table import LOWER_IS_BETTER, format_score, ranking_measure
 from commands.errors import run_command
 from model import RIFE, pick_device
@@ -39,7 +39,7 @@ from model.image import to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
 
 SIZE = (640, 480)  # of the pair that is timed
-DEFAULT = ("scale=1", "scale=0.5", "scale=2", "tta", "scale=0.5,tta", "bf16")
+DEFAULT_SETTINGS = ("scale=1", "scale=0.5", "scale=2", "tta", "scale=0.5,tta", "bf16")
 
 
 def score(model: RIFE, setting: Setting, samples: Iterable[Sample], metrics: Mapping[str, Metric]) -> dict[str, float]:
@@ -85,7 +85,7 @@ def measure(args: argparse.Namespace, sets: Mapping[str, tuple[TestSet, Path]]) 
     """Returns a record for each setting, with its scores and its time, and the measure that decides which are best."""
     device = pick_device(args.device)
     models = {setting.text: setting.load(device) for setting in args.settings}
-    metrics = load_metrics(COMMON[:2], "cpu")
+    metrics = load_metrics(COMMON_MEASURES[:2], "cpu")
     records: list[dict[str, Any]] = []
     for setting in args.settings:
         model = models[setting.text]
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
     """Scores and times every setting, prints the table, then the JSON."""
     sets = {"Middlebury": (MiddleBury_Other.SET, args.middlebury), "UCF101": (UCF101.SET, args.ucf101)}
     if args.plot:
-        check(args.plot)
+        check_plot(args.plot)
     for test_set, folder in sets.values():
         test_set.check(folder)
     records, metric = measure(args, sets)
@@ -140,17 +140,17 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, or 1 after one line on stderr."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = [parse_setting(text) for text in DEFAULT]
+    defaults = [parse_setting(text) for text in DEFAULT_SETTINGS]
     p.add_argument("--settings", type=parse_setting, nargs="+", default=defaults, metavar="SETTING",
-                   help=f"default: {' '.join(DEFAULT)}")  # fmt: skip
+                   help=f"settings to measure (default: {' '.join(DEFAULT_SETTINGS)})")  # fmt: skip
     p.add_argument("--middlebury", type=Path, default=Path(MiddleBury_Other.SET.data), metavar="DIR",
                    help="folder of the set (default: %(default)s)")  # fmt: skip
     p.add_argument("--ucf101", type=Path, default=Path(UCF101.SET.data), metavar="DIR",
                    help="folder of the set (default: %(default)s)")  # fmt: skip
-    p.add_argument("--limit", type=int, metavar="N", help="the first N samples of each set only")
+    p.add_argument("--limit", type=int, metavar="N", help="score only the first N samples of each set (default: all)")
     p.add_argument("--runs", type=int, default=5, help="timed calls a setting (default: 5)")
     p.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
-    p.add_argument("--plot", type=Path, metavar="FILE", help="draw quality against cost (matplotlib)")
+    p.add_argument("--plot", type=Path, metavar="FILE", help="draw quality against cost, by matplotlib (default: none)")
     args = p.parse_args(argv)
     if any(setting.baseline for setting in args.settings):
         p.error("--settings: baseline makes the same pictures; compare its time by testtime.py")

@@ -32,7 +32,7 @@ class ClipFrame:
 
 
 REPEAT_LEVELS = 0.25  # 8-bit levels; frames that differ by less on average are one frame shown twice
-Triplet = tuple[ClipFrame, ClipFrame, ClipFrame]  # first, truth, last
+FrameTriplet = tuple[ClipFrame, ClipFrame, ClipFrame]  # first, truth, last
 
 
 def convert_frames(frames: Iterable[Frame], short_side: int | None = None) -> Iterator[ClipFrame]:
@@ -62,7 +62,7 @@ def obstacle(
     return "repeat" if cv2.absdiff(first.picture, second.picture).mean() < repeat_levels else ""
 
 
-def timestep_of(triplet: Triplet) -> Fraction:
+def timestep_of(triplet: FrameTriplet) -> Fraction:
     """Returns the timestep of the truth; 1/2 if only times that a container rounded separate it from the middle."""
     first, truth, last = triplet
     timestep = (truth.time - first.time) / (last.time - first.time)
@@ -71,7 +71,7 @@ def timestep_of(triplet: Triplet) -> Fraction:
 
 def every_second(
     frames: Iterable[ClipFrame], left_out: list[dict[str, Any]], scene_threshold: float, repeat_levels: float
-) -> Iterator[Triplet]:
+) -> Iterator[FrameTriplet]:
     """Returns every second frame between its neighbours; those behind an obstacle go to `left_out`, with the reason."""
     frames = iter(frames)
     first = next(frames, None)
@@ -108,7 +108,7 @@ def spread_middles(obstacles: Sequence[bool], gap: int, count: int) -> list[int]
 
 def read_triplets(
     clip: Path, middles: Mapping[int, Collection[int]], short_side: int | None = None
-) -> Iterator[tuple[int, Triplet]]:
+) -> Iterator[tuple[int, FrameTriplet]]:
     """Returns the gap and the frames of each triplet, in the order of their last frames; `middles` by gap."""
     reach = 2 * max(middles) + 1
     recent: deque[ClipFrame] = deque(maxlen=reach)

@@ -14,7 +14,7 @@ from model.image import to_tensor
 from video.pictures.flow import flow_picture
 from video.pictures.picture import write_picture
 
-KEPT = 3  # predictions kept
+WORST_KEPT = 3  # predictions kept
 FIRST, LAST, TRUTH = "first frame", "last frame", "truth"  # pictures that every case has; "first frame" is a method too
 
 
@@ -50,7 +50,7 @@ class Case:
 
 
 class WorstCases:
-    """Collects the worst prediction of each of the KEPT worst places; a place is a sample or a second of a clip.
+    """Collects the worst prediction of each of the WORST_KEPT worst places; a place is a sample or a second of a clip.
 
     Memory holds no more than their pictures.
     """
@@ -64,7 +64,7 @@ class WorstCases:
         badness = case.badness(self.networks, self.metric)
         if place not in self.places or self.places[place][0] < badness:
             self.places[place] = badness, case
-        if len(self.places) > KEPT:
+        if len(self.places) > WORST_KEPT:
             del self.places[min(self.places, key=lambda kept: self.places[kept][0])]
 
     @property

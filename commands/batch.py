@@ -10,17 +10,14 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from commands.errors import FAILED as FAILED_STATUS
-from commands.errors import INTERRUPTED as INTERRUPTED_STATUS
-from commands.errors import error_line
+from commands.errors import FAILED_STATUS, INTERRUPTED_STATUS, error_line
 from commands.preview import check_preview
 from commands.progress import format_seconds
 from commands.record import DAMAGED, FAILURES, SKIPPED, FileRecord, RunRecord
 from commands.resize_flags import SPLIT
 from commands.side_files import files_read
 from commands.video_job import VideoJob
-from commands.video_steps import DAMAGED as DAMAGED_STATUS
-from commands.video_steps import PROGRAM
+from commands.video_steps import DAMAGED_STATUS, PROGRAM
 from model.errors import UserError
 from model.files import read_text
 from video.pictures.picture import natural_key
@@ -34,32 +31,32 @@ VIDEOS = (
     *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
 )
 RESULT = re.compile(r"(?P<stem>.+?)_(\d+X_|[\d.]+Xslow_)?\d+fps(\.part)?")  # names that this command gives
-ONE_INPUT = ("png", "segment", "decisions", "confidence")  # settings that go with one input only
+ONE_INPUT = ("png", "segment", "decisions", "confidence")  # settings that need a single input
 
-Location = Path | str  # a file or a network address
+InputName = Path | str  # a file or a network address
 Accept = Callable[[VideoJob], bool]
 RunFile = Callable[[argparse.Namespace, FileRecord, Accept], object]
 
 
-def is_batch(inputs: list[Location]) -> bool:
+def is_batch(inputs: list[InputName]) -> bool:
     """Returns whether inputs are more than one file: several, a folder, or a list."""
     return len(inputs) > 1 or any(isinstance(i, Path) and (i.is_dir() or i.suffix.lower() == LIST) for i in inputs)
 
 
-def find_videos(inputs: Iterable[Location]) -> list[Location]:
+def find_videos(inputs: Iterable[InputName]) -> list[InputName]:
     """Returns the files that are meant by files, folders and lists, each once. Raises UserError for an empty one.
 
     A folder means the videos in it, in natural order, without those that this command has made from them. A list
     (.txt) holds one name a line; names are relative to the folder of the list.
     """
-    found: dict[str, Location] = {}
+    found: dict[str, InputName] = {}
     for location in inputs:
         for file in _expand(location):
             found.setdefault(str(file) if isinstance(file, str) else os.path.realpath(file), file)
     return list(found.values())
 
 
-def _expand(location: Location) -> Iterator[Location]:
+def _expand(location: InputName) -> Iterator[InputName]:
     if isinstance(location, str):
         yield location
     elif location.is_dir():
@@ -97,12 +94,12 @@ def _lines_of(path: Path) -> list[str]:
 
 
 def check_batch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends the program by parser.error if settings do not go with several inputs."""
+    """Ends the program by parser.error if settings need a single input."""
     for name in ONE_INPUT:
         if getattr(args, name, None):
-            parser.error(f"--{name.replace('_', '-')} goes with one input, not with several, a folder or a list")
+            parser.error(f"--{name.replace('_', '-')} needs a single input: not several, a folder or a list")
     if args.on_resize == SPLIT:
-        parser.error("--on-resize split goes with one input, not with several, a folder or a list")
+        parser.error("--on-resize split needs a single input: not several, a folder or a list")
     output: Path | None = args.output
     if output is not None and not output.is_dir() and (output.exists() or output.suffix.lower() in (*VIDEOS, *CODECS)):
         parser.error(f"--output {output}: several inputs need a folder")
@@ -123,7 +120,7 @@ def run_batch(args: argparse.Namespace, run_file: RunFile) -> int:
     run.check_path(files_read(args))
     if args.preview:
         check_preview(args.preview, files_read(args), overwrite=args.overwrite)
-    outputs: dict[str, Location] = {}
+    outputs: dict[str, InputName] = {}
     try:
         for i, video in enumerate(videos):
             settings: dict[str, object] = {"inputs": [], "video": video, "output": None, "output_folder": folder}
@@ -139,10 +136,10 @@ def run_batch(args: argparse.Namespace, run_file: RunFile) -> int:
 
 def _run_one(
     run: RunRecord,
-    video: Location,
+    video: InputName,
     prefix: str,
     args: argparse.Namespace,
-    outputs: dict[str, Location],
+    outputs: dict[str, InputName],
     run_file: RunFile,
 ) -> None:
     """Runs one file of a batch and prints its line; errors are printed and recorded."""

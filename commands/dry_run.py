@@ -13,8 +13,8 @@ from pathlib import Path
 import av
 import torch
 
-from commands.batch import Location
-from commands.errors import FAILED, error_line
+from commands.batch import InputName
+from commands.errors import FAILED_STATUS, error_line
 from commands.progress import format_seconds
 from commands.resize_flags import divide
 from commands.segment_plan import describe_plan, is_long_work
@@ -31,8 +31,8 @@ from video.reading.container import open_container
 from video.safe_file import check_output
 from video.writing.picture_writer import check_pictures
 
-MADE = 4  # frames that a trial makes; the first waits for compilers and caches and is not measured
-LONGEST = 400  # frames of the output in a trial
+TRIAL_MADE_FRAMES = 4  # frames that a trial makes; the first waits for compilers and caches and is not measured
+TRIAL_FRAMES = 400  # frames of the output in a trial
 KEYFRAME_INTERVAL = 250  # frames of the output, as most encoders have it
 
 
@@ -48,7 +48,7 @@ class Trial:
     notes: list[str]
 
 
-def run_dry(args: argparse.Namespace, inputs: Sequence[Location]) -> int:
+def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
     """Prints what would be done with each input; returns 1 if any would be refused, else 0."""
     networks: list[RIFE] = []
     total, status = 0.0, 0
@@ -62,7 +62,7 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[Location]) -> int:
             if line is None:
                 raise
             print(f"{PROGRAM}: {line}", file=sys.stderr)
-            status = FAILED
+            status = FAILED_STATUS
     if len(inputs) > 1:
         print(f"all {len(inputs)} inputs: about {format_seconds(total)}")
     print("This was a dry run: nothing was written.", flush=True)
@@ -118,7 +118,7 @@ def run_trial(args: argparse.Namespace, job: VideoJob, model: RIFE) -> Trial:
                     frames += 1
                     if frame.made:
                         marks.append(time.perf_counter())
-                    if len(marks) >= MADE or frames >= LONGEST:
+                    if len(marks) >= TRIAL_MADE_FRAMES or frames >= TRIAL_FRAMES:
                         break
             start = time.perf_counter()
         encoding = (time.perf_counter() - start) / frames
@@ -172,7 +172,7 @@ def _total_seconds(trial: Trial, count: int, made: float, device: torch.device) 
 
 def _describe_memory(device: torch.device) -> str:
     free = available_bytes(device)
-    rest = "" if free is None else f", {format_bytes(free)} free besides"
+    rest = "" if free is None else f", {format_bytes(free)} more are free"
     if device.type == "cuda":
         return f"{format_bytes(torch.cuda.max_memory_allocated(device))} of the GPU in the trial{rest}"
     peak = _peak_bytes()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from model.errors import UserError, printable
 
-FAILED, INTERRUPTED = 1, 130  # exit statuses
+FAILED_STATUS, INTERRUPTED_STATUS = 1, 130  # exit statuses
 OUT_OF_MEMORY = "out of memory; use smaller pictures, --scale 0.5 or --tile 256"
 
 
@@ -20,13 +20,13 @@ def run_command(name: str, command: Callable[[], int | None], interrupted: str =
     except KeyboardInterrupt:
         if interrupted:
             print(f"{name}: {interrupted}", file=sys.stderr)
-        return INTERRUPTED
+        return INTERRUPTED_STATUS
     except Exception as e:
         message = error_line(e)
         if message is None:
             raise
     print(f"{name}: {printable(message)}", file=sys.stderr)
-    return FAILED
+    return FAILED_STATUS
 
 
 def error_line(error: BaseException) -> str | None:

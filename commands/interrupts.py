@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from commands.errors import INTERRUPTED
+from commands.errors import INTERRUPTED_STATUS
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -102,7 +102,7 @@ class Interrupts(SignalHandler):
         self.count += 1
         if self.count >= 3:
             self._print(f"ended at once; what is on the disk is in {self._file}" if self._file else "ended at once")
-            os._exit(INTERRUPTED)
+            os._exit(INTERRUPTED_STATUS)
         if self._file is not None:
             ignored = "this is ignored, " if self.count == 2 else ""
             self._print(f"{self._file} is being finished; {ignored}a third Ctrl-C ends at once")

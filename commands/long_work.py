@@ -92,7 +92,7 @@ def _kept_segments(folder: WorkFolder, plan: Plan) -> Iterator[None]:
     except BaseException:
         done = len(plan.parts) - len(folder.missing(plan))
         print(
-            f"{done} of {len(plan.parts)} segments are finished in {folder.path}; the same command goes on",
+            f"{done} of {len(plan.parts)} segments are finished in {folder.path}; the same command continues",
             file=sys.stderr,
         )
         raise

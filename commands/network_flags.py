@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from commands.arguments import argument_type
 from model import RIFE, load_model
 from model.devices import half_precision, pick_device
 from model.errors import UserError
@@ -32,24 +33,26 @@ def add_network_flags(parser: argparse._ActionsContainer) -> None:
     add_weights_flags(parser)
     add = parser.add_argument
     add("--fp16", action="store_true",
-        help="convolutions in half precision: float16 on GPUs, bfloat16 on CPUs with instructions for it")  # fmt: skip
+        help="compute convolutions in half precision: float16 on GPUs, bfloat16 on CPUs with instructions for it "
+             "(default: off)")  # fmt: skip
     add("--engine", choices=ENGINES, help="run the network by CUDA graphs (small frames), torch.compile, TensorRT, "
-        "ONNX Runtime, OpenVINO, or PyTorch alone (default on a CPU: the project's kernels)")  # fmt: skip
-    add("--scale", type=parse_scale, default=1.0, metavar="SCALE", help="size at which flow is estimated: 0.25 0.5 1 2 "
-        "4 (default: 1), smaller for large motion; auto: 1, 0.5 for 4K, 0.25 for 8K")  # fmt: skip
-    add("--tile", type=parse_tile, metavar="PX", help="run the network on blended tiles of PX a side: less memory; "
-        f"0: never (auto: the largest that fit, from {SMALLEST})")  # fmt: skip
+        "ONNX Runtime, OpenVINO, or PyTorch alone (default: PyTorch, on a CPU the project's kernels)")  # fmt: skip
+    add("--scale", type=flow_scale, default=1.0, metavar="SCALE", help="size at which flow is estimated: 0.25 0.5 1 2 "
+        "4, smaller for large motion; auto: 1, for 4K 0.5, for 8K 0.25 (default: 1)")  # fmt: skip
+    add("--tile", type=tile_side, metavar="PX", help="run the network on blended tiles of PX a side, for less "
+        f"memory; 0: never; auto: the largest that fit, from {SMALLEST}, if the frame does not "
+        "(default: auto)")  # fmt: skip
     add(
         "--tta",
         action="store_true",
-        help="average with the result of the frames rotated by 180 degrees: twice the time",
+        help="average with the result of the frames rotated by 180 degrees, in twice the time (default: off)",
     )
     add(
         "--ensemble",
         action="store_true",
-        help="run each block in both directions (3.9-4.20, 4.24): nearly twice the time",
+        help="run each block in both directions, in nearly twice the time; for 3.9-4.20 and 4.24 (default: off)",
     )
-    add("--refine", action="store_true", help="add the refinement of the full files of 3.9 and 4.0-4.4")
+    add("--refine", action="store_true", help="add the refinement of the full files of 3.9 and 4.0-4.4 (default: off)")
 
 
 def options(args: argparse.Namespace) -> dict[str, bool]:
@@ -108,25 +111,26 @@ def check_memory(device: torch.device, height: int, width: int) -> None:
 
 
 def parse_scale(text: str) -> float | None:
-    """Parses --scale: one of FLOW_SCALES; None for "auto", which `pick_scale` replaces when the size is known."""
+    """Reads a flow scale, one of FLOW_SCALES; returns None for "auto", which `pick_scale` replaces by a number."""
     if text == "auto":
         return None
-    try:
-        scale = float(text)
-    except ValueError:
-        scale = 0.0
+    scale = float(text)
     if scale not in FLOW_SCALES:
-        raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(f'{s:g}' for s in FLOW_SCALES)}, auto")
+        raise ValueError(f"{text!r} is no flow scale")
     return scale
 
 
 def parse_tile(text: str) -> int | None:
-    """Parses --tile: a side in px, 0 for whole frames, None for "auto"."""
+    """Reads the side of a tile in px, 0 for whole frames; returns None for "auto". Raises ValueError for others."""
     if text == "auto":
         return None
     if not text.isdecimal() or 0 < int(text) < SMALLEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, 0 nor a number of pixels from {SMALLEST}")
+        raise ValueError(f"{text!r} is no side of a tile")
     return int(text)
+
+
+flow_scale = argument_type(parse_scale, f"one of {', '.join(f'{s:g}' for s in FLOW_SCALES)}, auto")
+tile_side = argument_type(parse_tile, f"auto, 0 or a number of pixels from {SMALLEST}")
 
 
 def pick_scale(height: int, width: int) -> float:

@@ -18,8 +18,8 @@ from video.writing.picture_writer import upright
 
 PAUSE = 5.0  # seconds between two pictures at least
 LARGEST_SHARE = 0.02  # of the time of the run that pictures may take: where one takes long, the next comes later
-WIDEST = 640  # px of one frame in the picture
-SUFFIXES = (".jpg", ".jpeg", ".png")
+PREVIEW_WIDTH = 640  # px of one frame in the picture
+PREVIEW_SUFFIXES = (".jpg", ".jpeg", ".png")
 MARK = b"\nRIFE preview\n"  # after the end of the picture, where decoders stop: this file may be replaced
 
 
@@ -41,8 +41,8 @@ class Preview:
         start = self._clock()
         try:
             write_file(self._path, join(list(self._frames), self._rotation, self._path.suffix) + MARK)
-        except UserError as e:  # it must not cost the video
-            print(f"{PROGRAM}: {e}; the run goes on without a preview", file=sys.stderr)
+        except UserError as e:  # the run must not end by it
+            print(f"{PROGRAM}: {e}; the run continues without a preview", file=sys.stderr)
             self._failed = True
         end = self._clock()
         self._next = end + max(PAUSE, (end - start) / LARGEST_SHARE)
@@ -50,8 +50,8 @@ class Preview:
 
 def check_preview(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     """Raises UserError if a preview cannot be written as `path`, or would replace anything but a preview."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path}: a preview is a picture; give it a name that ends in {' or '.join(SUFFIXES)}")
+    if path.suffix.lower() not in PREVIEW_SUFFIXES:
+        raise UserError(f"{path}: a preview is a picture; give it a name that ends in {' or '.join(PREVIEW_SUFFIXES)}")
     check_output(path, inputs, overwrite=overwrite or _is_preview(path))
 
 
@@ -63,7 +63,7 @@ def _is_preview(path: Path) -> bool:
 
 
 def join(frames: Sequence[Frame], rotation: int, suffix: str) -> bytes:
-    """Returns the frames side by side as an encoded picture with 8 bits a channel, each WIDEST px wide at most."""
+    """Returns the frames side by side as an encoded picture of 8 bits a channel, each PREVIEW_WIDTH px wide at most."""
     return encode_picture(Path(f"preview{suffix}"), np.concatenate([_small(f, rotation) for f in frames], axis=1))
 
 
@@ -74,6 +74,6 @@ def _small(frame: Frame, rotation: int) -> np.ndarray:
     elif rgb.dtype.kind == "f":
         rgb = (rgb.clip(0, 1) * 255).round().astype(np.uint8)
     height, width = rgb.shape[:2]
-    if width <= WIDEST:
+    if width <= PREVIEW_WIDTH:
         return rgb
-    return cv2.resize(rgb, (WIDEST, max(round(height * WIDEST / width), 1)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(rgb, (PREVIEW_WIDTH, max(round(height * PREVIEW_WIDTH / width), 1)), interpolation=cv2.INTER_AREA)

@@ -91,7 +91,7 @@ class RunRecord:
             self.write()
 
     def write(self) -> None:
-        """Writes the record; an error is printed, because it must not cost the video."""
+        """Writes the record; an error is printed, because the run must not end by it."""
         if self.path is None:
             return
         data = {

@@ -21,13 +21,13 @@ def add_resize_flag(group: argparse._ArgumentGroup) -> None:
 
 
 def check_resize(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends the program by parser.error if --on-resize split does not go with other flags."""
+    """Ends the program by parser.error if --on-resize split excludes another flag."""
     if args.on_resize != SPLIT:
         return
     names = [f"--{name}" for name in ONE_OUTPUT if getattr(args, name)]
     names += ["--repair FRAMES"] if args.repair not in (None, FOUND) else []
     if names:
-        parser.error(f"--on-resize split makes a file of each size and does not go with {names[0]}; leave one out")
+        parser.error(f"--on-resize split makes a file of each size and excludes {names[0]}; leave one out")
 
 
 def divide(args: argparse.Namespace) -> list[argparse.Namespace]:

@@ -18,9 +18,7 @@ from video.writing.writer import VideoWriter
 def record_result(
     record: FileRecord, job: VideoJob, writer: VideoWriter | PictureWriter, report: Report, times: FrameTimes
 ) -> None:
-    """Checks the written video by its packets, or pictures by their names; records what was made, lost and does not
-    agree.
-    """
+    """Checks the video by its packets, or pictures by their names; records what was made, lost, and is wrong."""
     record.counts = count_fields(report)
     record.losses = [*job.source.errors, *writer.errors]
     record.notes += [*writer.notes, *job.source.notes]

@@ -8,7 +8,7 @@ from commands.arguments import argument_type
 from video.timing.output_times import parse_seconds
 
 AUTOMATIC = Fraction(-1)  # the value of --segments without a number
-NEVER = Fraction(0)
+NO_SEGMENTS = Fraction(0)
 
 
 class Share(NamedTuple):
@@ -22,9 +22,9 @@ def add_segment_flags(group: argparse._ArgumentGroup) -> None:
     """Adds the flags of long work."""
     add = group.add_argument
     add("--segments", nargs="?", type=length, const=AUTOMATIC, metavar="SECONDS",
-        help="make the output in segments of about SECONDS, kept in a folder beside it: the same command goes on where "
-             "a run was ended (default: in long work; 0: never)")  # fmt: skip
-    add("--segment", type=parse_share, metavar="I/N",
+        help="make the output in segments of about SECONDS, kept in a folder beside it; after a stop the same command "
+             "continues; 0: in one piece (default: segments for long work only)")  # fmt: skip
+    add("--segment", type=share, metavar="I/N",
         help="make only the I-th of N shares of the segments, for many machines with one shared folder")  # fmt: skip
     add("--join", action="store_true", help="join the segments that --segment has made; name those that are missing")
     add("--ray", metavar="ADDRESS",
@@ -33,18 +33,21 @@ def add_segment_flags(group: argparse._ArgumentGroup) -> None:
 
 def parse_length(text: str) -> Fraction:
     """Reads the length of a segment in seconds; 0 for none. Raises ValueError."""
-    return NEVER if text == "0" else parse_seconds(text)
+    return NO_SEGMENTS if text == "0" else parse_seconds(text)
 
 
 length = argument_type(parse_length, "a time in seconds, such as 30, or 0 for none")
 
 
 def parse_share(text: str) -> Share:
-    """Reads a share as 2/8. Raises ArgumentTypeError if it is none."""
+    """Reads a share as 2/8. Raises ValueError for another text."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, as in 2/8")
+        raise ValueError(f"{text!r} is no share")
     return Share(int(number), int(count))
+
+
+share = argument_type(parse_share, "I/N with I from 1 to N, as in 2/8")
 
 
 def check_segment_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -52,14 +55,14 @@ def check_segment_flags(parser: argparse.ArgumentParser, args: argparse.Namespac
     chosen = [name for name in ("segment", "join", "ray") if getattr(args, name)]
     if len(chosen) > 1:
         parser.error(f"--{chosen[0]} and --{chosen[1]} are steps of their own; give one of them")
-    wanted = [f"--{name}" for name in ("segments", *chosen) if getattr(args, name) not in (None, NEVER)]
+    wanted = [f"--{name}" for name in ("segments", *chosen) if getattr(args, name) not in (None, NO_SEGMENTS)]
     if args.devices:
         wanted.append("--devices")
-    if args.segments == NEVER and wanted:
+    if args.segments == NO_SEGMENTS and wanted:
         parser.error(f"{wanted[0]} works by segments; leave out --segments 0")
     if wanted and args.stitch:
-        parser.error(f"{wanted[0]} does not go with --stitch, which is made in one piece")
+        parser.error(f"{wanted[0]} excludes --stitch, which is made in one piece")
     if args.ray and args.preview:
-        parser.error("--preview does not go with --ray: the frames are made by other machines")
+        parser.error("--ray excludes --preview: the frames are made by other machines")
     if args.devices and (args.segment or args.ray):
         parser.error("--segment and --ray run one device each; give --device, or start one run for each device")

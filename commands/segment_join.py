@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from av.video.stream import VideoStream
 
-from commands.errors import FAILED
+from commands.errors import FAILED_STATUS
 from commands.interrupts import Interrupts
 from commands.record import DONE, FileRecord
 from commands.result import count_fields, print_mismatches, record_result
@@ -52,7 +52,7 @@ def join_segments(
     status = summarise(job, writer, report)
     print_mismatches(record, job.path)
     if record.mismatches:
-        return FAILED
+        return FAILED_STATUS
     interrupts.finish(folder.remove)
     return status
 

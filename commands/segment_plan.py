@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from commands.progress import format_seconds
-from commands.segment_flags import AUTOMATIC, NEVER
+from commands.segment_flags import AUTOMATIC, NO_SEGMENTS
 from commands.segment_maker import overwriting
 from commands.space import check_space
 from commands.video_job import VideoJob, open_writer, work_folder
@@ -23,11 +23,11 @@ from video.writing.encoding import Encoding
 
 # Pixels of made frames a second: the default weights on two CPU cores, and about what a GPU of 2020 does.
 CPU_SPEED, GPU_SPEED = 1.4e6, 1.5e8
-LONG = 600  # seconds of work above which segments are made without being asked for
-SEGMENT_WORK = 300  # seconds of work that a segment takes at most, if it is not shorter than SHORTEST
-SHORTEST, LONGEST = Fraction(10), Fraction(30)  # seconds of the source in a segment
+LONG_WORK = 600  # seconds of work above which segments are made without a flag
+SEGMENT_WORK = 300  # seconds of work that a segment takes at most, if it is not shorter than SHORTEST_SEGMENT
+SHORTEST_SEGMENT, LONGEST_SEGMENT = Fraction(10), Fraction(30)  # seconds of the source in a segment
 # Settings on which the frames do not depend, or which the plan has by other names.
-OUTSIDE = {
+UNPLANNED = {
     *("video", "img", "output", "ext", "overwrite", "model", "device", "devices"),
     *("segments", "segment", "join", "ray", "skip", "exp", "stitch", "UHD"),
     *("inputs", "batch", "output_folder", "report", "preview", "dry_run", "decisions", "confidence", "speed", "mask"),
@@ -42,9 +42,9 @@ def is_long_work(args: argparse.Namespace, job: VideoJob) -> bool:
     if args.segment or args.join or args.ray or args.devices:
         return True
     if args.segments is not None:
-        return bool(args.segments != NEVER)
+        return bool(args.segments != NO_SEGMENTS)
     work = estimate_seconds(args, job)
-    if work <= LONG:
+    if work <= LONG_WORK:
         return False
     reason = one_piece_reason(args, job)
     if reason is not None:
@@ -118,7 +118,7 @@ def _settings(args: argparse.Namespace, job: VideoJob) -> dict[str, str]:
     settings = {
         name: str(sorted(value) if isinstance(value, frozenset) else value)
         for name, value in vars(args).items()
-        if name not in OUTSIDE
+        if name not in UNPLANNED
     }
     for name, file in (
         ("decisions", args.decisions if job.decisions is None else None),
@@ -132,13 +132,13 @@ def _settings(args: argparse.Namespace, job: VideoJob) -> dict[str, str]:
 
 def segment_length(args: argparse.Namespace, job: VideoJob) -> Fraction:
     """Returns the length of a segment in seconds of the source: that of the flag, or one for the amount of work."""
-    if args.segments not in (None, NEVER, AUTOMATIC):
+    if args.segments not in (None, NO_SEGMENTS, AUTOMATIC):
         return Fraction(args.segments)
     work = estimate_seconds(args, job)
     if not work or job.source.count is None:
-        return LONGEST
+        return LONGEST_SEGMENT
     duration = job.source.count / job.source.rate
-    return min(max(Fraction(ceil(duration * SEGMENT_WORK / Fraction(work))), SHORTEST), LONGEST)
+    return min(max(Fraction(ceil(duration * SEGMENT_WORK / Fraction(work))), SHORTEST_SEGMENT), LONGEST_SEGMENT)
 
 
 def _try_output(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> None:
@@ -197,7 +197,7 @@ def announce_plan(args: argparse.Namespace, job: VideoJob, folder: WorkFolder, p
     if done:
         check_space(args, job, copies=1 + len(folder.missing(plan)) / len(plan.parts))
     work = estimate_seconds(args, job)
-    why = f"about {format_seconds(work)} of work, " if args.segments is None and work > LONG else ""
+    why = f"about {format_seconds(work)} of work, " if args.segments is None and work > LONG_WORK else ""
     kept = f"; {done} are finished" if done else ""
     noun = "segment that is" if len(wanted) == 1 else "segments that are"
     print(f"{why}made in {len(wanted)} {noun} kept in {folder.path}{kept}")

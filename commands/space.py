@@ -11,15 +11,23 @@ from model.errors import UserError
 from video.writing.encoding import CRF, Encoding
 
 # Bytes of a pixel, in encoders that lose nothing or little. FFV1: 0.38 to 0.50 on real clips.
-LOSSLESS = {"ffv1": 0.45, "huffyuv": 0.9, "ffvhuff": 0.9, "rawvideo": 1.5, "prores_ks": 0.45, "png": 1.5, "gif": 0.6}
-PICTURES = 1.5  # bytes of a pixel in pictures
-RECODED = 1.5  # bytes of a frame encoded at the default quality, to one of a usual source
-MADE = 0.3  # bytes of a made frame, to one of the source: it differs little from its neighbours
-MOST = 0.04  # bytes of a pixel at the default quality; sources of cameras and editors have many more
+LOSSLESS_BYTES = {
+    "ffv1": 0.45,
+    "huffyuv": 0.9,
+    "ffvhuff": 0.9,
+    "rawvideo": 1.5,
+    "prores_ks": 0.45,
+    "png": 1.5,
+    "gif": 0.6,
+}
+PICTURE_BYTES = 1.5  # bytes of a pixel in pictures
+RECODED_BYTES = 1.5  # bytes of a frame encoded at the default quality, to one of a usual source
+MADE_BYTES = 0.3  # bytes of a made frame, to one of the source: it differs little from its neighbours
+MOST_BYTES = 0.04  # bytes of a pixel at the default quality; sources of cameras and editors have many more
 CRF_OF_HALF = 6.0  # steps of --crf by which the size halves
 # Of six real clips the estimate was 0.9 to 2 times the true size, 3.9 times for one with a second video track.
 CLEARLY_TOO_LITTLE = 8
-UNITS = ("bytes", "kB", "MB", "GB", "TB")
+BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def estimate_bytes(args: argparse.Namespace, job: VideoJob) -> int | None:
@@ -29,14 +37,14 @@ def estimate_bytes(args: argparse.Namespace, job: VideoJob) -> int | None:
         return None
     pixels = source.size[0] * source.size[1] * job.count
     if not job.is_video:
-        return round(PICTURES * pixels)
+        return round(PICTURE_BYTES * pixels)
     codec = Encoding(args.codec).codec_for(job.path)
-    if codec in LOSSLESS:
-        return round(LOSSLESS[codec] * pixels)
-    most = MOST * pixels
+    if codec in LOSSLESS_BYTES:
+        return round(LOSSLESS_BYTES[codec] * pixels)
+    most = MOST_BYTES * pixels
     if source.is_video and isinstance(source.location, Path):
-        frames = 1 + MADE * (job.count / source.count - 1)
-        most = min(most, RECODED * frames * source.path.stat().st_size)
+        frames = 1 + MADE_BYTES * (job.count / source.count - 1)
+        most = min(most, RECODED_BYTES * frames * source.path.stat().st_size)
     crf = CRF.get(codec)
     finer = 1.0 if args.crf is None or crf is None else 2 ** ((crf - args.crf) / CRF_OF_HALF)
     return round(most * finer)
@@ -69,8 +77,8 @@ def free_bytes(path: Path) -> int | None:
 
 def format_bytes(count: float) -> str:
     """Returns a number of bytes as text: 25 MB, 1.2 GB."""
-    for unit in UNITS:
-        if count < 1000 or unit == UNITS[-1]:
+    for unit in BYTE_UNITS:
+        if count < 1000 or unit == BYTE_UNITS[-1]:
             break
         count /= 1000
     return f"{count:.2g} {unit}" if count < 10 else f"{count:.0f} {unit}"

@@ -3,15 +3,15 @@
 import argparse
 import configparser
 import difflib
-import math
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from data.clips import ZOOM
+from commands.arguments import argument_type, ranged
+from data.clips import CLIP_ZOOM
 from model.errors import UserError
 from model.training.recipe import V4, Recipe
 
@@ -24,10 +24,9 @@ STAGE_FLAGS = PART_FLAGS | {field.name for field in fields(Recipe)} | {
 }  # fmt: skip
 
 
-COMMON = "DEFAULT"  # the section that holds for all stages
+COMMON_SECTION = "DEFAULT"  # the section that holds for all stages
 SMALLEST_CROP = 48  # px; the coarsest level of the Laplacian loss has a sixteenth of them, and needs 3
 LARGEST_SCALE = 64  # of a block: a map at 1/64 of the size
-LARGEST = 2**53  # of a number in any flag
 SWITCHES = configparser.ConfigParser.BOOLEAN_STATES  # yes, no, true, false, on, off, 1, 0
 
 
@@ -39,35 +38,23 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def block_pair(text: str) -> tuple[int, int]:
-    """Returns FROM:TO as two numbers, for argparse."""
+def parse_block_pair(text: str) -> tuple[int, int]:
+    """Reads FROM:TO as two numbers. Raises ValueError if the text has another form."""
     match = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"{text} is not FROM:TO, the numbers of two blocks")
+        raise ValueError(f"{text!r} has no two numbers")
     return int(match[1]), int(match[2])
 
 
-def ranged(kind: type[int | float], least: float = 0, most: float = math.inf) -> Callable[[str], Any]:
-    """Returns the type of a flag, for argparse: a finite number from `least` to `most`."""
-
-    def read(text: str) -> int | float:
-        number = kind(text)
-        if not (least <= number <= min(most, LARGEST)):
-            limits = f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
-            raise argparse.ArgumentTypeError(f"{text} is not a number {limits}")
-        return number
-
-    read.__name__ = kind.__name__  # for "invalid int value"
-    return read
-
-
-def block_scale(text: str) -> float:
-    """Returns the scale of a block, for argparse: 0 or a power of two, as all scales of the networks."""
+def parse_block_scale(text: str) -> float:
+    """Reads the scale of a block: 0 or a power of two, as all scales of the networks. Raises ValueError for others."""
     if text not in ("0", *(str(2**n) for n in range(LARGEST_SCALE.bit_length()))):
-        raise argparse.ArgumentTypeError(f"{text} is neither 0 nor a power of two from 1 to {LARGEST_SCALE}")
+        raise ValueError(f"{text!r} is no scale")
     return float(text)
 
 
+block_pair = argument_type(parse_block_pair, "FROM:TO, the numbers of two blocks")
+block_scale = argument_type(parse_block_scale, f"0 or a power of two from 1 to {LARGEST_SCALE}")
 positive, count = ranged(int, 1), ranged(int)
 amount, share = ranged(float), ranged(float, 0, 1)
 factor = ranged(float, 0.01, 100)
@@ -119,8 +106,8 @@ def _add_data(p: argparse.ArgumentParser) -> None:
     add("--gaps", type=positive, nargs="+", default=(), metavar="G",
         help="frames of a clip from the first to the middle one, drawn from these (default: 1 to 3)")
     add("--by_motion", action="store_true", help="draw clips that move more often (default: by their length)")
-    add("--zoom", type=factor, nargs=2, default=ZOOM, metavar=("MIN", "MAX"),
-        help=f"factor on the size of clips (default: {ZOOM[0]} {ZOOM[1]})")
+    add("--zoom", type=factor, nargs=2, default=CLIP_ZOOM, metavar=("MIN", "MAX"),
+        help=f"factor on the size of clips (default: {CLIP_ZOOM[0]} {CLIP_ZOOM[1]})")
     add("--weak", type=share, default=0.0, help="share of clip samples compressed at a low rate (default: 0)")
     add("--moved", type=share, default=0.0, help="share of clip samples shown through a moving camera (default: 0)")
     add("--exact", action="store_true", help="do not estimate the flow of clips for flow losses (default: estimate)")
@@ -178,7 +165,7 @@ def _add_output(p: argparse.ArgumentParser) -> None:
 # fmt: on
 
 
-def check(args: argparse.Namespace) -> None:
+def check_flags(args: argparse.Namespace) -> None:
     """Raises UserError, with the name of the flag, for values that cannot work."""
     for flag in ("vimeo", "triplets", "clips", "photos"):
         folder = getattr(args, flag)
@@ -216,7 +203,7 @@ def read_stages(file: Path, args: argparse.Namespace) -> list[tuple[str, list[ar
     for section, values in sections.items():
         name, slash, _ = (part.strip() for part in section.partition("/"))
         try:
-            if section == COMMON:
+            if section == COMMON_SECTION:
                 args = _apply(values, args, STAGE_FLAGS)
             elif not name:
                 raise UserError("a stage needs a name")
@@ -224,12 +211,12 @@ def read_stages(file: Path, args: argparse.Namespace) -> list[tuple[str, list[ar
                 raise UserError(f"there is no [{name}] before it")
             elif slash:
                 stages[name].append(_apply(values, common[name], PART_FLAGS))
-                check(stages[name][-1])
+                check_flags(stages[name][-1])
             elif name in common:
                 raise UserError("there are two stages of this name")
             else:
                 common[name], stages[name] = _apply(values, args, STAGE_FLAGS), []
-                check(common[name])
+                check_flags(common[name])
         except UserError as e:
             raise UserError(f"{file}: [{section}]: {e}") from e
     if not stages:
@@ -246,7 +233,7 @@ def _read_sections(file: Path) -> dict[str, dict[str, str]]:
     except (OSError, UnicodeDecodeError, configparser.Error) as e:
         reason = " ".join(str(e).split())
         raise UserError(f"{file}: cannot be read as a file of stages ({reason})") from e
-    return {name: dict(reader[name]) for name in sorted(reader.sections(), key=lambda name: name != COMMON)}
+    return {name: dict(reader[name]) for name in sorted(reader.sections(), key=lambda name: name != COMMON_SECTION)}
 
 
 def _apply(values: dict[str, str], args: argparse.Namespace, flags: Collection[str]) -> argparse.Namespace:
@@ -284,7 +271,7 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Argume
     add_flags(parser)
     args = parser.parse_args(argv)
     try:
-        check(args)
+        check_flags(args)
     except UserError as e:
         parser.error(str(e))
     return parser, args

@@ -55,7 +55,7 @@ def add_transition_flags(group: argparse._ArgumentGroup) -> None:
     add("--protect-static", action="store_true",
         help="find and keep logos and captions that stand still while the scene moves (default: off)")  # fmt: skip
     add("--mask", type=Path, metavar="FILE",
-        help="keep what stands where this picture of the video's size is not black (default: none)")  # fmt: skip
+        help="keep the pixels at which this picture, of the video's size, is not black (default: none)")  # fmt: skip
     add("--repair", nargs="?", const=FOUND, metavar="FRAMES",
         help="make frames anew from the frames around them, at the same rate: those of a list, as in 10,20-22, or of "
              "a file with such a list, counted from 0; without a list those that repeat or are damaged "
@@ -77,8 +77,9 @@ def check_transitions(parser: argparse.ArgumentParser, args: argparse.Namespace)
 
 
 def handling(args: argparse.Namespace, size: tuple[int, int]) -> Handling:
-    """Returns what the flags mean for the loop; reads the mask, which must be of that width and height in pixels, and
-    the decisions if their file exists.
+    """Returns the settings of the loop that the flags give.
+
+    Reads the mask, whose width and height must be `size` in pixels, and the decisions if their file exists.
     """
     mask = None if args.mask is None else read_mask(args.mask, size)
     written = args.decisions is not None and args.decisions.exists()

@@ -129,9 +129,9 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     if args.stitch and (args.montage or args.exp or args.multi or args.target_fps or args.fps):
         parser.error("--stitch adds no frames: leave out --exp, --multi, --target-fps, --fps and --montage")
     if args.dry_run and args.stitch:
-        parser.error("--dry-run does not go with --stitch")
+        parser.error("--dry-run excludes --stitch; leave one out")
     if args.devices and (args.device or args.stitch):
-        parser.error("--devices replaces --device, and does not go with --stitch")
+        parser.error("--devices replaces --device and excludes --stitch; leave them out")
     if args.loop and (args.match_duration or args.stitch):
         parser.error("--loop ends where the source begins: leave out --match-duration and --stitch")
     if args.match_duration and (args.fps or args.stitch):

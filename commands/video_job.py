@@ -22,7 +22,7 @@ from video.writing.encoding import Encoding
 from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
-PICTURES = Path("vid_out")  # upstream's folder of pictures
+PICTURES_FOLDER = Path("vid_out")  # upstream's folder of pictures
 
 
 @dataclass
@@ -61,9 +61,9 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
     if path is not None and path.suffix.lower() == ".y4m" and not (args.fps or args.stitch):
         args.target_fps = rate  # a constant one: Y4M holds no times
     written = args.decisions if args.decisions and not args.decisions.exists() else None, args.confidence
-    check_side_files(args, path or args.output or PICTURES, [file for file in written if file is not None])
+    check_side_files(args, path or args.output or PICTURES_FOLDER, [file for file in written if file is not None])
     if path is None:
-        folder = _numbered(args, args.output or PICTURES)
+        folder = _numbered(args, args.output or PICTURES_FOLDER)
         return VideoJob(source, right, rate, _frame_count(args, source), folder, False, *written)
     is_pipe = args.output_pipe is not None
     return VideoJob(source, right, rate, _frame_count(args, source), path, True, *written, is_pipe=is_pipe)

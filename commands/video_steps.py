@@ -27,7 +27,7 @@ from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
 PROGRAM = "inference_video.py"
-DAMAGED = 3  # exit status
+DAMAGED_STATUS = 3  # exit status
 
 
 def load_model(args: argparse.Namespace, job: VideoJob, networks: list[RIFE] | None = None) -> RIFE:
@@ -137,4 +137,4 @@ def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report
     errors = [*job.source.errors, *writer.errors]
     for error in errors:
         print(f"{PROGRAM}: {job.source.path}: {error}; what could be decoded was used", file=sys.stderr)
-    return DAMAGED if errors else 0
+    return DAMAGED_STATUS if errors else 0

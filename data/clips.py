@@ -18,7 +18,7 @@ from model.errors import UserError
 from video.pictures.picture import MediaError
 
 SPANS, SPAN_SHARES = (2, 3, 4, 6), (0.6, 0.15, 0.15, 0.1)  # frames from img0 to img1
-ZOOM, WEAK_ZOOM = (0.45, 1.2), (0.45, 0.75)  # of clips, and of samples that are coded like a small web video
+CLIP_ZOOM, WEAK_ZOOM = (0.45, 1.2), (0.45, 0.75)  # of clips, and of samples that are coded like a small web video
 CODED = 0.8, 1.3  # least and largest height and width of coded samples, relative to the crop
 LEAD = 4  # largest number of frames before img0 that are coded with it
 PAN_SPEEDS = 0.5, 40.0  # px from img0 to img1, of the moving camera
@@ -36,7 +36,7 @@ class ClipSettings:
     estimate_flow: bool = True  # to both ends, by DIS (arXiv 1603.03590); used where the warped end matches the middle
     weak: float = 0.0  # share of samples that are reduced and coded at a low rate, as many web videos are
     moved: float = 0.0  # share of samples shown through a moving camera, which adds other motions
-    zoom: Zoom = ZOOM
+    zoom: Zoom = CLIP_ZOOM
     gaps: tuple[int, ...] = ()  # frames from img0 to the middle one, and from there to img1; empty: SPANS
     by_motion: bool = False  # draw runs of frames by how much they move, not by their length
 

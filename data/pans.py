@@ -19,7 +19,7 @@ CARRIED, OWN = 0.5, 0.4  # share of objects that move with the camera, and the p
 LEVEL_SHARE, LEVEL = 0.3, 0.1  # share of motions that are nearly horizontal, and the factor on their vertical part
 TURN_SHARE, TURN, GROWTH = 0.6, 3.0, 0.06  # share that rotates, and that zooms; deviations in degrees and of log(zoom)
 TILT_SHARE, TILT = 0.5, 8.0  # share of photos that are shown rotated, and the deviation in degrees
-ZOOM = 0.5, 1.4  # factor on the size of a photo
+PHOTO_ZOOM = 0.5, 1.4  # factor on the size of a photo
 REDUCED = 0.85  # photos shown smaller than this are reduced by areas first
 MARGIN = 16  # the flow within size / MARGIN px of the border of a crop does not count
 
@@ -72,8 +72,8 @@ def draw_pan(
 def _pick(rng: np.random.Generator, size: int, photos: Sequence[RgbPicture]) -> tuple[RgbPicture, float]:
     """Returns a random photo and the zoom at which it is shown; it covers nine tenths of the crop or more."""
     photo = photos[int(rng.integers(len(photos)))]
-    least = min(0.9 * size / min(photo.shape[:2]), ZOOM[1])
-    zoom = max(float(np.exp(rng.uniform(*np.log(ZOOM)))), least)
+    least = min(0.9 * size / min(photo.shape[:2]), PHOTO_ZOOM[1])
+    zoom = max(float(np.exp(rng.uniform(*np.log(PHOTO_ZOOM)))), least)
     if zoom < REDUCED:
         return cv2.resize(photo, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA), 1.0
     return photo, zoom

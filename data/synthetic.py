@@ -25,7 +25,7 @@ PARTLY = 13, 242  # of 255: between these, a pixel shows both a layer and what i
 REACH = 3  # px: how far beyond its border a texture shows, interpolated by cubics
 
 Points = tuple[np.ndarray, np.ndarray]  # x and y in px, of shapes that broadcast, such as (1,W) and (H,1)
-Box = tuple[slice, slice]  # rows and columns of the canvas
+Region = tuple[slice, slice]  # rows and columns of the canvas
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Layer:
     motion: Motion
     endless: bool = False
 
-    def box(self, time: float, size: int) -> Box:
+    def box(self, time: float, size: int) -> Region:
         """Returns the rows and columns of the canvas that the layer covers at a time."""
         if self.endless:
             return slice(0, size), slice(0, size)
@@ -126,7 +126,7 @@ class Layer:
         rows, columns = (slice(max(int(v.min()), 0), max(min(int(v.max()) + 2, size), 0)) for v in (y / w, x / w))
         return rows, columns
 
-    def draw(self, time: float, box: Box) -> np.ndarray:
+    def draw(self, time: float, box: Region) -> np.ndarray:
         """Draws a part of the canvas, uint8, with the channels of the texture."""
         rows, columns = box
         border = cv2.BORDER_REFLECT if self.endless else cv2.BORDER_CONSTANT
@@ -141,7 +141,7 @@ class Layer:
         return cv2.remap(self.texture, *self.motion.to_texture(grid(box), time), cv2.INTER_CUBIC, borderMode=border)
 
 
-def grid(box: Box) -> Points:
+def grid(box: Region) -> Points:
     """Returns the coordinates of a part of the canvas, x (1,w) and y (h,1)."""
     y, x = (np.arange(part.start, part.stop, dtype=np.float32) for part in box)
     return x[None], y[:, None]

@@ -12,7 +12,7 @@ from dataset import random_crop, read_rgb
 from model.errors import UserError
 from video.pictures.picture import MediaError, natural_key
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+TRIPLET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MIDDLE_NAME = re.compile(r"gt|target|mid|inter|truth", re.IGNORECASE)  # in the name of the true middle frame
 NUMBER = re.compile(r"^(.*?)[_\-. ]?(\d+)(?:[_\-. ]?gt)?$", re.IGNORECASE)  # NAME_1 or NAME_01_gt
 
@@ -27,7 +27,8 @@ def find_triplets(root: Path, report: Callable[[str], None]) -> list[Triplet]:
     frame is the one named gt, target, mid, inter or truth, else the second. UserError if there is no triplet.
     """
     pictures = sorted(
-        (p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()), key=lambda p: natural_key(str(p))
+        (p for p in root.rglob("*") if p.suffix.lower() in TRIPLET_SUFFIXES and p.is_file()),
+        key=lambda p: natural_key(str(p)),
     )
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in pictures:

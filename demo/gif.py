@@ -30,7 +30,7 @@ from video.writing.encoding import palette_graph  # noqa: E402
 FACTOR = 4  # output frames for each frame of the clip
 DELAY = Fraction(4, 100)  # seconds; GIF counts in hundredths, and browsers slow down delays below 2 of them
 START, STEP, COUNT = 1.0, 0.08, 13  # seconds of the clip: first frame, distance of frames; number of frames
-COLUMNS = slice(130, 450)  # px, the part of each frame that is shown
+SHOWN_COLUMNS = slice(130, 450)  # px, the part of each frame that is shown
 BAR, GAP = 26, 6  # px: height of the captions, width of the line between both halves
 WHITE = 255
 
@@ -60,7 +60,7 @@ def caption(text: str, width: int) -> np.ndarray:
 def side_by_side(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Returns both pictures (H,W,3) with captions as one picture."""
     halves = [
-        np.concatenate((caption(text, picture[:, COLUMNS].shape[1]), picture[:, COLUMNS]))
+        np.concatenate((caption(text, picture[:, SHOWN_COLUMNS].shape[1]), picture[:, SHOWN_COLUMNS]))
         for text, picture in (("before: 6.25 frames/s", before), ("after: 25 frames/s", after))
     ]
     return np.concatenate((halves[0], np.full((len(halves[0]), GAP, 3), WHITE, np.uint8), halves[1]), axis=1)

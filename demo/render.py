@@ -16,7 +16,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 SIZE = (480, 270)
 RATE = 24  # frames/s
-SECONDS = 3
+CLIP_SECONDS = 3
 SAMPLES = 48000  # Hz
 SUBPIXEL = 4  # fractional bits of OpenCV's drawing coordinates
 PICTURE_TIMES = (1.0, 1 + 2 / RATE)  # seconds of the clip
@@ -66,7 +66,7 @@ def draw(ground: np.ndarray, t: float) -> np.ndarray:
 def render(path: Path) -> None:
     """Writes the clip with sound: H.264 and AAC."""
     ground = background()
-    times = np.arange(SECONDS * SAMPLES) / SAMPLES
+    times = np.arange(CLIP_SECONDS * SAMPLES) / SAMPLES
     tone = (np.sin(2 * np.pi * 330 * times) * np.abs(np.sin(times * 4)) * 6000).astype(np.int16)
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=RATE, options={"crf": "14"})
@@ -77,7 +77,7 @@ def render(path: Path) -> None:
         sound.time_base = Fraction(1, SAMPLES)
         out.mux(audio.encode(sound))
         out.mux(audio.encode(None))
-        for i in range(SECONDS * RATE):
+        for i in range(CLIP_SECONDS * RATE):
             frame = av.VideoFrame.from_ndarray(draw(ground, i / RATE), "rgb24")
             frame.pts, frame.time_base = i, Fraction(1, RATE)
             out.mux(video.encode(frame))
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     render(args.output)
     write_pictures(args.output.parent)
-    print(f"Rendered {args.output}: {SECONDS * RATE} frames at {RATE} fps, {SIZE[0]}x{SIZE[1]}, and two pictures of it")
+    print(f"Rendered {args.output}: {CLIP_SECONDS * RATE} frames at {RATE} fps, {SIZE[0]}x{SIZE[1]}, two pictures")
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 
 from model.contract import BlockOutput, CoarseEstimate, NetworkModule, Prediction, TeacherEstimate, count_coarse
-from model.networks.layers import IFBlock, blend, split_output, timestep_plane
+from model.networks.layers import IFBlock, Levels, blend, split_output, timestep_plane
 from model.networks.refine import Contextnet, Unet
 from model.networks.warp import warp_both
 from model.training.loss import distillation_loss
 
 CHANNELS = (240, 150, 90)  # width of each block, coarse to fine
 BLOCK_SCALES = (4, 2, 1)
-
-Levels = tuple[Tensor, ...]
 
 
 class _Estimate(NamedTuple):
@@ -85,10 +83,11 @@ class IFNet(NetworkModule):
             estimates.append(estimate)
         assert estimate is not None
         flow, mask, warped0, warped1 = estimate
+        # levels (B,16*2^k,H/2^(k+1),W/2^(k+1))
         context0 = self.contextnet.warped(features0 or self.frame_features(img0), flow[:, :2])
         context1 = self.contextnet.warped(features1 or self.frame_features(img1), flow[:, 2:4])
         residual = self.unet(img0, img1, warped0, warped1, mask, flow, context0, context1) * 2 - 1  # (B,3,H,W)
-        merged = [s.blend() for s in estimates]
+        merged = [s.blend() for s in estimates]  # (B,3,H,W) each
         image = ((merged[-1] if merged else estimate.blend()) + residual).clamp(0, 1)
         made = Prediction(
             image, flow, torch.sigmoid(mask), [s.flow for s in estimates], merged, [s.mask for s in estimates]

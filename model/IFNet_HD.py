@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from model.contract import NetworkModule, Prediction
-from model.networks.layers import blend, conv, deconv, dtype_of
+from model.networks.layers import Levels, blend, conv, deconv, dtype_of
 from model.networks.refine import ConvPair
-from model.networks.refine_HD import ContextnetHD, FusionNet, Levels, ResBlock, normed_conv
+from model.networks.refine_HD import ContextnetHD, FusionNet, ResBlock, normed_conv
 from model.networks.warp import resize, resize_flow, warp, warp_both
 
 CHANNELS_V1 = CHANNELS_V2 = (192, 128, 96, 48)  # width of each block, coarse to fine; v2 doubles it inside
@@ -54,13 +54,15 @@ class _Fused(NetworkModule):
         flows[0] is the flow at half resolution, merged[0] the blend without the residual.
         """
         half = self.half_flow(img0, img1, scale)  # (B,4,H/2,W/2)
+        # levels (B,32*2^k,H/2^(k+2),W/2^(k+2))
         context0 = self.contextnet.warped(features0 or self.frame_features(img0), half[:, :2])
         context1 = self.contextnet.warped(features1 or self.frame_features(img1), half[:, 2:])
         flow = resize_flow(half, 2)  # (B,4,H,W)
         warped0, warped1 = warp_both(img0, img1, flow)
-        out = self.unet(torch.cat((warped0, warped1, flow[:, : self.flow_channels]), 1), context0, context1)
+        inputs = torch.cat((warped0, warped1, flow[:, : self.flow_channels]), 1)  # (B,8 or 10,H,W)
+        out = self.unet(inputs, context0, context1)  # (B,4,H,W)
         mask = out[:, 3:]  # (B,1,H,W)
-        merged = blend(warped0, warped1, mask)
+        merged = blend(warped0, warped1, mask)  # (B,3,H,W)
         image = (merged + out[:, :3] * 2 - 1).clamp(0, 1)
         return Prediction(image, flow, mask, [half], [merged])
 
@@ -98,7 +100,7 @@ class IFNet_HD(_Fused):
     def half_flow(self, img0: Tensor, img1: Tensor, scale: float) -> Tensor:
         """Returns the flow (B,4,H/2,W/2) in pixels of its own size."""
         small0, small1 = resize(img0, 0.5 * scale), resize(img1, 0.5 * scale)  # (B,3,h,w), h = H/2 * scale
-        flow = self.get_submodule("block0")(torch.cat((small0, small1), 1), SCALES_OF_4[0])
+        flow = self.get_submodule("block0")(torch.cat((small0, small1), 1), SCALES_OF_4[0])  # (B,2,h,w)
         for i in (1, 2, 3):
             pair = warp(small0, flow), warp(small1, -flow)
             flow = flow + self.get_submodule(f"block{i}")(torch.cat((*pair, flow), 1), SCALES_OF_4[i])
@@ -135,7 +137,7 @@ class BlockV2(nn.Module):
         else:
             x = self.convblock(x)
         x = self.conv1(x).float()  # (B,4,h/scale/2,w/scale/2)
-        return resize_flow(x, scale) if self.paired else resize(x, scale)
+        return resize_flow(x, scale) if self.paired else resize(x, scale)  # (B,4,h/2,w/2)
 
 
 class IFNet_HDv2(_Fused):
@@ -159,10 +161,10 @@ class IFNet_HDv2(_Fused):
         img0, img1 = resize(img0, shrink), resize(img1, shrink)
         half = self.get_submodule("block0")(torch.cat((img0, img1), 1), None, self.scales[0] * factor)  # (B,4,h/2,w/2)
         for i in range(1, len(self.scales)):
-            flow = resize_flow(half, 2)
+            flow = resize_flow(half, 2)  # (B,4,h,w)
             pair = warp_both(img0, img1, flow)
             half = half + self.get_submodule(f"block{i}")(torch.cat(pair, 1), flow, self.scales[i] * factor)
-        return resize_flow(half, 1 / shrink)
+        return resize_flow(half, 1 / shrink)  # (B,4,H/2,W/2)
 
 
 class BlockV3(nn.Module):

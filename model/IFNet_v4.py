@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.contract import BlockOutput, CoarseEstimate, NetworkModule, Prediction, TeacherEstimate, count_coarse
 from model.errors import UserError
-from model.networks.estimate import Estimate, Pair, Side, average
+from model.networks.estimate import Estimate, FrameTensors, Pair, average
 from model.networks.head import Head
 from model.networks.layers import IFBlock, split_output, timestep_plane
 from model.networks.refine import Contextnet, Unet
@@ -171,12 +171,12 @@ class IFNet_v4(NetworkModule):
         if self.config.encoder:
             features0 = self.encode(img0) if features0 is None else features0
             features1 = self.encode(img1) if features1 is None else features1
-        sides = (
-            Side(img0, img0[:, :0] if features0 is None else features0),
-            Side(img1, img1[:, :0] if features1 is None else features1),
+        frames = (
+            FrameTensors(img0, img0[:, :0] if features0 is None else features0),
+            FrameTensors(img1, img1[:, :0] if features1 is None else features1),
         )
         scales = tuple(s / scale for s in self.config.scales)
-        return Pair(sides, timestep_plane(timestep, img0), scales, ensemble, keep_warped)
+        return Pair(frames, timestep_plane(timestep, img0), scales, ensemble, keep_warped)
 
     def _run_blocks(self, pair: Pair, coarse: CoarseEstimate, *, keep_all: bool = False) -> tuple[Pair, list[Estimate]]:
         """Runs the blocks that follow the coarse estimate; returns the pair with the final scales, and estimates.
@@ -225,29 +225,29 @@ class IFNet_v4(NetworkModule):
         swapped = pair.swapped()
         if estimate is None:
             return average(output, self._one_direction(i, swapped, None))
-        return average(output, self._one_direction(i, swapped, estimate.swapped(), frames=pair))
+        return average(output, self._one_direction(i, swapped, estimate.swapped(), unwarped=pair))
 
     def _one_direction(
-        self, i: int, pair: Pair, estimate: Estimate | None, *, frames: Pair | None = None
+        self, i: int, pair: Pair, estimate: Estimate | None, *, unwarped: Pair | None = None
     ) -> BlockOutput:
         block: IFBlock = self.get_submodule(f"block{i}")  # type: ignore[assignment]
-        inputs = self._inputs(pair, estimate, pair.scales[i], frames or pair)
+        inputs = self._inputs(pair, estimate, pair.scales[i], unwarped or pair)
         output: BlockOutput = block(inputs, estimate and estimate.flow, pair.scales[i])
         return output
 
-    def _inputs(self, pair: Pair, estimate: Estimate | None, scale: float, frames: Pair) -> list[Tensor]:
+    def _inputs(self, pair: Pair, estimate: Estimate | None, scale: float, unwarped: Pair) -> list[Tensor]:
         """Returns the inputs of a block besides the flow: 7+2E channels at first, then 8+2E and the carried features.
 
-        Later blocks of 3.9 also take both images unwarped, those of `frames`: its published graph does not exchange
+        Later blocks of 3.9 also take both images unwarped, those of `unwarped`: its published graph does not exchange
         them in an ensemble (found by recorded results of 3.9 at timestep 0.5, where t and 1 - t are equal).
         """
-        (image0, features0), (image1, features1) = pair.sides
+        (image0, features0), (image1, features1) = pair.frames
         if estimate is None:
             parts = [image0, image1, features0, features1, pair.timestep]
             return [part for part in parts if part.shape[1]]
-        warped = estimate.warped_sides(pair, scale)
+        warped = estimate.warped_frames(pair, scale)
         if self.config.images_again:
-            return [frames.sides[0].image, frames.sides[1].image, pair.timestep, *warped, estimate.mask]
+            return [unwarped.frames[0].image, unwarped.frames[1].image, pair.timestep, *warped, estimate.mask]
         carried = [] if estimate.carried is None else [estimate.carried]
         return [*warped, pair.timestep, estimate.mask, *carried]
 
@@ -266,7 +266,7 @@ class IFNet_v4(NetworkModule):
         return Prediction(image, estimate.flow, torch.sigmoid(estimate.mask))
 
     def _residual(self, pair: Pair, estimate: Estimate) -> Tensor:
-        img0, img1 = (side.image for side in pair.sides)
+        img0, img1 = (frame.image for frame in pair.frames)
         context0 = self.contextnet(img0, estimate.flow[:, :2])
         context1 = self.contextnet(img1, estimate.flow[:, 2:4])
         assert estimate.warped is not None

@@ -6,7 +6,6 @@
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ class RIFE:
 
     def __init__(self, net: Network, *, name: str, source: str = "memory", engine: Network | None = None) -> None:
         """Takes a network, and an `engine` that runs it; by default the CPU kernels run it where they support it."""
-        self.net: Any = net  # the nn.Module with the weights; calls go to `engine`
+        self.net = net  # holds the weights; calls go to `engine`
         self.engine = engine or accelerate(net)
         self.name, self.source = name, source
         weight = next(net.parameters())

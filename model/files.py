@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-KINDS = {
+FILE_KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -18,7 +18,7 @@ LARGEST_TEXT = 2**26  # bytes
 def special_kind(path: Path) -> str:
     """Returns the kind of a file that is not regular, such as "a FIFO", else "". Links are followed. Raises OSError."""
     mode = path.stat().st_mode
-    return "" if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "no regular file")
+    return "" if stat.S_ISREG(mode) else FILE_KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
 def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:

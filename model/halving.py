@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import TypeVar
 
-HALVING_TOLERANCE = Fraction(
-    1, 100
-)  # half of upstream's --rthreshold: largest distance of k/2^n from the requested timestep
+# Largest distance of k/2^n from the requested timestep: half of upstream's --rthreshold.
+HALVING_TOLERANCE = Fraction(1, 100)
 
-Frame = TypeVar("Frame")
+FrameT = TypeVar("FrameT")
 
 
 def reachable(timestep: float | Fraction, tolerance: float | Fraction) -> Fraction:
@@ -25,13 +24,13 @@ def reachable(timestep: float | Fraction, tolerance: float | Fraction) -> Fracti
 
 
 def halve(
-    frame0: Frame,
-    frame1: Frame,
+    frame0: FrameT,
+    frame1: FrameT,
     targets: Sequence[Fraction],  # within (low, high), rising, each k/2^n
-    middle: Callable[[Frame, Frame, bool], Frame],
+    middle: Callable[[FrameT, FrameT, bool], FrameT],
     low: Fraction = Fraction(0),
     high: Fraction = Fraction(1),
-) -> Iterator[Frame]:
+) -> Iterator[FrameT]:
     """Yields the frames at the targets, from the frames at `low` and `high`.
 
     `middle(frame0, frame1, reused)` returns the frame between two; `reused` is True if it becomes an input later.

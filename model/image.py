@@ -11,6 +11,7 @@ from torch import Tensor
 from model.errors import UserError
 from model.inference import kernels
 
+PAD_MODES = {"constant": "zeros", "replicate": "the edge repeated"}  # names of pad_mode for the user
 BACKDROP = 0.5  # grey behind a transparent picture, for the network: black and white shapes both contrast with it
 OPAQUE = 1 - 1e-5  # alpha above this counts as 1: the difference is less than one 16-bit step
 
@@ -40,8 +41,8 @@ def to_picture(image: Tensor, dtype: type[Any] = np.uint8) -> np.ndarray:
 def send_picture(image: Tensor, dtype: type[Any] = np.uint8) -> Callable[[], np.ndarray]:
     """Starts the copy of an image to main memory; returns a function that returns the picture, as `to_picture`.
 
-    On CUDA the copy is asynchronous: the device computes on until the function is called, which blocks until the copy
-    is complete.
+    On CUDA the copy is asynchronous: the device continues to compute until the function is called, which blocks until
+    the copy is complete.
     """
     image = image[0].float()  # (C,H,W)
     total = None  # sum of the values, to check that all are finite; pictures of floats may contain NaN

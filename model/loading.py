@@ -6,17 +6,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model.errors import WeightsError
 from model.IFNet import IFNet
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
+from model.weights import State
 from model.weights.checkpoint import WeightFile, find_weights, read_weights
 from model.weights.metadata import read_metadata
 from model.weights.published import PUBLISHED, read_config, shape_of
 
-State = dict[str, Tensor]
 AnyNetwork = IFNet | IFNet_v4 | IFNet_HD | IFNet_HDv2 | IFNet_HDv3
 # Prefixes of keys in official files that are for training only (Practical-RIFE 4.x).
 TRAINING_ONLY = ("teacher.", "caltime.", "block_tea.")
@@ -136,10 +136,10 @@ def fill(net: nn.Module, state: State) -> None:
     if missing or surplus or wrong:
         misfits = [f"{k} is {tuple(state[k].shape)} instead of {tuple(wanted[k].shape)}" for k in wrong]
         parts = [
-            f"{len(keys)} {what} ({_some(keys)})"
-            for what, keys in (("missing", missing), ("unexpected", surplus), ("misshapen", misfits))
+            f"{len(keys)} {kind} ({_some(keys)})"
+            for kind, keys in (("missing", missing), ("unexpected", surplus), ("misshapen", misfits))
             if keys
         ]
-        raise WeightsError(f"the tensors do not add up: {', '.join(parts)}")
+        raise WeightsError(f"the tensors do not fit this network: {', '.join(parts)}")
     full = {k: state[k].to(v.dtype) if k in state else torch.zeros_like(v, device="cpu") for k, v in wanted.items()}
     net.load_state_dict(full, assign=True)

@@ -159,13 +159,14 @@ class LPIPS(nn.Module):
 
     def forward(self, pred: Tensor, gt: Tensor) -> Tensor:
         """Returns (B,) distances of two (B,3,H,W) RGB images in 0..1, 31 px or more a side; 0 for equal images."""
-        x = (torch.cat((pred, gt)).float() * 2 - 1 - self.mean) / self.deviation
-        distance = x.new_zeros(len(pred))
+        x = (torch.cat((pred, gt)).float() * 2 - 1 - self.mean) / self.deviation  # (2B,3,H,W)
+        distance = x.new_zeros(len(pred))  # (B,)
         for i, (conv, head) in enumerate(zip(self.convs, self.heads, strict=True)):
             x = F.max_pool2d(x, 3, 2) if i in POOLED else x  # (2B,C,H',W')
             x = F.relu(conv(x))  # (2B,C,H',W')
-            a, b = F.normalize(x, dim=1, eps=1e-10).chunk(2)  # with a gradient of 0, not NaN, where all features are 0
-            distance = distance + ((a - b).square() * head).sum(1).mean((1, 2))
+            # With a gradient of 0, not NaN, where all features are 0.
+            a, b = F.normalize(x, dim=1, eps=1e-10).chunk(2)  # (B,C,H',W') each
+            distance = distance + ((a - b).square() * head).sum(1).mean((1, 2))  # (B,)
         return distance
 
 

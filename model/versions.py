@@ -13,6 +13,7 @@ import safetensors.torch
 from torch import nn
 
 from model.errors import WeightsError
+from model.image import PAD_MODES
 from model.inference.engines import accelerate
 from model.inference.memory import peak_bytes
 from model.loading import AnyNetwork, build, detect_version, load_network
@@ -21,13 +22,12 @@ from model.weights.metadata import read_metadata
 
 MEMORY_SIZE = (1080, 1920)  # height and width of the frames whose memory is stated
 MEASURED = "1.5 times as much in all was measured on a CPU"  # 4.25: 1451 MB resident where 962 are computed
-PADDING = {"constant": "zeros", "replicate": "the edge repeated"}
 ARCHS = ("rife", "rife_m", "rife_2r")  # names for --arch; only the last is ever needed
 
 
 def describe(net: AnyNetwork, name: str, file: WeightFile | Path | str) -> str:
     """Returns a description of a network and its needs, in a few lines."""
-    beyond = PADDING[str(net.pad_mode)]
+    beyond = PAD_MODES[str(net.pad_mode)]
     blocks = [child for key, child in net.named_children() if key.startswith("block") and key != "block_tea"]
     widths = [[m for m in block.get_submodule("conv0").modules() if isinstance(m, nn.Conv2d)][-1] for block in blocks]
     time = "any between 0 and 1" if net.arbitrary_time else "0.5 only, other times by halving"
@@ -78,9 +78,12 @@ def main(argv: list[str] | None = None) -> None:
         prog="python3 -m model.versions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("path", type=Path, help="file, folder or zip of weights")
-    parser.add_argument("--arch", choices=ARCHS, help="the network, only needed for rife_2r")
-    parser.add_argument("--convert", type=Path, metavar="OUT", help="write the weights to this .safetensors file")
-    parser.add_argument("--name", help='name of the weights that --convert writes into the file, e.g. "mine, 2026-11"')
+    parser.add_argument("--arch", choices=ARCHS, help="name of the network, needed only for rife_2r (default: found)")
+    parser.add_argument("--convert", type=Path, metavar="OUT", help="write this .safetensors file (default: none)")
+    parser.add_argument(
+        "--name",
+        help='write this name of the weights into the file, e.g. "mine, 2026-11" (default: that of the old file)',
+    )
     args = parser.parse_args(argv)
     if args.name and not args.convert:
         parser.error("--name: only together with --convert")

@@ -18,8 +18,8 @@ from video.safe_file import sync_folder, write_file
 
 PLAN, LOCK, JOINED = "plan.json", "lock", "joined"
 PATIENCE, PAUSE = 3.0, 0.05  # seconds that a share waits for others that begin anew, and for a lock at a time
-DONE = "done.json"  # name of the plan from the time on when the output is complete
-NUMBERED = re.compile(r"\d{5}(\.new)?(\.part)?(\.\w+)?")  # of segments and their records
+DONE_PLAN = "done.json"  # name of the plan from the time on when the output is complete
+SEGMENT_NAME = re.compile(r"\d{5}(\.new)?(\.part)?(\.\w+)?")  # of segments and their records
 OURS = re.compile(r"(plan|done|joined|trial-\d+)(\.part)?(\.\w+)?|lock")
 
 
@@ -264,17 +264,17 @@ class WorkFolder:
 
     def done_plan(self) -> Plan | None:
         """Returns the plan if the output is complete and a run was ended while it removed the folder, or None."""
-        return Plan.read(self.path / DONE) if (self.path / DONE).exists() else None
+        return Plan.read(self.path / DONE_PLAN) if (self.path / DONE_PLAN).exists() else None
 
     def remove(self) -> None:
         """Removes the folder with all its segments; the plan last, under another name. Files of others are kept.
 
-        With that name a folder of which some segments are gone is never taken for work that can go on.
+        With that name a folder of which some segments are gone is never taken for work that can be continued.
         """
         if self.plan_file.exists():
-            os.replace(self.plan_file, self.path / DONE)
+            os.replace(self.plan_file, self.path / DONE_PLAN)
             sync_folder(self.path)
-        for path in sorted(self.path.iterdir(), key=lambda path: (path.name == DONE, path.name == LOCK)):
+        for path in sorted(self.path.iterdir(), key=lambda path: (path.name == DONE_PLAN, path.name == LOCK)):
             if _is_ours(path):
                 _remove(path)
         self.close()
@@ -284,7 +284,7 @@ class WorkFolder:
 
 def _is_ours(path: Path) -> bool:
     """Returns whether a file of the folder has a name that this module gives."""
-    return bool(NUMBERED.fullmatch(path.name) or OURS.fullmatch(path.name))
+    return bool(SEGMENT_NAME.fullmatch(path.name) or OURS.fullmatch(path.name))
 
 
 def _remove(path: Path) -> None:

@@ -26,7 +26,10 @@ class Locks:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
     def take(self, number: int, *, shared: bool = False, patience: float = 0) -> bool:
-        """Takes a lock; returns False if another process holds it for `patience` seconds. `shared` ones go together."""
+        """Takes a lock; returns False if another process holds it for `patience` seconds.
+
+        Several processes may hold a `shared` lock at once.
+        """
         until = monotonic() + patience
         while not (taken := self._try(number, shared)) and monotonic() < until:
             sleep(PAUSE)

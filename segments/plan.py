@@ -33,7 +33,7 @@ class Plan:
         """Raises UserError that names what differs, if this plan, made now, does not continue the one in `place`."""
         changed = self.differences(other)
         if changed:
-            raise UserError(f"{place}: was begun otherwise: {'; '.join(changed)}; go on as begun, or overwrite it")
+            raise UserError(f"{place}: was begun differently: {'; '.join(changed)}; restore that, or overwrite it")
 
     def differences(self, other: "Plan") -> list[str]:
         """Returns a text for each thing in which this plan, made now, does not continue another one."""
@@ -105,7 +105,7 @@ def identify_source(path: Path) -> dict[str, str]:
 
 
 def hash_weights(path: Path) -> str:
-    """Returns the hash of the weights that a file, a folder or an archive stands for. Raises WeightsError."""
+    """Returns the hash of the weights in a file, a folder or an archive. Raises WeightsError."""
     file = find_weights(path)
     digest = hashlib.sha256(file.read())
     if file.name.suffix == ".param" and not file.member:  # ncnn keeps the numbers in a second file

@@ -147,7 +147,7 @@ def _has_died(worker: Worker, deaths: Counter[int | None], folder: WorkFolder) -
     cause = f"the worker on {worker.device} died {place} (exit status {worker.process.exitcode})"
     if deaths[worker.segment] >= TRIES:
         raise UserError(f"{folder.path}: {cause} for the {TRIES}rd time; finished segments are kept")
-    print(f"{cause}; another one takes its place", file=sys.stderr)
+    print(f"{cause}; another worker replaces it", file=sys.stderr)
     return True
 
 

@@ -19,7 +19,7 @@ MOST_CORES = 4  # of a task without a GPU
 LEFT_OUT = (".git", ".venv", "tests", "docs", "demo", "benchmark", "*.mp4", "*.mkv", "runs")  # of the project
 
 
-class Made(NamedTuple):
+class TaskResult(NamedTuple):
     """Holds the result of a task: the files of its segment by name, none if they are in the shared folder already."""
 
     files: dict[str, bytes]
@@ -127,9 +127,9 @@ def _next(waiting: Iterator[int], number: int) -> Iterator[int]:
         yield index
 
 
-def _result(ray: Any, task: Any, folder: WorkFolder, index: int) -> Made:
+def _result(ray: Any, task: Any, folder: WorkFolder, index: int) -> TaskResult:
     try:
-        made: Made = ray.get(task)
+        made: TaskResult = ray.get(task)
     except ray.exceptions.RayTaskError as e:
         if isinstance(e.cause, UserError):
             raise UserError(str(e.cause)) from e
@@ -142,15 +142,15 @@ def _result(ray: Any, task: Any, folder: WorkFolder, index: int) -> Made:
 
 def _make_remotely(
     shared: tuple[Any, MakeOne, Plan], index: int, path: str, suffix: str, supplies: Supplies | None
-) -> Made:
+) -> TaskResult:
     """Runs on a node: makes a segment in the shared folder, or in a folder of its own from its supplies."""
     settings, make_one, plan = shared
     folder = WorkFolder(Path(path), suffix)
     if supplies is None:
         if not (folder.plan_file.is_file() and Plan.read(folder.plan_file) == plan):
-            return Made({}, 0, 0, needs_excerpt=True)
+            return TaskResult({}, 0, 0, needs_excerpt=True)
         with closing(folder):
-            return Made({}, *make_one(settings, index, folder, None, None))
+            return TaskResult({}, *make_one(settings, index, folder, None, None))
     place = Path(tempfile.mkdtemp(prefix="rife_"))
     try:
         own = WorkFolder(place / "work", suffix)
@@ -158,7 +158,7 @@ def _make_remotely(
         own.plan_file.write_bytes(plan.to_json())
         with closing(own):
             frames, made = make_one(settings, index, own, place, supplies)
-            return Made(own.files_of(index), frames, made)
+            return TaskResult(own.files_of(index), frames, made)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """The HD networks: what their structure promises whatever the weights; their numbers are in test_parity.py."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,9 +44,10 @@ def test_halving_is_nested_midpoints(name: str, nets: dict[str, RIFE], pair: Pai
     assert half.shape == pair[0].shape
     assert torch.equal(half, model.inference(*pair))
     whole = [torch.nn.functional.pad(image, (0, 64 - 56, 0, 64 - 40)) for image in pair]
+    net: Any = model.net
     with torch.no_grad():
-        middle = model.net(*whole).image
-        expected = model.net(whole[0], middle).image, middle, model.net(middle, whole[1]).image
+        middle = net(*whole).image
+        expected = net(whole[0], middle).image, middle, net(middle, whole[1]).image
     for made, image in zip((quarter, half, last), expected, strict=True):
         torch.testing.assert_close(made, image[..., :40, :56], rtol=0, atol=1e-5)
     assert (quarter - half).abs().max() > 1e-3

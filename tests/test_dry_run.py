@@ -148,7 +148,7 @@ def test_a_dry_run_refuses_segments_that_the_run_would(tmp_path: Path, capsys: p
     assert "segments: 3, kept in" in (shown := capsys.readouterr().out)
     assert "2 are finished" in shown
     for given, message in (
-        (["--crf=20"], f"{folder}: was begun otherwise: crf was None, is 20"),
+        (["--crf=20"], f"{folder}: was begun differently: crf was None, is 20"),
         (["--join"], f"{folder}: 1 segment is missing: 1; make them first"),
         (["--loop"], "a loop reaches over segments; make it in one piece"),
         (["--ext=gif"], "segments cannot be joined in .gif, only in .mp4"),

@@ -20,7 +20,7 @@ from model.export import __main__ as command
 from model.export import ncnn
 from model.export.forms import Settings, export, published_state, refusal
 from model.export.graph import sample
-from model.export.metadata import Source, read_source
+from model.export.metadata import LoadedNetwork, read_source
 from model.IFNet_v4 import IFNet_v4
 from model.loading import load_network
 from model.networks.warp import warp
@@ -30,12 +30,12 @@ SIZES = ((64, 128), (50, 70), (130, 66))  # height and width: multiples of the p
 TOLERANCE = 1e-4
 
 
-def source_of(net: Any, name: str = "mine, 2026", version: str = "4.25, 4.26") -> Source:
-    return Source(net.requires_grad_(False), name, version, WeightFile(Path("flownet.pkl")), "0" * 64)
+def source_of(net: Any, name: str = "mine, 2026", version: str = "4.25, 4.26") -> LoadedNetwork:
+    return LoadedNetwork(net.requires_grad_(False), name, version, WeightFile(Path("flownet.pkl")), "0" * 64)
 
 
 @pytest.fixture
-def default() -> Source:
+def default() -> LoadedNetwork:
     return source_of(build("default"))
 
 
@@ -79,7 +79,7 @@ def test_a_plain_onnx_graph_gives_the_networks_pictures_at_every_size(name: str)
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_layout_v2_takes_frames_of_any_size(default: Source, half: bool) -> None:
+def test_layout_v2_takes_frames_of_any_size(default: LoadedNetwork, half: bool) -> None:
     pytest.importorskip("onnx", reason="onnx is not installed")
     (content,) = export(default, "onnx", Settings(layout="v2", half=half)).values()
     run = session(content)
@@ -98,7 +98,7 @@ def planes(height: int, width: int) -> Tensor:
     return torch.cat((x, y.expand_as(x), *steps), 1)
 
 
-def test_layout_v1_takes_coordinates_and_its_size_follows_by_shape_inference(default: Source) -> None:
+def test_layout_v1_takes_coordinates_and_its_size_follows_by_shape_inference(default: LoadedNetwork) -> None:
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     (content,) = export(default, "onnx", Settings(layout="v1")).values()
     run = session(content)
@@ -120,7 +120,7 @@ def test_layout_v1_takes_coordinates_and_its_size_follows_by_shape_inference(def
     assert [d.dim_value for d in inferred.graph.output[0].type.tensor_type.shape.dim[1:]] == [3, 128, 192]
 
 
-def test_a_half_graph_keeps_coordinates_in_single_precision(default: Source) -> None:
+def test_a_half_graph_keeps_coordinates_in_single_precision(default: LoadedNetwork) -> None:
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     (content,) = export(default, "onnx", Settings(half=True)).values()
     model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(content))
@@ -156,7 +156,7 @@ KEYS_4_25 = {
 }
 
 
-def test_pkl_and_comfy_hold_the_published_keys_alone(default: Source) -> None:
+def test_pkl_and_comfy_hold_the_published_keys_alone(default: LoadedNetwork) -> None:
     (pkl,) = export(default, "pkl", Settings()).values()
     (comfy,) = export(default, "comfy", Settings()).values()
     states = [torch.load(io.BytesIO(content), weights_only=True) for content in (pkl, comfy)]
@@ -272,7 +272,7 @@ def test_the_command_writes_weights_with_their_metadata(
     assert capsys.readouterr().err == "model.export: --fp16: the form comfy has no such setting; leave it out\n"
 
 
-def test_a_missing_package_is_named(default: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(default: LoadedNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     for form, package in (("onnx", "onnx"), ("ncnn", "pnnx")):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(UserError, match=f"python3 -m pip install {package}$"):

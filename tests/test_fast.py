@@ -134,7 +134,7 @@ def test_real_frames_equal_the_baselines(clip: str, limit: float) -> None:
 def test_bfloat16_is_near_float32(name: str, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions alone are in bfloat16; its own forward in that precision is as near."""
     monkeypatch.setattr(kernels, "cpu_flags", lambda: (packed.AMX,) * amx)
-    net = load(read_fixture(GOLDEN / f"{name}.json")).net
+    net: Any = load(read_fixture(GOLDEN / f"{name}.json")).net
     img0, img1 = pictures(128, 256)
     true = RIFE(net, name="float32").inference(img0, img1, timestep=0.3)
     half = RIFE(net.to(torch.bfloat16), name="half")
@@ -182,8 +182,9 @@ def test_changed_weights_are_packed_again() -> None:
     model = load(read_fixture(GOLDEN / "v4_25.json"))
     img0, img1 = pictures(64, 64)
     before = model.inference(img0, img1)
+    net: Any = model.net
     with torch.no_grad():
-        model.net.block4.convblock[3].beta.mul_(2)
+        net.block4.convblock[3].beta.mul_(2)
     after = model.inference(img0, img1)
     assert (after - before).abs().max() > 1e-4
     torch.testing.assert_close(after, load_baseline(model).inference(img0, img1), rtol=0, atol=2e-5)

@@ -62,7 +62,7 @@ def test_ratio_by_halving(run: Run, pair: tuple[np.ndarray, np.ndarray], monkeyp
         (("--ratio", "0.25"), 0.25),
     ):
         _, out, _ = run(*options)
-        note = f"{options[1]} of the way is reached at {reached:.4g}: this network halves\n"
+        note = f"{options[1]} of the way becomes {reached:.4g}: this network computes times by halving\n"
         assert (note in out) == (float(options[1]) != reached)
         expected = pair[0] + (pair[1].astype(float) - pair[0]) * reached
         np.testing.assert_allclose(written()[1], expected, atol=1)
@@ -89,8 +89,8 @@ def test_count_by_halving_never_repeats_a_picture(
 ) -> None:
     use(Shift(arbitrary_time=False), monkeypatch)
     _, out, _ = run("--count", "2")
-    assert "0.3333 of the way is reached at 0.3281: this network halves\n" in out
-    assert "0.6667 of the way is reached at 0.6719: this network halves\n" in out
+    assert "0.3333 of the way becomes 0.3281: this network computes times by halving\n" in out
+    assert "0.6667 of the way becomes 0.6719: this network computes times by halving\n" in out
     expected = pair[0] + (pair[1].astype(float) - pair[0]) * 21 / 64
     np.testing.assert_allclose(written()[1], expected, atol=0.51)
     for name, value in (("a", 0), ("b", 65535)):
@@ -251,7 +251,7 @@ def test_errors_are_one_line(run: Run, pair: tuple[np.ndarray, np.ndarray], tmp_
         (["--fps", "1/0"], "'1/0' is not a number, such as 3, 0.3 or 60000/1001"),
         (["--fps", "fast"], "'fast' is not a number, such as 3, 0.3 or 60000/1001"),
         (["--fps", "60", "--gif", "a.gif"], "--fps 60: a GIF plays at 50 frames a second at most"),
-        (["--scale", "3"], "argument --scale: 3 is not one of 0.25, 0.5, 1, 2, 4, auto"),
+        (["--scale", "3"], "argument --scale: '3' is not one of 0.25, 0.5, 1, 2, 4, auto"),
     ],
 )
 def test_arguments_that_do_not_go_together(

@@ -212,18 +212,18 @@ def test_an_option_the_network_lacks_is_one_line(
     tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip, run = make_clip(tmp_path / "a.mp4", 2), Run(capsys)
-    for option, says in (("--ensemble", "has no option 'ensemble'"), ("--refine", "has no option 'refine'")):
-        assert says in error_line(run, "--video", clip, "--model", tiny_weights, option)
+    for option, message in (("--ensemble", "has no option 'ensemble'"), ("--refine", "has no option 'refine'")):
+        assert message in error_line(run, "--video", clip, "--model", tiny_weights, option)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4"]
     assert run("--video", clip, "--model", tiny_weights, "--tta") == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ([], "give INPUT, --video FILE or --img DIR"),
         (["--video=a", "--img=b"], "give INPUT, --video FILE or --img DIR"),
-        (["--video=a", "--scale=3"], "argument --scale: 3 is not one of 0.25, 0.5, 1, 2, 4, auto"),
+        (["--video=a", "--scale=3"], "argument --scale: '3' is not one of 0.25, 0.5, 1, 2, 4, auto"),
         (["--video=a", "--exp=2", "--multi=3"], "--exp 2 means --multi 4, but --multi is 3"),
         (["--video=a", "--multi=0"], "--multi 0: must be 1 or more"),
         (["--video=a", "--exp=-1"], "--exp -1: must be 0 or more"),
@@ -231,11 +231,13 @@ def test_an_option_the_network_lacks_is_one_line(
         (["--video=a", "--fps=0"], "'0' is not a rate above 0 in frames/s"),
     ],
 )
-def test_impossible_settings_end_at_once(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_settings_end_at_once(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
         inference_video.main(arguments)
     assert stop.value.code == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -312,7 +314,7 @@ def test_scale_auto_follows_the_size_and_is_printed(tmp_path: Path, run: Run, mo
 
 
 def test_tiles_give_the_same_video(tmp_path: Path, run: Run) -> None:
-    """The network of this test looks at each pixel alone: tiles change nothing but the line that tells of them."""
+    """The network of this test uses each pixel alone: tiles change only the line that names them."""
     pictures = [picture(i, (400, 272)) for i in range(3)]
     clip = make_clip(tmp_path / "a.mkv", 3, size=(400, 272), pictures=pictures, codec="ffv1", pix_fmt="yuv444p")
     for name, more in (("b", []), ("c", ["--tile=256"])):

@@ -152,7 +152,7 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video with sound, both encrypted."""
     path, key = tmp_path_factory.mktemp("encrypted") / "a.mp4", "76a6c65c5ea762046bd749a2e632ccbb"
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
-    options["fflags"] = "bitexact"  # or each file has random bytes, which FFmpeg's parser at times complains about
+    options["fflags"] = "bitexact"  # or each file has random bytes, for which FFmpeg's parser at times logs an error
     with av.open(str(path), "w", container_options=options) as output:
         stream: Any = output.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
@@ -169,7 +169,7 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("scheme", ["cenc", "cbcs", "cens", "cbc1"])
 def test_encrypted_video_is_refused(encrypted: Path, tmp_path: Path, scheme: str) -> None:
-    """The four schemes of ISO/IEC 23001-7; the name in the header tells which."""
+    """The four schemes of ISO/IEC 23001-7; the header names the scheme."""
     path = tmp_path / "a.mp4"
     path.write_bytes(encrypted.read_bytes().replace(b"schm\0\0\0\0cenc", b"schm\0\0\0\0" + scheme.encode()))
     with pytest.raises(MediaError, match=r"a\.mp4: its picture is encrypted \(DRM\)"):

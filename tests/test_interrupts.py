@@ -1,4 +1,4 @@
-"""Signals at every moment of a run: what was made stays, nothing gets a false name, and a line tells where it is."""
+"""Signals at every moment of a run: what was made stays, nothing gets a false name, and a line names its place."""
 
 import os
 import resource

@@ -93,7 +93,7 @@ def test_a_signal_in_a_segment(command: Command, number: int, monkeypatch: pytes
     with monkeypatch.context() as patch:
         send_at_call(patch, VideoWriter, "write", number, 60)
         status, err = command()
-    assert (status, err) == (130, "2 of 4 segments are finished in b.rife; the same command goes on\n")
+    assert (status, err) == (130, "2 of 4 segments are finished in b.rife; the same command continues\n")
     assert sorted(path.name for path in Path("b.rife").iterdir()) == [
         *("00000.json", "00000.mkv", "00001.json", "00001.mkv", "lock", "plan.json"),
     ]
@@ -105,12 +105,12 @@ def test_a_signal_in_a_share_and_in_the_join(command: Command, number: int, monk
     with monkeypatch.context() as patch:
         send_at_call(patch, VideoWriter, "write", number, 30)
         status, err = command("--segment=1/2")
-    assert (status, err) == (130, "1 of 4 segments are finished in b.rife; the same command goes on\n")
+    assert (status, err) == (130, "1 of 4 segments are finished in b.rife; the same command continues\n")
     assert [command(f"--segment={share}/2")[0] for share in (1, 2)] == [0, 0]
     with monkeypatch.context() as patch:
         send_at_call(patch, VideoWriter, "copy", number, 30)
         status, err = command("--join")
-    assert (status, err) == (130, "4 of 4 segments are finished in b.rife; the same command goes on\n")
+    assert (status, err) == (130, "4 of 4 segments are finished in b.rife; the same command continues\n")
     assert not [path for path in Path("b.rife").iterdir() if path.stem.startswith("joined")]
     check_the_rest(command, "--join")
 
@@ -134,7 +134,7 @@ def test_a_signal_to_all_processes_of_two_devices(
         status, err = command("--devices=cpu,cpu:0")
     assert len(workers) == 2
     assert status == 130
-    assert err.endswith("of 4 segments are finished in b.rife; the same command goes on\n")
+    assert err.endswith("of 4 segments are finished in b.rife; the same command continues\n")
     assert err.count("\n") == 1
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     assert not [path.name for path in Path("b.rife").iterdir() if ".new" in path.name]
@@ -174,7 +174,7 @@ def test_a_worker_that_dies_is_replaced_up_to_two_times_in_a_segment(
         with pytest.raises(UserError, match=r"died in segment 3 \(exit status -9\) for the 3rd time; finished segm"):
             pool.run_workers(die, (notes, times), ["cpu"], folder, lambda *_: None)
     assert notes.read_text() == "..."
-    assert capsys.readouterr().err.count("another one takes its place") == 2
+    assert capsys.readouterr().err.count("another worker replaces it") == 2
     assert multiprocessing.active_children() == []
 
 

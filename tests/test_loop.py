@@ -23,7 +23,7 @@ from video.timing.output_times import multiply
 def test_table_and_json(
     tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loop, "SECONDS", 0.02)
+    monkeypatch.setattr(loop, "STEP_SECONDS", 0.02)
     clip = make_clip(tmp_path / "a.mp4", 5)
     options = ["--video", str(clip), "--model", str(tiny_weights), "--device", "cpu", "--frames", "4"]
     assert loop.main(options) == 0
@@ -58,7 +58,7 @@ class Busy(Shift):
 
 
 def test_the_step_of_the_network_is_its_processor_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "SECONDS", 0.02)
+    monkeypatch.setattr(loop, "STEP_SECONDS", 0.02)
     steps = loop.measure_steps(open_frames(make_clip(tmp_path / "a.mp4", 3)), RIFE(Busy(2), name="busy"), 1.0)
     assert 30 <= steps["network"] < 60
     assert max(steps[name] for name in loop.AROUND) < 30

@@ -184,7 +184,7 @@ def test_names_are_never_taken_for_protocols(tmp_path: Path, command: Command) -
 def test_outputs_that_are_no_file_are_refused_at_once(tmp_path: Path, command: Command) -> None:
     clip = make_clip(tmp_path / "a.mp4", 3)
     (tmp_path / "folder").mkdir()
-    for output, says in [
+    for output, message in [
         (".", "is a folder; give --output the name of a file, as in a_2X_48fps.mp4"),
         ("folder", "is a folder; give --output the name of a file, as in folder/a_2X_48fps.mp4"),
         ("new/", "no suffix names its container; give --output a name as new.mp4"),
@@ -192,7 +192,7 @@ def test_outputs_that_are_no_file_are_refused_at_once(tmp_path: Path, command: C
         ("a.xyz", "no container for video"),
     ]:
         status, _, err = command("--video", clip, "--output", output)
-        assert (status, says in err) == (1, True), err
+        assert (status, message in err) == (1, True), err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "folder"]
 
 

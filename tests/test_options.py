@@ -1,6 +1,7 @@
 """What the wrapper hands on to the v4 networks: refinement, ensemble, scales, flow, and a timestep for every pixel."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,13 +24,18 @@ SIZE = (40, 56)
 Pair = tuple[Tensor, Tensor]
 
 
-def make(config: IFNetConfig) -> RIFE:
-    """A network of small width with random weights, whose flow is a few pixels."""
+def make_net(config: IFNetConfig) -> IFNet_v4:
+    """Returns a network of small width with random weights, whose flow is a few pixels."""
     torch.manual_seed(0)
     net = IFNet_v4(config).eval()
     for parameter in net.parameters():
         parameter.data.mul_(1.3)
-    return RIFE(net, name="tiny")
+    return net
+
+
+def make(config: IFNetConfig) -> RIFE:
+    """Returns that network in its wrapper."""
+    return RIFE(make_net(config), name="tiny")
 
 
 @pytest.fixture
@@ -44,12 +50,13 @@ def test_refinement_is_an_option(pair: Pair) -> None:
     plain, refined = model.inference(*pair), model.inference(*pair, refine=True)
     assert (plain - refined).abs().max() > 0.01
     padder = Padder(*SIZE, 32)
+    net: Any = model.net
     with torch.no_grad():
-        expected = model.net(*map(padder.pad, pair), 0.5, refine=True, ensemble=True).image
+        expected = net(*map(padder.pad, pair), 0.5, refine=True, ensemble=True).image
     got = next(model.between(*pair, (0.5,), refine=True, ensemble=True))
     assert torch.equal(got, padder.unpad(expected))
     with pytest.raises(ValueError, match=r"these weights hold no refinement: contextnet\.\* and unet\.\* are missing"):
-        make(NEW).net(*pair, refine=True)
+        make_net(NEW)(*pair, refine=True)
     with pytest.raises(ValueError, match=r"RIFE tiny has no option 'refine' \(it has: none\)"):
         make(NEW).inference(*pair, refine=True)
     with pytest.raises(ValueError, match="RIFE paper has no option 'refine'"):
@@ -64,7 +71,7 @@ def test_an_ensemble_is_symmetric_in_the_two_frames(config: IFNetConfig, pair: P
     torch.testing.assert_close(there, back, rtol=0, atol=1e-5)
     assert (there - model.inference(*pair, timestep=0.3)).abs().max() > 1e-4
     with pytest.raises(ValueError, match=r"this network has no ensemble: only 3.9-4.20 and 4.24 do"):
-        make(NEW).net(*pair, ensemble=True)
+        make_net(NEW)(*pair, ensemble=True)
     with pytest.raises(ValueError, match=r"RIFE tiny has no option 'ensemble' \(it has: none\)"):
         make(NEW).inference(*pair, ensemble=True)
 
@@ -76,7 +83,7 @@ def test_the_scale_divides_the_scales_of_the_blocks(config: IFNetConfig, scale: 
     model = make(config)
     padder = Padder(*SIZE, int(config.pad_multiple / min(scale, 1)))
     divided = IFNet_v4(replace(config, scales=tuple(s / scale for s in config.scales))).eval()  # type: ignore[misc]
-    divided.load_state_dict(model.net.state_dict())
+    divided.load_state_dict(make_net(config).state_dict())
     with torch.no_grad():
         expected = divided.forward(*map(padder.pad, pair), refine=config.refine)
     out = model.inference(*pair, scale=scale, refine=config.refine)
@@ -86,10 +93,11 @@ def test_the_scale_divides_the_scales_of_the_blocks(config: IFNetConfig, scale: 
 
 def test_flow_equals_that_of_the_network(pair: Pair) -> None:
     model = make(NEW)
+    net: Any = model.net
     padder = Padder(*SIZE, 64)
     for timestep in (0.0, 0.25, 1.0):
         with torch.no_grad():
-            expected = model.net(*map(padder.pad, pair), timestep).flow
+            expected = net(*map(padder.pad, pair), timestep).flow
         assert torch.allclose(model.flow(*pair, timestep=timestep), padder.unpad(expected), atol=1e-3)  # px
     prepared = [model.prepare(image) for image in pair]
     assert torch.equal(model.flow(*prepared), model.flow(*pair))

@@ -12,7 +12,7 @@ from conftest import Shift
 from torch import Tensor, nn
 
 from benchmark import block_flows, methods, pans
-from benchmark.pans import KINDS, Motion, enlarged, needed_size, view
+from benchmark.pans import MOTION_KINDS, CameraMotion, enlarged, needed_size, view
 from model import RIFE
 from model.contract import Network, NetworkModule, Prediction
 from video.pictures.picture import write_picture
@@ -35,9 +35,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     monkeypatch.setattr(pans, "SIZE", (96, 80))
     monkeypatch.setattr(pans, "EDGE", 16)
     monkeypatch.setattr(block_flows, "SIZE", 64)
-    monkeypatch.setattr(block_flows, "BANDS", ((4, 8), (16, 24)))
-    shifts = [Motion("shift", amount) for amount in (10, 20)]
-    monkeypatch.setattr(pans, "KINDS", {**KINDS, "shift": shifts, "turn": KINDS["turn"][:1]})
+    monkeypatch.setattr(block_flows, "PAN_BANDS", ((4, 8), (16, 24)))
+    shifts = [CameraMotion("shift", amount) for amount in (10, 20)]
+    monkeypatch.setattr(pans, "MOTION_KINDS", {**MOTION_KINDS, "shift": shifts, "turn": MOTION_KINDS["turn"][:1]})
     monkeypatch.setattr(methods, "load_model", lambda path, device: RIFE(Shift(20), name="fake", source=str(path)))
 
     def call(*options: str) -> tuple[int, str, str]:
@@ -47,7 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 
 def test_shifted_views_are_crops_and_move_to_the_right(photo: np.ndarray) -> None:
-    first, truth, last = (view(photo, Motion("shift", 10), share, SIZE) for share in (-0.5, 0, 0.5))
+    first, truth, last = (view(photo, CameraMotion("shift", 10), share, SIZE) for share in (-0.5, 0, 0.5))
     np.testing.assert_array_equal(truth, photo[56:104, 88:152])
     np.testing.assert_array_equal(first, photo[56:104, 93:157])  # what is at x=0 in the first frame ..
     np.testing.assert_array_equal(last, photo[56:104, 83:147])
@@ -55,10 +55,10 @@ def test_shifted_views_are_crops_and_move_to_the_right(photo: np.ndarray) -> Non
 
 
 @pytest.mark.parametrize(("motion", "point"), [
-    (Motion("zoom", 1.21), (22, 11)),  # sqrt(1.21) = 1.1 times as far from the centre as in the true frame
-    (Motion("turn", 60), (20 * np.cos(np.pi / 6) - 10 * 0.5, 20 * 0.5 + 10 * np.cos(np.pi / 6))),  # clockwise by 30
+    (CameraMotion("zoom", 1.21), (22, 11)),  # sqrt(1.21) = 1.1 times as far from the centre as in the true frame
+    (CameraMotion("turn", 60), (20 * np.cos(np.pi / 6) - 10 * 0.5, 20 * 0.5 + 10 * np.cos(np.pi / 6))),  # by 30
 ])  # fmt: skip
-def test_zooms_and_turns_move_a_point_as_the_formula_does(motion: Motion, point: tuple[float, float]) -> None:
+def test_zooms_and_turns_move_a_point_as_the_formula_does(motion: CameraMotion, point: tuple[float, float]) -> None:
     spot = np.zeros((161, 241, 1), np.uint8)
     spot[79:82, 119:122] = 255  # around the centre (120, 80) of the picture ..
     spot = np.roll(spot, (10, 20), (0, 1))  # .. moved 20 px to the right and 10 down
@@ -71,15 +71,15 @@ def test_zooms_and_turns_move_a_point_as_the_formula_does(motion: Motion, point:
 
 
 def test_first_and_last_view_are_half_the_motion_from_the_true_one() -> None:
-    for motions in KINDS.values():
+    for motions in MOTION_KINDS.values():
         for motion in motions:
             half, other = (np.vstack((motion.matrix(share), (0, 0, 1))) for share in (0.5, -0.5))
             np.testing.assert_allclose(half @ other, np.eye(3), atol=1e-12)
 
 
 def test_every_view_lies_in_the_needed_size(photo: np.ndarray) -> None:
-    motions = [motion for motions in KINDS.values() for motion in motions]
-    assert needed_size(KINDS["shift"], (640, 384)) == (800, 384)
+    motions = [motion for motions in MOTION_KINDS.values() for motion in motions]
+    assert needed_size(MOTION_KINDS["shift"], (640, 384)) == (800, 384)
     width, height = needed_size(motions, (640, 384))
     assert (width, height) == (800, 465)  # of the turn: 640 * sin(7.5 degrees) + 384 * cos(7.5 degrees) = 464.2
     larger = enlarged(photo, 400, 200)
@@ -140,7 +140,7 @@ def test_errors_after_each_block_in_closed_form(photo: np.ndarray, monkeypatch: 
 def test_content_moves_against_the_camera(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `block_errors` takes for the truth is compared with an optical flow found by DIS."""
     monkeypatch.setattr(block_flows, "SIZE", 96)
-    monkeypatch.setattr(block_flows, "BANDS", ((4, 20),))
+    monkeypatch.setattr(block_flows, "PAN_BANDS", ((4, 20),))
     first, middle = (cv2.cvtColor(block_flows.crop(photo, *at), cv2.COLOR_RGB2GRAY) for at in ((-6, -4), (0, 0)))
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow = search.calc(middle, first, None)  # type: ignore[call-overload]
@@ -148,7 +148,7 @@ def test_content_moves_against_the_camera(photo: np.ndarray, monkeypatch: pytest
 
 
 def test_pans_have_the_lengths_of_their_band() -> None:
-    for low, high in block_flows.BANDS:
+    for low, high in block_flows.PAN_BANDS:
         lengths = [np.hypot(*pan) for pan in block_flows.draw_pans((low, high))]
         assert len(lengths) == block_flows.PANS
         assert low - 2 < min(lengths) < max(lengths) < high + 2

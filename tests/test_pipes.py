@@ -22,8 +22,8 @@ from conftest import Shift
 import inference_video
 from commands import network_flags as flags
 from commands import pipes
-from commands.errors import FAILED
-from commands.video_steps import DAMAGED
+from commands.errors import FAILED_STATUS
+from commands.video_steps import DAMAGED_STATUS
 from model import RIFE
 from video.pictures.picture import MediaError
 from video.reading import container, pipe
@@ -194,7 +194,7 @@ def test_raw_frames_are_read_with_the_format_that_is_given(piped: Piped, tmp_pat
     assert [_rgb_difference(got.pictures[2 * i], picture(i)) for i in range(4)] == [0] * 4
     assert got.times[-1] == F(120, 1000)
     cut = piped(raw[:-100], "--video", "-", *settings, "--output", tmp_path / "b.mkv", "--codec", "ffv1")
-    assert cut == DAMAGED, "a frame that is cut off is an error that is told"
+    assert cut == DAMAGED_STATUS, "a frame that is cut off is an error"
 
 
 def _rgb_difference(frame: av.VideoFrame, expected: np.ndarray) -> int:
@@ -208,12 +208,12 @@ def _rgb_difference(frame: av.VideoFrame, expected: np.ndarray) -> int:
         (["--video", "-", "--dry-run"], "standard input can be read only once: leave out --dry-run"),
         (["--video", "-", "--on-resize", "split"], "standard input can be read only once: leave out --on-resize split"),
         (["--video", "-", "--devices", "cpu,cpu"], "standard input can be read only once: leave out --devices"),
-        (["-", "b.mp4"], "- (standard input) goes alone"),
-        (["--stitch", "-", "b.mp4"], "- (standard input) goes alone"),
+        (["-", "b.mp4"], "- (standard input) must be the only input"),
+        (["--stitch", "-", "b.mp4"], "- (standard input) must be the only input"),
         (["--video", "a.mp4", "--output", "-", "--png"], "made in one piece: leave out --png"),
         (["--video", "a.mp4", "--output", "-", "--ext", "mp4"], "--output - takes --ext mkv, nut, y4m: mp4 is not"),
         (["a.mp4", "b.mp4", "--output", "-"], "--output - (standard output) holds one video: give one input"),
-        (["--video", "a.mp4", "--input-format", "rgb24,4x4"], "--input-format goes with --video -"),
+        (["--video", "a.mp4", "--input-format", "rgb24,4x4"], "--input-format needs --video -"),
         (["--video", "-", "--input-format", "rgb24"], "'rgb24' is not FORMAT,WIDTHxHEIGHT"),
         (["--video", "-", "--input-format", "rbg,4x4"], "pixel format rbg: FFmpeg has none of that name"),
     ],
@@ -229,7 +229,7 @@ def test_what_a_pipe_cannot_do_is_refused_before_the_start(
 
 def test_a_reader_that_ends_costs_one_line(piped: Piped, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mkv", 4)
-    assert piped(b"", "--video", clip, "--output", "-", read=False) == FAILED
+    assert piped(b"", "--video", clip, "--output", "-", read=False) == FAILED_STATUS
     errors = [line for line in piped.err.splitlines() if line.startswith("inference_video.py")]
     assert len(errors) == 1
     assert errors[0].endswith("standard output.mkv: the program that reads it has ended; nothing more can be written")
@@ -238,7 +238,7 @@ def test_a_reader_that_ends_costs_one_line(piped: Piped, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("data", [b"", b"no video at all" * 100])
 def test_a_pipe_without_a_video_is_one_line(data: bytes, piped: Piped, tmp_path: Path) -> None:
-    assert piped(data, "--video", "-", "--output", tmp_path / "a.mp4") == FAILED
+    assert piped(data, "--video", "-", "--output", tmp_path / "a.mp4") == FAILED_STATUS
     assert piped.err.startswith("inference_video.py: standard input: not a video that FFmpeg can open")
     assert len(piped.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

@@ -111,7 +111,7 @@ def test_a_preview_that_cannot_be_written_does_not_end_the_run(
     show = Preview(folder / "p.jpg")
     for i in range(9):
         show.add(frame(i, True))
-    assert capsys.readouterr().err.count("the run goes on without a preview") == 1
+    assert capsys.readouterr().err.count("the run continues without a preview") == 1
 
 
 def test_the_command_keeps_a_preview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_errors_name_file_cause_and_remedy(tmp_path: Path) -> None:
     lonely = tmp_path / "lonely"
     lonely.mkdir()
     write_picture(lonely / "1.png", np.zeros((8, 8, 3), np.uint8))
-    for path, says in [
+    for path, message in [
         (missing, "no such file; check the path"),
         (text, "not a video that FFmpeg can open"),
         (one, "only one frame; interpolation needs two or more"),
@@ -160,7 +160,7 @@ def test_errors_name_file_cause_and_remedy(tmp_path: Path) -> None:
         (empty, "holds no picture; give a folder with any of"),
         (lonely, "1 pictures; interpolation needs two or more"),
     ]:
-        with pytest.raises(MediaError, match=says) as error:
+        with pytest.raises(MediaError, match=message) as error:
             open_frames(path)
         assert str(error.value).startswith(f"{path}: ")
         assert "\n" not in str(error.value)
@@ -174,7 +174,7 @@ def test_pictures_of_two_sizes_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def damage(clip: Path, number: int, offset: int = 0) -> Path:
-    """Overwrites two bytes of one video packet, by default those that say how long its first unit is."""
+    """Overwrites two bytes of one video packet, by default those that hold the length of its first unit."""
     with av.open(str(clip)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         place = (packets[number].pos or 0) + offset

@@ -160,14 +160,14 @@ def test_names_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "old.bin").write_bytes(b"")
-    for name, says in [
+    for name, message in [
         ("folder", "is a folder; give the name of a file"),
         ("pipe", "is not a plain file"),
         ("old.bin", "exists already; choose another name for the output, or overwrite it"),
         ("none/a.bin", "its folder does not exist"),
         ("x" * 256, "longer than 255 bytes"),
     ]:
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             check_output(tmp_path / name)
     check_output(tmp_path / "old.bin", overwrite=True)
 

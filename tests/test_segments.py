@@ -1,4 +1,4 @@
-"""Long work: the same frames whatever the segments, going on after every end, shares, locks and joining."""
+"""Long work: the same frames whatever the segments, continuing after every end, shares, locks and joining."""
 
 import json
 import subprocess
@@ -187,7 +187,7 @@ def test_what_has_changed_is_refused_by_name(tmp_path: Path, run: Run, monkeypat
         stop_at(patch, 30)
         assert run(tmp_path / "a.mp4", "--segments=0.5", "--crf=20") == 1
     assert run(tmp_path / "a.mp4", "--segments=0.5", "--crf=21") == 1
-    assert "a.rife: was begun otherwise: crf was 20, is 21; go on as begun, or overwrite it" in run.err
+    assert "a.rife: was begun differently: crf was 20, is 21; restore that, or overwrite it" in run.err
     plan = tmp_path / "a.rife" / "plan.json"
     before = plan.read_text()
     for old, new, message in (

@@ -203,7 +203,7 @@ def test_a_span_of_pictures_and_one_without_frames(tmp_path: Path) -> None:
     source = trim_source(open_frames(tmp_path, F(10)), F(1, 10), F(3, 10))
     shown = [(frame.time, int(frame.rgb()[0, 0, 0])) for frame in trimmed_frames(source)]
     assert shown == [(F(0), 10), (F(1, 10), 20)]
-    with pytest.raises(UserError, match="has no frame in the span"):
+    with pytest.raises(UserError, match="has no frame in the chosen span"):
         list(trimmed_frames(trim_source(open_frames(tmp_path, F(10)), F(9), None)))
-    with pytest.raises(UserError, match="has only one frame in the span that was asked for; give a longer one"):
+    with pytest.raises(UserError, match="has only one frame in the chosen span; give a longer one"):
         list(trimmed_frames(trim_source(open_frames(tmp_path, F(10)), F(0), F(1, 10))))

@@ -60,8 +60,8 @@ def test_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert testtime.main(["--compare", "model=nowhere"]) == 1
     assert capsys.readouterr().err.startswith("testtime.py: nowhere: no such file or folder of weights; ")
     for options, message in (
-        (["--size", "big"], "'big' is no size like 1280x720"),
-        (["--size", "8x8"], "8x8: sizes start at 16x16"),
+        (["--size", "big"], "'big' is not a size of 16x16 or more, such as 1280x720"),
+        (["--size", "8x8"], "'8x8' is not a size of 16x16 or more"),
         (["--runs", "0"], "--runs is 1 or more"),
     ):
         with pytest.raises(SystemExit):

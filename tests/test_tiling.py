@@ -291,4 +291,4 @@ def test_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
     for script in (inference_video, inference_img):
         with pytest.raises(SystemExit):
             script.build_parser().parse_args(["--img", "a", "b", "--tile", "12"])
-        assert "'12' is neither auto, 0 nor a number of pixels from 256" in capsys.readouterr().err
+        assert "'12' is not auto, 0 or a number of pixels from 256" in capsys.readouterr().err

@@ -184,7 +184,7 @@ def test_a_state_without_its_progress_is_of_another_version(tmp_path: Path) -> N
 
 
 def test_a_resumed_run_names_what_was_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without the average the weights of the network go on, not those of the average."""
+    """Without the average, training continues from the weights of the network, not from those of the average."""
     first = start(tmp_path, [stage(2)])
     first.train()
     capsys.readouterr()

@@ -51,7 +51,7 @@ def test_every_flag_has_a_group_and_one_sentence_with_its_default() -> None:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """Runs train.py's main, which must end before any work; returns the line that says why."""
+    """Runs train.py's main, which must end before any work; returns the line with the cause."""
     with pytest.raises(SystemExit) as caught:
         train.main(argv)
     assert caught.value.code == 2
@@ -184,7 +184,7 @@ def test_stages_take_flags_from_a_file(tmp_path: Path) -> None:
         ("peak = 1", "cannot be read as a file of stages"),
         ("[a]\npaek = 1", r"\[a\]: paek: cannot be set here; is it peak"),
         ("[a]\noutput = x", r"\[a\]: output: cannot be set here"),
-        ("[a]\npeak = fast", r"\[a\]: argument --peak: invalid float value"),
+        ("[a]\npeak = fast", r"\[a\]: argument --peak: 'fast' is not a number of 0 or more"),
         ("[a]\nflow_alone = yes", r"\[a\]: argument --flow_alone: needs --blocks"),
         ("[a / b]\ncrop = 64", r"\[a / b\]: there is no \[a\] before it"),
         ("[a]\n[a / b]\npeak = 1", r"\[a / b\]: peak: cannot be set here"),
@@ -270,7 +270,7 @@ def test_training_starts_from_official_files_as_they_are() -> None:
     fresh, note = build_from(without, teacher=True)
     assert note == "block_tea.* starts from random weights"
     assert fresh.state_dict()["block_tea.conv0.0.0.weight"].abs().max() > 0
-    with pytest.raises(WeightsError, match="do not add up"):
+    with pytest.raises(WeightsError, match="do not fit this network"):
         build_from(official, "v4.22")
 
 

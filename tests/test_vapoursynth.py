@@ -70,7 +70,8 @@ def test_frames_equal_those_of_the_network(network: RIFE, factor: Fraction) -> N
 def test_out_of_order_and_by_threads_the_pictures_are_the_same_and_features_are_computed_once(network: RIFE) -> None:
     clip, _ = noise_clip()
     in_order = [picture(f) for f in interpolate_clip(clip, FrameMaker(network, Fraction(3))).frames()]
-    assert network.net.encoded == LENGTH
+    net: Any = network.net
+    assert net.encoded == LENGTH
     out = interpolate_clip(clip, FrameMaker(network, Fraction(3)))
     order = np.random.default_rng(0).permutation(len(in_order))
     with ThreadPoolExecutor(4) as pool:

@@ -105,15 +105,15 @@ MISFITS = {
     ),
     "a bias less": (
         without(V46, "block2.conv0.1.0.bias"),
-        "nearest known: 4.6; the tensors do not add up: 1 missing (block2.conv0.1.0.bias)",
+        "nearest known: 4.6; the tensors do not fit this network: 1 missing (block2.conv0.1.0.bias)",
     ),
     "a layer more": (
         V46 | {"block2.more.weight": torch.zeros(1)},
-        "nearest known: 4.6; the tensors do not add up: 1 unexpected (block2.more.weight)",
+        "nearest known: 4.6; the tensors do not fit this network: 1 unexpected (block2.more.weight)",
     ),
     "a name that would break the line": (
         V46 | {"\x1b[31m\nblock2": torch.zeros(1)},
-        "nearest known: 4.6; the tensors do not add up: 1 unexpected (?[31m?block2)",
+        "nearest known: 4.6; the tensors do not fit this network: 1 unexpected (?[31m?block2)",
     ),
     "one misshapen": (
         V46 | {"block2.convblock.3.beta": torch.zeros(1, 95, 1, 1)},
@@ -123,7 +123,7 @@ MISFITS = {
         V46 | {"block1.conv0.0.0.weight": torch.zeros(7)},
         "block1.conv0.0.0.weight has shape (7,), not that of a convolution (nearest known: 4.0, 4.1)",
     ),
-    "inputs that do not add up": (
+    "inputs that do not agree": (
         V46 | {"block1.conv0.0.0.weight": torch.zeros(64, 13, 3, 3)},
         "blocks take (7, 13, 12, 12) channels, but 0 features a frame and tails of 6 make (7, 12, 12, 12) (nearest",
     ),
@@ -141,7 +141,7 @@ MISFITS = {
     ),
     "an HD network without a block": (
         {k: v for k, v in HD.items() if not k.startswith("block1.")},
-        "nearest known: HD 3.2-3.8; the tensors do not add up: 40 missing (block1.conv0.0.0.weight,",
+        "nearest known: HD 3.2-3.8; the tensors do not fit this network: 40 missing (block1.conv0.0.0.weight,",
     ),
 }
 

@@ -193,7 +193,7 @@ def test_pixel_format_nearest_to_the_source(codec: str, wanted: str, size: tuple
 
 
 @pytest.mark.parametrize(
-    ("name", "encoding", "says"),
+    ("name", "encoding", "message"),
     [
         ("b.mp4", Encoding("libx999"), "codec libx999: no such encoder; try libx264"),
         ("b.mp4", Encoding("aac"), "codec aac: encodes audio, not video"),
@@ -210,10 +210,10 @@ def test_pixel_format_nearest_to_the_source(codec: str, wanted: str, size: tuple
     ],
 )
 def test_refusals_come_before_the_first_frame_and_leave_nothing(
-    tmp_path: Path, name: str, encoding: Encoding, says: str
+    tmp_path: Path, name: str, encoding: Encoding, message: str
 ) -> None:
     source = open_frames(make_clip(tmp_path / "a.mp4"))
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         VideoWriter(tmp_path / name, source, F(48), F(1, 48), encoding=encoding)
     assert "\n" not in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]

@@ -28,7 +28,7 @@ class InputFrame:
     signature: Signature  # for the transition detector
     transition: Transition = Transition.MOTION  # from the frame before
     prepared: dict[RIFE, PreparedFrame] = field(default_factory=dict)
-    keep: np.ndarray | None = None  # (H,W) bool, where an overlay stands that is to be kept
+    keep: np.ndarray | None = None  # (H,W) bool, where an overlay is that has to be kept
     original: np.ndarray | None = None  # (H,W,C), `rgb` before the overlay was taken out of it
 
     @property

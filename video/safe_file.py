@@ -143,7 +143,7 @@ class SafeFile(io.FileIO):
     def write(self, data: Any) -> int:
         """Writes all of `data`, which is bytes or a buffer, at the current position; returns its length.
 
-        What could be written of it when the disk is full is taken away again: half a box of MP4 spoils the whole file.
+        Bytes that were written before the disk was full are removed: half a box of MP4 spoils the whole file.
         """
         rest = memoryview(data).cast("B")
         total, size = rest.nbytes, os.fstat(self.fileno()).st_size
@@ -161,7 +161,7 @@ class SafeFile(io.FileIO):
         return total
 
     def commit(self) -> None:
-        """Brings the file to the disk and renames it to its final name. Raises the error that `write` met, if any.
+        """Flushes the file to the disk and renames it to its final name. Raises the error that `write` met, if any.
 
         Raises UserError, and leaves the part, if the final name has been taken meanwhile or the part is no longer the
         file that was written.
@@ -224,7 +224,7 @@ class SafeFile(io.FileIO):
 
 
 def sync_folder(folder: Path) -> None:
-    """Brings the names in a folder to the disk, so that a rename survives a power cut; where the system can do it."""
+    """Flushes the names in a folder to the disk, so that a rename survives a power cut; where the system can do it."""
     with suppress(OSError):
         file = os.open(folder, os.O_RDONLY)
         try:

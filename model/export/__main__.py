@@ -16,7 +16,7 @@ from pathlib import Path
 from commands.errors import run_command
 from model.errors import UserError
 from model.export.forms import FORMS, LAYOUTS, Files, Settings, export
-from model.export.metadata import Source, as_json, read_source
+from model.export.metadata import LoadedNetwork, as_json, read_source
 from model.frames import FLOW_SCALES
 from model.versions import ARCHS
 from video.safe_file import check_output, write_file
@@ -34,18 +34,18 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--output", type=Path, metavar="PATH", help="file, for ncnn folder (default: made from the name)")
     p.add_argument("--layout", choices=LAYOUTS, default="plain", help="inputs of an ONNX graph: plain: img0, img1, "
         "timestep; v2, v1: the one input of vs-mlrt's rife_v2 and rife (default: plain)")  # fmt: skip
-    p.add_argument("--fp16", action="store_true", help="convolutions in float16; coordinates, flow, blend in float32")
+    p.add_argument("--fp16", action="store_true", help="convolutions in float16, all else in float32 (default: off)")
     p.add_argument("--scale", type=float, choices=FLOW_SCALES, default=1.0, metavar="SCALE",
         help="size at which flow is estimated: 0.25 0.5 1 2 4 (default: 1)")  # fmt: skip
-    p.add_argument("--ensemble", action="store_true", help="run each block both ways (3.9-4.20, 4.24)")
-    p.add_argument("--arch", choices=ARCHS, help="the network, only needed for rife_2r")
+    p.add_argument("--ensemble", action="store_true", help="run each block both ways, 3.9-4.20, 4.24 (default: off)")
+    p.add_argument("--arch", choices=ARCHS, help="name of the network, needed only for rife_2r (default: found)")
     p.add_argument("--name", help="name of the weights in the metadata and in the file name (default: the file's)")
-    p.add_argument("--licence", help="licence of the weights, for the metadata")
-    p.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    p.add_argument("--licence", help="licence of the weights, for the metadata (default: the file's)")
+    p.add_argument("--overwrite", action="store_true", help="replace files that exist (default: refuse)")
     return p
 
 
-def default_path(source: Source, form: str, settings: Settings) -> Path:
+def default_path(source: LoadedNetwork, form: str, settings: Settings) -> Path:
     """Returns the name of the output from the name of the weights."""
     name = re.sub(r"[^\w.]+", "-", source.name.split(",")[0]).strip("-.").lower() or "network"
     if FORMS[form].folder:  # the programs read from the folder's name how to call the network and pad frames

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from model.errors import UserError
 from model.export import ncnn, onnx_graph, programs
 from model.export.graph import V1_CHANNELS, V2_CHANNELS, Graph, LayoutV1, LayoutV2, Padded, Plain
-from model.export.metadata import Source, as_json, without_sharp
+from model.export.metadata import LoadedNetwork, as_json, without_sharp
 from model.image import pad_multiple
 
 LAYOUTS = ("plain", "v2", "v1")
@@ -30,7 +30,7 @@ class Settings:
 Files = dict[str, bytes]  # content by the end of the file's name, ".onnx"
 
 
-def refusal(source: Source, form: str, settings: Settings) -> str | None:
+def refusal(source: LoadedNetwork, form: str, settings: Settings) -> str | None:
     """Returns why a network cannot take a form, or None."""
     net = source.net
     if form in ("pkl", "comfy"):
@@ -47,23 +47,23 @@ def refusal(source: Source, form: str, settings: Settings) -> str | None:
         )
     if form == "onnx" and settings.layout != "plain":
         return (
-            f"layout {settings.layout} promises any timestep, but this network estimates the middle alone; "
+            f"layout {settings.layout} is for any timestep, but this network estimates the middle alone; "
             "use the layout plain"
         )
     return None
 
 
-def weights_pkl(source: Source, settings: Settings) -> Files:
+def weights_pkl(source: LoadedNetwork, settings: Settings) -> Files:
     """Returns upstream's flownet.pkl: keys with `module.`, and only those of the published network."""
     return {".pkl": _saved({f"module.{key}": value for key, value in published_state(source).items()})}
 
 
-def weights_comfy(source: Source, settings: Settings) -> Files:
+def weights_comfy(source: LoadedNetwork, settings: Settings) -> Files:
     """Returns a file that is loaded strictly: the keys of the published network, without prefix."""
     return {".pth": _saved(published_state(source))}
 
 
-def published_state(source: Source) -> dict[str, Tensor]:
+def published_state(source: LoadedNetwork) -> dict[str, Tensor]:
     """Returns the tensors of the published network alone: without the mark of the sharp blend and the teacher."""
     state = without_sharp(source).net.state_dict()
     return {key: value.contiguous().clone() for key, value in state.items() if not key.startswith("block_tea.")}
@@ -75,7 +75,9 @@ def _saved(state: dict[str, Tensor]) -> bytes:
     return content.getvalue()
 
 
-def graph_of(source: Source, settings: Settings, kind: type[Graph] | None = None) -> tuple[Graph, tuple[Tensor, ...]]:
+def graph_of(
+    source: LoadedNetwork, settings: Settings, kind: type[Graph] | None = None
+) -> tuple[Graph, tuple[Tensor, ...]]:
     """Returns the graph of a layout, or of a class with the inputs of `Plain`, and small example inputs for it."""
     net: nn.Module = source.net
     if settings.half:  # images, coordinates, flows and the blend stay in float32
@@ -91,7 +93,7 @@ def graph_of(source: Source, settings: Settings, kind: type[Graph] | None = None
     return graph, (torch.rand(1, V1_CHANNELS if settings.layout == "v1" else V2_CHANNELS, height, width),)
 
 
-def onnx_file(source: Source, settings: Settings) -> Files:
+def onnx_file(source: LoadedNetwork, settings: Settings) -> Files:
     """Returns an ONNX graph; inputs by layout: see the classes of graph.py."""
     graph, examples = graph_of(source, settings)
     plain = settings.layout == "plain"
@@ -109,7 +111,7 @@ def dtype_name(settings: Settings) -> str:
     return "float16" if settings.half else "float32"
 
 
-def ncnn_files(source: Source, settings: Settings) -> Files:
+def ncnn_files(source: LoadedNetwork, settings: Settings) -> Files:
     """Returns the pair flownet.param and flownet.bin of a folder, and the metadata as JSON."""
     plain = without_sharp(source)  # the layer rife.Warp samples bilinearly
     options = {"ensemble": True} if settings.ensemble else {}
@@ -118,13 +120,13 @@ def ncnn_files(source: Source, settings: Settings) -> Files:
     return {"flownet.param": param, "flownet.bin": weights, "flownet.json": as_json(texts)}
 
 
-def openvino_files(source: Source, settings: Settings) -> Files:
+def openvino_files(source: LoadedNetwork, settings: Settings) -> Files:
     """Returns OpenVINO's pair .xml and .bin, made from the plain ONNX graph."""
     (content,) = onnx_file(source, settings).values()
     return programs.openvino_files(content, source.texts(dtype=dtype_name(settings), scale=f"{settings.scale:g}"))
 
 
-def torch_file(source: Source, settings: Settings) -> Files:
+def torch_file(source: LoadedNetwork, settings: Settings) -> Files:
     """Returns a program of torch.export, .pt2, for any size; making it takes a minute or more."""
     graph, examples = graph_of(source, settings, Padded)
     return {".pt2": programs.torch_program(graph, examples, source.texts(dtype=dtype_name(settings)))}
@@ -134,7 +136,7 @@ def torch_file(source: Source, settings: Settings) -> Files:
 class Form:
     """Describes a file format: the function that makes it, and the settings that it has."""
 
-    make: Callable[[Source, Settings], Files]
+    make: Callable[[LoadedNetwork, Settings], Files]
     title: str
     settings: tuple[str, ...] = ("half", "scale", "ensemble")
     folder: bool = False  # several files of fixed names, in a folder
@@ -152,7 +154,7 @@ FORMS = {
 }
 
 
-def export(source: Source, form: str, settings: Settings) -> Files:
+def export(source: LoadedNetwork, form: str, settings: Settings) -> Files:
     """Returns the files of a network in a form. Raises UserError where the network, or a package, does not allow it."""
     reason = refusal(source, form, settings)
     if reason:

@@ -24,7 +24,7 @@ TENSOR = object()  # marks the place of a tensor among the arguments of a call
 
 
 class Planes(NamedTuple):
-    """Coordinates of the pixels of a frame, as layout v1 gives them; each (B,1,H,W)."""
+    """Holds the coordinates of the pixels of a frame in the form of layout v1; each (B,1,H,W)."""
 
     x: Tensor  # -1 at the centre of the first column, 1 at that of the last one
     y: Tensor

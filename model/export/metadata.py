@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from model.IFNet_v4 import IFNet_v4
-from model.image import pad_multiple
+from model.image import PAD_MODES, pad_multiple
 from model.loading import AnyNetwork, build, detect_version
 from model.weights.checkpoint import WeightFile, find_weights, read_weights
 from model.weights.metadata import read_metadata
 
 LICENCE = "MIT for the code that made this file; the licence of the weights is that of their source"
-PADDING = {"constant": "zeros", "replicate": "the edge repeated"}
 
 
 @dataclass(frozen=True)
-class Source:
+class LoadedNetwork:
     """Holds a loaded network and the facts about its weights."""
 
     net: AnyNetwork
@@ -34,14 +33,14 @@ class Source:
 
     def texts(self, **more: str) -> dict[str, str]:
         """Returns the metadata of an exported file."""
-        padding = f"multiples of {pad_multiple(self.net)}, {PADDING[str(self.net.pad_mode)]}"
+        padding = f"multiples of {pad_multiple(self.net)}, {PAD_MODES[str(self.net.pad_mode)]}"
         known = {"name": self.name, "version": self.version, "padding": padding}
         return known | {"source": self.file.name.name, "source_sha256": self.sha256, "licence": self.licence} | more
 
 
 def read_source(
     path: Path | str, arch: str | None = None, *, name: str | None = None, licence: str | None = None
-) -> Source:
+) -> LoadedNetwork:
     """Returns the network whose weights are in `path` (a file, folder or zip), in float32 on the CPU, for inference.
 
     `name` and `licence` replace those of the file. Raises WeightsError.
@@ -53,10 +52,10 @@ def read_source(
     digest = hashlib.sha256(file.read()).hexdigest()
     known = licence or texts.get("licence") or texts.get("license") or LICENCE
     net = build(version, state).eval().requires_grad_(False)
-    return Source(net, name or texts.get("name") or version.name, version.name, file, digest, known)
+    return LoadedNetwork(net, name or texts.get("name") or version.name, version.name, file, digest, known)
 
 
-def without_sharp(source: Source) -> Source:
+def without_sharp(source: LoadedNetwork) -> LoadedNetwork:
     """Returns the same network with the bilinear blend of the published networks, and zeros beyond the frame's edge."""
     if not source.sharp:
         return source

@@ -27,7 +27,7 @@ class KernelEstimate:
     """Sums the block outputs so far to the flow and the mask of two frames."""
 
     def __init__(self, side0: Tensor, side1: Tensor, *, sum_masks: bool, outputs: CoarseEstimate = ()) -> None:
-        """Sides (B,C,H,W): 3 of colour, features, and zeros up to C = 4, 8, 16 or 32.
+        """Takes the sides (B,C,H,W): 3 of colour, features, and zeros up to C = 4, 8, 16 or 32.
 
         `sum_masks`: the mask is the sum of all masks, not the last one. `outputs`: of the blocks that have run.
         """

@@ -33,7 +33,7 @@ NEVER = 2**31 - 1
 
 
 class LiveBytes(TorchDispatchMode):
-    """Adds up the storage of every tensor made inside the context, for as long as the tensor lives."""
+    """Adds up the storage of every tensor made inside the context, until the tensor is freed."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from model.networks.sharp import SAMPLING, SMOOTHING, sharpened, smoothed
 from model.networks.warp import resize, warp_both
 
 
-class Side(NamedTuple):
+class FrameTensors(NamedTuple):
     """Holds a frame and its features."""
 
     image: Tensor  # (B,3,H,W)
@@ -21,7 +21,7 @@ class Side(NamedTuple):
 class Pair(NamedTuple):
     """Holds two frames and the settings of a call: the same for every block."""
 
-    sides: tuple[Side, Side]
+    frames: tuple[FrameTensors, FrameTensors]
     timestep: Tensor  # (B,1,H,W)
     scales: tuple[float, ...]  # of each block
     ensemble: bool  # each block runs in both directions, and the two outputs are averaged
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
 
     def swapped(self) -> "Pair":
         """Returns the same pair with the two frames exchanged."""
-        return self._replace(sides=self.sides[::-1], timestep=1 - self.timestep)
+        return self._replace(frames=self.frames[::-1], timestep=1 - self.timestep)
 
 
 class Estimate(NamedTuple):
@@ -48,16 +48,16 @@ class Estimate(NamedTuple):
         """Returns the estimate with both images warped by the flow, if the pair's settings keep them."""
         if not pair.keep_warped:
             return self
-        return self._replace(warped=warp_both(pair.sides[0].image, pair.sides[1].image, self.flow))
+        return self._replace(warped=warp_both(pair.frames[0].image, pair.frames[1].image, self.flow))
 
-    def warped_sides(self, pair: Pair, scale: float) -> list[Tensor]:
-        """Returns both images, then both sides' features, warped by the flow, as inputs of a block of that scale.
+    def warped_frames(self, pair: Pair, scale: float) -> list[Tensor]:
+        """Returns both images, then both frames' features, warped by the flow, as inputs of a block of that scale.
 
         They have the frame's size (B,C,H,W), or, for an even scale from 4 up, 1/scale of it: only the pixels that go
         into the block are sampled.
         """
         factor = int(scale) if scale >= 4 and scale % 2 == 0 else 1
-        (image0, features0), (image1, features1) = pair.sides
+        (image0, features0), (image1, features1) = pair.frames
         images = self.warped or warp_both(image0, image1, self.flow, factor=factor)
         if not features0.shape[1]:
             return [*images]
@@ -74,15 +74,15 @@ class Estimate(NamedTuple):
         gates = resize(self.carried, self.mask.shape[3] / self.carried.shape[3])  # (B,8,H,W) logits
         sampling, smoothing = gates.split((SAMPLING, SMOOTHING), 1)
         warped0, warped1 = (
-            sharpened(image, side.image, flow, sampling[:, i::2])
-            for i, (image, side, flow) in enumerate(
-                zip(self._both_warped(pair), pair.sides, self.flow.split(2, 1), strict=True)
+            sharpened(image, frame.image, flow, sampling[:, i::2])
+            for i, (image, frame, flow) in enumerate(
+                zip(self._both_warped(pair), pair.frames, self.flow.split(2, 1), strict=True)
             )
         )
         return smoothed(blend(warped0, warped1, torch.sigmoid(self.mask)), smoothing)
 
     def _both_warped(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        return self.warped or warp_both(pair.sides[0].image, pair.sides[1].image, self.flow)
+        return self.warped or warp_both(pair.frames[0].image, pair.frames[1].image, self.flow)
 
 
 def _swap(flow: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from model.networks.warp import resize, resize_flow
 
 LEAKY_SLOPE = 0.2  # of every LeakyReLU in the v4 networks
 
+Levels = tuple[Tensor, ...]  # features of one image, each half the size of the one before
+
 
 def activation(kind: str, channels: int) -> nn.Module:
     """Returns PReLU with a slope for each channel (it has a state-dict key), or LeakyReLU (it has none)."""

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from model.networks.layers import activation, conv, deconv, match_format
+from model.networks.layers import Levels, activation, conv, deconv, match_format
 from model.networks.warp import resize_flow, warp
 
-WIDTH = 16  # of Contextnet's first level; every level doubles it
+FIRST_WIDTH = 16  # of Contextnet's first level; every level doubles it
 
 
 class ConvPair(nn.Module):
@@ -19,7 +19,7 @@ class ConvPair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B,out_channels,H/stride,W/stride) for x (B,C,H,W)."""
-        return self.conv2(self.conv1(match_format(x, self)))
+        return self.conv2(self.conv1(match_format(x, self)))  # (B,out_channels,H/stride,W/stride)
 
 
 class Contextnet(nn.Module):
@@ -27,21 +27,21 @@ class Contextnet(nn.Module):
 
     def __init__(self, act: str = "prelu", first_stride: int = 2) -> None:
         super().__init__()
-        c = WIDTH
+        c = FIRST_WIDTH
         self.conv1 = ConvPair(3, c, first_stride, act)
         self.conv2 = ConvPair(c, 2 * c, 2, act)
         self.conv3 = ConvPair(2 * c, 4 * c, 2, act)
         self.conv4 = ConvPair(4 * c, 8 * c, 2, act)
         self.first_factor = 1 / first_stride
 
-    def features(self, image: Tensor) -> tuple[Tensor, ...]:
+    def features(self, image: Tensor) -> Levels:
         """Returns four levels (B,16*2^k,H/2^(k+1),W/2^(k+1)) of an image (B,3,H,W), independent of the other image."""
         levels = [self.conv1(image)]
         for stage in (self.conv2, self.conv3, self.conv4):
             levels.append(stage(levels[-1]))
         return tuple(levels)
 
-    def warped(self, levels: tuple[Tensor, ...], flow: Tensor) -> list[Tensor]:
+    def warped(self, levels: Levels, flow: Tensor) -> list[Tensor]:
         """Returns the levels, each warped by the flow (B,2,H,W) px resized to its size."""
         out, factor = [], self.first_factor
         for level in levels:
@@ -63,7 +63,7 @@ class Unet(nn.Module):
 
     def __init__(self, act: str = "prelu", first_stride: int = 2) -> None:
         super().__init__()
-        c = WIDTH
+        c = FIRST_WIDTH
 
         def up(in_channels: int, out_channels: int) -> nn.Sequential:
             return nn.Sequential(deconv(in_channels, out_channels), activation(act, out_channels))

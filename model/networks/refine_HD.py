@@ -5,13 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from model.networks.layers import conv, deconv, dtype_of
+from model.networks.layers import Levels, conv, deconv, dtype_of
 from model.networks.warp import resize_flow, warp
 
-WIDTH = 32  # of the first level of context and fusion; every level doubles it
+FIRST_WIDTH = 32  # of the first level of context and fusion; every level doubles it
 SQUEEZED = 16  # width of the channel attention in ResBlock
 
-Levels = tuple[Tensor, ...]
 Unit = Callable[[int, int, int], nn.Module]  # (in_channels, out_channels, stride)
 
 
@@ -41,7 +40,7 @@ class ResBlock(nn.Module):
         y = self.conv2(self.conv1(x))  # (B,C,H/stride,W/stride)
         weight = y.mean((2, 3), keepdim=True)  # (B,C,1,1)
         weight = torch.sigmoid(self.fc2(self.relu1(self.fc1(weight))))
-        return self.relu2(y * weight + self.conv0(x))
+        return self.relu2(y * weight + self.conv0(x))  # (B,C,H/stride,W/stride)
 
 
 def normed_conv(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
@@ -58,11 +57,11 @@ class ContextnetHD(nn.Module):
 
     def __init__(self, first: Unit, unit: Unit) -> None:
         super().__init__()
-        self.conv0 = first(3, WIDTH, 2)
-        self.conv1 = unit(WIDTH, WIDTH, 2)
-        self.conv2 = unit(WIDTH, 2 * WIDTH, 2)
-        self.conv3 = unit(2 * WIDTH, 4 * WIDTH, 2)
-        self.conv4 = unit(4 * WIDTH, 8 * WIDTH, 2)
+        self.conv0 = first(3, FIRST_WIDTH, 2)
+        self.conv1 = unit(FIRST_WIDTH, FIRST_WIDTH, 2)
+        self.conv2 = unit(FIRST_WIDTH, 2 * FIRST_WIDTH, 2)
+        self.conv3 = unit(2 * FIRST_WIDTH, 4 * FIRST_WIDTH, 2)
+        self.conv4 = unit(4 * FIRST_WIDTH, 8 * FIRST_WIDTH, 2)
 
     def features(self, image: Tensor) -> Levels:
         """Returns four levels (B,32*2^k,H/2^(k+2),W/2^(k+2)) of an image (B,3,H,W), independent of the other image."""
@@ -87,7 +86,7 @@ class FusionNet(nn.Module):
 
     def __init__(self, inputs: int, first: Unit, unit: Unit, *, shuffle: bool) -> None:
         super().__init__()
-        c = WIDTH
+        c = FIRST_WIDTH
 
         def up(in_channels: int, out_channels: int) -> nn.Sequential:
             return nn.Sequential(deconv(in_channels, out_channels), nn.PReLU(out_channels))
@@ -114,4 +113,5 @@ class FusionNet(nn.Module):
         x = self.up1(torch.cat((x, s2), 1))  # (B,128,H/8,W/8)
         x = self.up2(torch.cat((x, s1), 1))  # (B,64,H/4,W/4)
         x = self.conv(self.up3(torch.cat((x, s0), 1)))  # (B,4,H,W), or (B,16,H/2,W/2) before a pixel shuffle
-        return torch.sigmoid((nn.functional.pixel_shuffle(x, 2) if self.shuffle else x).float())
+        x = nn.functional.pixel_shuffle(x, 2) if self.shuffle else x  # (B,4,H,W)
+        return torch.sigmoid(x.float())

@@ -15,7 +15,7 @@ from model.errors import UserError, printable
 from video.pictures.picture import write_picture
 
 HEADER_EVERY = 20  # rows of the table between two headers
-WIDTH = 10  # characters of a column
+COLUMN_WIDTH = 10  # characters of a column
 PICTURE_SIDE = 320  # px; samples are cut to this size at most
 
 
@@ -74,9 +74,9 @@ class Log:
             return
         if tuple(cells) != self.columns or self.rows % HEADER_EVERY == 0:
             self.columns, self.rows = tuple(cells), 0
-            print_line(" ".join(f"{name:>{WIDTH}}" for name in cells))
+            print_line(" ".join(f"{name:>{COLUMN_WIDTH}}" for name in cells))
         self.rows += 1
-        print_line(" ".join(f"{value:>{max(WIDTH, len(name))}}" for name, value in cells.items()))
+        print_line(" ".join(f"{value:>{max(COLUMN_WIDTH, len(name))}}" for name, value in cells.items()))
 
     def print_line(self, line: str) -> None:
         """Prints a line on stderr."""

@@ -10,7 +10,7 @@ LAP_LEVELS = 5
 DISTILL_MARGIN = 0.01  # the student learns from the teacher only where its error is larger by this much
 LARGEST_FLOW = 260  # px; longer flows are not counted: under perspective some points move without limit
 PSNR_LIMIT = 50.0  # dB: rounding leaves no more to be gained
-GREY = (0.2989, 0.5870, 0.1140)  # BT.601 luma, of images in RGB
+GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # BT.601 luma, of images in RGB
 
 
 def gauss_kernel(channels: int = 3) -> Tensor:
@@ -53,8 +53,8 @@ class LapLoss(nn.Module):
         """Returns the loss, a scalar, of two (B,C,H,W) whose H and W are multiples of 2^levels."""
         kernel = self.get_buffer("kernel").to(pred)
         # linear: the pyramid of the difference is the difference of the pyramids, at half the work
-        bands = laplacian_pyramid(pred - gt, kernel, self.max_levels)
-        return torch.stack([band.abs().mean() for band in bands]).sum()
+        bands = laplacian_pyramid(pred - gt, kernel, self.max_levels)  # (B,C,H/2^k,W/2^k)
+        return torch.stack([band.abs().mean() for band in bands]).sum()  # scalar
 
 
 def psnr_loss(pred: Tensor, gt: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class EPE(nn.Module):
 
     def forward(self, flow: Tensor, gt: Tensor, mask: Tensor) -> Tensor:
         """Returns (B,1,H,W) px, from two flows (B,2,H,W) px and a mask (B,1,H,W) that multiplies the result."""
-        return ((flow - gt).square().sum(1, True) + 1e-6).sqrt() * mask
+        return ((flow - gt).square().sum(1, True) + 1e-6).sqrt() * mask  # (B,1,H,W)
 
 
 class Ternary(nn.Module):
@@ -78,17 +78,17 @@ class Ternary(nn.Module):
 
     def transform(self, image: Tensor) -> Tensor:
         """Returns each neighbour minus the centre, squashed to -1..1: (B,3,H,W) RGB -> (B,49,H,W)."""
-        weights = image.new_tensor(GREY).view(1, 3, 1, 1)
-        grey = (image * weights).sum(1, True)
+        weights = image.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)
+        grey = (image * weights).sum(1, True)  # (B,1,H,W)
         b, _, h, w = grey.shape
-        patches = F.unfold(grey, self.patch, padding=self.patch // 2).view(b, self.patch**2, h, w)
+        patches = F.unfold(grey, self.patch, padding=self.patch // 2).view(b, self.patch**2, h, w)  # (B,49,H,W)
         difference = patches - grey
         return difference / (0.81 + difference.square()).sqrt()
 
     def forward(self, img0: Tensor, img1: Tensor) -> Tensor:
         """Returns (B,1,H,W) for two images (B,3,H,W); zero on the border of one pixel."""
         distance = (self.transform(img0) - self.transform(img1)).square()
-        loss = (distance / (0.1 + distance)).mean(1, True)
+        loss = (distance / (0.1 + distance)).mean(1, True)  # (B,1,H,W)
         inner = F.pad(torch.ones_like(loss)[:, :, 1:-1, 1:-1], (1, 1, 1, 1))
         return loss * inner
 
@@ -99,10 +99,10 @@ class SOBEL(nn.Module):
     def forward(self, pred: Tensor, gt: Tensor) -> Tensor:
         """Returns (B*C,1,H,W) for two images (B,C,H,W)."""
         b, c, h, w = pred.shape
-        difference = (pred - gt).reshape(b * c, 1, h, w)  # linear, as in LapLoss
+        difference = (pred - gt).reshape(b * c, 1, h, w)  # (B*C,1,H,W); linear, as in LapLoss
         kernel = pred.new_tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
         both = torch.stack((kernel, kernel.t()))[:, None]
-        return F.conv2d(difference, both, padding=1).abs().sum(1, True)
+        return F.conv2d(difference, both, padding=1).abs().sum(1, True)  # (B*C,1,H,W)
 
 
 def flow_loss(flow: Tensor, target: Tensor, weight: Tensor, *, shrink: int = 1, half: float = 0.0) -> Tensor:

@@ -13,10 +13,10 @@ from model.IFNet_v4 import IFNet_v4
 from model.loading import REFINEMENT, TRAINING_ONLY, detect_version, fill
 from model.networks.sharp import GATES
 from model.training.recipe import PAPER, PAPER_TIMED, V4, Recipe
+from model.weights import State
 from model.weights.published import PUBLISHED, IFNetConfig, read_config
 
 Trainable = IFNet | IFNet_v4
-State = dict[str, Tensor]
 NEW_CHANNELS = 0.1  # factor on the weights from a block's new channels to its inherited channels
 TEACHER = "block_tea."  # prefix of the keys of the block that takes the ground truth
 

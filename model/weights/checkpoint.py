@@ -24,11 +24,11 @@ from torch import Tensor
 
 from model.errors import WeightsError
 from model.files import special_kind
+from model.weights import State
 from model.weights.ncnn_names import read_graphs
 
-State = dict[str, Tensor]
 # In order of precedence: official weights (.pkl) put into train_log/ are taken before the default ones shipped there.
-SUFFIXES = (".pkl", ".pth", ".pt", ".safetensors", ".param")
+WEIGHT_SUFFIXES = (".pkl", ".pth", ".pt", ".safetensors", ".param")
 ARCHIVES = (".zip", ".whl")
 DDP_PREFIX = "module."  # of every key of a file saved from DistributedDataParallel
 INNER_FOLDER = "train_log"  # in the archives that upstream links to
@@ -54,7 +54,7 @@ DAMAGE = (
     TypeError,
     ValueError,
 )
-DAMAGED = "not a weight file, or cut off or damaged; download it again"
+DAMAGED_MESSAGE = "not a weight file, or cut off or damaged; download it again"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def check_regular(path: Path) -> None:
 
 
 def find_weights(path: Path | str) -> WeightFile:
-    """Returns the weight file that `path` (a file, folder, .zip or .whl) stands for.
+    """Returns the weight file at `path`, which is a file, a folder, a .zip or a .whl.
 
     In a folder or archive that is the flownet file at the top or in train_log/, or the only weight file. Raises
     WeightsError if there is none, or if there are several and none has an official name.
@@ -144,7 +144,7 @@ def _choose(files: list[WeightFile], path: Path, names: list[str]) -> WeightFile
 
     `names` are the entries of `path`, for the error message.
     """
-    weights = [f for f in files if f.name.suffix in SUFFIXES and not f.name.name.startswith(".")]
+    weights = [f for f in files if f.name.suffix in WEIGHT_SUFFIXES and not f.name.name.startswith(".")]
     if not weights:
         found = ", ".join(names[:8]) or "nothing"
         raise WeightsError(f"{path}: no flownet.pkl or flownet.safetensors (found: {found}); put the weights there")
@@ -155,7 +155,7 @@ def _choose(files: list[WeightFile], path: Path, names: list[str]) -> WeightFile
     best = min(place(file) for file in weights)
     nearest = [file for file in weights if place(file) == best]
     official = [file for file in nearest if file.name.name.split(".")[0] == "flownet"]
-    candidates = sorted(official or nearest, key=lambda f: (SUFFIXES.index(f.name.suffix), f.name))
+    candidates = sorted(official or nearest, key=lambda f: (WEIGHT_SUFFIXES.index(f.name.suffix), f.name))
     if len({file.name.parent for file in nearest}) > 1 or (len(candidates) > 1 and not official):
         few = ", ".join(str(file) for file in candidates[:4])
         raise WeightsError(f"{path}: more than one network, and none is the only flownet: {few}; name the file itself")
@@ -198,7 +198,7 @@ def read_state(file: WeightFile | Path | str) -> State:
     except DAMAGE as e:
         if isinstance(e, pickle.UnpicklingError) and any(word in str(e) for word in ("GLOBAL", "Unsupported class")):
             raise WeightsError(f"{file}: this pickle holds code, which is never run; get plain tensors instead") from e
-        raise WeightsError(f"{file}: {DAMAGED}") from e
+        raise WeightsError(f"{file}: {DAMAGED_MESSAGE}") from e
     return _check_finite({str(key).removeprefix(DDP_PREFIX): value for key, value in state.items()}, file)
 
 
@@ -214,7 +214,7 @@ def _load(file: WeightFile, data: bytes) -> State:
         _check_archive(file, data)
     plan = _state_dict(torch.load(io.BytesIO(data), map_location="meta", weights_only=True), file)
     if any(_extent(value) > value.untyped_storage().nbytes() for value in plan.values()):
-        raise WeightsError(f"{file}: {DAMAGED}")
+        raise WeightsError(f"{file}: {DAMAGED_MESSAGE}")
     if sum(4 * value.numel() for value in plan.values()) > MAX_BYTES:
         raise WeightsError(f"{file}: tensors of more than {MAX_BYTES >> 20} MB: not a RIFE network")
     return _state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), file)
@@ -229,7 +229,7 @@ def _check_archive(file: WeightFile, data: bytes) -> None:
         if sum(info.file_size for info in members) > MAX_BYTES:
             raise WeightsError(f"{file}: would unpack to more than {MAX_BYTES >> 20} MB: not a RIFE network")
         if any(info.CRC for info in members) and archive.testzip():  # all 0: saved without checksums
-            raise WeightsError(f"{file}: {DAMAGED}")
+            raise WeightsError(f"{file}: {DAMAGED_MESSAGE}")
 
 
 def _state_dict(loaded: Any, file: WeightFile) -> State:

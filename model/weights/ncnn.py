@@ -21,7 +21,7 @@ CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "Deconvo
 
 
 @dataclass
-class Layer:
+class NcnnLayer:
     """Holds one line of the graph, and the arrays that the .bin stores for it."""
 
     kind: str
@@ -79,7 +79,7 @@ class _Blobs:
         return values
 
 
-def read_layers(param: bytes, weights: bytes) -> list[Layer]:
+def read_layers(param: bytes, weights: bytes) -> list[NcnnLayer]:
     """Returns the layers of a graph in order, with their arrays. Raises WeightsError if one of the files is damaged."""
     try:
         lines = param.decode("ascii").split("\n")
@@ -98,7 +98,7 @@ def read_layers(param: bytes, weights: bytes) -> list[Layer]:
     return layers
 
 
-def _parse_line(words: Sequence[str]) -> Layer:
+def _parse_line(words: Sequence[str]) -> NcnnLayer:
     """Returns the layer of a line of the graph, split into words. Raises ValueError or IndexError."""
     inputs, outputs = int(words[2]), int(words[3])
     blobs, params = words[4 : 4 + inputs + outputs], {}
@@ -110,10 +110,10 @@ def _parse_line(words: Sequence[str]) -> Layer:
             value = value.split(",")[1]
         if (int(key) > ARRAY or int(key) == FUSED_SLOPE) and not value.startswith('"'):  # an expression, of reshaping
             params[int(key)] = float(value)
-    return Layer(words[0], words[1], list(blobs[:inputs]), list(blobs[inputs:]), params)
+    return NcnnLayer(words[0], words[1], list(blobs[:inputs]), list(blobs[inputs:]), params)
 
 
-def _read_arrays(layer: Layer, blobs: _Blobs) -> None:
+def _read_arrays(layer: NcnnLayer, blobs: _Blobs) -> None:
     """Reads the arrays that ncnn's load_model of this kind of layer reads.
 
     Kinds of layers that are not listed here have no weights in these networks.
@@ -165,7 +165,7 @@ def read_convolutions(param: bytes, weights: bytes) -> list[Weights]:
     return list(once.values())
 
 
-def _convolution(layer: Layer) -> Weights:
+def _convolution(layer: NcnnLayer) -> Weights:
     """Returns the weights of a convolution layer in torch's layout; a fully connected layer is a 1x1 convolution."""
     out = layer.number(0)
     if layer.kind == "InnerProduct":
@@ -182,7 +182,7 @@ def _convolution(layer: Layer) -> Weights:
     return Weights(weight.swapaxes(0, 1) if transposed else weight, bias, transposed, slopes=slopes)
 
 
-def _source(layers: Sequence[Layer], made_by: dict[str, int], i: int) -> int:
+def _source(layers: Sequence[NcnnLayer], made_by: dict[str, int], i: int) -> int:
     """Returns the index of the convolution that layer `i` gets its input from, or -1 if there is none.
 
     Of several inputs the one computed last is followed: the others are skip connections. Raises WeightsError.
@@ -206,7 +206,9 @@ def _fold(conv: Weights, arrays: Sequence[np.ndarray], epsilon: float) -> None:
     conv.bias = (bias - mean) * factor + shift
 
 
-def _attach_beta(layers: Sequence[Layer], made_by: dict[str, int], layer: Layer, found: dict[int, Weights]) -> None:
+def _attach_beta(
+    layers: Sequence[NcnnLayer], made_by: dict[str, int], layer: NcnnLayer, found: dict[int, Weights]
+) -> None:
     """Attaches the beta of a ResConv to its convolution, if `layer` multiplies by a constant of one value a channel."""
     factors = [made_by.get(blob, -1) for blob in layer.bottoms]
     factors = [made_by.get(layers[i].bottoms[0], -1) if i >= 0 and layers[i].kind == "Split" else i for i in factors]

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from model.errors import WeightsError
 from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
+from model.weights import State
 from model.weights.ncnn import Weights, read_convolutions
 from model.weights.published import PUBLISHED
 
-State = dict[str, Tensor]
-Signature = tuple[bool, bool, tuple[int, ...]]  # transposed, with a bias, shape of the weight
-BLOCK = 11  # convolutions in an IFBlock: two of stride 2, eight units, and the last one (transposed)
-UNITS = 8
+LayerShape = tuple[bool, bool, tuple[int, ...]]  # transposed, with a bias, shape of the weight
+BLOCK_LENGTH = 11  # convolutions in an IFBlock: two of stride 2, eight units, and the last one (transposed)
+BLOCK_UNITS = 8
 PAIRS = 4  # pairs of convolutions in Contextnet, and in the downward half of Unet
 HD_NETWORKS: tuple[Callable[[], nn.Module], ...] = (
     IFNet_HD,
@@ -68,21 +68,21 @@ def _if_blocks(convs: Sequence[Weights]) -> Iterator[tuple[str, Tensor]]:
     if convs and convs[0].weight.shape[1] == 3:  # one frame: an encoder, which ends transposed
         start = next((i + 1 for i, conv in enumerate(convs) if conv.transposed), len(convs))
     blocks: list[Sequence[Weights]] = []
-    while _is_block(convs[start + len(blocks) * BLOCK :][:BLOCK]):
-        blocks.append(convs[start + len(blocks) * BLOCK :][:BLOCK])
+    while _is_block(convs[start + len(blocks) * BLOCK_LENGTH :][:BLOCK_LENGTH]):
+        blocks.append(convs[start + len(blocks) * BLOCK_LENGTH :][:BLOCK_LENGTH])
     if not blocks:
         return
     yield from _encoder(convs[:start], tuple(block[1].weight.shape[0] for block in blocks))
     for i, block in enumerate(blocks):
         yield from _block(block, f"block{i}")
-    rest = convs[start + len(blocks) * BLOCK :]
+    rest = convs[start + len(blocks) * BLOCK_LENGTH :]
     if rest:
         yield from _refinement(rest)
 
 
 def _is_block(convs: Sequence[Weights]) -> bool:
     """Returns whether these convolutions have the shapes of one IFBlock."""
-    if len(convs) < BLOCK or [c.transposed for c in convs] != [False] * (BLOCK - 1) + [True]:
+    if len(convs) < BLOCK_LENGTH or [c.transposed for c in convs] != [False] * (BLOCK_LENGTH - 1) + [True]:
         return False
     width = convs[1].weight.shape[0]
     joined = convs[1].weight.shape[1] == convs[0].weight.shape[0]
@@ -96,7 +96,7 @@ def _block(convs: Sequence[Weights], name: str) -> Iterator[tuple[str, Tensor]]:
     yield from _put(convs[0], f"{name}.conv0.0.0", f"{name}.conv0.0.1")
     yield from _put(convs[1], f"{name}.conv0.1.0", f"{name}.conv0.1.1")
     shuffle = convs[-1].weight.shape[1] > 6  # 4.5 and later: pixel shuffle after the last one, residual units
-    for j, conv in enumerate(convs[2 : 2 + UNITS]):
+    for j, conv in enumerate(convs[2 : 2 + BLOCK_UNITS]):
         key = f"{name}.convblock.{j}"
         if shuffle:
             # ncnn's optimizer multiplies the beta into the weights of the convolution; the beta is 1 then
@@ -146,7 +146,7 @@ def _match(build: Callable[[], nn.Module], convs: Sequence[Weights]) -> State | 
     """
     with torch.device("meta"):
         net = build()
-    pool: dict[Signature, list[Weights]] = defaultdict(list)
+    pool: dict[LayerShape, list[Weights]] = defaultdict(list)
     slopes: dict[int, list[np.ndarray]] = defaultdict(list)
     for conv in convs:
         pool[(conv.transposed, conv.bias is not None, conv.weight.shape)].append(conv)

@@ -41,7 +41,7 @@ LENGTH = 1  # seconds of a segment
 LIMIT = 300.0  # seconds of a run
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 INTERRUPTED = 130  # exit status
-KEPT = re.compile(r"interrupted: .*|\d+ of \d+ segments are finished in .*; the same command goes on")
+KEPT = re.compile(r"interrupted: .*|\d+ of \d+ segments are finished in .*; the same command continues")
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval" / "clips"
 
 
@@ -209,7 +209,7 @@ def run_kills(shop: Workshop, count: int) -> None:
 
 
 def run_disks(shop: Workshop) -> None:
-    """Fills the disk at three stages and goes on after each."""
+    """Fills the disk at three stages and continues after each."""
     for stage, limit in (("plan", 300), ("segment", shop.bytes // shop.parts // 2), ("join", shop.bytes * 2 // 3)):
         name = f"disk_{stage}.mkv"
         ended = wait(start(shop.folder, shop.job(name), limit))

@@ -1,6 +1,6 @@
 """Checks JPEG files before a decoder gets them: structure, size, and the coded data by FFmpeg's strict decoder.
 
-libjpeg makes up what is missing, grey or smeared, and prints its errors to the standard error of the process.
+libjpeg fills missing parts with grey or smeared blocks, and prints errors to the standard error of the process.
 Format: ITU-T Recommendation T.81.
 """
 
@@ -93,8 +93,8 @@ def check_coded_data(data: bytes) -> None:
 def checked_decoding() -> Iterator[None]:
     """Raises JpegError at the end of a `with` block in which libjpeg found the file that it decoded damaged.
 
-    libjpeg reports this only on the standard error of the process, which goes to a file meanwhile; lines of others in
-    that file are then passed on.
+    libjpeg reports this only on the standard error of the process, which is a file meanwhile; lines of other libraries
+    in that file are printed at the end.
     """
     with _STDERR, tempfile.TemporaryFile() as file:
         try:

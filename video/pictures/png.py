@@ -1,7 +1,7 @@
 """Checks PNG files completely before a decoder gets them: structure, checksums, header and length of the pixel data.
 
-libpng prints its warnings to the standard error of the process. A file that passed these checks gives it no reason
-to. Format: Portable Network Graphics (PNG) Specification, third edition, W3C 2025.
+libpng prints its warnings to the standard error of the process; it prints none about a file that passed these
+checks. Format: Portable Network Graphics (PNG) Specification, third edition, W3C 2025.
 """
 
 import struct

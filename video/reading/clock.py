@@ -21,7 +21,7 @@ class Stamped(NamedTuple):
 class Clock:
     """Gives each picture a time after the one before it, and counts what had to be repaired.
 
-    A stamp that is out of line with the stamps around it is replaced by the time that decode order and rate give. After
+    A stamp that does not fit the stamps around it is replaced by the time that decode order and rate give. After
     a restart (joined recordings) all later stamps are moved behind the frames before it.
     """
 
@@ -85,7 +85,7 @@ class Clock:
         return self._time
 
     def _exact(self, time: Fraction) -> Fraction:
-        """Returns the time of the constant rate that a time was rounded from; a time that is none starts anew."""
+        """Returns the time of the constant rate that a time was rounded from, or a time of another rate unchanged."""
         if self._tick is None:
             return time
         if self._anchor is not None:
@@ -106,7 +106,7 @@ class Clock:
         return None if stamp is None else stamp + self._shift
 
     def _checked(self, stamp: Fraction, after: Fraction | None, current: Stamped, before: Fraction) -> Fraction:
-        """Returns a stamp, or the time that replaces it if it is out of line with those before and after."""
+        """Returns a stamp, or the time that replaces it if it does not fit those before and after."""
         expected, reorder = before + self.step, REORDER * self.step
         if after is None and stamp - before > LAST_JUMP:
             return expected

@@ -51,7 +51,7 @@ class Decoder:
                 self.starts.setdefault(packet.stream.id, packet.pos or 0)
             if packet.pts is not None and packet.time_base:
                 self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-            # An empty packet stands for a repeated frame or the end; the decoder takes every one for the end.
+            # An empty packet means a repeated frame or the end; the decoder takes every one for the end.
             if packet.stream.index == self._stream.index and packet.size:
                 self.packets += 1
                 position = packet.pos or 0

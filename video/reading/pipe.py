@@ -39,7 +39,7 @@ class InputPipe:
     """Gives a stream of bytes that can be read only once to several readers, each of which begins at its start.
 
     A chunk is held until every reader has read it. All chunks are held until the last reader has been opened; from then
-    on the memory does not grow with the length of the stream, as long as the readers go on at the same pace. The
+    on the memory does not grow with the length of the stream, as long as the readers read at the same pace. The
     readers may run on several threads.
     """
 
@@ -58,7 +58,7 @@ class InputPipe:
     def open(self, *, is_last: bool = False) -> "PipeReader":
         """Returns a reader that begins at the start; after the last one MediaError is raised."""
         if is_last:
-            gc.collect()  # readers of trials that failed may wait for it
+            gc.collect()  # frees the readers of trials that failed
         with self._lock:
             if self._head is None:
                 raise MediaError(f"{self}: can be read only once; save it to a file first")

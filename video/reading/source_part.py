@@ -12,9 +12,9 @@ class SourcePart:
     """Holds a stretch of a source, in seconds on the clock of its frames.
 
     The output frames of the part show times from `begin` on and before `end`. More source frames are read, from
-    `first` to `last`, both included, because the rules for cuts and repeats compare neighbours. `end` and `last` of
-    None stand for the end of the source. Decoding starts at the frame with the time stamp `key`, whose exact time is
-    `anchor`; None: at the first frame of the source.
+    `first` to `last`, both included, because the rules for cuts and repeats compare neighbours. If `end` or `last` is
+    None, it is the end of the source. Decoding starts at the frame with the time stamp `key`, whose exact time is
+    `anchor`; if `key` is None, decoding starts at the first frame of the source.
     """
 
     begin: Fraction

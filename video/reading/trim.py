@@ -35,5 +35,5 @@ def trimmed_frames(source: Source) -> Iterator[Frame]:
                 yield replace(frame, time=time)
     if count < 2 and source.part is None:
         found = "only one frame" if count else "no frame"
-        place = " in the span that was asked for; give a longer one" if source.is_trimmed or source.length else ""
+        place = " in the chosen span; give a longer one" if source.is_trimmed or source.length else ""
         raise MediaError(f"{source.path}: has {found}{place or '; interpolation needs two or more'}")

@@ -25,9 +25,9 @@ STILL_REACH = 4  # frames on both sides of a frame that show whether its pixels 
 FEWEST_FRAMES = 4  # frames that are needed
 MOVED_LEVELS, MOVED_SHARE = 40, 0.25  # the scene moves if this share of the pixels changes by more 8-bit levels
 STILL_LEVELS = 10  # changes of a pixel that coding causes
-SOBEL, GRADIENT_UNIT = 8, 2.0  # sum of the weights of that filter; levels a pixel, so that gradients fit 8 bits
+SOBEL_SUM, GRADIENT_UNIT = 8, 2.0  # sum of the weights of that filter; levels a pixel, so that gradients fit 8 bits
 EDGE_LEVELS = 8.0  # a pixel; the weakest edge of an overlay
-EDGE_SPREAD = 0.35  # of an edge: how far its gradient may vary over the frames, by what stands behind it
+EDGE_SPREAD = 0.35  # of an edge: how far its gradient may vary over the frames, because of the scene behind it
 SURROUNDINGS = 21  # px; edges of an overlay run in several directions there, those of a scene along its motion
 SECOND_DIRECTION = 0.1  # least share of the second direction
 CLOSED, GROWN, INSIDE = 7, 3, 17  # px: gaps between edges that are filled; margin; still pixels so near to edges
@@ -94,12 +94,12 @@ def _luma(rgb: np.ndarray) -> np.ndarray:
 
 def gradient(luma: np.ndarray) -> np.ndarray:
     """Returns the gradient of a luma (H,W) as (H,W,2) int8: x to the right, y down, in units of GRADIENT_UNIT."""
-    sides = [cv2.Sobel(luma, cv2.CV_16S, dx, 1 - dx, scale=1 / (SOBEL * GRADIENT_UNIT)) for dx in (1, 0)]
+    sides = [cv2.Sobel(luma, cv2.CV_16S, dx, 1 - dx, scale=1 / (SOBEL_SUM * GRADIENT_UNIT)) for dx in (1, 0)]
     return np.stack(sides, 2).clip(-127, 127).astype(np.int8)
 
 
 def static_pixels(lumas: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Returns where overlays stand in consecutive frames of one shot, (H,W) bool; None if there are none.
+    """Returns where overlays are in consecutive frames of one shot, (H,W) bool; None if there are none.
 
     Lumas are (H,W) uint8, gradients (H,W,2) those of `gradient`. An overlay has edges in several directions whose
     gradients are the same in all frames, while the scene moves.

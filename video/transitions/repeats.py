@@ -25,8 +25,8 @@ class RepeatReplacement:
     def replace(self, frames: Iterable[InputFrame]) -> Iterator[InputFrame]:
         """Yields the frames; a repeat becomes the midpoint of the frames around it.
 
-        upstream: also replaces a repeat that stands before a cut, by a midpoint across that cut, which is a ghost of
-        both scenes; here that repeat stays as it is. So does one in a scene that stands still.
+        upstream: also replaces a repeat just before a cut, by a midpoint across that cut, which is a ghost of both
+        scenes; here that repeat is kept. A repeat in a scene that stands still is kept too.
         """
         source = iter(frames)
         first = next(source, None)

@@ -1,4 +1,4 @@
-"""Pairs of frames to interpolate; frames that repeat or are damaged are made anew from the frames around them."""
+"""Makes pairs of frames to interpolate; repeated or damaged frames are made anew from the frames around them."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

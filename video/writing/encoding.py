@@ -53,7 +53,7 @@ class Encoding:
     pix_fmt: str | None = None
 
     def codec_for(self, path: Path) -> str:
-        """Returns the encoder asked for, or the usual one for the file's suffix."""
+        """Returns the chosen encoder, or the usual one for the file's suffix."""
         return self.codec or CODECS.get(path.suffix.lower(), DEFAULT_CODEC)
 
 
@@ -131,7 +131,7 @@ def choose_pix_fmt(codec: str, wanted: str, width: int, height: int, suffix: str
     formats = [f.name for f in encoder.video_formats or ()] or list(STORED.get(suffix, ()))
     if codec == "gif":
         return "pal8"
-    if codec == "dnxhd" and is_rgb(wanted):  # its profile for RGB has to be asked for
+    if codec == "dnxhd" and is_rgb(wanted):  # its profile for RGB needs a setting of its own
         wanted = "yuv422p"
     full_range_twin = wanted.replace("yuvj", "yuv")  # the same numbers; the range is a tag of its own
     alpha = has_alpha(wanted)
@@ -155,11 +155,11 @@ def codec_options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, 
     options = dict(QUIET.get(codec, {}))
     if CAPTION_OPTION in known:
         options[CAPTION_OPTION] = "1"
-    asked = {
+    settings = {
         "crf": encoding.crf if encoding.crf is not None else CRF.get(codec),
         "preset": encoding.preset or PRESET.get(codec),
     }
-    for name, value in asked.items():
+    for name, value in settings.items():
         if value is None:
             continue
         if name not in known:

@@ -60,7 +60,7 @@ class NullFile:
 
 
 def open_output(file: SafeFile | OutputPipe | NullFile, more: dict[str, str] | None = None) -> OutputContainer:
-    """Opens the container that the suffix of the file's name stands for, with `more` options of it.
+    """Opens the container that the suffix of the file's name selects, with `more` options of it.
 
     Raises MediaError if there is none.
     """

@@ -23,7 +23,7 @@ def is_priming(first: Fraction, duration: Fraction) -> bool:
 class PacketClock:
     """Gives the packets of one stream times that rise.
 
-    A stamp that alone is out of line is replaced by one between its neighbours'; this needs `hold`: each packet is held
+    A single stamp that does not fit is replaced by one between its neighbours'; this needs `hold`: each packet is held
     back until the next one is known. After a restart (joined recordings) later packets are moved by the same time as
     the frames of the video: `shifts` holds the seconds after each restart, as far as the video has been read. Packets
     that would play at the same time as those before them are left out and counted in `losses`.

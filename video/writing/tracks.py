@@ -131,7 +131,7 @@ class Tracks:
         return time if speed is None or packet.stream.type == "subtitle" else speed.output_time(time)
 
     def write_start(self, shortest: Fraction, longest: Fraction) -> None:
-        """Writes what plays up to a time in seconds, and on until every sound track has had a packet; for trials."""
+        """Writes what plays up to a time in seconds, or later until every sound track has a packet; for trials."""
         time = shortest
         while time <= longest:
             self.write_until(time)
@@ -177,7 +177,7 @@ class Tracks:
         """Closes the source and the trials of the tracks."""
         for track in self._tracks.values():
             track.close()
-        # Both hold this object, which would keep the source, and what a pipe holds for it, after the last use.
+        # Both refer to this object: it would keep the source open, and the bytes that a pipe holds for it.
         self._packets, self._mux = iter(()), lambda packet: None
         self._close_input()
 

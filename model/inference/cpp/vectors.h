@@ -1,4 +1,4 @@
-// Vectors of floats as GCC and Clang know them, and the memory that a thread keeps.
+// Defines vectors of floats as GCC and Clang have them, and the memory that a thread keeps.
 
 #pragma once
 
