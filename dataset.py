@@ -19,7 +19,7 @@ from data.sample import TrainingSample, augment, pack
 from data.synthetic import scene
 from data.textures import RgbPicture
 from model.errors import UserError, printable
-from video.pictures.picture import MediaError, read_picture, with_channels
+from video.pictures.picture import MediaError, eight_bit, read_picture
 
 VIMEO_CROP = 224
 UNREADABLE = 5  # so many unreadable samples in a row end a run
@@ -184,9 +184,7 @@ def random_crop(rng: np.random.Generator, pictures: Sequence[RgbPicture], size: 
 
 def read_rgb(path: Path) -> RgbPicture:
     """Reads a picture as (H,W,3) uint8 RGB: grey becomes RGB, 16 bits are rounded to 8. MediaError for others."""
-    picture = with_channels(read_picture(path), 3)[:, :, :3]
-    if picture.dtype == np.uint16:
-        picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if picture.dtype != np.uint8:
+    picture = read_picture(path)
+    if picture.dtype.kind != "u":
         raise MediaError(f"{path}: holds {picture.dtype} values, training takes 8 or 16 bits; convert it")
-    return np.ascontiguousarray(picture)
+    return np.ascontiguousarray(eight_bit(picture)[:, :, :3])

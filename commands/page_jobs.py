@@ -18,9 +18,9 @@ from model import RIFE
 from model.errors import UserError
 from video.frame import Frame
 from video.interpolate import Report
+from video.pictures.picture import eight_bit
 from video.prefetch import prefetch
 from video.writing.picture_writer import upright
-from video.writing.slow_motion import eight_bit
 
 UPDATE = 0.5  # seconds between two texts of a running job
 

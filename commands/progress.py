@@ -14,7 +14,7 @@ ON_TERMINAL, IN_LOG = 0.5, 10.0  # seconds between two updates
 SHORTEST_MEAN = 60.0  # seconds of work at least, over which the speed is averaged
 SHARE_OF_MEAN = 1 / 4  # of the time so far: in long runs the speed is averaged over more
 SETTLING = 3.0  # seconds before a time left is shown
-MINUTE, HOUR = 60, 3600
+MINUTE = 60
 
 
 class Speed:

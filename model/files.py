@@ -15,6 +15,11 @@ FILE_KINDS = {
 LARGEST_TEXT = 2**26  # bytes
 
 
+def user_cache() -> Path:
+    """Returns the folder for files that this user's programs can make again: $XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
 def special_kind(path: Path) -> str:
     """Returns the kind of a file that is not regular, such as "a FIFO", else "". Links are followed. Raises OSError."""
     mode = path.stat().st_mode

@@ -4,7 +4,6 @@ Every measure returns one value for each image of a batch, computed on the devic
 measures in float64 where the device has no float64, as MPS).
 """
 
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from model.errors import UserError
+from model.files import user_cache
 
 SSIM_TAPS = 11
 SSIM_SIGMA = 1.5
@@ -172,8 +172,7 @@ class LPIPS(nn.Module):
 
 def lpips_file() -> Path:
     """Returns the path of LPIPS's weights in the user's cache, whether or not the file exists."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "rife" / "lpips_alexnet.safetensors"
+    return user_cache() / "rife" / "lpips_alexnet.safetensors"
 
 
 def load_lpips(device: torch.device | str) -> LPIPS:

@@ -45,7 +45,7 @@ def test_the_preview_begins_at_the_second_that_was_chosen(page: app.Page, tmp_pa
     assert before.shape == made.shape == (48, 64, 3)
     distances = [float(abs(before.astype(int) - picture(i)).mean()) for i in range(8)]
     assert min(distances) == distances[3], distances
-    with pytest.raises(UserError, match="only one frame in the span"):
+    with pytest.raises(UserError, match="only one frame in the chosen span"):
         page.preview(str(clip), str(tmp_path / "model"), 0.29)
 
 

@@ -13,6 +13,7 @@ from clips import Clip, make_clip
 
 from video.frame import Frame
 from video.reading.reader import open_frames
+from video.writing.encoding import Encoding
 from video.writing.verify import read_packet_times
 from video.writing.writer import VideoWriter
 
@@ -91,7 +92,7 @@ def test_subtitles_are_converted_between_containers(tmp_path: Path, ways: list[s
 )
 def test_sound_in_the_chosen_codec(tmp_path: Path, audio: str, suffix: str, codecs: list[str]) -> None:
     source = make_clip(tmp_path / "a.mkv", 24, audio=["libmp3lame"])
-    writer = convert(source, tmp_path / f"b.{suffix}", audio=audio)
+    writer = convert(source, tmp_path / f"b.{suffix}", encoding=Encoding(audio=audio))
     assert [codec.removesuffix("float") for codec in Clip(writer.path).codecs] == codecs
     if suffix == "webm":
         assert writer.notes == ["audio track 1 (mp3float) dropped: webm does not take it"]

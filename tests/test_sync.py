@@ -10,6 +10,7 @@ import pytest
 
 from video.frame import Frame
 from video.reading.reader import open_frames
+from video.writing.encoding import Encoding
 from video.writing.writer import VideoWriter
 
 RATE, SAMPLES = 25, 48000
@@ -66,7 +67,7 @@ def test_flash_beep_and_chapter_stay_together(tmp_path: Path, suffix: str, audio
     """Sound is copied into Matroska, and encoded as Opus, AAC and FLAC; 5 ms are less than an eighth of a frame."""
     source = open_frames(make_source(tmp_path / "a.mkv"))
     path = tmp_path / f"b{suffix}"
-    with VideoWriter(path, source, source.rate * 2, source.time_base / 2, audio=audio) as writer:
+    with VideoWriter(path, source, source.rate * 2, source.time_base / 2, encoding=Encoding(audio=audio)) as writer:
         for frame in source:
             writer.write(frame)
             writer.write(Frame(frame.picture, frame.time + 1 / source.rate / 2, frame.colour))

@@ -18,7 +18,6 @@ from model.contract import CoarseEstimate
 from model.image import pad_multiple
 from model.networks.warp import warp
 
-PLAIN_INPUTS = ("img0", "img1", "timestep")
 V2_CHANNELS, V1_CHANNELS = 7, 11  # of the single input of these layouts
 TENSOR = object()  # marks the place of a tensor among the arguments of a call
 

@@ -24,6 +24,7 @@ from model.contract import CoarseEstimate, Network, Prediction
 from model.errors import UserError
 from model.export.graph import TENSOR, Between, flatten_call
 from model.export.onnx_graph import BATCH, HEIGHT, WIDTH, finish, trace
+from model.files import user_cache
 from model.image import pad_multiple
 from model.inference.engine import Engine, Options, PairInputs
 from model.networks.layers import timestep_plane
@@ -39,7 +40,7 @@ Arrays = Sequence[np.ndarray]
 
 def cache_folder() -> Path:
     """Returns the folder of the user's cache that holds graphs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rife" / "graphs"
+    return user_cache() / "rife" / "graphs"
 
 
 def missing_packages(runtime: str) -> str | None:

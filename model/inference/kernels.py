@@ -24,6 +24,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.profiler import record_function
 
+from model.files import user_cache
+
 SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-std=c++17", "-shared", "-fPIC"]
 BUILD_SECONDS = 120  # limit of a build, which takes two: after it the network runs without the kernels
@@ -68,8 +70,7 @@ def _load() -> ctypes.CDLL:
     identity = *sources, torch.__version__, *cpu_flags(), *FLAGS
     key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
     name = f"rife_kernels_{key}"
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    kept = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path(cache) / "torch_extensions") / f"{name}.so"
+    kept = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or user_cache() / "torch_extensions") / f"{name}.so"
     if kept.exists():
         return ctypes.CDLL(str(kept))
     # Built in a temporary folder and moved: two processes may build at once, and a killed one leaves no lock.

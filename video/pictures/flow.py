@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from model.inference.end_flow import EndFlow
-from video.pictures.picture import MediaError, write_picture
+from video.pictures.picture import write_picture
 from video.safe_file import write_file
 
 FLO_TAG = 202021.25  # the float32 whose bytes read "PIEH"
@@ -36,17 +36,6 @@ def write_flo(path: Path, flow: np.ndarray) -> None:
     height, width, _ = flow.shape
     data = struct.pack("<fii", FLO_TAG, width, height) + flow.astype("<f4").tobytes()
     write_file(path, data)
-
-
-def read_flo(path: Path) -> np.ndarray:
-    """Reads a .flo file as (H,W,2) float32 px. Raises MediaError if it is another file or cut off."""
-    data = path.read_bytes()
-    if len(data) < 12 or struct.unpack("<f", data[:4])[0] != FLO_TAG:
-        raise MediaError(f"{path}: not a .flo file; write it again")
-    width, height = struct.unpack("<ii", data[4:12])
-    if len(data) != 12 + width * height * 8:
-        raise MediaError(f"{path}: cut off; write it again")
-    return np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2)
 
 
 def flow_picture(flow: np.ndarray, largest: float | None = None) -> np.ndarray:

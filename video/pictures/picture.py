@@ -179,6 +179,13 @@ def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
     return picture
 
 
+def eight_bit(picture: np.ndarray) -> np.ndarray:
+    """Converts (H,W,C) uint8 or uint16 to (H,W,3 or 4) uint8, rounded."""
+    deep = picture.dtype == np.uint16
+    picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8) if deep else picture
+    return with_channels(picture, max(picture.shape[2], 3))
+
+
 def natural_key(name: str) -> tuple[object, ...]:
     """Returns a sorting key in which numbers count as numbers: frame2 comes before frame10."""
     parts = re.split(r"([0-9]+)", name.casefold())

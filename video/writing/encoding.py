@@ -14,6 +14,7 @@ from video.alpha import has_alpha
 from video.frame import Colour, is_rgb
 from video.hdr import Hdr
 from video.pictures.picture import MediaError
+from video.writing.audio import COPY
 
 CODECS = {
     ".webm": "libvpx-vp9",
@@ -51,6 +52,7 @@ class Encoding:
     crf: int | None = None
     preset: str | None = None
     pix_fmt: str | None = None
+    audio: str = COPY  # one of AUDIO: what is done with all sound
 
     def codec_for(self, path: Path) -> str:
         """Returns the chosen encoder, or the usual one for the file's suffix."""

@@ -20,7 +20,6 @@ from video.reading.pipe import OutputPipe
 from video.reading.reader import Source
 from video.safe_file import SafeFile, check_output
 from video.timing.gif import SHORTEST_DELAY
-from video.writing.audio import COPY
 from video.writing.encoding import Encoding, VideoSettings, check_pix_fmt, choose_pix_fmt, quantise
 from video.writing.frame_writer import FrameWriter
 from video.writing.muxer import CopiedVideo, Muxer
@@ -54,9 +53,7 @@ class VideoWriter(FrameWriter):
         time_base: Fraction,
         *,
         encoding: Encoding | None = None,
-        size: tuple[int, int] | None = None,  # width, height if not the source's
         tracks: bool = True,
-        audio: str = COPY,  # one of AUDIO
         options: dict[str, str] | None = None,  # of the container
         overwrite: bool = False,
         inputs: tuple[Path, ...] = (),
@@ -72,14 +69,15 @@ class VideoWriter(FrameWriter):
             check_output(path, inputs, overwrite=overwrite)
         self.upright = source.rotation != 0 and path.suffix.lower() not in KEEPS_ROTATION
         self._one_rate = path.suffix.lower() in ONE_RATE
-        self._settings = self._video_settings(encoding or Encoding(), size or source.size, rate, time_base)
+        encoding = encoding or Encoding()
+        self._settings = self._video_settings(encoding, rate, time_base)
         self._last_pts: int | None = None
         is_gif = path.suffix.lower() == ".gif"
         self._shortest = ceil(SHORTEST_DELAY / self._settings.time_base) if is_gif else 1  # units of the time base
         self._stopped = False
         self._tracks: Tracks | None = None
         if tracks and source.is_video:
-            plan = plan_output(path, self._settings, source, audio=audio)
+            plan = plan_output(path, self._settings, source, audio=encoding.audio)
             self.notes += plan.notes
             options = {**(options or {}), **plan.options}
             self._tracks = Tracks(source, plan.tracks)
@@ -95,13 +93,11 @@ class VideoWriter(FrameWriter):
                 raise
             raise MediaError(f"{path}: cannot be written ({reason(e)}); choose another output") from e
 
-    def _video_settings(
-        self, encoding: Encoding, size: tuple[int, int], rate: Fraction, time_base: Fraction
-    ) -> VideoSettings:
+    def _video_settings(self, encoding: Encoding, rate: Fraction, time_base: Fraction) -> VideoSettings:
         """Returns the settings of the video stream; adds notes about what cannot be kept."""
         source, codec = self.source, encoding.codec_for(self.path)
         turned = self.upright and source.rotation % 180 != 0
-        width, height = size[::-1] if turned else size
+        width, height = source.size[::-1] if turned else source.size
         pix_fmt = check_pix_fmt(encoding.pix_fmt) or choose_pix_fmt(
             codec, source.pix_fmt, width, height, self.path.suffix.lower()
         )
