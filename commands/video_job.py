@@ -17,7 +17,7 @@ from video.pictures.montage import montage_size
 from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, ScanType
 from video.reading.rate import exact_time_base
 from video.reading.reader import Source, open_frames
-from video.timing.gif import FASTEST, gif_options, last_duration
+from video.writing.animated_picture import FASTEST
 from video.writing.encoding import Encoding
 from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
@@ -55,9 +55,10 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
             f"{source.path}: {float(rate):g} frames/s are too many; {MAX_RATE} at most, lower --multi or give --fps"
         )
     path = _video_path(args, source, rate)
-    if path is not None and path.suffix.lower() == ".gif" and rate > FASTEST and not args.fps:
-        path = _video_path(args, source, FASTEST)  # players slow down what is faster
-        args.target_fps = rate = FASTEST
+    fastest = FASTEST.get(path.suffix.lower()) if path is not None else None
+    if fastest is not None and rate > fastest and not args.fps:
+        path = _video_path(args, source, fastest)  # players slow down what is faster
+        args.target_fps = rate = fastest
     if path is not None and path.suffix.lower() == ".y4m" and not (args.fps or args.stitch):
         args.target_fps = rate  # a constant one: Y4M holds no times
     written = args.decisions if args.decisions and not args.decisions.exists() else None, args.confidence
@@ -151,7 +152,6 @@ def open_writer(
         exact_time_base(job.rate) if args.fps or args.target_fps else source.time_base / args.multi,
         encoding=Encoding(args.codec, args.crf, args.preset, args.pix_fmt, args.audio),
         tracks=job.tracks and not args.fps,
-        options=_container_options(args, job),
         overwrite=args.overwrite,
         inputs=files_read(args),
         template=template,
@@ -166,16 +166,6 @@ def try_output(args: argparse.Namespace) -> None:
     job = plan_job(args)
     if job.is_video:
         open_writer(args, job).stop()
-
-
-def _container_options(args: argparse.Namespace, job: VideoJob) -> dict[str, str]:
-    """Returns the options of the container; GIF needs the duration of its last frame before the first is written."""
-    if job.path.suffix.lower() != ".gif":
-        return {}
-    source = job.source
-    if args.fps or args.target_fps or args.match_duration or args.stitch:
-        return gif_options(source, 1 / job.rate)
-    return gif_options(source, last_duration(source) / (args.multi if args.loop else 1))
 
 
 def work_folder(job: VideoJob) -> WorkFolder:

@@ -18,10 +18,11 @@ from video.interpolate import Report, interpolate
 from video.pictures.montage import montage
 from video.reading.trim import trimmed_frames
 from video.timing.blur import average_samples, shutter_offsets
-from video.timing.ending import Ending, close_loop, without_last
+from video.timing.ending import Ending, close_loop, without_closing
 from video.timing.output_times import multiply, resample
 from video.transitions.confidence import write_measures
 from video.transitions.decisions import write_decisions
+from video.writing.animated_picture import FASTEST
 from video.writing.audio import NONE
 from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
@@ -48,14 +49,15 @@ def interpolated_frames(
 ) -> Iterator[Frame]:
     """Yields all frames of the output, of the source and made; `report` counts them.
 
-    `closed` adds those between the last frame and the first, and the first again.
+    `closed` adds those between the last frame and the first.
     """
     source = job.source
     offsets = shutter_offsets(args.blur, args.target_fps) if args.blur else (Fraction(0),)
     grid = args.target_fps
     start = source.first if source.speed is None else source.speed.output_time(source.first)
     start = Fraction(0) if args.blur else start  # the frames of a shutter are those of n/rate
-    timing = resample(grid, start, source.speed, offsets) if grid else multiply(args.multi)
+    fastest = FASTEST.get(job.path.suffix.lower()) if job.is_video and not args.fps else None
+    timing = resample(grid, start, source.speed, offsets) if grid else multiply(args.multi, fastest)
     rules = handling(args, source.size)
     part = source.part
     if part is not None:
@@ -75,21 +77,34 @@ def interpolated_frames(
         )
 
     frames = trimmed_frames(source)
-    frames = close_loop(frames, 1 / source.rate) if closed else frames
+    step = 1 / source.rate  # for which the closing frame is shown
+    frames = close_loop(frames, step) if closed else frames
     made = (
         montage(frames, source.rotation, run_interpolation, source.speed) if args.montage else run_interpolation(frames)
     )
     made = average_samples(made, grid) if args.blur else made
-    return (replace(frame, time=i / args.fps) for i, frame in enumerate(made)) if args.fps else made
+    if closed:
+
+        def closing() -> Fraction | None:
+            """Returns when the first frame comes again, in seconds of the output."""
+            time = None if report.end is None else report.end - step
+            return time if time is None or source.speed is None else source.speed.output_time(time)
+
+        made = without_closing(made, closing)
+    return _renumbered(made, args.fps) if args.fps else made
+
+
+def _renumbered(frames: Iterable[Frame], rate: Fraction) -> Iterator[Frame]:
+    """Yields the frames one after the other at a constant rate in frames/s."""
+    for number, frame in enumerate(frames):
+        yield replace(frame, time=number / rate, duration=1 / rate)
 
 
 def ended_frames(args: argparse.Namespace, job: VideoJob, model: RIFE, report: Report) -> Iterator[Frame]:
     """Yields the frames of the whole output: `interpolated_frames` with the end that the flags choose."""
     source = job.source
-    if args.fps and not args.loop:
-        return interpolated_frames(args, job, model, report)
-    if args.loop:
-        return without_last(interpolated_frames(args, job, model, report, closed=True))
+    if args.fps or args.loop:
+        return interpolated_frames(args, job, model, report, closed=args.loop)
 
     def end() -> Fraction | None:
         """Returns when the source ends, in seconds of the output."""
@@ -97,7 +112,7 @@ def ended_frames(args: argparse.Namespace, job: VideoJob, model: RIFE, report: R
 
     speed = job.source.speed
     rate = source.rate if speed is None else source.rate * Fraction(speed.slowest)
-    ending = Ending(job.rate, rate, args.match_duration, exact=job.path.suffix.lower() == ".gif")
+    ending = Ending(job.rate, rate, args.match_duration, exact=job.path.suffix.lower() in FASTEST)
     return ending.apply(interpolated_frames(args, job, model, report), end)
 
 

@@ -1,5 +1,6 @@
 """Metadata of HDR video: carried by the encoders that store it, named where it is lost."""
 
+from dataclasses import replace
 from fractions import Fraction as F
 from pathlib import Path
 from typing import Any
@@ -36,27 +37,45 @@ def make_hdr(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("codec", ["libx265", "libsvtav1", "libx264"])
-def test_mastering_display_and_light_level_are_carried(tmp_path: Path, codec: str) -> None:
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [("libx265", "mp4"), ("libsvtav1", "mp4"), ("libx264", "mp4"), ("ffv1", "mkv"), ("libvpx-vp9", "webm")],
+)
+def test_mastering_display_and_light_level_are_carried(tmp_path: Path, codec: str, suffix: str) -> None:
     source = open_frames(make_hdr(tmp_path / "a.mp4"))
     assert (source.hdr.display, source.hdr.light) == (DISPLAY, (900, 300))
-    with VideoWriter(tmp_path / "b.mp4", source, F(24), F(1, 24), encoding=Encoding(codec)) as writer:
+    path = tmp_path / f"b.{suffix}"
+    with VideoWriter(path, source, F(24), F(1, 24), encoding=Encoding(codec)) as writer:
         for frame in source:
             writer.write(frame)
     assert not [note for note in writer.notes if "HDR" in note]
-    result = open_frames(tmp_path / "b.mp4").hdr
+    result = open_frames(path).hdr
     assert result.light == (900, 300)
     assert result.display == pytest.approx(DISPLAY, rel=1e-3)
 
 
 def test_what_is_lost_is_named(tmp_path: Path) -> None:
     source = open_frames(make_hdr(tmp_path / "a.mp4"))
-    with VideoWriter(tmp_path / "b.mkv", source, F(24), F(1, 24), encoding=Encoding("ffv1")) as writer:
+    with VideoWriter(tmp_path / "b.avi", source, F(24), F(1, 24), encoding=Encoding("ffv1")) as writer:
         assert "HDR metadata not carried: mastering display, content light level" in " ".join(writer.notes)
         for frame in source:
             writer.write(frame)
     assert Hdr(dynamic=("HDR10+", "Dolby Vision")).lost("libx265") == "HDR10+, Dolby Vision"
     assert Hdr().lost("ffv1") == ""
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_stream_with_hdr_metadata_is_as_any_other(tmp_path: Path, suffix: str) -> None:
+    """Of FFV1 the frames come back exactly, at their rate; metadata without a mastering display are kept alone."""
+    source = replace(open_frames(make_hdr(tmp_path / "a.mp4")), hdr=Hdr(light=(900, 300)))
+    path = tmp_path / f"b.{suffix}"
+    with VideoWriter(path, source, F(24), F(1, 24), encoding=Encoding("ffv1")) as writer:
+        for frame in source:
+            writer.write(frame)
+    result = open_frames(path)
+    assert (result.hdr, result.rate, result.colour, result.size) == (source.hdr, 24, source.colour, (64, 64))
+    for before, after in zip(source, result, strict=True):
+        assert np.array_equal(before.rgb(), after.rgb())
 
 
 def test_16_bits_become_8_in_a_gif() -> None:

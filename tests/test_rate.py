@@ -53,6 +53,16 @@ def test_a_rate_that_matroska_rounds_to_milliseconds_is_exact_again(tmp_path: Pa
     assert written.rate == rate * 2
 
 
+def test_the_rate_of_exact_steps_is_exact(tmp_path: Path) -> None:
+    """FFmpeg gives 57/4 frames/s for an APNG with pictures of 70 ms."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow writes the APNG")
+    first, *others = [image.new("RGB", (16, 16), (40 * i, 0, 0)) for i in range(6)]
+    first.save(tmp_path / "a.apng", save_all=True, append_images=others, duration=70)
+    source = open_frames(tmp_path / "a.apng")
+    assert source.rate == F(100, 7)
+    assert [frame.time for frame in source] == [F(7 * i, 100) for i in range(6)]
+
+
 def test_a_variable_rate_in_milliseconds_stays_variable(tmp_path: Path) -> None:
     times = [F(t, 1000) for t in (0, 33, 50, 117, 150, 160, 201, 234, 300, 333, 350, 401)]
     source = open_frames(make_clip(tmp_path / "a.mkv", len(times), rate=F(30), times=times))

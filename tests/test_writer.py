@@ -186,6 +186,7 @@ def test_gif_and_webm(tmp_path: Path) -> None:
         ("libx264", "yuv444p12le", (64, 48), "yuv444p10le"),
         ("prores_ks", "yuv420p", (64, 48), "yuv422p10le"),
         ("ffv1", "yuv420p", (65, 49), "yuv420p"),
+        ("ffv1", "ya16be", (64, 48), "gbrap16le"),
     ],
 )
 def test_pixel_format_nearest_to_the_source(codec: str, wanted: str, size: tuple[int, int], chosen: str) -> None:

@@ -1,4 +1,4 @@
-"""Reads static metadata of HDR video from decoded pictures, and gives it to encoders that store it."""
+"""Reads static metadata of HDR video from decoded pictures, and gives it to encoders or containers that store it."""
 
 import struct
 from dataclasses import dataclass
@@ -11,6 +11,9 @@ import numpy as np
 MASTERING = struct.Struct("22i")  # AVMasteringDisplayMetadata: 10 rational numbers and two flags
 CHROMATICITY, LUMINANCE = 50_000, 10_000  # units a 1 and a candela/m2 in H.265, D.2.28
 CAPTION_DATA = "A53_CC"  # kind of side data: closed captions
+# Formats without a place for the metadata, by encoder, with their names in Matroska; and containers that have a place.
+CONTAINED = {"ffv1": b"V_FFV1", "libvpx-vp9": b"V_VP9"}
+CONTAINERS = (".mkv", ".webm", ".mp4")
 VIEWS = {"STEREO3D": "stereo layout", "SPHERICAL": "spherical projection"}  # kinds of side data, and their names
 DYNAMIC = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
@@ -53,9 +56,31 @@ class Hdr:
             return self._settings("x264-params", "mastering-display", "cll", CHROMATICITY, LUMINANCE)
         return {}
 
-    def lost(self, codec: str) -> str:
-        """Returns the names of what an output of this encoder does not hold, for the user; empty if nothing is lost."""
-        static = [] if self.options(codec) else self._static()
+    def stream_header(self, codec: str) -> bytes | None:
+        """Returns a Matroska file without frames, whose stream has the static metadata beside the encoded frames.
+
+        A stream of an output that is made like it has the metadata too: PyAV has no other way to set them. None if
+        there are none, or if the format of the encoder is not one of CONTAINED.
+        """
+        if codec not in CONTAINED or not self._static():
+            return None
+        light = [] if self.light is None else [_element("55BC", self.light[0]), _element("55BD", self.light[1])]
+        numbers = ("55D1", "55D2", "55D3", "55D4", "55D5", "55D6", "55D7", "55D8", "55DA", "55D9")  # as in `display`
+        points = map(_element, numbers, self.display or ())
+        display = [] if self.display is None else [_element("55D0", *points)]
+        picture = _element("E0", _element("B0", 16), _element("BA", 16), _element("55B0", *light, *display))
+        track = [_element("D7", 1), _element("73C5", 1), _element("83", 1), _element("86", CONTAINED[codec]), picture]
+        tracks = _element("1654AE6B", _element("AE", *track))
+        cluster = _element("1F43B675", _element("E7", 0))
+        return _element("1A45DFA3", _element("4282", b"matroska")) + _element("18538067", tracks, cluster)
+
+    def lost(self, codec: str, suffix: str = "") -> str:
+        """Returns the names of what an output does not hold, for the user; empty if nothing is lost.
+
+        The output is made by this encoder into a file whose name ends in `suffix`.
+        """
+        contained = codec in CONTAINED and suffix.lower() in CONTAINERS
+        static = [] if contained or self.options(codec) else self._static()
         return ", ".join([*static, *self.dynamic])
 
     def _static(self) -> list[str]:
@@ -71,6 +96,16 @@ class Hdr:
         if self.light is not None:
             parts.append(f"{light}={self.light[0]},{self.light[1]}")
         return {option: ":".join(parts)} if parts else {}
+
+
+def _element(number: str, *content: bytes | int | Fraction) -> bytes:
+    """Returns an element of EBML (RFC 8794) with a number in hexadecimal: whole numbers, fractions, bytes, elements."""
+    parts = [
+        part if isinstance(part, bytes) else struct.pack(">Q" if isinstance(part, int) else ">d", part)
+        for part in content
+    ]
+    data = b"".join(parts)
+    return bytes.fromhex(number) + (len(data) | 1 << 56).to_bytes(8, "big") + data
 
 
 def _number(value: Fraction, unit: int) -> str:

@@ -51,6 +51,9 @@ def find_rounded_rate(location: Location, stream: VideoStream, rate: Fraction) -
     if not base or (1 / rate) % base == 0:
         return None
     times = _first_times(location, stream)
+    steps = {after - before for before, after in pairwise(times)}
+    if len(steps) == 1 and len(times) >= FEWEST_PACKETS:  # exact; FFmpeg rounds the average of long steps
+        return 1 / steps.pop(), base
     tick = base
     if base < MILLISECOND and all(abs(t - times[0] - round((t - times[0]) * 1000) * MILLISECOND) < base for t in times):
         tick = MILLISECOND

@@ -1,6 +1,7 @@
 """Completes the end of an output: the duration of the last frame, and frames up to the end of the source."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -24,7 +25,8 @@ class Ending:
 
     `match` fills the time up to the end of the source with frames: copies of the last one ("hold"), or the last one
     moved on by the motion of the two before it ("extrapolate"). `exact` gives the last frame all the time that is left
-    (for GIF, whose players show each frame for a time of its own); else only if that is longer than a frame.
+    (for animated pictures, whose players show each frame for a time of its own); else only if that is longer than a
+    frame.
     """
 
     rate: Fraction
@@ -51,7 +53,9 @@ class Ending:
         for k in range(count):
             shown = move_on(before, last, k) if k and self.match == "extrapolate" and before is not None else last
             made = last.made or shown is not last
-            yield replace(shown, time=last.time + k / self.rate, duration=1 / self.rate, made=made)
+            left = rest - k / self.rate if k == count - 1 else Fraction(0)
+            duration = left if left * self.rate > 2 - WHOLE_FRAME else 1 / self.rate
+            yield replace(shown, time=last.time + k / self.rate, duration=duration, made=made)
 
 
 def move_on(before: Frame, last: Frame, steps: int) -> Frame:
@@ -86,10 +90,18 @@ def close_loop(frames: Iterable[Frame], step: Fraction) -> Iterator[Frame]:
         yield replace(first, time=last.time + (last.duration or step), duration=step)
 
 
-def without_last(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Yields the frames but the last one: in an output that repeats it is the first again."""
-    held: Frame | None = None
+def without_closing(frames: Iterable[Frame], end: Callable[[], Fraction | None]) -> Iterator[Frame]:
+    """Yields the frames that are shown before the first one comes again, the last of them with a duration.
+
+    `end` returns when that is, in seconds of the output, once the frames have been read.
+    """
+    held: deque[Frame] = deque()
     for frame in frames:
-        if held is not None:
-            yield held
-        held = frame
+        held.append(frame)
+        if len(held) > 2:
+            yield held.popleft()
+    stop = end()
+    shown = [frame for frame in held if stop is None or frame.time < stop]
+    yield from shown[:-1]
+    for last in shown[-1:]:
+        yield last if stop is None else replace(last, duration=stop - last.time)

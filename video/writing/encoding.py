@@ -1,7 +1,9 @@
 """Chooses the encoder of the picture: its name, settings and pixel format."""
 
+import re
 from dataclasses import dataclass, field
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ Y4M = (
 )
 STORED = {".y4m": Y4M}  # pixel formats that a container holds, where these are few
 REFUSED_ALPHA = ("libx265",)  # encoders that list formats with alpha, and are built without them
+FLOATS = re.compile("f(16|32)(le|be)$")  # in names of pixel formats: samples that are no whole numbers
 CAPTION_OPTION = "a53cc"  # setting of the encoders that store closed captions
 QUIET = {
     "libx265": {"x265-params": "log-level=error"},
@@ -77,7 +80,7 @@ class VideoSettings:
 
     def add_to(self, output: OutputContainer) -> Any:
         """Adds the stream, with its encoder open, to a container and returns it. Raises what the library raises."""
-        stream: Any = output.add_stream(self.codec, rate=self.rate)
+        stream = self._new_stream(output)
         encoder = stream.codec_context
         encoder.width, encoder.height, encoder.pix_fmt = self.width, self.height, self.pix_fmt
         encoder.time_base, encoder.framerate = self.time_base, self.rate
@@ -98,6 +101,14 @@ class VideoSettings:
         encoder.thread_type = "AUTO"
         encoder.open()
         return stream
+
+    def _new_stream(self, output: OutputContainer) -> Any:
+        """Adds a stream without settings; with the HDR metadata that the container holds beside it."""
+        header = self.hdr.stream_header(self.codec)
+        if header is None:
+            return output.add_stream(self.codec, rate=self.rate)
+        with av.open(BytesIO(header), format="matroska") as like:
+            return output.add_stream_from_template(like.streams.video[0], opaque=False)
 
     def blank_frame(self) -> av.VideoFrame:
         """Returns a picture of zeros at time 0, for a trial of the encoder."""
@@ -130,7 +141,8 @@ def choose_pix_fmt(codec: str, wanted: str, width: int, height: int, suffix: str
         raise MediaError(f"codec {codec}: no such encoder; try libx264, libx265, libsvtav1, ffv1, prores_ks") from e
     if encoder.type != "video":
         raise MediaError(f"codec {codec}: encodes {encoder.type}, not video; try libx264, libx265, libsvtav1, ffv1")
-    formats = [f.name for f in encoder.video_formats or ()] or list(STORED.get(suffix, ()))
+    listed = [f.name for f in encoder.video_formats or () if not FLOATS.search(f.name)]
+    formats = listed or list(STORED.get(suffix, ()))
     if codec == "gif":
         return "pal8"
     if codec == "dnxhd" and is_rgb(wanted):  # its profile for RGB needs a setting of its own

@@ -14,6 +14,7 @@ from video.alpha import ALPHA_MODE
 from video.losses import WRITE_ERRORS
 from video.reading.pipe import OutputPipe
 from video.safe_file import SafeFile
+from video.writing.animated_picture import FASTEST, correct_length
 from video.writing.encoding import VideoSettings
 from video.writing.mp4_duration import correct_duration
 from video.writing.output import MP4, NullFile, open_output
@@ -52,11 +53,12 @@ class Muxer:
     ) -> None:
         self._file, self._tracks = file, tracks
         self._packets = 0
-        self.last: tuple[Fraction, Fraction] | None = None  # seconds, time and duration of the last frame
+        self.last: tuple[Fraction, Fraction | None] | None = None  # seconds, time and duration of the last frame
         self._start: Fraction | None = None  # seconds, of the first picture
         self._end = Fraction(0)  # seconds, of the last
         self._first_dts: Fraction | None = None  # seconds
-        self._is_mp4 = Path(file.name).suffix.lower() in MP4
+        self._suffix = Path(file.name).suffix.lower()
+        self._is_mp4 = self._suffix in MP4
         self._encodes = isinstance(settings, VideoSettings)
         self._container = open_output(file, options)
         self.stream: Any = settings.add_to(self._container) if settings is not None else None
@@ -67,6 +69,8 @@ class Muxer:
     def encode(self, picture: av.VideoFrame | None) -> None:
         """Encodes one picture and writes what is complete; None flushes the encoder, if there is one."""
         packets = list(self.stream.encode(picture)) if self._encodes else []
+        if self._start is None and picture is not None and picture.pts is not None and picture.time_base:
+            self._start = picture.pts * picture.time_base
         if picture is None and not self._packets and len(packets) <= SHORT and self.stream.codec.name == "libx265":
             for packet in packets:
                 packet.dts = packet.pts
@@ -88,7 +92,7 @@ class Muxer:
             start = packet.pts * packet.time_base
             if self._first_dts is None and packet.dts is not None:
                 self._first_dts = packet.dts * packet.time_base
-            if self.last is not None and start == self.last[0]:
+            if self.last is not None and self.last[1] is not None and start == self.last[0]:
                 packet.duration = round(self.last[1] / packet.time_base)
             self._start = start if self._start is None else min(self._start, start)
             duration = packet.duration * packet.time_base if packet.duration else 1 / self.stream.average_rate
@@ -119,14 +123,22 @@ class Muxer:
             self._file.close()  # FFmpeg crashes if it finishes an MP4 file in fragments without one
         try:
             self._container.close()
-            if isinstance(self._file, SafeFile) and self._is_mp4 and self._start is not None:
-                correct_duration(self._file, self._end - self._start)
+            if isinstance(self._file, SafeFile) and self._packets and self._start is not None:
+                self._correct_file(self._file, self._start)
         except Exception:
             self._raise_disk_error()
             raise
         finally:
             if self._tracks is not None:
                 self._tracks.close()
+
+    def _correct_file(self, file: SafeFile, start: Fraction) -> None:
+        """Sets the duration of the finished file, or of its last picture, where FFmpeg sets another one."""
+        if self._is_mp4:
+            correct_duration(file, self._end - start)
+        elif self._suffix in FASTEST and self.last is not None:
+            time, duration = self.last
+            correct_length(file, self._suffix, time + (duration or 1 / Fraction(self.stream.average_rate)) - start)
 
     def abandon(self) -> None:
         """Flushes the encoder and writes the trailer as far as this is still possible."""

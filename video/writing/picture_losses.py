@@ -28,7 +28,7 @@ def describe_losses(
         notes.append(f"{bits} bits become {kept}: {codec} gets {pix_fmt}")
     if not is_rgb(source.pix_fmt) and not is_rgb(pix_fmt) and _chroma(source.pix_fmt) > _chroma(pix_fmt):
         notes.append(f"colours get fewer pixels: {source.pix_fmt} becomes {pix_fmt}")
-    if lost := source.hdr.lost(codec):
+    if lost := source.hdr.lost(codec, suffix):
         notes.append(f"HDR metadata not carried: {lost}; the colours keep their tags")
     if marks := [mark for mark in source.view_marks if not _keeps_mark(source, mark, codec, suffix)]:
         notes.append(f"marks for players not carried: {', '.join(marks)}; the picture itself is unchanged")

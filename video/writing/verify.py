@@ -15,6 +15,7 @@ from video.frame import Frame
 from video.losses import LIBRARY_ERRORS, reason
 from video.reading.container import main_video, open_container, read_packets
 from video.reading.reader import Source
+from video.writing.animated_picture import read_length
 from video.writing.packet_clock import is_priming
 from video.writing.picture_writer import WRITTEN_SUFFIXES
 
@@ -153,10 +154,20 @@ def find_mismatches(
     clock of `times`; it is compared only if the file has as many tracks.
     """
     try:
+        if path.suffix.lower() == ".webp":  # FFmpeg reads all its pictures as one
+            return None, _length_mismatch(read_length(path), times)
         found = read_packet_times(path)
     except LIBRARY_ERRORS as e:
         return None, [f"the result cannot be read back ({reason(e)})"]
     return found, [*_picture_mismatches(found, times, rate), *_sound_mismatches(found, times, sounds)]
+
+
+def _length_mismatch(length: Fraction, times: FrameTimes) -> list[str]:
+    """Returns a line if a file is shorter than its frames; equal ones are stored as one picture."""
+    expected = times.last - times.first
+    return (
+        [] if length >= expected else [f"lasts {float(length):.3f} s, more than {float(expected):.3f} s were written"]
+    )
 
 
 def find_missing_pictures(folder: Path, count: int) -> list[str]:

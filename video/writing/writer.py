@@ -19,7 +19,7 @@ from video.reading.container import main_video, open_container
 from video.reading.pipe import OutputPipe
 from video.reading.reader import Source
 from video.safe_file import SafeFile, check_output
-from video.timing.gif import SHORTEST_DELAY
+from video.writing.animated_picture import FASTEST, count_plays, play_options
 from video.writing.encoding import Encoding, VideoSettings, check_pix_fmt, choose_pix_fmt, quantise
 from video.writing.frame_writer import FrameWriter
 from video.writing.muxer import CopiedVideo, Muxer
@@ -54,7 +54,6 @@ class VideoWriter(FrameWriter):
         *,
         encoding: Encoding | None = None,
         tracks: bool = True,
-        options: dict[str, str] | None = None,  # of the container
         overwrite: bool = False,
         inputs: tuple[Path, ...] = (),
         template: VideoStream | None = None,  # of packets that `copy` gets: none is encoded then
@@ -72,14 +71,15 @@ class VideoWriter(FrameWriter):
         encoding = encoding or Encoding()
         self._settings = self._video_settings(encoding, rate, time_base)
         self._last_pts: int | None = None
-        is_gif = path.suffix.lower() == ".gif"
-        self._shortest = ceil(SHORTEST_DELAY / self._settings.time_base) if is_gif else 1  # units of the time base
+        fastest = FASTEST.get(path.suffix.lower(), 1 / self._settings.time_base)
+        self._shortest = ceil(1 / fastest / self._settings.time_base)  # units of the time base
+        options = play_options(path.suffix.lower(), count_plays(source.path))
         self._stopped = False
         self._tracks: Tracks | None = None
         if tracks and source.is_video:
             plan = plan_output(path, self._settings, source, audio=encoding.audio)
             self.notes += plan.notes
-            options = {**(options or {}), **plan.options}
+            options |= plan.options
             self._tracks = Tracks(source, plan.tracks)
         elif trial:
             try_picture(path, self._settings)
@@ -145,8 +145,7 @@ class VideoWriter(FrameWriter):
             pts = round(frame.time / picture.time_base)
             if self._last_pts is not None:
                 pts = max(pts, self._last_pts + self._shortest)
-            if frame.duration is not None:
-                self._muxer.last = pts * picture.time_base, frame.duration
+            self._muxer.last = pts * picture.time_base, frame.duration
             picture.pts = self._last_pts = pts
             picture.pict_type = 0  # the decoder's choice of I, P, B is not the encoder's
             self._muxer.encode(picture)
