@@ -1,4 +1,4 @@
-"""Small clips of known content, made by the tests themselves: a square that moves by a whole number of pixels."""
+"""Makes small clips of known content: a square that moves by a whole number of pixels; reads what was written."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -13,7 +13,7 @@ TONE = 440  # Hz
 
 
 def picture(i: int, size: tuple[int, int] = (64, 48), depth: int = 8) -> np.ndarray:
-    """(H,W,3): a smooth ground and a square that has moved i * 2 pixels to the right."""
+    """Returns (H,W,3): a smooth ground and a square that has moved i * 2 pixels to the right."""
     width, height = size
     limit = 2**16 - 1 if depth > 8 else 255
     ys, xs = np.mgrid[0:height, 0:width]
@@ -106,7 +106,7 @@ def write_tone(out: Any, stream: Any, seconds: float, start: Fraction) -> None:
 
 
 class Clip:
-    """What a file holds, read with PyAV alone: the independent look at what the project wrote."""
+    """Reads a file with PyAV alone: an independent reader of what the project wrote."""
 
     def __init__(self, path: Path) -> None:
         self.pictures: list[av.VideoFrame] = []
@@ -138,7 +138,7 @@ class Clip:
         self.times = [Fraction(p.pts or 0) * Fraction(p.time_base or 0) for p in self.pictures]
 
     def planes(self, i: int) -> bytes:
-        """The numbers of picture i as stored, without line padding."""
+        """Returns the numbers of picture i as stored, without line padding."""
         frame = self.pictures[i]
         lines = []
         for plane, component in zip(frame.planes, frame.format.components, strict=True):

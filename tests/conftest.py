@@ -1,4 +1,4 @@
-"""Small networks and pictures that the tests share; nothing here is downloaded, nothing needs a GPU."""
+"""Defines small networks and pictures that the tests share; nothing is downloaded, nothing needs a GPU."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 class Shift(NetworkModule):
-    """A network whose answer is known: everything moves by `motion` pixels to the right from img0 to img1."""
+    """Moves everything by `motion` pixels to the right from img0 to img1: a network with a known result."""
 
     pad_multiple = 8
 
@@ -89,7 +89,7 @@ def shift() -> type[Shift]:
 
 @pytest.fixture(scope="session")
 def tiny_net() -> IFNet_v4:
-    """A v4 network with random weights, the same every time, whose flows reach a few pixels."""
+    """Returns a v4 network with random weights, the same every time, whose flows reach a few pixels."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return IFNet_v4(TINY).eval()
@@ -97,7 +97,7 @@ def tiny_net() -> IFNet_v4:
 
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_net: IFNet_v4, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the weights of `tiny_net`, as the command-line tests load them."""
+    """Returns a folder with the weights of `tiny_net`, as the command-line tests load them."""
     folder = tmp_path_factory.mktemp("tiny_weights")
     safetensors.torch.save_file(tiny_net.state_dict(), folder / "flownet.safetensors")
     return folder
@@ -143,7 +143,7 @@ def run(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, cap
 
 @pytest.fixture
 def pair(tmp_path: Path, moving_square: MovingSquare) -> tuple[np.ndarray, np.ndarray]:
-    """Two 8-bit pictures, also written as a.png and b.png."""
+    """Returns two 8-bit pictures, also written as a.png and b.png."""
     pictures = moving_square()
     for name, picture in zip("ab", pictures, strict=True):
         write_picture(tmp_path / f"{name}.png", picture)
@@ -156,7 +156,7 @@ def use(net: Shift, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(folder: str = "output") -> list[np.ndarray]:
-    """img0, img1, .. as far as they go, which is all there is in the folder."""
+    """Returns img0, img1, .. as far as they go; asserts that the folder holds nothing else."""
     names = sorted((path.name for path in Path(folder).iterdir()), key=lambda name: int(re.sub(r"\D", "", name)))
     assert names == [f"img{i}{Path(names[0]).suffix}" for i in range(len(names))]
     return [read_picture(Path(folder) / name) for name in names]

@@ -1,4 +1,4 @@
-"""The parity fixtures: what upstream's networks made of given images with weights that follow from their names.
+"""Reads the parity fixtures: recorded outputs of upstream's networks, with weights that follow from their names.
 
 A fixture is NAME.json (the state dict's keys and shapes, the cases, the tolerances) and NAME.npz (images and recorded
 outputs). No trained weight is involved: `make_tensor` gives each tensor from its name, shape and the fixture's seed.
@@ -54,7 +54,7 @@ def _uniform(name: str, count: int, seed: int) -> np.ndarray:
 def make_tensor(
     name: str, shape: Sequence[int], seed: int, keys: Sequence[str], gains: Sequence[tuple[str, float]] = ()
 ) -> np.ndarray:
-    """The tensor of "FILE/KEY", whose file has these keys, for a fixture of that seed and gains of its own."""
+    """Returns the tensor of "FILE/KEY", whose file has these keys, for a fixture of that seed and gains of its own."""
     key = name.split("/", 1)[1]
     stem, _, leaf = key.rpartition(".")
     if leaf == "num_batches_tracked":
@@ -78,7 +78,7 @@ def make_tensor(
 
 @dataclass(frozen=True)
 class Fixture:
-    """One group of networks: its weights, and what it must make of its inputs."""
+    """Holds one group of networks: its weights, and the outputs that its inputs must give."""
 
     name: str
     spec: dict[str, Any]
@@ -89,7 +89,7 @@ class Fixture:
         return self.spec["cases"]
 
     def weights(self) -> dict[str, Arrays]:
-        """{file stem: {key: array}}, keys without prefix; ValueError if they are not those of the recording."""
+        """Returns {file stem: {key: array}}, keys without prefix; ValueError if they are not those of the recording."""
         states = {
             stem: {
                 key: make_tensor(f"{stem}/{key}", s, self.spec["seed"], list(shapes), self.spec.get("gains", ()))
@@ -106,7 +106,7 @@ class Fixture:
         return states
 
     def inputs(self, case: dict[str, Any]) -> Arrays:
-        """Images as float32 in 0..1, unless the case takes them raw."""
+        """Returns the images as float32 in 0..1, unless the case takes them raw."""
         own = case.get("inputs")
         teaches = self.spec["family"] == "train" or case.get("gt")
         names = own if own is not None else [n for n in self.spec["inputs"] if n != "gt" or teaches]
@@ -115,7 +115,7 @@ class Fixture:
         return {n: a.astype(np.float32) / 255 if a.dtype == np.uint8 and not whole else a for n, a in found.items()}
 
     def excess(self, case: dict[str, Any], name: str, got: np.ndarray) -> float:
-        """The largest error of an output in units of what is allowed: at most 1 is right."""
+        """Returns the largest error of an output in units of what is allowed: at most 1 is right."""
         encoding = self.spec["encoding"].get(name, {})
         want = self.recorded(case, name)
         stride = encoding.get("stride", 1)
@@ -133,13 +133,13 @@ class Fixture:
         return float(error.max() / (limit + (ENCODING_ERROR if encoding.get("divide_by") else 0)))
 
     def recorded(self, case: dict[str, Any], name: str) -> np.ndarray:
-        """An output as upstream gave it, in float64."""
+        """Returns an output as upstream gave it, in float64."""
         array = self.arrays[f"{case['id']}/{name}"].astype(np.float64)
         return array / (self.spec["encoding"].get(name, {}).get("divide_by") or 1)
 
 
 def read_fixture(path: Path) -> Fixture:
-    """The fixture of a NAME.json, whose NAME.npz is beside it."""
+    """Reads the fixture of a NAME.json, whose NAME.npz is beside it."""
     with np.load(path.with_suffix(".npz")) as arrays:
         return Fixture(path.stem, json.loads(path.read_text()), dict(arrays))
 

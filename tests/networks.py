@@ -1,4 +1,4 @@
-"""One network of every kind, narrow, with weights of no meaning."""
+"""Builds one narrow network of every kind, with random weights."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -82,7 +82,7 @@ def run_network(net: AnyNetwork, case: dict[str, Any], inputs: dict[str, np.ndar
 def run_training(
     spec: dict[str, Any], weights: dict[str, np.ndarray], case: dict[str, Any], inputs: dict[str, np.ndarray]
 ) -> Outputs:
-    """Two optimiser steps on the recorded batch; gradients and changes of the first, by parameter in recorded order.
+    """Runs two optimiser steps on the recorded batch; returns gradients and changes of the first, by parameter.
 
     Warped by PyTorch, as recorded: one activation of `train_rife_m` (unet.up3, before its PReLU) is 3e-7 from zero, and
     on which side rounding leaves it makes a tenth of one sum of gradients. In float64 it is where PyTorch has it.

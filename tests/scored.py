@@ -1,4 +1,4 @@
-"""Networks and pictures for the tests of benchmark/, with scores worked out by hand."""
+"""Defines networks and pictures for the tests of benchmark/, with scores computed by hand."""
 
 from collections.abc import Callable
 from pathlib import Path

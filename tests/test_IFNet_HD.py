@@ -1,4 +1,4 @@
-"""The HD networks: what their structure promises whatever the weights; their numbers are in test_parity.py."""
+"""Tests properties of the HD networks that hold for all weights; their numbers are in test_parity.py."""
 
 from collections.abc import Callable
 from typing import Any
@@ -60,7 +60,7 @@ def test_halving_is_nested_midpoints(name: str, nets: dict[str, RIFE], pair: Pai
 def test_the_scale_divides_the_scales_of_the_blocks(
     name: str, scale: float, nets: dict[str, RIFE], pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As upstream does; scale 0.5 is among the recorded cases."""
+    """Upstream does the same; scale 0.5 is among the recorded cases."""
     images = [torch.nn.functional.pad(image, (0, 128 - 56, 0, 128 - 40)) for image in pair]
     net = nets[name].net
     with torch.no_grad():

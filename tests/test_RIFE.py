@@ -1,4 +1,4 @@
-"""The wrapper around every network, and upstream's Model interface."""
+"""Tests the wrapper around every network, and upstream's Model interface."""
 
 from fractions import Fraction
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Pixel formats with alpha and of RGB: kept through the whole program, and named where they cannot be kept."""
+"""Tests that alpha and RGB are kept through the whole program, and named where they cannot be kept."""
 
 from fractions import Fraction as F
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The benchmark of animation: frames on twos, threes and mixed, and the measure of what --dedup makes of them."""
+"""Tests the benchmark of animation: frames on twos, threes and mixed, and its measure of --dedup."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page: its functions give what the commands give, for one user after another, and leave no files."""
+"""Tests the page: its functions give the results of the commands, user after user, and leave no files."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> app.Page:
-    """The functions of the page with a network whose answer is known (everything moves 2 pixels a frame)."""
+    """Returns the functions of the page with a network that moves everything 2 pixels a frame."""
     monkeypatch.setattr(flags, "load_model", lambda *a, **k: RIFE(Shift(2), name="shift"))
     (tmp_path / "results").mkdir()
     return app.Page([tmp_path / "model"], "cpu", tmp_path / "results")

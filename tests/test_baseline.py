@@ -1,4 +1,4 @@
-"""benchmark/baseline.py gives upstream's recorded frames, and so do the fast networks."""
+"""Tests that benchmark/baseline.py and the fast networks give upstream's recorded frames."""
 
 import pytest
 import torch

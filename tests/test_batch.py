@@ -1,4 +1,4 @@
-"""Several timesteps in one call, as on a GPU: the pictures of one call each, fewer at once when memory runs out."""
+"""Tests several timesteps in one call, as on a GPU: the pictures of single calls; fewer when memory runs out."""
 
 import copy
 from fractions import Fraction
@@ -22,7 +22,7 @@ SIZE = (100, 70)
 
 
 def together(model: RIFE, count: int) -> RIFE:
-    """The model, made to take that many timesteps at once."""
+    """Returns the model, made to take that many timesteps at once."""
     height, width = (-(-side // model.multiple()) * model.multiple() for side in SIZE[::-1])
     model.batch_pixels = count * height * width
     return model

@@ -1,4 +1,4 @@
-"""Every benchmark script from end to end on a tiny data set of its layout, the scores worked out by hand."""
+"""Tests every benchmark script on a tiny data set of its layout, against scores computed by hand."""
 
 import json
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_atd_pads_two_rows_on_each_side(tmp_path: Path, evaluate: Evaluate) -> N
 
 @pytest.fixture
 def hd_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[np.ndarray]]:
-    """The clips at small sizes, nine frames each, the first a short and easier one -> their frames as RGB, by name."""
+    """Returns the frames as RGB, by name, of small clips of nine frames each, the first a short and easier one."""
     small = {720: (32, 24), 1080: (48, 32), 544: (40, 16)}
     clips = {}
     for i, (name, (_, height)) in enumerate(hd_clips.CLIPS.items()):

@@ -1,4 +1,4 @@
-"""Parts common to all benchmark scripts: protocols that change the figure, missing data, wrong arguments."""
+"""Tests the parts of all benchmark scripts: protocols that change the figure, missing data, wrong arguments."""
 
 import json
 import subprocess

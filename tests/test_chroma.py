@@ -1,4 +1,4 @@
-"""Made frames have their chroma where the frames of the source have it, wherever the source puts it."""
+"""Tests that made frames have their chroma at the places of the source's chroma, for every siting."""
 
 import io
 

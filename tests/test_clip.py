@@ -1,4 +1,4 @@
-"""benchmark/clip.py: scores of a clip by hand, frames that are left out, and the files that are written."""
+"""Tests benchmark/clip.py: scores of a clip by hand, frames that are left out, and the files that are written."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def scene(seed: int, frames: int, size: tuple[int, int] = (48, 64)) -> list[np.ndarray]:
-    """A smooth picture that moves by 2 pixels a frame, under noise; even values, so that the mean of two is whole."""
+    """Makes a smooth picture that moves by 2 pixels a frame, under noise; even values, so that the mean is whole."""
     generator = np.random.default_rng(seed)
     small = generator.integers(0, 256, (6, 8, 3), np.uint8)
     ground = cv2.resize(small, size[::-1], interpolation=cv2.INTER_CUBIC).astype(int)

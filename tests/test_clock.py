@@ -1,3 +1,5 @@
+"""Tests the times of decoded frames: rising stamps are kept, others are computed from order and rate."""
+
 from collections.abc import Sequence
 from fractions import Fraction as F
 from itertools import pairwise

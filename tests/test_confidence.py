@@ -1,4 +1,4 @@
-"""How much the two warped frames differ, what is shown then, and the file of measures."""
+"""Tests the difference of the two warped frames, what is shown then, and the file of measures."""
 
 from fractions import Fraction as F
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Printing never raises, whatever happens to the streams."""
+"""Tests that printing never raises, whatever happens to the streams."""
 
 import errno
 import io
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Broken(io.StringIO):
-    """A stream that fails from its second write on, as a pipe does whose reader has ended."""
+    """Fails from its second write on, as a pipe does whose reader has ended."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A CUDA device gives the pictures of the CPU, by every engine. Skipped without such a device."""
+"""Tests that a CUDA device gives the pictures of the CPU, by every engine. Skipped without such a device."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -26,7 +26,7 @@ STEPS = [Fraction(k, 4) for k in (1, 2, 3)]
 
 
 def decibels(made: Tensor, expected: Tensor) -> float:
-    """PSNR of pictures in 0..1, wherever they are."""
+    """Returns the PSNR of pictures in 0..1, on any devices."""
     return psnr(made.cpu(), expected.cpu()).item()
 
 

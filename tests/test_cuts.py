@@ -1,4 +1,4 @@
-"""Cuts: what motion does not explain; and the benchmark that measures how many are found."""
+"""Tests cuts, which are changes that motion does not explain, and the benchmark that counts those found."""
 
 import json
 from fractions import Fraction as F
@@ -23,7 +23,7 @@ from video.transitions.scene import Transition, TransitionDetector
 
 
 def photo(seed: int, size: tuple[int, int] = (960, 320)) -> np.ndarray:
-    """A picture of soft shapes: noise, enlarged."""
+    """Returns a picture of soft shapes: noise, enlarged."""
     small = np.random.default_rng(seed).integers(0, 256, (10, 30, 3), np.uint8)
     return cv2.resize(small, size, interpolation=cv2.INTER_CUBIC)
 

@@ -1,4 +1,4 @@
-"""Camera pans with exact flow, folders of triplets in every layout, gaps of clips, and files that are damaged."""
+"""Tests camera pans with exact flow, folders of triplets in every layout, gaps of clips, and damaged files."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Samples: reproducible whatever makes them, exact flows, augmentation, the layouts of Vimeo90K and of clips."""
+"""Tests samples: reproducible, exact flows, augmentation, the layouts of Vimeo90K and of clips."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -117,7 +117,7 @@ def test_scene_is_a_triplet_with_flow(textures: list[np.ndarray]) -> None:
 def test_flow_is_in_pixels_of_the_scene(
     textures: list[np.ndarray], share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where it was drawn at twice the size: the ends, moved by the flow, are the middle."""
+    """The ends, moved by the flow, are the middle; also if the scene was drawn at twice the size."""
     monkeypatch.setattr(synthetic, "FINE_SHARE", share)
     errors = []
     for seed in range(12):
@@ -184,7 +184,7 @@ def test_augmentation_moves_flow_with_the_pictures() -> None:
 
 @pytest.fixture
 def vimeo(tmp_path: Path) -> Path:
-    """Twenty sequences; picture n of sequence s is grey 10*n, and s in its red channel."""
+    """Makes twenty sequences; picture n of sequence s is grey 10*n, and s in its red channel."""
     for kind, frames in (("tri", 3), ("sep", 7)):
         root = tmp_path / kind
         for s in range(20):
@@ -226,7 +226,7 @@ def test_septuplets_give_any_timestep(vimeo: Path) -> None:
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    """Twenty frames moving right by 2 px, one of them shown twice, a cut after the tenth."""
+    """Returns twenty frames moving right by 2 px, one of them shown twice, a cut after the tenth."""
     path = tmp_path / "clip.mp4"
     scenes = smooth_picture(1, 96, 200), smooth_picture(9, 96, 200)
     numbers = [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, *range(10)]

@@ -1,4 +1,4 @@
-"""Half precision: which one each device gets, how exact it is at the width of 4K, and the command's --fp16."""
+"""Tests half precision: the one of each device, its error at the width of 4K, and the command's --fp16."""
 
 from collections.abc import Callable
 

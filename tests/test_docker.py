@@ -1,4 +1,4 @@
-"""The wrappers that the image installs, run as its entry point runs them, and the files that it copies."""
+"""Tests the wrappers that the image installs, run as its entry point runs them, and the files that it copies."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""The documentation and the program agree: links, files and commands that README.md and docs/ name exist."""
+"""Tests that documentation and program agree: links, files and commands of README.md and docs/ exist."""
 
 import argparse
 import re

@@ -1,4 +1,4 @@
-"""Downloads through pip from a folder of small packages made here; no network."""
+"""Tests downloads through pip from a folder of small packages made here; no network."""
 
 import hashlib
 import io
@@ -31,7 +31,7 @@ def published(data: bytes = CONTENT, *, source: bool = False) -> Download:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip takes packages from, and from nowhere else."""
+    """Returns a folder that pip takes packages from, and from nowhere else."""
     folder = tmp_path / "index"
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -52,7 +52,7 @@ def make_wheel(index: Path, data: bytes = CONTENT) -> None:
 
 
 def make_source(index: Path, data: bytes, trace: Path) -> None:
-    """A source archive whose setup.py leaves a trace when it runs."""
+    """Makes a source archive whose setup.py leaves a trace when it runs."""
     files = {"arrays.ckpt": data, "setup.py": SETUP.format(trace=trace).encode()}
     with tarfile.open(index / "ar_rays-1.0.tar.gz", "w:gz") as archive:
         for name, content in files.items():
@@ -166,7 +166,7 @@ def test_a_pickle_of_anything_but_arrays_is_refused(tmp_path: Path) -> None:
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """What stderr holds besides the line that a download begins."""
+    """Returns what stderr holds besides the line that a download begins."""
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Downloading")]
     assert len(lines) == 1
     return lines[0]

@@ -1,4 +1,4 @@
-"""Dry runs: what is shown, what is refused, and that nothing is left; and the check of the free space."""
+"""Tests dry runs: what is shown, what is refused, that nothing is left; and the check of the free space."""
 
 import re
 import tempfile

@@ -1,4 +1,4 @@
-"""The end of an output: durations, held and moved on frames, loops; GIF files read by OpenCV-independent parsing."""
+"""Tests the end of an output: durations, held and extrapolated frames, loops; GIF files are parsed here."""
 
 from fractions import Fraction as F
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""model/export: what other programs read gives the network's own pictures, or one line of error."""
+"""Tests that exported files give the network's own pictures in other programs, or one line of error."""
 
 import io
 import json
@@ -50,7 +50,7 @@ def session(content: bytes) -> Any:
 
 
 def expected(net: Any, img0: Tensor, img1: Tensor, timestep: float, scale: float = 1.0) -> Tensor:
-    """The picture of the network's own forward, not of the CPU kernels."""
+    """Returns the picture of the network's own forward, not of the CPU kernels."""
     return RIFE(net, name="own", engine=net).inference(img0, img1, timestep=timestep, scale=scale).clamp(0, 1)
 
 
@@ -92,7 +92,7 @@ def test_layout_v2_takes_frames_of_any_size(default: LoadedNetwork, half: bool) 
 
 
 def planes(height: int, width: int) -> Tensor:
-    """The four planes of layout v1: x and y in -1..1, and what one pixel is in these coordinates."""
+    """Returns the four planes of layout v1: x and y in -1..1, and the size of a pixel in these coordinates."""
     x, y = torch.linspace(-1, 1, width).expand(1, 1, height, width), torch.linspace(-1, 1, height)[:, None]
     steps = torch.full_like(x, 2 / (width - 1)), torch.full_like(x, 2 / (height - 1))
     return torch.cat((x, y.expand_as(x), *steps), 1)

@@ -1,4 +1,4 @@
-"""exported_engine.py: a runtime gives the network's own pictures; graphs are kept, and made anew for other weights."""
+"""Tests that a runtime gives the network's own pictures, and that graphs are kept, or made anew for other weights."""
 
 from pathlib import Path
 

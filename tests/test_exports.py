@@ -1,4 +1,4 @@
-"""benchmark/exports.py: rows of the table, and networks by their name."""
+"""Tests benchmark/exports.py: rows of the table, and networks by their name."""
 
 from pathlib import Path
 

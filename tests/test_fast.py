@@ -1,4 +1,4 @@
-"""fast.py: a network as the CPU runs it fastest gives upstream's frames, and those of benchmark/baseline.py."""
+"""Tests that networks run by the CPU kernels give upstream's frames, and those of benchmark/baseline.py."""
 
 from dataclasses import replace
 from functools import partial
@@ -42,7 +42,7 @@ def load(fixture: Fixture) -> RIFE:
 
 
 def pictures(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """A smooth picture and the same moved by (5, 3) px."""
+    """Returns a smooth picture and the same moved by (5, 3) px."""
     coarse = torch.rand(1, 3, height // 16 + 3, width // 16 + 3, generator=torch.Generator().manual_seed(0))
     whole = F.interpolate(coarse, size=(height + 3, width + 5), mode="bicubic", align_corners=False).clamp(0, 1)
     return whole[:, :, :height, :width], whole[:, :, 3:, 5:]
@@ -120,7 +120,7 @@ def test_differs_from_the_baseline_as_little_as_memory_orders_do(
     ("clip", "limit"), [("car-turn.mp4", 2e-5), ("lady-running.mp4", 5e-5), ("05_default_juggle.mp4", 5e-5)]
 )
 def test_real_frames_equal_the_baselines(clip: str, limit: float) -> None:
-    """Of our own weights, at 640x360, 854x480 and 1280x720."""
+    """The weights are our own, the sizes 640x360, 854x480 and 1280x720."""
     path = CLIPS / clip
     if not path.exists():
         pytest.skip("the shared clips are not there")
@@ -147,7 +147,7 @@ def test_bfloat16_is_near_float32(name: str, amx: bool, monkeypatch: pytest.Monk
 
 
 def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But rounding, since torch convolves inputs of other heights in other ways (1e-5 on AVX2)."""
+    """The difference is rounding: torch convolves inputs of other heights in other ways (1e-5 on AVX2)."""
     img0, img1 = pictures(100, 130)
     for name in ("rife_m", "v4_25"):
         model = load(read_fixture(GOLDEN / f"{name}.json"))

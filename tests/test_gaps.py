@@ -1,4 +1,4 @@
-"""benchmark/gaps.py: which frames make a triplet, and scores on a clip of a constant motion."""
+"""Tests benchmark/gaps.py: which frames make a triplet, and scores on a clip of a constant motion."""
 
 import json
 from fractions import Fraction
@@ -17,7 +17,7 @@ from model import RIFE
 
 
 def moving(frames: int, step: int = 4) -> list[np.ndarray]:
-    """A wide picture seen through a window that moves by `step` px a frame: content moves to the left."""
+    """Yields a wide picture through a window that moves by `step` px a frame: content moves to the left."""
     small = np.random.default_rng(2).integers(0, 256, (4, 8, 3), np.uint8)
     wide = cv2.resize(small, (96 + step * frames, 64), interpolation=cv2.INTER_CUBIC)
     return [wide[:, step * i : step * i + 96] for i in range(frames)]

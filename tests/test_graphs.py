@@ -1,4 +1,4 @@
-"""What CUDA graphs need of a network, without a GPU: no step of a call depends on a value or uses the host.
+"""Tests, without a GPU, what CUDA graphs need: no step of a call depends on a value or uses the host.
 
 Here a call is recorded by torch.fx, as the operators it consists of, and what is replayed are those.
 """
@@ -35,7 +35,7 @@ def record_operators(run: Callable[..., Outputs], inputs: tuple[Tensor, ...]) ->
 
 
 def recorded(model: RIFE) -> dict[object, Any]:
-    """The recordings of a model's engine."""
+    """Returns the recordings of a model's engine."""
     assert isinstance(model.engine, GraphEngine)
     return dict(model.engine.recordings)
 
@@ -115,7 +115,7 @@ def test_running_out_of_memory_drops_the_recordings(tiny_net: IFNet_v4) -> None:
 
 
 class OnDevice(TorchDispatchMode):
-    """No operator within takes or gives a tensor on the host."""
+    """Checks that no operator takes or gives a tensor on the host."""
 
     def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""Metadata of HDR video: carried by the encoders that store it, named where it is lost."""
+"""Tests that metadata of HDR video is carried by the encoders that store it, and named where it is lost."""
 
 from dataclasses import replace
 from fractions import Fraction as F

@@ -1,4 +1,4 @@
-"""A short share of the stream of hours in tests/long."""
+"""Tests a short share of the stream of hours in tests/long."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The command as a user runs it: names, counts, flags, sound, and every error in one line."""
+"""Tests the command as a user runs it: names, counts, flags, sound, and every error in one line."""
 
 import os
 import re

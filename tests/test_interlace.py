@@ -1,4 +1,4 @@
-"""Interlaced and telecined video: found by its combs, refused with a remedy, and converted to whole frames."""
+"""Tests that interlaced and telecined video is detected, refused with a remedy, and converted to whole frames."""
 
 from fractions import Fraction as F
 from pathlib import Path
@@ -149,7 +149,7 @@ def test_the_picture_moves_and_has_colour(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video with sound, both encrypted."""
+    """Returns a video with sound, both encrypted."""
     path, key = tmp_path_factory.mktemp("encrypted") / "a.mp4", "76a6c65c5ea762046bd749a2e632ccbb"
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
     options["fflags"] = "bitexact"  # or each file has random bytes, for which FFmpeg's parser at times logs an error
@@ -177,7 +177,7 @@ def test_encrypted_video_is_refused(encrypted: Path, tmp_path: Path, scheme: str
 
 
 def test_encrypted_packets_are_neither_decoded_nor_copied(encrypted: Path) -> None:
-    """As in streams whose first seconds are not encrypted."""
+    """Such packets occur in streams whose first seconds are not encrypted."""
     with av.open(str(encrypted)) as container, av.open(NullFile(".mp4"), "w", format="mp4") as output:
         decoder = Decoder(container, container.streams.video[0])
         assert list(decoder.pictures()) == []

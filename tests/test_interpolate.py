@@ -1,3 +1,5 @@
+"""Tests the interpolation loop: counts, times, repeats, cuts and gaps, threads and pictures in flight."""
+
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,7 +57,7 @@ def test_counts_times_and_originals(count: int, multi: int) -> None:
 
 
 def test_the_next_frame_is_requested_before_the_frame_in_flight_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with a GPU, which has no work while the loop waits for its last frame, unless it was given more before."""
+    """A GPU has no work while the loop waits for its last frame, unless it was given more before."""
     events: list[str] = []
 
     def send(*given: Any) -> Callable[[], np.ndarray]:
@@ -251,7 +253,7 @@ def transitions(clip: list[Frame], **rules: Any) -> str:
 
 
 def ball(place: int, radius: int = 2) -> np.ndarray:
-    """A small ball on a smooth ground: much too small for a thumbnail."""
+    """Returns a small ball on a smooth ground: much too small for a thumbnail."""
     rgb = picture(0, (320, 192))
     return cv2.circle(rgb, (place, 150), radius, (250, 250, 250), -1)
 

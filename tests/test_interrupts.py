@@ -1,4 +1,4 @@
-"""Signals at every moment of a run: what was made stays, nothing gets a false name, and a line names its place."""
+"""Tests signals at every moment of a run: what was made is kept, no name is false, a line names the file."""
 
 import os
 import resource

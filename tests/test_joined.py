@@ -1,4 +1,4 @@
-"""Parts of a joined transport stream follow one after the other, also where a part has streams of its own."""
+"""Tests that parts of a joined transport stream follow each other, also if a part has streams of its own."""
 
 from fractions import Fraction as F
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""What is kept of the tracks and tags of a source, per container, read back with PyAV and FFmpeg's own tools."""
+"""Tests which tracks and tags of a source are kept, per container, read back with PyAV and FFmpeg's own tools."""
 
 import json
 import shutil

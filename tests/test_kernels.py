@@ -1,4 +1,4 @@
-"""model/kernels: the compiled kernels against float64 and plain PyTorch; and machines that cannot build them."""
+"""Tests the compiled kernels against float64 and plain PyTorch; and machines that cannot build them."""
 
 import subprocess
 import sys
@@ -172,7 +172,7 @@ def test_activate_has_a_slope_for_each_channel() -> None:
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """The library is looked for anew in the test, and after it."""
+    """Makes the library be searched anew in the test, and after it."""
     kernels._library.cache_clear()
     yield
     kernels._library.cache_clear()

@@ -1,4 +1,4 @@
-"""A short share of the kill run and the disk run in tests/long."""
+"""Tests a short share of the kill run and the disk run in tests/long."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The texts of the program are plain: verbs begin the docstrings, no module is a person, every flag has its default."""
+"""Tests the texts of the program: docstrings begin with verbs, no module is a person, flags state their default."""
 
 import argparse
 import ast

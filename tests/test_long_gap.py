@@ -1,4 +1,4 @@
-"""A gap of hours costs no time and no memory: one frame of it is planned."""
+"""Tests that a gap of hours takes no time and no memory: one frame of the gap is planned."""
 
 from fractions import Fraction as F
 

@@ -1,4 +1,4 @@
-"""The frames of long work are those of one piece for every kind of source and with every flag that shapes frames."""
+"""Tests that long work gives the frames of one piece for every kind of source and every flag that shapes frames."""
 
 import argparse
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def plain(folder: Path) -> Path:
 
 
 def pictures(depth: int = 8) -> list[np.ndarray]:
-    """Moving squares with a repeat and a cut."""
+    """Returns moving squares with a repeat and a cut."""
     shown = [picture(i % 20, depth=depth) for i in range(COUNT)]
     shown[9] = shown[8]
     return shown[:20] + [shot[::-1, :, ::-1].copy() for shot in shown[20:]]
@@ -46,7 +46,7 @@ def variable(folder: Path) -> Path:
 
 
 def hdr(folder: Path) -> Path:
-    """HEVC of 10 bits with the tags of PQ."""
+    """Returns HEVC of 10 bits with the tags of PQ."""
     options = {"x265-params": "log-level=none:keyint=8:bframes=2"}
     return make_clip(
         folder / "a.mkv",

@@ -1,4 +1,4 @@
-"""A short share of the run of kills and full disks in tests/long."""
+"""Tests a short share of the run of kills and full disks in tests/long."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""benchmark/loop.py: shares that add up, equal figures in JSON and table, and waiting for a slow decoder."""
+"""Tests benchmark/loop.py: shares that sum to one, equal figures in JSON and table, and a slow decoder."""
 
 import json
 import time
@@ -48,7 +48,7 @@ def test_table_and_json(
 
 
 class Busy(Shift):
-    """A network that computes for 30 ms of processor time."""
+    """Computes for 30 ms of processor time."""
 
     def forward(self, *inputs: Any, **options: Any) -> Prediction:
         end = time.process_time() + 0.03

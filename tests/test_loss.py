@@ -1,4 +1,4 @@
-"""Losses in closed form."""
+"""Tests losses against closed forms."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""LPIPS against an independent computation in numpy, against its authors' package, and against recorded values."""
+"""Tests LPIPS against an independent computation in numpy, its authors' package, and recorded values."""
 
 import sys
 import types
@@ -15,13 +15,13 @@ from model.metrics import ALEXNET, LPIPS, LPIPS_DEVIATION, LPIPS_MEAN, load_lpip
 
 
 def waves(height: int, width: int, phase: float) -> np.ndarray:
-    """(3,H,W) in 0..1, in closed form."""
+    """Returns (3,H,W) in 0..1, in closed form."""
     y, x = np.mgrid[:height, :width]
     return np.stack([0.5 + 0.5 * np.sin(x / (5 + c) + y / (9 - c) + phase * (1 + c)) for c in range(3)])
 
 
 def wave_pairs(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Two batches (2,3,H,W) that differ by a phase in the first pair and by contrast and phase in the second."""
+    """Returns two batches (2,3,H,W) that differ by phase in the first pair and by contrast and phase in the second."""
     first = np.stack([waves(height, width, 0), waves(height, width, 1)])
     second = np.stack([waves(height, width, 0.3), waves(height, width, 0) ** 2])
     return torch.tensor(first).float(), torch.tensor(second).float()
@@ -29,7 +29,7 @@ def wave_pairs(height: int, width: int) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def random_lpips() -> LPIPS:
-    """The metric with random weights; those of the heads are positive, as the trained ones."""
+    """Returns the metric with random weights; those of the heads are positive, as the trained ones."""
     net = LPIPS()
     generator = torch.Generator().manual_seed(5)
     for conv in net.convs:
@@ -43,12 +43,12 @@ def random_lpips() -> LPIPS:
 
 
 def windows(x: np.ndarray, size: int, stride: int) -> np.ndarray:
-    """(C,H,W) -> (C,H',W',size,size)"""
+    """Returns (C,H,W) as its windows (C,H',W',size,size)."""
     return np.lib.stride_tricks.sliding_window_view(x, (size, size), (1, 2))[:, ::stride, ::stride]
 
 
 def numpy_lpips(first: np.ndarray, second: np.ndarray, net: LPIPS) -> float:
-    """The distance of two images (3,H,W) in 0..1 in float64, written from the paper's formula."""
+    """Returns the distance of two images (3,H,W) in 0..1 in float64, written from the paper's formula."""
     total = 0.0
     x, y = ((2 * i - 1 - np.reshape(LPIPS_MEAN, (3, 1, 1))) / np.reshape(LPIPS_DEVIATION, (3, 1, 1))
             for i in (first, second))  # fmt: skip

@@ -1,4 +1,4 @@
-"""Several inputs in one run: folders, lists, failures among them, files that are done, the table and report.json."""
+"""Tests several inputs in one run: folders, lists, failures, files that are done, the table and report.json."""
 
 import json
 from pathlib import Path

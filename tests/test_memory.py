@@ -1,4 +1,4 @@
-"""Memory that is kept: what one tensor frees, the next one takes without a page from the system."""
+"""Tests that freed memory is kept: a new tensor takes it without a page from the system."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""Scores against scikit-image, SciPy and closed forms."""
+"""Tests scores against scikit-image, SciPy and closed forms."""
 
 import numpy as np
 import pytest

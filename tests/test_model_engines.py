@@ -1,4 +1,4 @@
-"""engines.py: every network traces whole and gives its own picture; what an engine cannot do is one line."""
+"""Tests the engines: every network is traced whole and gives its own picture; refusals are one line."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +25,7 @@ from model.inference.tile_engine import tiled
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """torch.compile without its minutes of compiling: the program that it finds is run as it is."""
+    """Replaces torch.compile, which takes minutes: the program that it finds is run as it is."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     yield
     torch.compiler.reset()

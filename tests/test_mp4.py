@@ -1,4 +1,4 @@
-"""The last frame of an MP4 or MOV file is shown wherever the last fragment begins."""
+"""Tests that the last frame of an MP4 or MOV file is shown, wherever the last fragment begins."""
 
 import struct
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Muon: its updates against the singular value decomposition, its other half against torch's AdamW."""
+"""Tests Muon: its updates against the singular value decomposition, its other half against torch's AdamW."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom in an empty folder, shows video and GIF, and is kept without outputs."""
+"""Tests that the notebook runs in an empty folder, shows video and GIF, and is kept without outputs."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Inputs are never replaced, other tracks never cost the picture, and names are files whatever they look like."""
+"""Tests that inputs are never replaced, other tracks never harm the picture, and odd names are files."""
 
 import os
 import random
@@ -37,7 +37,7 @@ def command(
 
 
 def make_sound(path: Path, codec: str, *, rate: int = 48000, layout: str = "stereo", container: str = "avi") -> Path:
-    """A clip of 24 frames, whose second of sound is encoded by `codec`."""
+    """Makes a clip of 24 frames, whose second of sound is encoded by `codec`."""
     with av.open(str(path), "w", format=container) as out:
         video: Any = out.add_stream("mjpeg" if container == "avi" else "libx264", rate=24)
         video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p" if container == "avi" else "yuv420p"

@@ -1,4 +1,4 @@
-"""What the wrapper hands on to the v4 networks: refinement, ensemble, scales, flow, and a timestep for every pixel."""
+"""Tests what the wrapper passes to the v4 networks: refinement, ensemble, scales, flow, maps of timesteps."""
 
 from dataclasses import replace
 from typing import Any
@@ -79,7 +79,7 @@ def test_an_ensemble_is_symmetric_in_the_two_frames(config: IFNetConfig, pair: P
 @pytest.mark.parametrize("scale", [0.25, 0.5, 1.0, 2.0, 4.0])
 @pytest.mark.parametrize("config", [OLD, MIDDLE, NEW], ids=["4.2", "4.13", "4.25"])
 def test_the_scale_divides_the_scales_of_the_blocks(config: IFNetConfig, scale: float, pair: Pair) -> None:
-    """As upstream does: the frame is that of a network whose blocks have the divided scales, on the same padding."""
+    """Upstream does the same: the frame is that of a network with divided scales of its blocks, on the same padding."""
     model = make(config)
     padder = Padder(*SIZE, int(config.pad_multiple / min(scale, 1)))
     divided = IFNet_v4(replace(config, scales=tuple(s / scale for s in config.scales))).eval()  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Logos that stand still while the scene moves are found and kept; nothing is found where there is none."""
+"""Tests that logos that stand still while the scene moves are found and kept, and that nothing else is found."""
 
 from fractions import Fraction as F
 from pathlib import Path

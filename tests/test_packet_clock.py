@@ -1,4 +1,4 @@
-"""Times of packets on the clock of the output, by hand-made stamps."""
+"""Tests the times of packets on the clock of the output, by hand-made stamps."""
 
 from fractions import Fraction as F
 

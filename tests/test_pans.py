@@ -1,4 +1,4 @@
-"""Views of a moving camera in closed form, networks of a fixed motion, and errors of a fixed flow in closed form."""
+"""Tests views of a moving camera, networks of a fixed motion, and errors of a fixed flow, by closed forms."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SIZE = (64, 48)
 
 @pytest.fixture
 def photo() -> np.ndarray:
-    """A smooth picture (H,W,3) with detail in both directions."""
+    """Returns a smooth picture (H,W,3) with detail in both directions."""
     small = np.random.default_rng(1).integers(0, 256, (30, 40, 3), np.uint8)
     return cv2.resize(small, (240, 160), interpolation=cv2.INTER_CUBIC)
 
@@ -109,14 +109,14 @@ def test_a_network_of_a_fixed_motion_is_best_at_that_motion(run: Run, photo: np.
 
 
 class Correction(nn.Module):
-    """A block that adds a constant change to its flow."""
+    """Adds a constant change to the flow."""
 
     def forward(self, change: Tensor, flow: Tensor) -> Tensor:
         return flow + change
 
 
 class Blocks(NetworkModule):
-    """Two blocks: the first finds no motion, the second that of `Shift(20)`."""
+    """Runs two blocks: the first finds no motion, the second that of `Shift(20)`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ def test_errors_after_each_block_in_closed_form(photo: np.ndarray, monkeypatch: 
 
 
 def test_content_moves_against_the_camera(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `block_errors` takes for the truth is compared with an optical flow found by DIS."""
+    """The flow that `block_errors` takes for the truth is compared with an optical flow by DIS."""
     monkeypatch.setattr(block_flows, "SIZE", 96)
     monkeypatch.setattr(block_flows, "PAN_BANDS", ((4, 20),))
     first, middle = (cv2.cvtColor(block_flows.crop(photo, *at), cv2.COLOR_RGB2GRAY) for at in ((-6, -4), (0, 0)))

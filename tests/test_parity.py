@@ -1,4 +1,4 @@
-"""Every published network gives upstream's recorded outputs, loaded from weights in the form upstream publishes."""
+"""Tests that every published network gives upstream's recorded outputs, from weights in their published form."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def compare(fixture: Fixture, run: Any) -> int:
 
 
 def write_official(fixture: Fixture, folder: Path) -> None:
-    """The weights as upstream publishes them: pickles of a parallel module, with what else such files hold."""
+    """Writes the weights as upstream publishes them: pickles of a parallel module, with other data in them."""
     for stem, arrays in fixture.weights().items():
         state = {DDP_PREFIX + key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
         if fixture.spec["family"] == "v4":

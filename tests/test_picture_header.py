@@ -1,4 +1,4 @@
-"""Headers and colour profiles of picture files, by another library's writer; folders of several kinds of pictures."""
+"""Tests headers and colour profiles of picture files by another library's writer, and folders of mixed pictures."""
 
 import zlib
 from pathlib import Path
@@ -18,7 +18,7 @@ Image = pytest.importorskip("PIL.Image", reason="Pillow writes the files with pr
 
 
 def profile(space: bytes = b"RGB ", version: int = 4) -> bytes:
-    """An ICC profile as far as this program reads it: a header of 128 bytes with its length."""
+    """Returns an ICC profile as far as this program reads it: a header of 128 bytes with its length."""
     return (b"\0\0\0\x84lcms" + bytes((version, 0, 0, 0)) + b"mntr" + space + b"XYZ ").ljust(132, b"\0")
 
 

@@ -1,4 +1,4 @@
-"""What of the source's picture an output keeps or names as lost: closed captions, depth, chroma."""
+"""Tests what of the source's picture an output keeps or names as lost: closed captions, depth, chroma."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -49,7 +49,7 @@ def captions(path: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_closed_captions_stay_with_the_frames_of_the_source(tmp_path: Path, codec: str) -> None:
-    """In a process of its own: x265 keeps settings of other encoders of the process, and may refuse this one."""
+    """The test has a process of its own: x265 keeps settings of the process, and may refuse this encoder."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         process.submit(check_captions, tmp_path, codec).result()
 

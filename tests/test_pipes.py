@@ -1,4 +1,4 @@
-"""Video on standard input and standard output: the frames are those of files, and messages go to standard error."""
+"""Tests video through standard input and output: the frames of files; messages on standard error."""
 
 import gc
 import io

@@ -1,4 +1,4 @@
-"""The preview: the newest made frame between its neighbours, seldom written, never over another picture."""
+"""Tests the preview: the newest made frame between its neighbours, seldom written, never over another picture."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The progress of a run: a time left that falls evenly, lines in a log, a bar on a terminal."""
+"""Tests the progress of a run: a time left that falls evenly, lines in a log, a bar on a terminal."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""Rates, times and totals of files whose headers or time stamps are inexact, against closed forms."""
+"""Tests rates, times and totals of files whose headers or time stamps are inexact, against closed forms."""
 
 import struct
 from fractions import Fraction as F
@@ -157,7 +157,7 @@ def test_the_total_of_fragments_that_start_late(tmp_path: Path) -> None:
 
 
 def test_milliseconds_that_were_copied_into_mp4_are_exact_again(tmp_path: Path) -> None:
-    """As by a copy of all packets from Matroska, without encoding."""
+    """The file is a copy of all packets from Matroska, without encoding."""
     rate = F(24000, 1001)
     with (
         av.open(str(make_clip(tmp_path / "a.mkv", 40, rate=rate))) as container,

@@ -1,3 +1,5 @@
+"""Tests readers of videos and folders: times, formats, damage, and every error in one line."""
+
 import contextlib
 import functools
 import os

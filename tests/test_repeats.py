@@ -1,4 +1,4 @@
-"""benchmark/repeats.py: which frames are duplicates, and what is counted."""
+"""Tests benchmark/repeats.py: which frames are duplicates, and what is counted."""
 
 import json
 from fractions import Fraction

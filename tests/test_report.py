@@ -1,4 +1,4 @@
-"""benchmark/report.py: one well-formed page that needs nothing from outside and holds every figure of the results."""
+"""Tests benchmark/report.py: one well-formed page that needs nothing from outside and holds every figure."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Videos whose frames change their size: a new output begins at each change, with its part of the sound."""
+"""Tests videos whose frames change their size: a new output begins at each change, with its part of the sound."""
 
 import json
 from fractions import Fraction as F

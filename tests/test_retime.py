@@ -1,4 +1,4 @@
-"""Repeats that are left out, frames that are made anew, decisions in a file, and what is shown at a cut."""
+"""Tests repeats that are left out, frames that are made anew, decisions in a file, and the pictures at a cut."""
 
 import json
 from fractions import Fraction as F
@@ -23,7 +23,7 @@ RATE = 24
 
 
 def level(value: float) -> np.ndarray:
-    """A flat picture: its level shows the time that it stands for."""
+    """Returns a flat picture whose level is its time."""
     return np.full((16, 16, 3), value, np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Files appear under their final name when they are complete, and nobody's file is replaced."""
+"""Tests that files get their final name when they are complete, and that no file of the user is replaced."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""Long work: the same frames whatever the segments, continuing after every end, shares, locks and joining."""
+"""Tests long work: the same frames for all segments, continuing after every end, shares, locks and joining."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ LOCKER = "import fcntl, sys, time; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, 2
 
 
 def story() -> list[np.ndarray]:
-    """Sixty pictures: motion, a cut at 24, repeats at 31, 32 and 45, and a slow brightening from 50 on."""
+    """Returns sixty pictures: motion, a cut at 24, repeats at 31, 32 and 45, and a slow brightening from 50 on."""
     places = [i % 24 for i in range(COUNT)]
     places[31] = places[32] = places[30]
     places[45] = places[44]
@@ -48,7 +48,7 @@ def story() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip with B-frames, few key frames and sound."""
+    """Returns a clip with B-frames, few key frames and sound."""
     path = tmp_path_factory.mktemp("source") / "clip.mkv"
     options = {"g": "20", "bf": "3", "crf": "4"}
     return make_clip(path, COUNT, size=SIZE, pictures=story(), options=options, audio=["aac"], chapters=True)
@@ -152,7 +152,7 @@ def test_the_same_command_continues(tmp_path: Path, run: Run, monkeypatch: pytes
 def test_a_run_that_was_ended_while_it_removed_its_folder_is_complete(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many of the files of the folder are removed: the output stays, the same command finds it complete."""
+    """The output stays and the same command finds it complete, whatever number of files of the folder was removed."""
     for removed in (0, 5, 10):
         with monkeypatch.context() as patch:
             remove_some(patch, removed)
@@ -368,7 +368,7 @@ def test_files_that_others_put_into_the_folder_meanwhile_are_kept(tmp_path: Path
 
 
 def test_a_part_of_a_source_is_that_part_of_the_whole(clip: Path) -> None:
-    """Whether decoding starts at a key frame, or at the first frame because there is no key frame at that time."""
+    """Decoding starts at a key frame, or at the first frame if there is no key frame at that time."""
     source = open_frames(clip)
     whole = [(frame.time, frame.rgb()) for frame in source]
     scan = scan_source(source)

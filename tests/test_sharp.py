@@ -1,4 +1,4 @@
-"""The sharp blend: exact where nothing moves, and the same by the kernels."""
+"""Tests the sharp blend: exact where nothing moves, and the same by the kernels."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Files that a run writes beside its output never replace an input, the output or a file of the user."""
+"""Tests that files beside an output never replace an input, the output or a file of the user."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Slow motion and ramps with sound, trims, fractional factors, and the blur of a shutter."""
+"""Tests slow motion and ramps with sound, trims, fractional factors, and the blur of a shutter."""
 
 from fractions import Fraction as F
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Signals that end a training run between two of its steps."""
+"""Tests signals that end a training run between two of its steps."""
 
 import os
 import signal

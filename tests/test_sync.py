@@ -1,4 +1,4 @@
-"""One clock for every track: a flash, a beep and a chapter that begin together in a source that starts late."""
+"""Tests that all tracks have one clock: a flash, a beep and a chapter coincide in a source that starts late."""
 
 from fractions import Fraction as F
 from pathlib import Path

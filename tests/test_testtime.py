@@ -1,4 +1,4 @@
-"""benchmark/testtime.py: figures in closed form, a line for each size and setting, and JSON with the same figures."""
+"""Tests benchmark/testtime.py: figures in closed form, a line for each size and setting, and the same JSON."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Tiles: their weights add up to one, what they make is the whole frame, and memory that runs out halves them."""
+"""Tests tiles: their weights sum to one, they give the whole frame, and they are halved if memory runs out."""
 
 from fractions import Fraction
 from itertools import islice, pairwise, product
@@ -56,7 +56,7 @@ def test_spans_cover_and_their_weights_add_up_to_one(size: int, tile: int, overl
 
 
 def pair(height: int, width: int, channels: int = 3, *, motion: int = 2, sigma: float = 4) -> tuple[Tensor, Tensor]:
-    """Smooth noise, and the same moved to the right by some pixels."""
+    """Returns smooth noise, and the same moved to the right by some pixels."""
     noise = np.random.default_rng(0).random((height, width + motion, channels), np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), sigma)
     smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
@@ -141,7 +141,7 @@ def test_seams_are_invisible_with_the_default_weights(name: str) -> None:
 
 
 def default_network() -> AnyNetwork:
-    """The default weights, without the kernels."""
+    """Returns the default weights, without the kernels."""
     return load_network("train_log")[0].eval()
 
 
@@ -161,7 +161,7 @@ def test_seams_of_small_tiles_are_invisible_in_large_motion(scale: float, own_fo
 @pytest.mark.skipif(not FAST_PAN.exists(), reason="no shared clips here")
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 def test_seams_are_invisible_in_a_fast_pan_in_4k(scale: float) -> None:
-    """Up to 60 px to either frame."""
+    """The pan moves by up to 60 px to either frame."""
     model = load_model()
     pictures = (frame.rgb() for frame in islice(open_frames(FAST_PAN), 4, 6))
     img0, img1 = (to_tensor(cv2.resize(p, (3840, 2160), interpolation=cv2.INTER_CUBIC)) for p in pictures)
@@ -175,7 +175,7 @@ def test_seams_are_invisible_in_a_fast_pan_in_4k(scale: float) -> None:
 )
 @torch.no_grad()
 def test_coarse_blocks_first_and_the_others_later_give_the_result_of_one_call(name: str, scale: float) -> None:
-    """By the kernels, where they support the network, and by its own forward; with options and maps of timesteps."""
+    """Both the kernels and the network's own forward are run, with options and maps of timesteps."""
     net = build(name)
     images = pair(256, 256)
     calls: list[tuple[float | Tensor, dict[str, bool]]] = [(0.3, {}), (torch.rand(1, 1, 256, 256), {})]
@@ -217,7 +217,7 @@ def test_tiles_overlap_more_without_a_coarse_stage() -> None:
 
 
 class Small(Shift):
-    """A network on a device that holds no more than `pixels` at once."""
+    """Runs a network on a device that holds no more than `pixels` at once."""
 
     def __init__(self, pixels: int) -> None:
         super().__init__(2)

@@ -1,3 +1,5 @@
+"""Tests the times of output frames and the reading of rates, as exact fractions."""
+
 from fractions import Fraction as F
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""benchmark/tradeoff.py: scores by hand, which settings are worth choosing, and the whole command."""
+"""Tests benchmark/tradeoff.py: scores by hand, which settings are the best, and the whole command."""
 
 import json
 import math

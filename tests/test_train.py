@@ -1,4 +1,4 @@
-"""Training steps: the learning rate, losses, inheriting, teachers."""
+"""Tests training steps: the learning rate, losses, inheriting, teachers."""
 
 import math
 from dataclasses import replace
@@ -102,7 +102,7 @@ def test_distillation_loss_counts_where_the_student_is_worse() -> None:
 
 
 class Mover(nn.Module):
-    """A network that finds a fixed motion to the right, in px from img0 to img1."""
+    """Finds a fixed motion to the right, in px from img0 to img1."""
 
     pad_multiple, pad_mode = 16, "constant"
 

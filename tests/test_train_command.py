@@ -1,4 +1,4 @@
-"""train.py as users run it: torchrun, resuming, fine-tuning on triplets, distilling into another network."""
+"""Tests train.py as users run it: torchrun, resuming, fine-tuning on triplets, distilling into another network."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Faults that users meet in training: wrong numbers, stages files, folders in use, damaged files, odd data."""
+"""Tests faults that users meet in training: wrong numbers and files of stages, folders in use, damaged files."""
 
 import argparse
 import json

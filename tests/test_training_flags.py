@@ -1,4 +1,4 @@
-"""The flags of train.py: groups and defaults, one line for every wrong value, files of stages, which data is opened."""
+"""Tests the flags of train.py: groups, defaults, one line for wrong values, files of stages, data that is opened."""
 
 import argparse
 import os

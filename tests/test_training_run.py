@@ -1,4 +1,4 @@
-"""Training runs: killed and resumed, stages, parts, several processes, damaged files, a full disk, the log."""
+"""Tests training runs: killed and resumed, stages, parts, several processes, damaged files, a full disk, the log."""
 
 import json
 import math

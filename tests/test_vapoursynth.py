@@ -1,4 +1,4 @@
-"""The VapourSynth filter: its frames against those of the network itself, its durations against fractions."""
+"""Tests the VapourSynth filter: its frames against the network's own, its durations against fractions."""
 
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction

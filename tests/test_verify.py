@@ -1,4 +1,4 @@
-"""Checks of finished videos: right ones of every container pass, and each kind of fault is found."""
+"""Tests the checks of finished videos: right ones of every container pass, and each kind of fault is found."""
 
 import struct
 from fractions import Fraction as F

@@ -1,4 +1,4 @@
-"""Every published network is reports from its shapes, and what is none is refused with what does not add up."""
+"""Tests that networks are recognised by their shapes, and that others are refused with what does not fit."""
 
 import subprocess
 import sys
@@ -26,13 +26,13 @@ TINY = IFNetConfig((8, 8, 4, 4, 4), (16, 8, 4, 2, 1), encoder="H3", encoder_widt
 
 
 def shapes(net_of: type[nn.Module], *args: object, **options: object) -> State:
-    """The state dict of a network without its numbers."""
+    """Returns the state dict of a network without its numbers."""
     with torch.device("meta"):
         return net_of(*args, **options).state_dict()
 
 
 def zeros(state: State) -> State:
-    """The same with numbers, which take no memory."""
+    """Returns the same with numbers, which take no memory."""
     return {key: torch.zeros(()).expand(value.shape) for key, value in state.items()}
 
 

@@ -1,4 +1,4 @@
-"""The exported pkl in vs-rife itself: every key is taken and the pictures are ours."""
+"""Tests the exported pkl in vs-rife itself: every key is taken and the pictures are ours."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Warping against what it must give in closed form."""
+"""Tests warping against closed forms."""
 
 import pytest
 import torch
@@ -86,7 +86,7 @@ def test_a_factor_samples_only_what_the_resize_needs(factor: int) -> None:
 
 @pytest.mark.parametrize("reach", [2.0, 90.0])
 def test_cubics_by_gathering_equal_those_of_grid_sample(reach: float) -> None:
-    """What MPS is given in place of a mode that it does not have; places far beyond the border too."""
+    """MPS gets this sampling in place of a mode that it does not have; places far beyond the border are tested too."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 20, 31, generator=generator)
     flow = reach * torch.randn(2, 2, 20, 31, generator=generator)

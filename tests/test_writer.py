@@ -1,3 +1,5 @@
+"""Tests writers of videos and pictures: exact frames, tracks, formats, errors and unfinished files."""
+
 from dataclasses import replace
 from fractions import Fraction as F
 from itertools import islice, pairwise
@@ -21,7 +23,7 @@ SUBTITLES = "1\n00:00:00,100 --> 00:00:00,600\nHello\n\n2\n00:00:00,700 --> 00:0
 
 
 def doubled(source: Source) -> list[Frame]:
-    """Source frames and, between each two, one made as the network makes them: RGB."""
+    """Yields source frames and, between each two, one made as the network makes them: RGB."""
     frames = list(source)
     out = []
     for a, b in pairwise(frames):
@@ -127,7 +129,7 @@ def test_ntsc_rate_is_exact_in_the_file(tmp_path: Path) -> None:
 
 
 class UncomputedTimes:
-    """A video stream whose encoder gives decoding times that it has not computed, as x265 at times does."""
+    """Gives decoding times that its encoder has not computed, as x265 at times does."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Tiny runs that the tests of training share."""
+"""Makes tiny training runs that the tests share."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The command line that the long tests share: numbers as flags, a JSON line at the end, and the exit status."""
+"""Runs the command line that the long tests share: numbers as flags, a JSON line at the end, the exit status."""
 
 import argparse
 import json

@@ -46,7 +46,7 @@ CLIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval" / "clip
 
 
 class Ended(NamedTuple):
-    """How a run ended."""
+    """Holds how a run ended."""
 
     status: int  # exit status, negative after a signal
     seconds: float
@@ -54,7 +54,7 @@ class Ended(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """One kill: what had been done, and what it cost."""
+    """Describes one kill: what had been done, and the work that was lost."""
 
     number: int  # of the signal
     stage: str

@@ -1,4 +1,4 @@
-// The image at the end: both frames warped, blended and smoothed; and its conversion to bytes.
+// Computes the image at the end: both frames warped, blended and smoothed; and converts it to bytes.
 
 #pragma once
 

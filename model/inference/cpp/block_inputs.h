@@ -1,4 +1,4 @@
-// The inputs of a block, made only at the size at which the block works.
+// Computes the inputs of a block, only at the size at which the block works.
 
 #pragma once
 

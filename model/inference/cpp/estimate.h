@@ -1,4 +1,4 @@
-// The estimate of flow and mask so far: the sum of the outputs of the blocks, each kept at its own size.
+// Holds the estimate of flow and mask so far: the sum of the outputs of the blocks, each kept at its own size.
 
 #pragma once
 

@@ -1,4 +1,4 @@
-// The CPU kernels that kernels.py compiles on first use: float32, memory order (B,H,W,C), any batch.
+// Defines the CPU kernels that kernels.py compiles on first use: float32, memory order (B,H,W,C), any batch.
 //
 // No intrinsics: the compiler turns the vector types into AVX-512, AVX2 or NEON instructions (-march=native).
 

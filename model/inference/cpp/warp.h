@@ -1,4 +1,4 @@
-// Warping of planes, (batch,channels,height,width), and its gradients, for training: four channels at a time
+// Warps planes, (batch,channels,height,width), and computes the gradients, for training: four channels at a time
 
 #pragma once
 

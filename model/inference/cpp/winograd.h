@@ -1,4 +1,4 @@
-// Winograd F(4x4, 3x3) (Lavin and Gray 2016): 36 multiplications for 16 outputs instead of 144
+// Convolves by Winograd F(4x4, 3x3) (Lavin and Gray 2016): 36 multiplications for 16 outputs instead of 144
 
 #pragma once
 
