@@ -127,7 +127,7 @@ def test_a_signal_while_the_plan_is_made(command: Command, number: int, monkeypa
 def test_a_signal_to_all_processes_of_two_devices(
     command: Command, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Terminals and batch systems send such signals: the workers ignore them, and the first process ends the workers."""
+    """Terminals and batch systems send such signals: workers ignore them, and the first process ends the workers."""
     with monkeypatch.context() as patch:
         patch.setattr(long_work, "work_on_device", write_for_long)
         workers = send_at_call(patch, Progress, "count", number, 1)
