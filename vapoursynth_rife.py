@@ -166,6 +166,8 @@ def _check_clip(clip: Any) -> None:
         if clip.format is not None and clip.format.color_family == vs.RGB:
             convert = "clip.resize.Bicubic(format=vs.RGBS)"
         raise vs.Error(f"rife: the clip is {name}, RGBS or RGBH is needed; convert it by {convert}")
+    if not clip.width:
+        raise vs.Error("rife: the clip is of variable size; give one size to all frames, by clip.resize.Bicubic(w, h)")
     if min(clip.width, clip.height) < SMALLEST_SIDE:
         raise vs.Error(f"rife: the clip is {clip.width}x{clip.height}, each side has to be {SMALLEST_SIDE} or more")
 

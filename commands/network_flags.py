@@ -36,7 +36,8 @@ def add_network_flags(parser: argparse._ActionsContainer) -> None:
         help="compute convolutions in half precision: float16 on GPUs, bfloat16 on CPUs with instructions for it "
              "(default: off)")  # fmt: skip
     add("--engine", choices=ENGINES, help="run the network by CUDA graphs (small frames), torch.compile, TensorRT, "
-        "ONNX Runtime, OpenVINO, or PyTorch alone (default: PyTorch, on a CPU the project's kernels)")  # fmt: skip
+        "ONNX Runtime, OpenVINO (on a CPU, or an Intel GPU or NPU), or PyTorch alone (default: PyTorch, on a CPU the "
+        "project's kernels)")  # fmt: skip
     add("--scale", type=flow_scale, default=1.0, metavar="SCALE", help="size at which flow is estimated: 0.25 0.5 1 2 "
         "4, smaller for large motion; auto: 1, for 4K 0.5, for 8K 0.25 (default: 1)")  # fmt: skip
     add("--tile", type=tile_side, metavar="PX", help="run the network on blended tiles of PX a side, for less "

@@ -63,7 +63,7 @@ def scan_source(source: Source) -> Scan:
         errors, base = decoder.errors(), stream.time_base
         joined = is_joined(source.location, container, decoder)
         if not joined:
-            errors += decoder.missing_end()
+            errors += decoder.missing_end(source.location)
     known = sorted(stamp for stamp in stamps if stamp is not None)
     if joined or source.filters is not None or source.decode_order or len(set(known)) < len(stamps):
         return Scan(_within(source, [frame.time for frame in source]), errors=errors, decoded=True)

@@ -13,7 +13,6 @@ from torch import Tensor
 from benchmark.compare import pair
 from model import load_model
 from model.image import from_layers, to_layers
-from model.inference.engines import ENGINES
 from model.inference.tile_engine import tiled
 from model.metrics import psnr
 from video.frame import Frame
@@ -71,7 +70,7 @@ def test_graphs_and_batches_change_nothing(dtype: torch.dtype) -> None:
             assert all(decibels(a, b) > 60 for a, b in zip(several, first, strict=True))
 
 
-@pytest.mark.parametrize("engine", [None, *(e for e in ENGINES if e != "tensorrt" or find_spec("torch_tensorrt"))])
+@pytest.mark.parametrize("engine", [None, "graphs", "compile", *["tensorrt"] * bool(find_spec("torch_tensorrt"))])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_the_loop_returns_the_interpolated_pictures(engine: str | None, dtype: type[np.integer]) -> None:
     """Pictures that cross the bus while others are made: none is read too early, none is another's memory."""

@@ -98,8 +98,8 @@ def planes(height: int, width: int) -> Tensor:
     return torch.cat((x, y.expand_as(x), *steps), 1)
 
 
-def test_layout_v1_takes_coordinates_and_its_size_follows_by_shape_inference(default: LoadedNetwork) -> None:
-    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+def test_layout_v1_takes_coordinates(default: LoadedNetwork) -> None:
+    pytest.importorskip("onnx", reason="onnx is not installed")
     (content,) = export(default, "onnx", Settings(layout="v1")).values()
     run = session(content)
     for size in ((64, 64), (128, 64), (64, 192)):
@@ -109,15 +109,29 @@ def test_layout_v1_takes_coordinates_and_its_size_follows_by_shape_inference(def
         torch.testing.assert_close(
             torch.from_numpy(made), expected(default.net, img0, img1, 0.3), rtol=0, atol=TOLERANCE
         )
+
+
+@pytest.mark.parametrize(("layout", "channels", "size"), [("v1", 11, (128, 192)), ("v2", 7, (130, 66))])
+def test_the_size_of_the_output_follows_from_the_input_as_vs_mlrt_needs(
+    default: LoadedNetwork, layout: str, channels: int, size: tuple[int, int]
+) -> None:
+    """vs-mlrt gives sizes to the input, infers shapes, and takes the output's from ONNX Runtime's session."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    (content,) = export(default, "onnx", Settings(layout=layout)).values()
     model = onnx.load_model_from_string(content)
     assert [i.name for i in model.graph.input] == ["input"]
     assert model.opset_import[0].version >= 16
-    for dim, length in zip(model.graph.input[0].type.tensor_type.shape.dim, (1, 11, 128, 192), strict=True):
+    of_input, of_output = (v[0].type.tensor_type.shape.dim for v in (model.graph.input, model.graph.output))
+    assert [d.dim_param or d.dim_value for d in of_output] == [1, 3, "height", "width"]
+    for dim, length in zip(of_input, (1, channels, *size), strict=True):
         dim.dim_value = length
-    del model.graph.output[0].type.tensor_type.shape.dim[:]
-    model.graph.output[0].type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    assert [d.dim_value for d in inferred.graph.output[0].type.tensor_type.shape.dim[1:]] == [3, 128, 192]
+    del model.graph.value_info[:]
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    run = session(model.SerializeToString())
+    assert run.get_inputs()[0].shape == [1, channels, *size]
+    assert run.get_outputs()[0].shape == [1, 3, *size]
+    if layout == "v1":  # its graph computes no sizes: ONNX's own inference is enough
+        assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [1, 3, *size]
 
 
 def test_a_half_graph_keeps_coordinates_in_single_precision(default: LoadedNetwork) -> None:

@@ -18,7 +18,7 @@ from model.inference.tile_engine import tiled
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=["onnxruntime", "openvino"])
 def runtime(request: pytest.FixtureRequest) -> str:
     missing = exported_engine.missing_packages(request.param)
     if missing:
@@ -85,6 +85,38 @@ def test_a_wrong_graph_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match=r"^ONNX Runtime computes another image than PyTorch \(\d"):
         RIFE(net, name="a", engine=ExportedEngine(net, "onnxruntime", tmp_path)).inference(*images())
     assert not list(tmp_path.glob("*"))
+
+
+def test_a_damaged_graph_is_made_anew(runtime: str, tmp_path: Path) -> None:
+    net = build("default")
+    wanted = RIFE(net, name="a", engine=ExportedEngine(net, runtime, tmp_path)).inference(*images())
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    made = RIFE(net, name="a", engine=ExportedEngine(net, runtime, tmp_path)).inference(*images())
+    assert torch.equal(made, wanted)
+    assert file.stat().st_size == len(whole)
+
+
+def test_a_runtime_that_fails_is_one_line(runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*inputs: object) -> None:
+        raise RuntimeError("no such\n operation")
+
+    net = build("default")
+    kind = exported_engine._OpenVino if runtime == "openvino" else exported_engine._OnnxRuntime
+    monkeypatch.setattr(kind, "run", fail)
+    with pytest.raises(UserError, match=r"cannot run this network; run it by another engine.*: no such operation$"):
+        RIFE(net, name="a", engine=ExportedEngine(net, runtime, tmp_path)).inference(*images())
+
+
+def test_a_device_that_openvino_does_not_find_is_named(shift: type[Shift]) -> None:
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    found = openvino.Core().available_devices
+    for name in ("gpu", "npu"):
+        if not any(device.startswith(name.upper()) for device in found):
+            with pytest.raises(UserError, match=f"^OpenVINO finds no {name.upper()} here, but CPU"):
+                with_engine(shift(), f"openvino-{name}")
 
 
 def test_a_missing_runtime_is_named(monkeypatch: pytest.MonkeyPatch, shift: type[Shift]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmark.baseline import load_baseline
 from model import RIFE, load_model
 from model.IFNet import IFNet
+from model.IFNet_HD import IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder, to_tensor
 from model.inference import kernels, memory, packed
@@ -26,7 +27,7 @@ from video.reading.reader import open_frames
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no compiler here, or a CPU the kernels are not for")
 
-PATHS = [path for path in network_paths() if path.stem[:2] in ("ri", "v3", "v4")]
+PATHS = [path for path in network_paths() if path.stem[:2] in ("ri", "v3", "v4") or path.stem == "hd_v3_8"]
 CLIPS = Path(__file__).parents[2] / "shared" / "data" / "eval" / "clips"
 OWN_FORWARD = {"rife_2r", "v4_0", "v4_0_autoscale", "v4_0_refine", "v4_14_lite"}  # not for the kernels, or not yet
 
@@ -130,19 +131,35 @@ def test_real_frames_equal_the_baselines(clip: str, limit: float) -> None:
     torch.testing.assert_close(made, theirs, rtol=0, atol=limit)
 
 
-@pytest.mark.parametrize(("name", "amx"), [("v4_25", False), ("v4_25", True), ("rife_m", False)])
+@pytest.mark.parametrize("size", [(64, 64), (50, 70), (131, 97), (16, 300)])
+def test_hd_differs_from_its_own_forward_by_rounding_only(size: tuple[int, int]) -> None:
+    """The two orders of the images are exchanged in its weights: also with other images in their places."""
+    model = load(read_fixture(GOLDEN / "hd_v3_8.json"))
+    plain = RIFE(model.net, name="plain", engine=model.net)
+    assert isinstance(model.engine, KernelEngine)
+    noise = torch.rand(2, 1, 3, *size, generator=torch.Generator().manual_seed(2))
+    for img0, img1 in (pictures(*size), noise):
+        for scale in (1.0, 0.5, 2.0):
+            made, wanted = (way.inference(img0, img1, scale=scale) for way in (model, plain))
+            torch.testing.assert_close(made, wanted, rtol=0, atol=5e-5)
+            made, wanted = (way.flow(img0, img1, scale=scale) for way in (model, plain))
+            torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "amx"), [("v4_25", False), ("v4_25", True), ("rife_m", False), ("hd_v3_8", False)])
 def test_bfloat16_is_near_float32(name: str, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions alone are in bfloat16; its own forward in that precision is as near."""
     monkeypatch.setattr(kernels, "cpu_flags", lambda: (packed.AMX,) * amx)
     net: Any = load(read_fixture(GOLDEN / f"{name}.json")).net
     img0, img1 = pictures(128, 256)
-    true = RIFE(net, name="float32").inference(img0, img1, timestep=0.3)
+    timestep, decibels = (0.3, 50) if net.arbitrary_time else (0.5, 46)
+    true = RIFE(net, name="float32").inference(img0, img1, timestep=timestep)
     half = RIFE(net.to(torch.bfloat16), name="half")
     assert isinstance(half.engine, KernelEngine)
     for _ in range(2):
-        made = half.inference(img0, img1, timestep=0.3)
+        made = half.inference(img0, img1, timestep=timestep)
         assert made.dtype == torch.float32
-        assert 1e-6 < (made - true).square().mean().sqrt() < 10 ** (-50 / 20)
+        assert 1e-6 < (made - true).square().mean().sqrt() < 10 ** (-decibels / 20)
         half.engine = half.net  # and now its own forward
 
 
@@ -199,13 +216,14 @@ def test_which_networks_run_by_the_kernels(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(kernels, "cpu_flags", lambda: (packed.AMX,))
     for dtype in (torch.float32, torch.bfloat16):
         assert isinstance(accelerate(IFNet_v4(replace(config, act="prelu")).to(dtype)), KernelEngine)
-        assert isinstance(accelerate(IFNet().to(dtype)), KernelEngine) == (dtype == torch.float32)
+        for network in (IFNet(), IFNet_HDv3()):
+            assert isinstance(accelerate(network.to(dtype)), KernelEngine) == (dtype == torch.float32)
     monkeypatch.setattr(kernels, "available", lambda: False)
     net = IFNet_v4(config)
     assert accelerate(net) is net
 
 
-@pytest.mark.parametrize("name", ["rife", "v4_25"])
+@pytest.mark.parametrize("name", ["rife", "v4_25", "hd_v3_8"])
 @torch.no_grad()
 def test_memory_computed_without_data_equals_that_with_data(name: str) -> None:
     net = load(read_fixture(GOLDEN / f"{name}.json")).net

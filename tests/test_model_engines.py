@@ -99,7 +99,8 @@ def test_networks_whose_scales_depend_on_values_are_refused() -> None:
     ):
         with_engine(net, "compile")
     with pytest.raises(
-        ValueError, match="engine 'vulkan' is none of pytorch, graphs, compile, tensorrt, onnxruntime, openvino"
+        ValueError,
+        match="engine 'vulkan' is none of pytorch, graphs, compile, tensorrt, onnxruntime, openvino, openvino-gpu",
     ):
         with_engine(net, "vulkan")
 

@@ -246,8 +246,15 @@ def test_a_pipe_without_a_video_is_one_line(data: bytes, piped: Piped, tmp_path:
 
 def test_a_stream_that_is_cut_off_gives_what_came(piped: Piped, tmp_path: Path) -> None:
     data = as_stream(make_clip(tmp_path / "a.mkv", 6), ".y4m")
-    assert piped(data[:-1000], "--video", "-", "--output", "-", "--ext", "y4m") == 0, "FFmpeg drops half frames of Y4M"
+    frame = data.index(b"FRAME", data.index(b"FRAME") + 1) - data.index(b"FRAME")
+    assert piped(data[:-1000], "--video", "-", "--output", "-", "--ext", "y4m") == DAMAGED_STATUS
     assert len(clip_of(piped.out, ".y4m", tmp_path).pictures) == 9
+    line = f"cut off: of its last frame {frame - 1000} bytes are there, which are left out"
+    assert line in piped.err
+    path = tmp_path / "half.y4m"
+    path.write_bytes(data[:-1000])
+    assert piped(b"", "--video", path, "--output", tmp_path / "twice.mkv") == DAMAGED_STATUS
+    assert line in piped.err
 
 
 def test_memory_does_not_grow_with_the_length_of_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

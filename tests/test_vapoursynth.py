@@ -122,3 +122,10 @@ def test_what_is_impossible_is_an_error(form: str, settings: dict[str, Any], wor
     clip = vs.core.std.BlankClip(width=WIDTH, height=HEIGHT, format=getattr(vs, form), length=2)
     with pytest.raises(vs.Error, match=words):
         rife(clip, **settings)
+
+
+@pytest.mark.parametrize(("sizes", "words"), [(((64, 48), (80, 48)), "variable size"), (((8, 48),), "16 or more")])
+def test_sizes_that_are_impossible_are_an_error(sizes: tuple[tuple[int, int], ...], words: str) -> None:
+    parts = [vs.core.std.BlankClip(width=w, height=h, format=vs.RGBS, length=2) for w, h in sizes]
+    with pytest.raises(vs.Error, match=words):
+        rife(vs.core.std.Splice(parts, mismatch=True))

@@ -11,18 +11,19 @@ docs/export.md shows where each file goes and what each network can be exported 
 import argparse
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from commands.errors import run_command
 from model.errors import UserError
-from model.export.forms import FORMS, LAYOUTS, Files, Settings, export
+from model.export.forms import FORMS, LAYOUTS, Settings, export
 from model.export.metadata import LoadedNetwork, as_json, read_source
 from model.frames import FLOW_SCALES
 from model.versions import ARCHS
 from video.safe_file import check_output, write_file
 
 PROGRAM = "model.export"
-BESIDE = ("pkl", "comfy")  # forms that hold no texts: the metadata is a JSON file beside
+BESIDE, METADATA = ("pkl", "comfy"), ".json"  # forms that hold no texts: the metadata is a JSON file beside
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,13 +56,22 @@ def default_path(source: LoadedNetwork, form: str, settings: Settings) -> Path:
     return Path(f"rife-{name}{layout}{'-fp16' if settings.half else ''}")
 
 
-def name_files(files: Files, path: Path, form: str) -> dict[Path, bytes]:
-    """Returns the contents by their paths: in a folder, or with the name of `path` and their own suffixes."""
+def name_files(path: Path, form: str) -> dict[str, Path]:
+    """Returns the paths of a form's files: in a folder, or with the name of `path` and their own suffixes."""
+    names = FORMS[form].files + ((METADATA,) if form in BESIDE else ())
     if FORMS[form].folder:
-        return {path / name: content for name, content in files.items()}
-    suffixes = {*files, ".safetensors"} if form == "comfy" else set(files)
+        return {name: path / name for name in names}
+    suffixes = (*names, ".safetensors") if form == "comfy" else names
     stem = path.with_suffix("") if path.suffix in suffixes else path
-    return {stem.with_name(stem.name + suffix): content for suffix, content in files.items()}
+    return {suffix: stem.with_name(stem.name + suffix) for suffix in names}
+
+
+def check_files(paths: Iterable[Path], folder: Path | None, source: Path, *, overwrite: bool) -> None:
+    """Raises UserError unless all files can be written, in a new `folder` if it does not exist yet."""
+    if folder is not None and not folder.is_dir():
+        paths = [folder]
+    for path in paths:
+        check_output(path, [source], overwrite=overwrite)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,17 +82,16 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"{flag}: the form {args.to} has no such setting; leave it out")
     source = read_source(args.model, args.arch, name=args.name, licence=args.licence)
     path = args.output or default_path(source, args.to, settings)
+    named, folder = name_files(path, args.to), path if FORMS[args.to].folder else None
+    check_files(named.values(), folder, source.file.path, overwrite=args.overwrite)
     files = export(source, args.to, settings)
     if args.to in BESIDE:
-        files[".json"] = as_json(source.texts())
-    named = name_files(files, path, args.to)
-    if FORMS[args.to].folder:
-        path.mkdir(parents=True, exist_ok=True)
-    for target in named:
-        check_output(target, [source.file.path], overwrite=args.overwrite)
-    for target, content in named.items():
-        write_file(target, content, [source.file.path], overwrite=args.overwrite)
-        print(f"{target}, {len(content) / 2**20:.1f} MB")
+        files[METADATA] = as_json(source.texts())
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+    for name, target in named.items():
+        write_file(target, files[name], [source.file.path], overwrite=args.overwrite)
+        print(f"{target}, {len(files[name]) / 2**20:.1f} MB")
     if source.sharp and args.to in ("pkl", "comfy", "ncnn"):
         print("Exported without the sharp blend, which those programs do not have: docs/export.md shows the difference")
     return 0

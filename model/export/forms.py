@@ -117,7 +117,7 @@ def ncnn_files(source: LoadedNetwork, settings: Settings) -> Files:
     options = {"ensemble": True} if settings.ensemble else {}
     param, weights = ncnn.convert(plain.net, half=settings.half, scale=settings.scale, **options)
     texts = plain.texts(dtype=dtype_name(settings), scale=f"{settings.scale:g}")
-    return {"flownet.param": param, "flownet.bin": weights, "flownet.json": as_json(texts)}
+    return dict(zip(ncnn.FILES, (param, weights, as_json(texts)), strict=True))
 
 
 def openvino_files(source: LoadedNetwork, settings: Settings) -> Files:
@@ -138,19 +138,23 @@ class Form:
 
     make: Callable[[LoadedNetwork, Settings], Files]
     title: str
+    files: tuple[str, ...]  # the names, or their ends, that `make` returns
     settings: tuple[str, ...] = ("half", "scale", "ensemble")
     folder: bool = False  # several files of fixed names, in a folder
 
 
 FORMS = {
-    "pkl": Form(weights_pkl, "weights as upstream publishes them, for vs-rife", ()),
-    "comfy": Form(weights_comfy, "weights for the nodes of ComfyUI", ()),
+    "pkl": Form(weights_pkl, "weights as upstream publishes them, for vs-rife", (".pkl",), ()),
+    "comfy": Form(weights_comfy, "weights for the nodes of ComfyUI", (".pth",), ()),
     "onnx": Form(
-        onnx_file, "a graph for ONNX Runtime, TensorRT, DirectML, vs-mlrt", ("half", "scale", "ensemble", "layout")
+        onnx_file,
+        "a graph for ONNX Runtime, TensorRT, DirectML, vs-mlrt",
+        (".onnx",),
+        ("half", "scale", "ensemble", "layout"),
     ),
-    "ncnn": Form(ncnn_files, "a folder for rife-ncnn-vulkan and its plugins", folder=True),
-    "openvino": Form(openvino_files, "a graph for OpenVINO"),
-    "torch": Form(torch_file, "a program of torch.export", ("half",)),
+    "ncnn": Form(ncnn_files, "a folder for rife-ncnn-vulkan and its plugins", ncnn.FILES, folder=True),
+    "openvino": Form(openvino_files, "a graph for OpenVINO", (".xml", ".bin")),
+    "torch": Form(torch_file, "a program of torch.export", (".pt2",), ("half",)),
 }
 
 

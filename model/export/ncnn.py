@@ -15,6 +15,7 @@ from model.export.graph import Graph, StandardOperations, resized, sample
 from model.image import pad_multiple
 
 INPUTS, OUTPUT = ("in0", "in1", "in2"), "out0"  # as pnnx names them and the programs expect
+FILES = ("flownet.param", "flownet.bin", "flownet.json")  # graph, weights, metadata
 WARP = "rife.Warp"
 RESHAPES = (Tensor.expand, Tensor.reshape)
 

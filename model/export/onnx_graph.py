@@ -12,6 +12,7 @@ from model.errors import UserError
 
 OPSET = 16  # the first with GridSample; that of the files of vs-mlrt
 HEIGHT, WIDTH, BATCH = "height", "width", "batch"
+COLOURS = 3  # channels of an image
 
 
 def trace(
@@ -47,7 +48,7 @@ def trace(
 
 
 def finish(content: bytes, texts: Mapping[str, str], *, size_like: tuple[str, str] | None = None) -> bytes:
-    """Returns an ONNX file with metadata, checked; `size_like` (output, input): the output has the input's H and W.
+    """Returns an ONNX file with metadata, checked; `size_like` (output, input): an image with the input's H and W.
 
     Shape inference then gives the output's size from the input's.
     """
@@ -61,8 +62,10 @@ def finish(content: bytes, texts: Mapping[str, str], *, size_like: tuple[str, st
             next(value for value in values if value.name == name)
             for name, values in zip(size_like, (model.graph.output, model.graph.input), strict=True)
         )
+        sizes = output.type.tensor_type.shape.dim
         for axis in (0, 2, 3):
-            output.type.tensor_type.shape.dim[axis].CopyFrom(source.type.tensor_type.shape.dim[axis])
+            sizes[axis].CopyFrom(source.type.tensor_type.shape.dim[axis])
+        sizes[1].dim_value = COLOURS
     onnx.checker.check_model(model)
     finished: bytes = model.SerializeToString()
     return finished

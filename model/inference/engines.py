@@ -16,7 +16,7 @@ from model.inference.graph_engine import GraphEngine
 from model.inference.kernel_engine import KernelEngine, has_kernels
 from model.loading import AnyNetwork
 
-ENGINES = ("pytorch", "graphs", "compile", "tensorrt", "onnxruntime", "openvino")
+ENGINES = ("pytorch", "graphs", "compile", "tensorrt", *RUNTIMES)
 
 
 def accelerate(net: Network, *, many: bool = False) -> Network:

@@ -32,7 +32,14 @@ from model.networks.layers import timestep_plane
 GRAPH_VERSION = 1  # changes when graphs of the same weights change: those in the cache are then made anew
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-2}  # mean difference allowed to the network
 OUTPUTS = ("image", "flow", "mask")
-RUNTIMES = {"onnxruntime": ("ONNX Runtime", "onnxruntime onnx"), "openvino": ("OpenVINO", "openvino onnx")}
+OPENVINO = ("OpenVINO", "openvino onnx")
+# Titles and packages of the runtimes. OpenVINO runs on a processor, or on Intel's graphics and neural processors.
+RUNTIMES = {
+    "onnxruntime": ("ONNX Runtime", "onnxruntime onnx"),
+    "openvino": OPENVINO,
+    "openvino-gpu": OPENVINO,
+    "openvino-npu": OPENVINO,
+}
 MAX_COMPILED = 8  # sizes for which OpenVINO keeps a compiled graph
 
 Arrays = Sequence[np.ndarray]
@@ -79,17 +86,20 @@ def _providers(available: Sequence[str], device: torch.device) -> list[Any]:
 
 
 class _OpenVino:
-    """Runs one ONNX file by OpenVINO, compiled for each size of its inputs."""
+    """Runs one ONNX file by OpenVINO on one of its devices, compiled for each size of its inputs."""
 
-    def __init__(self, content: bytes, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, content: bytes, place: str, dtype: torch.dtype) -> None:
+        """Reads the graph; `place`: CPU, GPU or NPU."""
         import openvino
 
         self.core: Any = openvino.Core()
         self.graph: Any = self.core.read_model(content, b"")
-        self.options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        if dtype == torch.bfloat16:
-            self.options["INFERENCE_PRECISION_HINT"] = "bf16"
-        self.options["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
+        self.place = place
+        self.options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if place != "NPU":  # which computes in half precision alone
+            self.options["INFERENCE_PRECISION_HINT"] = "bf16" if dtype == torch.bfloat16 else "f32"
+        if place == "CPU":
+            self.options["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
         self.inputs = {value.get_any_name() for value in self.graph.inputs}
         self.requests: dict[object, Any] = {}
 
@@ -102,7 +112,7 @@ class _OpenVino:
                 self.requests.pop(next(iter(self.requests)))
             sized = self.graph.clone()
             sized.reshape({name: list(x.shape) for name, x in used.items()})
-            self.requests[key] = self.core.compile_model(sized, "CPU", self.options).create_infer_request()
+            self.requests[key] = self.core.compile_model(sized, self.place, self.options).create_infer_request()
         return [np.array(x) for x in self.requests[key].infer(used, share_inputs=True).values()]
 
 
@@ -117,8 +127,8 @@ class ExportedEngine(Engine):
             raise UserError(f"the engine {runtime} needs {title}: python3 -m pip install {packages}")
         weight = next(net.parameters())
         self.device, self.dtype = weight.device, weight.dtype
-        if runtime == "openvino" and self.device.type != "cpu":
-            raise UserError(f"the engine openvino runs on the processor, not on {self.device}: choose the device cpu")
+        if runtime != "onnxruntime":
+            self._check_openvino(runtime)
         if runtime == "onnxruntime" and self.dtype == torch.bfloat16:
             raise UserError("ONNX Runtime computes in single precision on a processor: leave half precision out")
         self.runtime, self.folder = runtime, folder or cache_folder()
@@ -128,8 +138,23 @@ class ExportedEngine(Engine):
 
     @property
     def title(self) -> str:
-        """Returns the name of the runtime."""
-        return RUNTIMES[self.runtime][0]
+        """Returns the name of the runtime, with OpenVINO's device if that is not the processor."""
+        place = "" if _openvino_device(self.runtime) == "CPU" else f" on {_openvino_device(self.runtime)}"
+        return RUNTIMES[self.runtime][0] + place
+
+    def _check_openvino(self, runtime: str) -> None:
+        """Raises UserError unless OpenVINO finds the device of the runtime, and tensors are in main memory."""
+        import openvino
+
+        if self.device.type != "cpu":
+            raise UserError(
+                f"the engine {runtime} takes frames from main memory, not {self.device}: choose the device cpu"
+            )
+        place, found = _openvino_device(runtime), openvino.Core().available_devices
+        if not any(name.split(".")[0] == place for name in found):  # several are GPU.0, GPU.1
+            raise UserError(
+                f"OpenVINO finds no {place} here, but {', '.join(found)}: install its driver, or use openvino"
+            )
 
     def estimate(self, pair: PairInputs, scale: float, coarse: CoarseEstimate, options: Options) -> Prediction:
         """Estimates the frame at the timestep, as the network does. Raises UserError if the graph cannot be made."""
@@ -145,27 +170,35 @@ class ExportedEngine(Engine):
 
     def _run(self, program: "_OnnxRuntime | _OpenVino", tensors: Sequence[Tensor]) -> list[Tensor]:
         arrays = [_plain(tensor).cpu().numpy() for tensor in tensors]
-        return [
-            torch.from_numpy(x).to(self.device) for x in program.run(dict(zip(_names(tensors), arrays, strict=True)))
-        ]
+        try:
+            outputs = program.run(dict(zip(_names(tensors), arrays, strict=True)))
+        except Exception as e:  # of many kinds in these libraries
+            raise self._refusal(e) from e
+        return [torch.from_numpy(x).to(self.device) for x in outputs]
+
+    def _refusal(self, error: Exception) -> UserError:
+        why = " ".join(str(error).split())[:120]
+        return UserError(f"{self.title} cannot run this network; run it by another engine, such as pytorch: {why}")
+
+    def _program(self, content: bytes) -> "_OnnxRuntime | _OpenVino":
+        if self.runtime == "onnxruntime":
+            return _OnnxRuntime(content, self.device, self.dtype)
+        return _OpenVino(content, _openvino_device(self.runtime), self.dtype)
 
     def _load(self, graph: Between, key: str, tensors: Sequence[Tensor]) -> "_OnnxRuntime | _OpenVino":
         """Returns the program of a graph, from the cache or newly made and checked."""
-        kind = _OnnxRuntime if self.runtime == "onnxruntime" else _OpenVino
-        whole = f"{GRAPH_VERSION} {torch.__version__} {self.dtype} {self.digest} {key}"
+        whole = f"{GRAPH_VERSION} {torch.__version__} {self.runtime} {self.dtype} {self.digest} {key}"
         path = self.folder / f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.onnx"
         if path.is_file():
-            return kind(path.read_bytes(), self.device, self.dtype)
+            with suppress(Exception):  # of many kinds, if the file is damaged: it is made anew
+                return self._program(path.read_bytes())
         try:
             content = self._export(graph, tensors)
-            program = kind(content, self.device, self.dtype)
+            program = self._program(content)
         except UserError:
             raise
         except Exception as e:  # of many kinds in these libraries
-            why = " ".join(str(e).split())[:120]
-            raise UserError(
-                f"{self.title} cannot run this network; run it by another engine, such as pytorch: {why}"
-            ) from e
+            raise self._refusal(e) from e
         self._check(graph, program, tensors)
         with suppress(OSError):  # without a writable cache, this process uses the graph all the same
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -206,11 +239,17 @@ class ExportedEngine(Engine):
             wanted = graph(*examples)
         for name, made, own in zip(OUTPUTS, self._run(program, examples), wanted, strict=True):
             error = float((made - own).abs().mean() / (1 + own.abs().mean()))
-            if not error <= TOLERANCE[self.dtype]:  # NaN is no agreement either
+            dtype = torch.float16 if self.runtime == "openvino-npu" else self.dtype
+            if not error <= TOLERANCE[dtype]:  # NaN is no agreement either
                 raise UserError(
                     f"{self.title} computes another {name} than PyTorch ({error:.1e} on average): "
                     "run the network by another engine, such as pytorch"
                 )
+
+
+def _openvino_device(runtime: str) -> str:
+    """Returns OpenVINO's name of the device of a runtime: CPU, GPU or NPU."""
+    return runtime.partition("-")[2].upper() or "CPU"
 
 
 def weights_digest(net: Any) -> str:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from model.contract import FLOW_AND_MASK, CoarseEstimate, Network, Prediction, count_coarse
 from model.IFNet import BLOCK_SCALES, IFNet
+from model.IFNet_HD import SCALES_OF_3, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
 from model.inference import kernels
-from model.inference.engine import Engine, Options, PairInputs
+from model.inference.engine import Engine, Options, PairInputs, with_coarse
 from model.inference.kernel_estimate import KernelEstimate, make_side
 from model.inference.packed import (
     BFLOAT16,
@@ -27,6 +28,7 @@ from model.inference.packed import (
     PackedUnet,
     winograd_pays,
 )
+from model.inference.packed_HD import PackedBlockHD
 from model.networks.sharp import GATES
 
 MAX_FEATURES = 29  # of a frame: with 3 of colour they fill the 32 channels of a side
@@ -52,16 +54,19 @@ def _order(channels: int, features: int, *, timed: bool, again: bool) -> list[in
 
 
 class KernelEngine(Engine):
-    """Runs an IFNet or IFNet_v4 by the kernels; its frame features are SideAndLevels."""
+    """Runs an IFNet, IFNet_v4 or IFNet_HDv3 by the kernels; its frame features are SideAndLevels."""
 
     def __init__(self, net: Network) -> None:
         super().__init__(net)
-        assert isinstance(net, IFNet | IFNet_v4)
+        assert isinstance(net, IFNet | IFNet_v4 | IFNet_HDv3)
         self.module = net
         self.scales: tuple[int, ...]
         if isinstance(net, IFNet):
             self.scales, self.features, self.carried = BLOCK_SCALES, 0, 0
             self.timed, self.again, self.sum_masks, self.sharp = net.timed, True, True, False
+        elif isinstance(net, IFNet_HDv3):
+            self.scales, self.features, self.carried = SCALES_OF_3, 0, 0
+            self.timed, self.again, self.sum_masks, self.sharp = False, False, True, False
         else:
             config = net.config
             self.scales, self.features, self.carried = config.scales, config.encoder_channels, config.carried
@@ -78,9 +83,12 @@ class KernelEngine(Engine):
     @torch.no_grad()
     def _pack(self) -> None:
         """Converts the weights to the form of the kernels."""
-        self.blocks = []
+        self.blocks: list[PackedBlock | PackedBlockHD] = []
         for i in range(len(self.scales)):
             block: Any = self.module.get_submodule(f"block{i}")
+            if isinstance(self.module, IFNet_HDv3):
+                self.blocks.append(PackedBlockHD(block, first=i == 0))
+                continue
             channels = block.conv0[0][0].in_channels
             order = _order(channels, self.features, timed=self.timed, again=self.again and i > 0)
             outputs = FLOW_AND_MASK + (self.carried if i + 1 < len(self.scales) else GATES * self.sharp)
@@ -111,7 +119,8 @@ class KernelEngine(Engine):
         features1: SideAndLevels = pair.features1
         if not self._supports(pair.timestep, scale, options):
             features = self._network_features(features0), self._network_features(features1)
-            return self.net(pair.img0, pair.img1, pair.timestep, *features, scale=scale, coarse=coarse, **options)
+            more = with_coarse(options, coarse)
+            return self.net(pair.img0, pair.img1, pair.timestep, *features, scale=scale, **more)
         estimate = KernelEstimate(features0.side, features1.side, sum_masks=self.sum_masks, outputs=coarse)
         self._run_blocks(estimate, pair.timestep, scale, len(self.blocks))
         image, flow, mask = estimate.finish(sharp=self.sharp)
@@ -157,7 +166,7 @@ class KernelEngine(Engine):
                 )
 
             tail = block(make_rows, height // factor, width // factor)
-            estimate.add(tail, factor if block.shuffle else 2 * factor, block.tail.packed)
+            estimate.add(tail, factor * block.remaining, block.packed)
 
     def _residual(
         self, estimate: KernelEstimate, features0: SideAndLevels, features1: SideAndLevels, flow: Tensor
@@ -182,6 +191,8 @@ def _is_supported(net: Network, dtype: torch.dtype) -> bool:
         return False
     if isinstance(net, IFNet):  # its Unet is packed for Winograd only
         return net.contextnet.first_factor == 0.5 and winograd_pays(dtype)
+    if isinstance(net, IFNet_HDv3):  # and so are its heads
+        return winograd_pays(dtype)
     if not isinstance(net, IFNet_v4) or net.config.auto_scale or net.config.groups > 1:
         return False
     return net.config.encoder_channels <= MAX_FEATURES

@@ -28,7 +28,7 @@ NHWC = torch.channels_last
 MakeRows = Callable[[tuple[int, int]], Tensor]  # returns rows [from, to) of a block's input, zeros outside it
 
 
-def _slope(activation: nn.Module, like: Tensor) -> Tensor:
+def slopes(activation: nn.Module, like: Tensor) -> Tensor:
     """Returns the slopes (O) of the outputs of a weight (O,...): float32 for PReLU, else the weight's dtype."""
     if isinstance(activation, nn.PReLU):
         return activation.weight.detach().float().contiguous()
@@ -40,7 +40,7 @@ def _activate(x: Tensor, slope: Tensor) -> Tensor:
     return F.leaky_relu_(x, LEAKY_SLOPE) if slope.dtype == BFLOAT16 else kernels.activate(x.float(), slope)
 
 
-class _Conv:
+class Conv:
     """Runs a convolution by torch, followed by its activation if it has one."""
 
     def __init__(self, conv: nn.Module, activation: nn.Module | None, order: list[int] | None = None) -> None:
@@ -48,7 +48,7 @@ class _Conv:
         weight = conv.weight.detach()
         self.weight = (weight if order is None else weight[:, order]).contiguous(memory_format=NHWC)
         self.bias, self.stride = conv.bias, conv.stride[0]
-        self.slope = None if activation is None else _slope(activation, weight)
+        self.slope = None if activation is None else slopes(activation, weight)
 
     def __call__(self, x: Tensor, padding: tuple[int, int] = (1, 1)) -> Tensor:
         x = F.conv2d(x.to(self.weight.dtype), self.weight, self.bias, self.stride, padding)
@@ -89,7 +89,7 @@ def winograd_pays(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or AMX not in kernels.cpu_flags()
 
 
-def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) -> Any:
+def make_unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) -> Any:
     """Returns a 3x3 convolution of stride 1 with its activation; `beta` (O) scales its outputs before the residual."""
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
@@ -97,7 +97,7 @@ def _unit(conv: nn.Module, activation: nn.Module, beta: Tensor | None = None) ->
     if beta is not None:
         weight, bias = weight * beta.view(-1, 1, 1, 1), bias * beta
     winograd = min(weight.shape[:2]) >= WINOGRAD_VECTORS * kernels.lanes() and winograd_pays(weight.dtype)
-    return (Winograd if winograd else _Direct)(weight, bias, _slope(activation, weight))
+    return (Winograd if winograd else _Direct)(weight, bias, slopes(activation, weight))
 
 
 def of_sub_pixels(weight: Tensor) -> Tensor:
@@ -153,17 +153,18 @@ class PackedBlock:
     def __init__(self, block: IFBlock, order: list[int], outputs: int) -> None:
         first: Any = block.conv0[0]
         second: Any = block.conv0[1]
-        self.first, self.second = _Conv(first[0], first[1], order), _Conv(second[0], second[1])
+        self.first, self.second = Conv(first[0], first[1], order), Conv(second[0], second[1])
         units: list[Any] = list(block.convblock)
         self.residual = isinstance(units[0], ResConv)
         if self.residual:
-            self.units = [_unit(unit.conv, unit.relu, unit.beta.detach().flatten()) for unit in units]
+            self.units = [make_unit(unit.conv, unit.relu, unit.beta.detach().flatten()) for unit in units]
         else:
-            self.units = [_unit(conv, activation) for conv, activation in units]
-        self.skip = block.skip
-        self.shuffle = isinstance(block.lastconv, nn.Sequential)
+            self.units = [make_unit(conv, activation) for conv, activation in units]
+        self.skip, self.remaining = block.skip, block.remaining
+        shuffle = isinstance(block.lastconv, nn.Sequential)
         tail: Any = block.lastconv[0] if isinstance(block.lastconv, nn.Sequential) else block.lastconv
-        self.tail = Tail(tail.weight.detach(), tail.bias.detach(), outputs, shuffle=self.shuffle)
+        self.tail = Tail(tail.weight.detach(), tail.bias.detach(), outputs, shuffle=shuffle)
+        self.packed = self.tail.packed
 
     def __call__(self, make_rows: MakeRows, height: int, width: int) -> Tensor:
         """Returns the result of its Tail for an input of a size, whose rows `make_rows` returns."""
@@ -180,7 +181,7 @@ class PackedPair:
 
     def __init__(self, pair: ConvPair, order: list[int] | None = None) -> None:
         (conv1, act1), (conv2, act2) = pair.conv1, pair.conv2
-        self.first, self.second = _Conv(conv1, act1, order), _unit(conv2, act2)
+        self.first, self.second = Conv(conv1, act1, order), make_unit(conv2, act2)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.second(self.first(x))
@@ -192,8 +193,8 @@ class PackedEncoder:
     def __init__(self, head: Head) -> None:
         first, *middle, last = head.children()
         leaky = nn.LeakyReLU(LEAKY_SLOPE)
-        self.first = _Conv(first, leaky if head.leaky else None)
-        self.middle = [_unit(conv, leaky) for conv in middle]
+        self.first = Conv(first, leaky if head.leaky else None)
+        self.middle = [make_unit(conv, leaky) for conv in middle]
         assert isinstance(last, nn.ConvTranspose2d)
         assert last.bias is not None
         self.weight = of_sub_pixels(last.weight.detach()).flatten(0, 2).contiguous(memory_format=NHWC)
@@ -227,9 +228,9 @@ class PackedUnet:
             weight = layer.weight.detach()
             if i:  # upstream: the level below, then the level's own channels; here: in the opposite order
                 weight = weight.roll(weight.shape[0] // 2, 0)
-            bias, slope = layer.bias.detach().repeat(4), _slope(activation, layer.bias).repeat(4)
+            bias, slope = layer.bias.detach().repeat(4), slopes(activation, layer.bias).repeat(4)
             self.up.append(Winograd(of_sub_pixels(weight).flatten(0, 2), bias, slope, step=2))
-        self.last = _Conv(unet.conv, None)
+        self.last = Conv(unet.conv, None)
 
     def __call__(self, make_rows: MakeRows, flow: Tensor, levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Returns the residual (B,3,H,W) in 0..1 from the unwarped context levels of both frames and the flow in px."""

@@ -65,6 +65,13 @@ def location_path(location: Location) -> Path:
     return location if isinstance(location, Path) else Path(str(location))
 
 
+def location_size(location: Location) -> int:
+    """Returns the bytes of a file, or those that have come from a pipe; 0 for a network address."""
+    if isinstance(location, InputPipe):
+        return location.length
+    return location.stat().st_size if isinstance(location, Path) else 0
+
+
 def check_regular_file(path: Path) -> None:
     """Raises MediaError for anything but a file that can be read more than once, without blocking on a pipe."""
     try:

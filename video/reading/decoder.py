@@ -12,9 +12,10 @@ from av.video.stream import VideoStream
 from video.alpha import alpha_decoder
 from video.error_log import ErrorLog
 from video.reading.clock import Stamped
-from video.reading.container import is_encrypted, read_packets
+from video.reading.container import Location, is_encrypted, location_size, read_packets
 
 CUT_OFF = Fraction(1, 2)  # seconds that may be missing at the end before a file counts as cut off
+Y4M = "yuv4mpegpipe"  # the format whose last frame FFmpeg leaves out without a message if it is not whole
 
 
 class Decoder:
@@ -75,9 +76,14 @@ class Decoder:
         """Returns width to height of a pixel, as the last decoded picture states it; None if it states none."""
         return self._codec.sample_aspect_ratio or None
 
-    def missing_end(self) -> list[str]:
-        """Returns an error line if the file ends before the end that its header states, once it is read to its end."""
+    def missing_end(self, location: Location) -> list[str]:
+        """Returns an error line if the file, read to its end, ends too early.
+
+        That is before the end that its header states or, in Y4M, within a frame. `location` is what was opened.
+        """
         container = self._container
+        if container.format.name == Y4M and (rest := location_size(location) - self.rest) > 0:
+            return [f"cut off: of its last frame {rest} bytes are there, which are left out"]
         expected = Fraction(container.duration or 0, av.time_base)  # some containers add the start, some do not
         # without the frames that an edit list leaves out
         stated = len(self._stream.index_entries) if self._stream.frames else 0

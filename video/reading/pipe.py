@@ -50,6 +50,7 @@ class InputPipe:
         self.raw: RawFormat | None = None  # if the stream has no header
         self.name, self.is_stopped = name, is_stopped
         self.held = 0  # bytes, the most that one reader has had before it
+        self.length = 0  # bytes, all that have been read
         self._descriptor = descriptor
         self._head: list[bytes] | None = []  # all chunks, for readers that are still to come
         self._readers: WeakSet[PipeReader] = WeakSet()
@@ -76,6 +77,7 @@ class InputPipe:
             chunk = self._read_chunk()
             if not chunk:
                 return False
+            self.length += len(chunk)
             if self._head is not None:
                 self._head.append(chunk)
             for other in self._readers:

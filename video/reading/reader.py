@@ -260,7 +260,7 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
             _limit_damage(source, decoder)
             source.errors += joined.errors()
             if is_whole and not joined.parts:  # whose times may start again
-                source.errors += decoder.missing_end()
+                source.errors += decoder.missing_end(source.location)
             source.notes += clock.notes()
             if resized:
                 width, height = source.size
