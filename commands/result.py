@@ -30,7 +30,9 @@ def record_result(
         "last_time": float(times.last),
     }
     if job.is_video and not job.is_pipe:
-        found, record.mismatches = find_mismatches(writer.path, times, job.rate, _expected_sounds(job, writer))
+        speed, sounds = job.source.speed, _expected_sounds(job, writer)
+        slowed = 1.0 if speed is None else 1 / speed.slowest
+        found, record.mismatches = find_mismatches(writer.path, times, job.rate, sounds, slowed)
         record.output["bytes"] = writer.path.stat().st_size if writer.path.exists() else None
         if found is not None:
             record.output["packets"] = found.frames
@@ -52,7 +54,7 @@ def _expected_sounds(job: VideoJob, writer: VideoWriter | PictureWriter) -> Sequ
         return ()
     if source.decode_order or source.shifts or source.errors or writer.errors:
         return ()
-    return [None if start is None else source.output_time(start) for start in find_sound_starts(source)]
+    return find_sound_starts(source)
 
 
 def print_mismatches(record: FileRecord, path: Path) -> None:

@@ -17,6 +17,8 @@ def files_read(args: argparse.Namespace) -> tuple[Path, ...]:
     named = [args.video, args.img, *(args.stitch or ()), *several, args.mask, args.speed]
     if args.decisions is not None and args.decisions.exists():
         named.append(args.decisions)
+    if args.repair is not None and args.damaged is not None and Path(args.repair).is_file():
+        named.append(Path(args.repair))
     with suppress(UserError):  # which loading the network raises again
         named.append(find_weights(args.model).path)
     return tuple(path for path in named if isinstance(path, Path))

@@ -75,6 +75,11 @@ def timed_source(args: argparse.Namespace, source: Source) -> Source:
     return replace(source, speed=_speed(args, start))
 
 
+def grid_start(source: Source) -> Fraction:
+    """Returns the time in seconds of the output from which its frames have equal steps: that of the first frame."""
+    return source.first if source.speed is None else source.speed.output_time(source.first)
+
+
 def _speed(args: argparse.Namespace, start: Fraction) -> SpeedMap | None:
     if args.slow is not None:
         return constant_speed(1 / args.slow)

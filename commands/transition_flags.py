@@ -76,12 +76,13 @@ def check_transitions(parser: argparse.ArgumentParser, args: argparse.Namespace)
             parser.error(f"--repair {args.repair}: neither a list of frames, as in 10,20-22, nor a file of one ({e})")
 
 
-def handling(args: argparse.Namespace, size: tuple[int, int]) -> Handling:
+def handling(args: argparse.Namespace, size: tuple[int, int], rotation: int = 0) -> Handling:
     """Returns the settings of the loop that the flags give.
 
-    Reads the mask, whose width and height must be `size` in pixels, and the decisions if their file exists.
+    Reads the mask, and the decisions if their file exists. `size` is the width and height of the frames in pixels;
+    players turn them by `rotation` degrees.
     """
-    mask = None if args.mask is None else read_mask(args.mask, size)
+    mask = None if args.mask is None else read_mask(args.mask, size, rotation)
     written = args.decisions is not None and args.decisions.exists()
     return Handling(
         transition_detector(args),

@@ -4,7 +4,7 @@ import argparse
 from fractions import Fraction
 from pathlib import Path
 
-from commands.arguments import number, rate, whole
+from commands.arguments import number, rate, setting, whole
 from commands.network_flags import add_network_flags
 from commands.pipes import add_pipe_flags, check_pipes
 from commands.resize_flags import add_resize_flag, check_resize
@@ -99,6 +99,9 @@ def _add_encoder(group: argparse._ArgumentGroup) -> None:
     add("--crf", type=whole, help="constant quality of the encoder, lower is better (default: 18 for libx264)")
     add("--preset", help="speed of the encoder (default: medium for libx264)")
     add("--pix-fmt", metavar="FORMAT", help="pixel format (default: the nearest to the source's)")
+    add("--encoder-option", type=setting, action="append", default=[], metavar="NAME=VALUE",
+        help="any setting of the encoder, as FFmpeg names it: tune=film, g=48, b=4M, x264-params=ref=5; may be given "
+             "several times (default: none)")  # fmt: skip
 
 
 def _add_timing(group: argparse._ArgumentGroup) -> None:

@@ -150,7 +150,7 @@ def open_writer(
         source,
         job.rate,
         exact_time_base(job.rate) if args.fps or args.target_fps else source.time_base / args.multi,
-        encoding=Encoding(args.codec, args.crf, args.preset, args.pix_fmt, args.audio),
+        encoding=Encoding(args.codec, args.crf, args.preset, args.pix_fmt, args.audio, tuple(args.encoder_option)),
         tracks=job.tracks and not args.fps,
         overwrite=args.overwrite,
         inputs=files_read(args),

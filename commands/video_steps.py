@@ -9,6 +9,7 @@ from fractions import Fraction
 from tqdm import tqdm
 
 from commands.network_flags import check_memory, fit_network, load_network, options
+from commands.speed_flags import grid_start
 from commands.transition_flags import handling
 from commands.video_job import VideoJob
 from model import RIFE
@@ -54,11 +55,10 @@ def interpolated_frames(
     source = job.source
     offsets = shutter_offsets(args.blur, args.target_fps) if args.blur else (Fraction(0),)
     grid = args.target_fps
-    start = source.first if source.speed is None else source.speed.output_time(source.first)
-    start = Fraction(0) if args.blur else start  # the frames of a shutter are those of n/rate
     fastest = FASTEST.get(job.path.suffix.lower()) if job.is_video and not args.fps else None
+    start = grid_start(source)
     timing = resample(grid, start, source.speed, offsets) if grid else multiply(args.multi, fastest)
-    rules = handling(args, source.size)
+    rules = handling(args, source.size, source.rotation)
     part = source.part
     if part is not None:
         timing = part.limit(timing, source.speed)
@@ -82,7 +82,7 @@ def interpolated_frames(
     made = (
         montage(frames, source.rotation, run_interpolation, source.speed) if args.montage else run_interpolation(frames)
     )
-    made = average_samples(made, grid) if args.blur else made
+    made = average_samples(made, grid, start) if args.blur else made
     if closed:
 
         def closing() -> Fraction | None:
@@ -138,11 +138,15 @@ def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report
     if job.decisions is not None:
         write_decisions(job.decisions, report.transitions)
         print(f"Wrote {job.decisions}: {len(report.transitions)} cuts, repeats and gaps")
+    if report.unused:
+        print(f"{report.unused} of the given decisions are at times of no frame and had no effect")
     if job.confidence is not None:
         write_measures(job.confidence, report.measures)
         print(f"Wrote {job.confidence}: {len(report.measures)} frames")
     if replaced := sum(measure.replaced for measure in report.measures):
         print(f"{replaced} frames that the network was unsure of were replaced")
+    if report.again:
+        print(f"{report.again} frames were no numbers in half precision and were made again in single precision")
     if report.flashes:
         print(f"{report.flashes} sudden changes of light dissolved")
     if report.gaps:

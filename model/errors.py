@@ -10,6 +10,10 @@ class UserError(ValueError):
     """Reports an error that the user can correct; the message names the file or the setting, cause and remedy."""
 
 
+class NotFiniteError(UserError):
+    """A network that computed NaN or infinity."""
+
+
 class WeightsError(UserError):
     """Reports weights that cannot be used. The message is one printable line, whatever keys a damaged file holds."""
 

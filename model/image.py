@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.errors import UserError
+from model.errors import NotFiniteError
 from model.inference import kernels
 
 PAD_MODES = {"constant": "zeros", "replicate": "the edge repeated"}  # names of pad_mode for the user
@@ -33,7 +33,7 @@ def to_picture(image: Tensor, dtype: type[Any] = np.uint8) -> np.ndarray:
     """Converts (1,C,H,W) float in 0..1 to (H,W,C) of dtype: for uint8 and uint16 clamped and rounded to nearest.
 
     upstream: video frames are truncated, half a level darker than the frames around them; here every interpolated
-    frame is rounded, in this one place. Raises UserError if an integer picture is wanted and the image holds NaN.
+    frame is rounded, in this one place. Raises NotFiniteError if an integer picture is wanted and the image holds NaN.
     """
     return send_picture(image, dtype)()
 
@@ -79,9 +79,9 @@ def _send_from_cuda(image: Tensor, total: Tensor | None, dtype: type[Any]) -> Ca
 
 
 def _check_finite(total: Tensor | None) -> None:
-    """Raises UserError if the sum of an image's values is NaN or infinite: the picture would be black."""
+    """Raises NotFiniteError if the sum of an image's values is NaN or infinite: the picture would be black."""
     if total is not None and not bool(total.isfinite()):
-        raise UserError(
+        raise NotFiniteError(
             "the network computed values that are no numbers (NaN or infinity): its weights are damaged, or overflow "
             "in half precision; use other weights or full precision"
         )

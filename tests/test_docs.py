@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+import inference_img
+import inference_video
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "train_log" / "README.md"]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -121,3 +124,17 @@ def test_the_tree_lists_every_file_of_the_program() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+def test_every_ask_has_an_answer_and_a_test() -> None:
+    """docs/asks.md has 30 rows; every flag and file that they name exists, and every row names a test of its own."""
+    text = (ROOT / "docs" / "asks.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == [str(n) for n in range(1, 31)]
+    parsers = inference_video.build_parser(), inference_img.build_parser()
+    flags = {flag for parser in parsers for flag in re.findall(r"--[a-z][\w-]*", parser.format_help())}
+    for _, request, answer, tests in rows[2:]:
+        assert request
+        assert answer
+        assert {*re.findall(r"(?<![\w-])--[a-z][\w-]*", answer)} <= flags, answer
+        assert re.search(r"\btest_\w+", tests), tests

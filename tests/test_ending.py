@@ -1,6 +1,7 @@
 """Tests the end of an output: durations, held and extrapolated frames, loops; GIF files are parsed here."""
 
 from fractions import Fraction as F
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from conftest import Shift, use
 
 import inference_video
 from video.frame import Frame
+from video.reading.reader import open_frames
 from video.timing.ending import Ending, close_loop, move_on, without_closing
 
 RATE = F(24)
@@ -130,6 +132,29 @@ def test_a_gif_keeps_its_length_and_its_repeats(tmp_path: Path, convert: Any, lo
     assert repeats == (None if loop < 0 else loop)
 
 
+@pytest.mark.parametrize(
+    ("flags", "count", "length", "last"),
+    [
+        (["--slow=2"], 11, 300, 200),
+        (["--target-fps=20"], 11, 150, 100),
+        (["--multi=2.5"], 13, 150, 102),
+        (["--start=0.2"], 7, 130, 100),
+        (["--start=0.2", "--end=0.8"], 7, 60, 30),
+        (["--blur=180"], 6, 150, 100),
+        (["--match-duration=hold"], 30, 150, 5),
+        (["--loop", "--target-fps=20"], 30, 150, 5),
+    ],
+)
+def test_a_gif_with_a_long_last_picture_has_its_length_at_every_speed(
+    tmp_path: Path, convert: Any, flags: list[str], count: int, length: int, last: int
+) -> None:
+    """Six pictures at 10 a second, the last of which is shown for a second: the rate is 10, not 4."""
+    source = write_gif(tmp_path / "a.gif", [10] * 5 + [100], 0)
+    convert("--video", source, "--output", tmp_path / "b.gif", "--dedup=off", "--cuts=off", *flags)
+    delays, _ = gif_facts(tmp_path / "b.gif")
+    assert (len(delays), sum(delays), delays[-1]) == (count, length, last)
+
+
 def test_no_frame_of_a_gif_is_shorter_than_browsers_show(tmp_path: Path, convert: Any) -> None:
     """30 ms doubled would be 15 ms; browsers show 10 ms as 100 ms."""
     source = write_gif(tmp_path / "a.gif", [3] * 8, 0)
@@ -174,4 +199,6 @@ def test_a_screen_recording_keeps_its_last_still(tmp_path: Path, convert: Any, s
     convert("--video", source, "--output", tmp_path / f"b.{suffix}", "--dedup", "off", "--cuts", "off")
     written = Clip(tmp_path / f"b.{suffix}")
     assert len(written.pictures) == 11
+    assert {b - a for a, b in pairwise(written.times)} == {F(1, 50)}
+    assert open_frames(source).rate == 25
     assert float(written.duration) == pytest.approx(2.2, abs=0.03)

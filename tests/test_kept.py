@@ -13,6 +13,7 @@ from clips import Clip, make_clip
 
 from video.frame import Frame
 from video.reading.reader import open_frames
+from video.reading.trim import trim_source, trimmed_frames
 from video.writing.encoding import Encoding
 from video.writing.verify import read_packet_times
 from video.writing.writer import VideoWriter
@@ -113,13 +114,97 @@ def test_tags_of_phones_are_kept(tmp_path: Path, suffix: str) -> None:
     assert {key: kept.get(key.lower()) for key in tags} == tags
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_language_and_title_of_the_picture_are_kept(tmp_path: Path, suffix: str) -> None:
-    source = remux(make_clip(tmp_path / "c.mp4", 10), tmp_path / "a.mkv", {}, {"language": "jpn", "title": "main"})
-    with av.open(str(convert(source, tmp_path / f"b.{suffix}").path)) as container:
-        assert container.streams.video[0].language == "jpn"
-        if suffix == "mkv":
-            assert container.streams.video[0].metadata["title"] == "main"
+TRACKS = "video track 0 (h264, jpn)", "audio track 1 (aac, deu)"
+
+
+def tagged_clip(path: Path) -> Path:
+    """Writes a clip with tags of the file, and with the languages and titles of picture, sound and subtitles."""
+    plain = make_clip(path.with_suffix(".plain.mkv"), 12, audio=["aac"], subtitles=SUBTITLES, options={"bf": "0"})
+    tags = {"title": "a film", "make": "Canon", "director": "Doe", "date": "2024-05-06", "timecode": "01:00:00:12"}
+    with av.open(str(plain)) as clip, av.open(str(path), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in clip.streams}
+        for language, stream in zip(("jpn", "deu", "swe"), streams.values(), strict=True):
+            stream.metadata.update({"language": language, "title": f"track {language}"})
+        out.metadata.update(tags)
+        for packet in clip.demux():
+            if packet.size and packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    return path
+
+
+def tags_of(path: Path) -> list[dict[str, str]]:
+    """Returns the tags of a file, then those of each stream, with names in lower case."""
+    with av.open(str(path)) as container:
+        return [{k.lower(): v for k, v in holder.metadata.items()} for holder in (container, *container.streams)]
+
+
+@pytest.mark.parametrize("ways", [["mkv"], ["mp4"], ["mov"], ["mp4", "mkv"], ["mov", "mp4", "mov"], ["webm", "mp4"]])
+def test_languages_and_titles_of_tracks_are_kept(tmp_path: Path, ways: list[str]) -> None:
+    path = tagged_clip(tmp_path / "a.mkv")
+    for number, suffix in enumerate(ways):
+        path = convert(path, tmp_path / f"{number}.{suffix}").path
+    found = [(tags.get("language"), tags.get("title") or tags.get("name")) for tags in tags_of(path)[1:4]]
+    names = {"deu": "ger", "swe": "sve"} if "mov" in ways else {}  # as QuickTime names them
+    assert found == [(names.get(code, code), f"track {code}") for code in ("jpn", "deu", "swe")]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lost"),
+    [
+        ("mkv", ""),
+        ("mp4", "DIRECTOR, MAKE"),
+        ("mov", "DIRECTOR"),
+        (
+            "avi",
+            "DIRECTOR, MAKE, language of audio track 1 (aac, deu), language of video track 0 (h264, jpn)",
+        ),
+    ],
+)
+def test_tags_that_a_container_does_not_hold_are_named(tmp_path: Path, suffix: str, lost: str) -> None:
+    writer = convert(tagged_clip(tmp_path / "a.mkv"), tmp_path / f"b.{suffix}")
+    (line,) = [note for note in writer.notes if note.startswith("tags")] or ["tags dropped: : "]
+    assert sorted(line.removeprefix("tags dropped: ").rpartition(": ")[0].split(", ")) == sorted(lost.split(", ")), line
+    values = {value for tags in tags_of(writer.path) for value in tags.values()}
+    assert {"a film", "2024-05-06"} <= values
+    assert not {"major_brand", "compatible_brands"} & tags_of(convert(writer.path, tmp_path / "c.mkv").path)[0].keys()
+
+
+def test_the_reason_why_attachments_are_dropped_is_true(tmp_path: Path) -> None:
+    source = tmp_path / "a.mkv"
+    with av.open(str(make_clip(tmp_path / "c.mkv", 6))) as clip, av.open(str(source), "w") as out:
+        stream = out.add_stream_from_template(clip.streams[0])
+        out.add_attachment("a.ttf", "application/x-truetype-font", b"font")
+        for packet in clip.demux():
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    assert convert(source, tmp_path / "b.mp4").notes == ["attachment track 1 dropped: mp4 holds no attachments"]
+    assert not convert(source, tmp_path / "b.mkv").notes
+
+
+@pytest.mark.parametrize(
+    ("suffix", "factor", "start", "timecode"),
+    [
+        ("mov", 2, F(0), "01:02:03:08"),
+        ("mp4", 1, F(1, 5), "01:02:03:09"),
+        ("mkv", 2, F(1, 5), "01:02:03:18"),
+        ("avi", 2, F(0), "01:02:03:08"),
+        ("mov", 11, F(0), None),
+    ],
+)
+def test_a_timecode_is_that_of_the_first_frame_at_the_new_rate(
+    tmp_path: Path, suffix: str, factor: int, start: F, timecode: str | None
+) -> None:
+    """MP4 and MOV hold one up to 255 frames/s."""
+    source = remux(make_clip(tmp_path / "c.mp4", 10, rate=F(25)), tmp_path / "a.mov", {}, {"timecode": "01:02:03:04"})
+    opened = trim_source(open_frames(source), start, None)
+    with VideoWriter(tmp_path / f"b.{suffix}", opened, opened.rate * factor, opened.time_base) as writer:
+        for frame in trimmed_frames(opened):
+            writer.write(frame)
+    found = [tags["timecode"].replace(":0", ":") for tags in tags_of(writer.path) if "timecode" in tags]
+    assert {*found} == ({timecode.replace(":0", ":")} if timecode else set())
+    assert any("timecode: mov does not hold" in note for note in writer.notes) == (timecode is None)
 
 
 @pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffprobe")

@@ -17,6 +17,7 @@ from video.pictures.picture import write_picture
 from video.timing.output_times import multiply
 from video.transitions.overlay import STILL_REACH, Overlays, gradient, read_mask, static_pixels
 from video.transitions.scene import TransitionDetector
+from video.writing.picture_writer import upright
 
 STEP = 12  # px a frame, to the left
 PLACE = np.s_[40:80, 300:400]  # around the logo
@@ -109,3 +110,15 @@ def test_a_mask_keeps_what_is_under_it(tmp_path: Path) -> None:
     assert np.abs(made(pictures, 4, overlays)[inside] - wanted[inside]).max() <= 1
     with pytest.raises(UserError, match="448x256, the video 64x48"):
         read_mask(tmp_path / "mask.png", (64, 48))
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_a_mask_is_turned_as_players_turn_the_video(tmp_path: Path, rotation: int) -> None:
+    """A mark at the top right of what is shown covers that place in the frames as they are stored."""
+    stored = np.zeros((48, 64, 3), np.uint8)
+    stored[4:10, 50:60] = 255
+    shown = np.ascontiguousarray(upright(stored, rotation))
+    write_picture(tmp_path / "mask.png", shown)
+    assert np.array_equal(read_mask(tmp_path / "mask.png", (64, 48), rotation), stored[..., 0] > 0)
+    with pytest.raises(UserError, match=f"{shown.shape[1]}x{shown.shape[0]}, the video "):
+        read_mask(tmp_path / "mask.png", (64, 64), rotation)

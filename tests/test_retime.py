@@ -152,6 +152,56 @@ def test_decisions_are_written_edited_and_read(tmp_path: Path) -> None:
     assert (report.cuts, report.repeats) == (1, 1)
 
 
+def test_a_frame_takes_the_nearest_entry_and_entries_of_no_frame_are_counted(tmp_path: Path) -> None:
+    """Frame 2 is at 83.3 ms. Its entries are out of order, 15 ms before and 2 ms after it."""
+    entries = [(9, "cut"), (0.0853, "cut"), (0.0683, "repeat"), (0.001, "gap")]
+    text = json.dumps({"transitions": [{"time": time, "kind": kind} for time, kind in entries]})
+    (tmp_path / "a.json").write_text(text)
+    given = read_decisions(tmp_path / "a.json")
+    _, report = run([level(20 * n) for n in range(5)], 2, given=given)
+    assert [(d.kind, d.time) for d in report.transitions] == [(Transition.CUT, F(2, RATE))]
+    assert report.unused == 2  # at 9 s, and at the first frame, which no transition leads to
+
+
+@pytest.mark.parametrize("rules", [{}, {"cuts": "upstream", "repeats": "upstream"}])
+@pytest.mark.parametrize("dedup", ["replace", "retime"])
+def test_decisions_that_are_read_back_unchanged_give_the_same_frames(
+    rules: dict[str, str], dedup: str, tmp_path: Path
+) -> None:
+    pictures = [*pan(0, 3), pan(0, 3)[2], pan(0, 4)[3], *pan(1, 3), *pan(1, 4)[2:]]
+    detector = TransitionDetector(**rules)  # type: ignore[arg-type]
+    first, report = run(pictures, 2, detector=detector, dedup=dedup)
+    write_decisions(tmp_path / "a.json", report.transitions)
+    again, _ = run(pictures, 2, detector=detector, dedup=dedup, given=read_decisions(tmp_path / "a.json"))
+    assert again == first
+    (score,) = (d.score for d in report.transitions if d.kind is Transition.CUT)
+    assert score is not None
+    assert (score < 0.2) == (rules != {})  # similarity, or mismatch
+
+
+def test_upstreams_rule_leaves_a_frame_whose_entry_was_deleted(tmp_path: Path) -> None:
+    """Three equal frames and one that moved: the rule replaces both repeats, the file only the first."""
+    pictures = [level(0), level(0), level(0), level(60)]
+    detector = TransitionDetector(cuts="off", repeats="upstream")
+    (tmp_path / "a.json").write_text(json.dumps({"transitions": [{"time": 0.0417, "kind": "repeat"}]}))
+    _, report = run(pictures, detector=detector, given=read_decisions(tmp_path / "a.json"))
+    assert report.repeats == 1
+
+
+def test_damage_is_listed_and_an_entry_that_is_deleted_keeps_its_frame(tmp_path: Path) -> None:
+    pictures = pan(2, 6)
+    pictures[3] = np.random.default_rng(0).integers(0, 256, pictures[0].shape, np.uint8)
+    detector = TransitionDetector(repeats="off")
+    first, report = run(pictures, repair=True, detector=detector)
+    assert [(d.kind, d.time, d.score) for d in report.transitions] == [(Transition.DAMAGED, F(3, RATE), None)]
+    write_decisions(tmp_path / "a.json", report.transitions)
+    again, report = run(pictures, repair=True, detector=detector, given=read_decisions(tmp_path / "a.json"))
+    assert (again, report.repeats) == (first, 1)
+    (tmp_path / "a.json").write_text('{"transitions": []}')
+    kept, report = run(pictures, repair=True, detector=detector, given=read_decisions(tmp_path / "a.json"))
+    assert (kept[3], report.repeats) == (round(float(pictures[3].mean()), 1), 0)
+
+
 @pytest.mark.parametrize(
     "text", ["", "{}", '{"transitions": [{"time": 1}]}', '{"transitions": [{"time": 1, "kind": "x"}]}']
 )

@@ -61,6 +61,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     Path("speed.txt").write_text("0 1\n1 0.5\n")
     write_picture(Path("mask.png"), picture(0)[..., :1])
     Path("d.json").write_text('{"transitions": []}')
+    Path("frames.csv").write_text("1")
     Path("o").mkdir()
 
     def run(*flags: str) -> str:
@@ -81,6 +82,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ["--img=pics", "--output=x.mp4", "--preview=pics/1.png", "--segments=1"],
         ["--video=a.mp4", "--mask=mask.png", "--preview=mask.png"],
         ["--video=a.mp4", "--speed=speed.txt", "--confidence=speed.txt"],
+        ["--video=a.mp4", "--repair=frames.csv", "--confidence=frames.csv"],
         ["--video=a.mp4", "--model=mask.png", "--preview=mask.png"],
         ["--video=a.mp4", "--decisions=d.json", "--report=d.json"],
         ["a.mp4", "a_2X_48fps.mp4"],

@@ -121,6 +121,22 @@ def test_sound_keeps_its_pitch_and_takes_its_time(speed: F) -> None:
     assert peak == pytest.approx(440, abs=2)
 
 
+@pytest.mark.parametrize("speed", [F(1, 2), F(1, 4), F(100)])
+def test_sound_at_the_limits_of_the_filter_is_corrected(speed: F) -> None:
+    """One filter plays at half the speed at least; frames of 882 samples at 44,100 Hz come too late by then."""
+    tempo = Tempo(constant_speed(speed))
+    out: list[Any] = []
+    length = 4 if speed < 1 else 60
+    for start in range(0, 44100 * length, 1536):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1536), np.float32), format="fltp", layout="mono")
+        late = 12_000 if start > 44100 else 0  # samples that are missing in the source
+        frame.sample_rate, frame.pts, frame.time_base = 44100, start + late, F(1, 44100)
+        out += list(tempo.convert(frame))
+    out += list(tempo.flush())
+    wanted = (44100 * length + 12_000) / 44100 / float(speed)
+    assert (out[-1].pts + out[-1].samples) / 44100 == pytest.approx(wanted, abs=0.1)
+
+
 def test_sound_of_ramps_stays_within_a_frame_and_a_half() -> None:
     speed = ramps([(F(0), F(1)), (F(5), F(1, 4)), (F(10), F(2)), (F(20), F(1))])
     assert len(played(speed, 40)) / RATE == pytest.approx(float(speed.output_time(F(40))), abs=0.06)
@@ -144,6 +160,33 @@ def test_slow_motion_of_a_file_with_sound(tmp_path: Path, monkeypatch: pytest.Mo
     run(monkeypatch, "--video", clip, "--slow=2", "--output", tmp_path / "b.mp4")
     assert Clip(tmp_path / "b.mp4").times == [F(n, 24) for n in range(47)]
     assert sound_length(tmp_path / "b.mp4") == pytest.approx(2 * sound_length(clip), abs=0.1)
+
+
+def test_slow_motion_of_sound_that_starts_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both tracks begin 60 ms after the picture: 0.48 s at an eighth of the speed, which the check expects too."""
+    with (
+        av.open(str(make_clip(tmp_path / "c.mkv", 24, audio=["aac", "ac3"], options={"bf": "0"}))) as source,
+        av.open(str(tmp_path / "a.mkv"), "w") as out,
+    ):
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                late = 60 if packet.stream.type == "audio" else 0
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts + late,
+                    packet.dts + late,
+                    streams[packet.stream.index],
+                )
+                out.mux(packet)
+    run(monkeypatch, "--video", tmp_path / "a.mkv", "--slow=8", "--output", tmp_path / "b.mkv")
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        starts: dict[int, float] = {}
+        sounds: Any = container.streams.audio
+        for packet in container.demux(sounds):
+            starts.setdefault(packet.stream.index, float((packet.pts or 0) * (packet.time_base or 0)))
+    assert len(starts) == 2
+    assert min(starts.values()) == pytest.approx(0.48, abs=0.06)
+    assert max(starts.values()) == pytest.approx(0.48, abs=0.06)
 
 
 def test_a_span_of_a_file_with_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

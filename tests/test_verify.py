@@ -43,6 +43,17 @@ def test_what_the_writer_writes_has_no_mismatch(tmp_path: Path, source: Path, su
     assert found.frames == 20
 
 
+def test_a_pause_at_the_start_of_a_file_without_times_of_display_is_no_mismatch(tmp_path: Path, source: Path) -> None:
+    """In AVI the decoding times of H.264 with B-frames take the place of those of display."""
+    frames, times = open_frames(source), FrameTimes()
+    with VideoWriter(tmp_path / "b.avi", frames, RATE, 1 / RATE) as writer:
+        for i in range(40):
+            frame = Frame(picture(i % 8), (i + min(i, 4)) / RATE)
+            writer.write(frame)
+            times.add(frame)
+    assert find_mismatches(tmp_path / "b.avi", times, RATE)[1] == []
+
+
 def test_each_fault_is_found(tmp_path: Path, source: Path) -> None:
     times = write(tmp_path / "b.mp4", source)
     sounds = find_sound_starts(open_frames(source))

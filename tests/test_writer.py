@@ -207,6 +207,12 @@ def test_pixel_format_nearest_to_the_source(codec: str, wanted: str, size: tuple
         ),
         ("b.xyz", Encoding(), "no container for video .*; use mp4, mkv, mov, webm or gif"),
         ("b.mkv", Encoding("ffv1", crf=10), "crf: ffv1 has no such setting"),
+        ("b.mp4", Encoding(options=(("tine", "film"),)), "tine: libx264 has no such setting; leave it out"),
+        (
+            "b.mp4",
+            Encoding(options=(("tune", "flim"),)),
+            r"libx264 in .mp4 with yuv420p, tune=flim at 64x48 is refused",
+        ),
         ("b.mp4", Encoding(pix_fmt="yuv420p99"), "yuv420p99"),
         ("b.mp4", Encoding("h264_nvenc"), "h264_nvenc .* is refused"),
         ("no/b.mp4", Encoding(), "its folder does not exist"),
@@ -220,6 +226,20 @@ def test_refusals_come_before_the_first_frame_and_leave_nothing(
         VideoWriter(tmp_path / name, source, F(48), F(1, 48), encoding=encoding)
     assert "\n" not in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_any_setting_of_the_encoder_can_be_given(tmp_path: Path) -> None:
+    """x264 writes its settings into the stream; two B-frames at most and a keyframe every fourth frame."""
+    source = open_frames(make_clip(tmp_path / "a.mp4", 12))
+    options = ("g", "4"), ("x264-params", "ref=5"), ("x264-params", "bframes=2"), ("b", "300k")
+    write(source, tmp_path / "b.mkv", encoding=Encoding(options=options))
+    data = (tmp_path / "b.mkv").read_bytes()
+    settings = data[data.index(b"x264 - core") :].split(b"\0")[0].decode("latin-1")
+    for part in ("keyint=4 ", "ref=5 ", "bframes=2 ", "bitrate=300 "):
+        assert part in settings
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        keys = [packet.pts for packet in container.demux(video=0) if packet.size and packet.is_keyframe]
+    assert len(keys) == 6  # of 23 frames
 
 
 def test_an_existing_file_is_replaced_only_on_request(tmp_path: Path) -> None:

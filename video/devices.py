@@ -1,16 +1,20 @@
 """Runs the network between pairs of frames."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.errors import NotFiniteError
 from model.frames import PreparedFrame
 from model.image import send_layers, to_layers
+from model.inference.tile_engine import TileEngine, tiled
 from model.RIFE import RIFE
 from video.frame import Frame, Picture
 from video.transitions.scene import Signature, Transition
@@ -27,6 +31,7 @@ class InputFrame:
     rgb: np.ndarray  # (H,W,C)
     signature: Signature  # for the transition detector
     transition: Transition = Transition.MOTION  # from the frame before
+    score: float | None = None  # by which the transition was found
     prepared: dict[RIFE, PreparedFrame] = field(default_factory=dict)
     keep: np.ndarray | None = None  # (H,W) bool, where an overlay is that has to be kept
     original: np.ndarray | None = None  # (H,W,C), `rgb` before the overlay was taken out of it
@@ -75,12 +80,57 @@ class FramePair(NamedTuple):
 
 
 def run_network(
-    model: RIFE, first: InputFrame, second: InputFrame, timesteps: Sequence[Fraction], settings: NetworkSettings
+    model: RIFE,
+    first: InputFrame,
+    second: InputFrame,
+    timesteps: Sequence[Fraction],
+    settings: NetworkSettings,
+    count_again: Callable[[], None] = lambda: None,
 ) -> Iterator[PendingPicture]:
-    """Yields the pictures at rising timesteps between two frames, each as soon as its computation is started."""
-    if timesteps:
-        frame0, frame1 = (frame.prepare(model, settings["scale"]) for frame in (first, second))
-        for image in model.between(frame0, frame1, timesteps, **settings):
-            layers = image[:, :-1] if settings.get("disagreement") else image
-            picture = send_layers(layers, first.rgb.shape[2], first.rgb.dtype.type)
-            yield MeasuredPicture(picture, image[:, -1].mean()) if settings.get("disagreement") else picture
+    """Yields the pictures at rising timesteps between two frames, each as soon as its computation is started.
+
+    A picture for which half precision gives NaN or infinity is made again in single precision; `count_again` is called
+    for each.
+    """
+    if not timesteps:
+        return
+
+    def make_again(step: Fraction) -> Picture:
+        """Returns the picture at a timestep, computed in single precision."""
+        count_again()
+        (picture,) = run_network(single_precision(model), first, second, [step], {**settings, "disagreement": False})
+        return picture()
+
+    frame0, frame1 = (frame.prepare(model, settings["scale"]) for frame in (first, second))
+    for step, image in zip(timesteps, model.between(frame0, frame1, timesteps, **settings), strict=True):
+        layers = image[:, :-1] if settings.get("disagreement") else image
+        picture = _checked(layers, first.rgb, None if model.dtype == torch.float32 else partial(make_again, step))
+        yield MeasuredPicture(picture, image[:, -1].mean()) if settings.get("disagreement") else picture
+
+
+def _checked(layers: Tensor, like: np.ndarray, again: PendingPicture | None) -> PendingPicture:
+    """Starts the copy of an image to main memory, as a picture with the channels and the type of `like`.
+
+    `again` makes the picture in another way if it is not finite; None: there is no other.
+    """
+    if again is None:
+        return send_layers(layers, like.shape[2], like.dtype.type)
+    try:
+        pending = send_layers(layers, like.shape[2], like.dtype.type)
+    except NotFiniteError:
+        return again
+
+    def wait() -> Picture:
+        try:
+            return pending()
+        except NotFiniteError:
+            return again()
+
+    return wait
+
+
+def single_precision(model: RIFE) -> RIFE:
+    """Returns a copy of a network in single precision, on tiles of the same size."""
+    net: Any = deepcopy(model.net)
+    copy = RIFE(net.float(), name=model.name, source=model.source)
+    return tiled(copy, model.engine.tile if isinstance(model.engine, TileEngine) else 0)

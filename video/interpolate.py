@@ -18,7 +18,7 @@ from video.prefetch import prefetch
 from video.reading.source_part import SourcePart
 from video.timing.output_times import Timing
 from video.transitions.confidence import Fallback, Measure
-from video.transitions.decisions import Decision, decide
+from video.transitions.decisions import Decision, GivenDecisions, decide, recorded
 from video.transitions.hold import held_picture
 from video.transitions.overlay import Overlays, put_back
 from video.transitions.repair import mark_damaged
@@ -39,12 +39,18 @@ class Report:
     cuts: int = 0  # cuts over which the earlier frame was held
     flashes: int = 0  # sudden changes of light, over which the frames are dissolved
     gaps: int = 0  # gaps in time over which the earlier frame was held
+    again: int = 0  # frames that half precision could not compute, made again in single precision
     repeats: int = 0  # repeated or damaged frames that were made anew
     measures: list[Measure] = field(default_factory=list)  # of made frames, if wanted
     transitions: list[Decision] = field(default_factory=list)  # all but motion
+    unused: int = 0  # given transitions at times of no frame
     end: Fraction | None = None  # seconds, when the last frame of the source ends
     waited: float = 0.0  # seconds that the loop was blocked until frames were decoded
     part: SourcePart | None = None  # of the source, to which the counts are limited
+
+    def count_again(self) -> None:
+        """Counts a frame that was made again."""
+        self.again += 1
 
     def count_repeat(self, time: Fraction) -> None:
         """Counts the frame at a time as made anew."""
@@ -63,7 +69,7 @@ class Handling:
     """
 
     detector: TransitionDetector = field(default_factory=TransitionDetector)
-    given: list[Decision] | None = None
+    given: GivenDecisions | None = None
     dedup: str = "replace"
     at_cut: str = "hold"
     repair: bool = False
@@ -132,9 +138,11 @@ def _start_frames(
     with closing(prefetch(((frame, frame.rgb()) for frame in frames), AHEAD)) as decoded:
         pairs = _pairs(_measure_wait(decoded, report), model, timing, settings, handling, report)
         for pair in pairs:
-            pictures = run_network(model, pair.first, pair.second, pair.timesteps, settings)
+            pictures = run_network(model, pair.first, pair.second, pair.timesteps, settings, report.count_again)
             yield from _frames_of_pair(pair, pictures, handling, report)
             last = pair.second.frame
+    if handling.given is not None and report.part is None:  # a part has frames for some of them only
+        report.unused = handling.given.unused
     if last is not None:
         report.end = None if last.duration is None else last.time + last.duration
         just_after = last.time + Fraction(1, 10**9)
@@ -163,16 +171,21 @@ def _pairs(
 
     inputs = (load(frame, rgb) for frame, rgb in decoded)
     beside = LONGEST_RUN - 1 if handling.dedup == "retime" else 1
-    frames = decide(inputs, detector, handling.given, report.transitions, beside)
+    given = handling.given
+    frames = decide(inputs, detector, given, beside)
     if handling.overlays is not None:
         frames = handling.overlays.protect(frames)
     if handling.repair:
-        frames = mark_damaged(frames, detector, handling.numbers)
+        numbers = frozenset[int]() if handling.numbers is None and given is not None else handling.numbers
+        frames = mark_damaged(frames, detector, numbers)
+    frames = recorded(frames, report.transitions)
+    if handling.repair:
         return retimed_pairs(frames, timing, report.count_repeat, LONGEST_DAMAGE)
     if handling.dedup == "retime":
         return retimed_pairs(frames, timing, report.count_repeat, LONGEST_RUN)
     if handling.dedup == "replace":
-        frames = RepeatReplacement(model, settings, detector, load, report.count_repeat).replace(frames)
+        by_shown = detector.repeats == "upstream" and given is None
+        frames = RepeatReplacement(model, settings, detector, load, report.count_repeat, by_shown).replace(frames)
     return plain_pairs(frames, timing)
 
 

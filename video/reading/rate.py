@@ -15,6 +15,7 @@ RATE_SAMPLE = 100  # packets whose times give the rate instead, and show whether
 FEWEST_PACKETS = 5  # packets that show a constant rate
 FULL_SHARE = 0.8  # of the times of a constant rate that must have a frame: nearly any times lie on a very fine grid
 LARGEST_CORRECTION = Fraction(1, 500)  # of a rate that was computed from rounded times
+LONG_LAST = Fraction(3, 2)  # steps; a last frame of a longer duration does not count for the rate
 MILLISECOND = Fraction(1, 1000)
 NEAR = Fraction(3, 2)  # largest ratio of the rate of the first packets to a guess that is right
 FINEST_TICK = 10_000  # ticks a second at least of the time base of a constant rate
@@ -28,7 +29,7 @@ def find_rate(location: Location, stream: VideoStream) -> Fraction:
     lowest, highest = PLAUSIBLE_RATES
     guess, rate = stream.guessed_rate, stream.average_rate
     if rate and lowest <= rate <= highest:
-        return rate
+        return _rate_before_last(location, stream) or rate
     plausible = guess if guess and lowest <= guess <= highest else None
     times = _first_times(location, stream)
     steps = [b - a for a, b in pairwise(times) if b > a]
@@ -39,6 +40,24 @@ def find_rate(location: Location, stream: VideoStream) -> Fraction:
     if plausible and (len(usual) < FEWEST_PACKETS - 1 or 1 / NEAR < average / plausible < NEAR):
         return plausible
     return average.limit_denominator(1001) or average  # below 1/2002 it would be rounded to 0
+
+
+def _rate_before_last(location: Location, stream: VideoStream) -> Fraction | None:
+    """Returns the rate of all frames but the last if that is shown for long, as in GIF and screen recordings; or None.
+
+    The average of the container counts its duration. Known where the container lists all frames, and of GIF.
+    """
+    times = [entry.timestamp for entry in stream.index_entries if not entry.is_discard]
+    if "gif" in stream.container.format.name:
+        with open_container(location) as container:
+            times = [packet.pts for packet in read_packets(container) if packet.pts is not None]
+    if len(times) < FEWEST_PACKETS or len(times) != stream.frames or not stream.duration or not stream.time_base:
+        return None
+    span = max(times) - min(times)
+    last = stream.duration - span  # units, as span
+    if span <= 0 or last * (len(times) - 1) <= LONG_LAST * span:
+        return None
+    return (len(times) - 1) / (span * stream.time_base)
 
 
 def find_rounded_rate(location: Location, stream: VideoStream, rate: Fraction) -> tuple[Fraction, Fraction] | None:

@@ -18,15 +18,15 @@ def shutter_offsets(angle: Fraction, rate: Fraction) -> list[Fraction]:
     return [Fraction(k, SHUTTER_SAMPLES) * angle / FULL_TURN / rate for k in range(SHUTTER_SAMPLES)]
 
 
-def average_samples(frames: Iterable[Frame], rate: Fraction) -> Iterator[Frame]:
-    """Yields a frame for each time n/rate: the mean of the samples from then to before the next such time.
+def average_samples(frames: Iterable[Frame], rate: Fraction, start: Fraction = Fraction(0)) -> Iterator[Frame]:
+    """Yields a frame for each time start + n/rate: the mean of the samples from then to before the next such time.
 
     Samples that are all one picture stay that picture.
     """
-    for number, group in groupby(frames, lambda frame: math.floor(frame.time * rate)):
+    for number, group in groupby(frames, lambda frame: math.floor((frame.time - start) * rate)):
         samples = list(group)
         first = samples[0]
-        if first.time * rate != number:
+        if (first.time - start) * rate != number:
             continue  # samples before the first frame
         if any(frame.picture is not first.picture for frame in samples):
             total = sum(frame.rgb().astype(np.float32) for frame in samples)

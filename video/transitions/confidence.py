@@ -39,7 +39,7 @@ class Fallback:
         def picture() -> Picture:
             assert isinstance(made, MeasuredPicture)
             apart = made.disagreement()
-            replaced = self.rule is not None and apart > self.threshold
+            replaced = self.rule is not None and not apart <= self.threshold  # also if it is NaN
             measures.append(Measure(float(time), apart, replaced))
             return held_picture(pair, step, self.rule or "hold") if replaced else made()
 

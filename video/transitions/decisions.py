@@ -23,14 +23,32 @@ class Decision(NamedTuple):
 
     time: Fraction  # seconds
     kind: Transition
-    score: float | None = None  # of a cut or a flash: mismatch; of a repeat: largest local difference
+    score: float | None = None  # of TransitionDetector.score
 
 
-def read_decisions(path: Path) -> list[Decision]:
-    """Reads the transitions that `write_decisions` wrote, in order of their times; frames without one are motion.
+class GivenDecisions:
+    """Transitions that replace those of the detector, by their times; frames without one are motion."""
 
-    Raises UserError with file and remedy.
-    """
+    def __init__(self, decisions: Iterable[Decision]) -> None:
+        self._decisions = sorted(decisions, key=lambda decision: decision.time)
+        self._used: set[int] = set()
+
+    @property
+    def unused(self) -> int:
+        """Returns how many transitions no frame has taken so far."""
+        return len(self._decisions) - len(self._used)
+
+    def kind(self, before: Fraction, time: Fraction) -> Transition:
+        """Returns the kind of the entry that is nearest to a frame: within half of the time since the frame before."""
+        half = (time - before) / 2
+        low, high = (bisect_right(self._decisions, edge, key=lambda d: d.time) for edge in (time - half, time + half))
+        self._used |= {*range(low, high)}
+        nearest = min(self._decisions[low:high], key=lambda d: abs(d.time - time), default=None)
+        return Transition.MOTION if nearest is None else nearest.kind
+
+
+def read_decisions(path: Path) -> GivenDecisions:
+    """Reads the transitions that `write_decisions` wrote. Raises UserError with file and remedy."""
     try:
         entries = json.loads(read_text(path))["transitions"]
         given = [Decision(parse_number(str(e["time"])), Transition(e["kind"])) for e in entries]
@@ -40,7 +58,7 @@ def read_decisions(path: Path) -> list[Decision]:
         raise UserError(
             f"{path}: is no list of decisions ({e}); write transitions with a time in seconds and a kind: {KIND_NAMES}"
         ) from e
-    return sorted(given, key=lambda decision: decision.time)
+    return GivenDecisions(given)
 
 
 def write_decisions(path: Path, found: list[Decision]) -> None:
@@ -57,14 +75,13 @@ def write_decisions(path: Path, found: list[Decision]) -> None:
 def decide(
     frames: Iterable[InputFrame],
     detector: TransitionDetector,
-    given: list[Decision] | None,
-    found: list[Decision],
+    given: GivenDecisions | None,
     beside: int = 1,
 ) -> Iterator[InputFrame]:
-    """Yields the frames with their transitions, each when `beside` frames after it are known.
+    """Yields the frames with their transitions and scores, each when `beside` frames after it are known.
 
-    The transitions are those of `given`, or the detector's if it is None. All but motion are added to `found`. A repeat
-    is found by the largest motion of the `beside` pairs before it, and of those after it: n - 1 for runs of n frames.
+    The transitions are those of `given`, or the detector's if it is None. A repeat is found by the largest motion of
+    the `beside` pairs before it, and of those after it: n - 1 for runs of n frames.
     """
     before: deque[Comparison] = deque(maxlen=beside)
     waiting: deque[tuple[Fraction, InputFrame, Comparison]] = deque()  # time of the frame before, frame, change
@@ -73,15 +90,10 @@ def decide(
         """Returns the first waiting frame with its transition."""
         earlier, frame, change = waiting.popleft()
         after = [change for _, _, change in waiting]
-        kind, score = detector.classify(change, _merge(list(before)[::-1]), _merge(after)), None
+        kind = detector.classify(change, _merge(list(before)[::-1]), _merge(after))
         before.append(change)
-        if given is not None:
-            kind = _given_kind(given, earlier, frame.frame.time)
-        elif kind is not Transition.GAP:
-            score = round(change.difference if kind is Transition.REPEAT else change.match.mismatch, 3)
-        frame.transition = kind
-        if kind is not Transition.MOTION:
-            found.append(Decision(frame.frame.time, kind, score))
+        frame.transition = kind if given is None else given.kind(earlier, frame.frame.time)
+        frame.score = None if given is not None else detector.score(kind, change)
         return frame
 
     last: InputFrame | None = None
@@ -97,16 +109,17 @@ def decide(
         yield decided()
 
 
+def recorded(frames: Iterable[InputFrame], found: list[Decision]) -> Iterator[InputFrame]:
+    """Yields the frames; adds all their transitions but motion to `found`."""
+    for frame in frames:
+        if frame.transition is not Transition.MOTION:
+            found.append(Decision(frame.frame.time, frame.transition, frame.score))
+        yield frame
+
+
 def _merge(changes: list[Comparison]) -> Comparison | None:
     """Returns the first of the changes with the largest differences of all; None if there are none."""
     if not changes:
         return None
     difference, mean = max(c.difference for c in changes), max(c.mean for c in changes)
     return changes[0]._replace(difference=difference, mean=mean)
-
-
-def _given_kind(given: list[Decision], before: Fraction, time: Fraction) -> Transition:
-    """Returns the kind of the entry that is nearest to a frame: within half of the time since the frame before."""
-    half = (time - before) / 2
-    low, high = (bisect_right(given, edge, key=lambda decision: decision.time) for edge in (time - half, time + half))
-    return given[low].kind if low < high else Transition.MOTION

@@ -130,13 +130,19 @@ def static_pixels(lumas: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) 
     return grown | (inside & (change <= STILL_LEVELS))
 
 
-def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Reads a picture as a mask (H,W) bool: what is not black. Raises UserError unless it has that width and height."""
-    picture = read_picture(path)
+def read_mask(path: Path, size: tuple[int, int], rotation: int = 0) -> np.ndarray:
+    """Reads a picture as a mask (H,W) bool for frames of a width and height: what is not black.
+
+    The picture is as players show the video, turned by `rotation` degrees counter-clockwise. Raises UserError unless it
+    has that size.
+    """
+    picture = np.rot90(read_picture(path), -(rotation // 90))
     height, width = picture.shape[:2]
     if (width, height) != size:
+        turned = rotation % 180 != 0
+        (width, height), size = ((height, width), size[::-1]) if turned else ((width, height), size)
         raise UserError(f"{path}: {width}x{height}, the video {size[0]}x{size[1]}; give a mask of the video's size")
-    return picture[..., :3].max(2) > 0
+    return np.ascontiguousarray(picture[..., :3].max(2) > 0)
 
 
 def hide(frame: InputFrame, keep: np.ndarray | None) -> InputFrame:

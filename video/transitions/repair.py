@@ -29,7 +29,7 @@ def mark_damaged(
             else:
                 damaged = _is_corrupt(frame) or _is_alone(good, frame, following, detector)
             if damaged:
-                frame.transition = Transition.DAMAGED
+                frame.transition, frame.score = Transition.DAMAGED, None
                 if following is not None and following.transition is not Transition.GAP:
                     following.transition = _classify(good, following, detector)
         if frame.transition is not Transition.DAMAGED:

@@ -14,13 +14,18 @@ from video.transitions.scene import HELD, Transition, TransitionDetector
 
 @dataclass(frozen=True)
 class RepeatReplacement:
-    """Replaces repeated frames. `load` makes an input of a frame; `count` is called for each replaced frame."""
+    """Replaces repeated frames. `load` makes an input of a frame; `count` is called for each replaced frame.
+
+    The transitions are those of the frames unless `by_shown`: then the frame after a replaced one is compared with the
+    frame that is shown, as upstream does.
+    """
 
     model: RIFE
     settings: NetworkSettings
     detector: TransitionDetector
     load: Callable[[Frame], InputFrame]
     count: Callable[[Fraction], None]
+    by_shown: bool = False
 
     def replace(self, frames: Iterable[InputFrame]) -> Iterator[InputFrame]:
         """Yields the frames; a repeat becomes the midpoint of the frames around it.
@@ -39,7 +44,7 @@ class RepeatReplacement:
             shown = second
             if third is not None and self._is_replaced(first, second, third):
                 shown = self._midpoint(first, second.frame.time, third)
-                if self.detector.repeats == "upstream":  # compares the next frame with the frame that is shown
+                if self.by_shown:
                     third.transition = self._classify(shown, third)
             yield shown
             first, second = shown, third

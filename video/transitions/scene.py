@@ -123,6 +123,19 @@ class TransitionDetector:
             return Transition.FLASH if self._is_flash(change) else Transition.CUT
         return Transition.REPEAT if self._is_repeat(change, before, after) else Transition.MOTION
 
+    def score(self, kind: Transition, change: Comparison) -> float | None:
+        """Returns the measure by which a transition was found; None if there is none.
+
+        The mismatch of a cut or a flash, the largest local difference of a repeat, or the similarity by upstream's
+        rules.
+        """
+        if kind not in (Transition.CUT, Transition.FLASH, Transition.REPEAT):
+            return None
+        is_repeat = kind is Transition.REPEAT
+        if (self.repeats if is_repeat else self.cuts) == "upstream":
+            return round(change.similarity, 3)
+        return round(change.difference if is_repeat else change.match.mismatch, 3)
+
     def transitions(self, frames: Sequence[Signature]) -> Iterator[Transition]:
         """Yields the transition to each frame but the first."""
         changes = [self.compare(a, b) for a, b in pairwise(frames)]
@@ -162,9 +175,10 @@ def differences(earlier: np.ndarray, later: np.ndarray) -> tuple[float, float]:
     """
     if earlier.shape != later.shape or earlier.dtype != later.dtype:
         return float("inf"), float("inf")
-    height, width = (side // BLOCK_SIZE * BLOCK_SIZE for side in earlier.shape[:2])
+    height, width = (max(side // BLOCK_SIZE * BLOCK_SIZE, min(side, BLOCK_SIZE)) for side in earlier.shape[:2])
     difference = cv2.absdiff(earlier[:height, :width], later[:height, :width]).astype(np.float32)
-    blocks = cv2.resize(difference, (width // BLOCK_SIZE, height // BLOCK_SIZE), interpolation=cv2.INTER_AREA)
+    block_count = -(-width // BLOCK_SIZE), -(-height // BLOCK_SIZE)
+    blocks = cv2.resize(difference, block_count, interpolation=cv2.INTER_AREA)
     level = np.iinfo(earlier.dtype).max / 255 if earlier.dtype.kind == "u" else 1 / 255
     means = blocks.reshape(*blocks.shape[:2], -1).mean(2)  # (H/4,W/4)
     return float(means.max()) / level, float(means.mean()) / level

@@ -39,6 +39,8 @@ Y4M = (
 STORED = {".y4m": Y4M}  # pixel formats that a container holds, where these are few
 REFUSED_ALPHA = ("libx265",)  # encoders that list formats with alpha, and are built without them
 FLOATS = re.compile("f(16|32)(le|be)$")  # in names of pixel formats: samples that are no whole numbers
+LISTS = "-params"  # end of the names of settings that are lists of others: name=value:name=value
+BITRATE = "b"  # the setting that the default quality gives way to
 CAPTION_OPTION = "a53cc"  # setting of the encoders that store closed captions
 QUIET = {
     "libx265": {"x265-params": "log-level=error"},
@@ -56,6 +58,7 @@ class Encoding:
     preset: str | None = None
     pix_fmt: str | None = None
     audio: str = COPY  # one of AUDIO: what is done with all sound
+    options: tuple[tuple[str, str], ...] = ()  # names and values of any other settings of the encoder
 
     def codec_for(self, path: Path) -> str:
         """Returns the chosen encoder, or the usual one for the file's suffix."""
@@ -95,11 +98,13 @@ class VideoSettings:
         options = codec_options(self.codec, self.encoding, known)
         if output.format.name == "yuv4mpegpipe":  # takes unknown as centred, which decoders take as left
             options["chroma_sample_location"] = "left"
-        for name, value in self.hdr.options(self.codec).items():
-            options[name] = ":".join(filter(None, (options.get(name), value)))
+        for name, value in (*self.hdr.options(self.codec).items(), *self.encoding.options):
+            options[name] = ":".join(filter(None, (options.get(name), value))) if name.endswith(LISTS) else value
         encoder.options = options
         encoder.thread_type = "AUTO"
         encoder.open()
+        if unknown := encoder.options.keys() & dict(self.encoding.options):  # what FFmpeg has not taken
+            raise MediaError(f"{', '.join(sorted(unknown))}: {self.codec} has no such setting; leave it out")
         return stream
 
     def _new_stream(self, output: OutputContainer) -> Any:
@@ -169,8 +174,9 @@ def codec_options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, 
     options = dict(QUIET.get(codec, {}))
     if CAPTION_OPTION in known:
         options[CAPTION_OPTION] = "1"
+    default = None if BITRATE in dict(encoding.options) else CRF.get(codec)
     settings = {
-        "crf": encoding.crf if encoding.crf is not None else CRF.get(codec),
+        "crf": encoding.crf if encoding.crf is not None else default,
         "preset": encoding.preset or PRESET.get(codec),
     }
     for name, value in settings.items():

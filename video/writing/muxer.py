@@ -17,7 +17,7 @@ from video.safe_file import SafeFile
 from video.writing.animated_picture import FASTEST, correct_length
 from video.writing.encoding import VideoSettings
 from video.writing.mp4_duration import correct_duration
-from video.writing.output import MP4, NullFile, open_output
+from video.writing.output import MP4, MemoryFile, NullFile, open_output
 from video.writing.tracks import Tracks
 
 SHORT = 2  # frames at most of which x265 gives decoding times that it has not computed; their order does not change
@@ -46,7 +46,7 @@ class Muxer:
 
     def __init__(
         self,
-        file: SafeFile | OutputPipe | NullFile,
+        file: SafeFile | OutputPipe | NullFile | MemoryFile,
         settings: "VideoSettings | CopiedVideo | None",
         tracks: Tracks | None,
         options: dict[str, str] | None = None,
@@ -64,6 +64,8 @@ class Muxer:
         self.stream: Any = settings.add_to(self._container) if settings is not None else None
         if tracks is not None:
             tracks.attach(self._container, Path(file.name).suffix, self._mux)
+        holders = self._container, *self._container.streams
+        self.tags = [dict(holder.metadata) for holder in holders]  # that the output is to hold: of all, of each stream
         self._container.start_encoding()
 
     def encode(self, picture: av.VideoFrame | None) -> None:

@@ -1,5 +1,6 @@
 """Opens containers for writing: on a file object, never by name, or on nothing for a trial."""
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,18 @@ class NullFile:
         self.closed = True
 
 
-def open_output(file: SafeFile | OutputPipe | NullFile, more: dict[str, str] | None = None) -> OutputContainer:
+class MemoryFile(io.BytesIO):
+    """Keeps the bytes of an output in memory, for trials that are read back."""
+
+    def __init__(self, suffix: str) -> None:
+        super().__init__()
+        self.name = f"trial{suffix}"
+        self.error: OSError | None = None  # as SafeFile has it
+
+
+def open_output(
+    file: SafeFile | OutputPipe | NullFile | MemoryFile, more: dict[str, str] | None = None
+) -> OutputContainer:
     """Opens the container that the suffix of the file's name selects, with `more` options of it.
 
     Raises MediaError if there is none.

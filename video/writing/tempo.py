@@ -14,7 +14,7 @@ from av.error import EOFError as End
 from video.timing.speed import SpeedMap
 
 CORRECTION_STEP = Fraction(1, 2)  # seconds of the source between two corrections: each costs the filter a few samples
-SLOWEST = 0.5  # speed of one filter; slower ones are chained
+SLOWEST, FASTEST = 0.5, 100.0  # speeds of one filter; for slower ones several are chained
 FILTER_DELAY = 0.042  # seconds of sound that a filter holds back, at its input
 SYNC_ERROR = 0.05  # seconds that the sound may be ahead or late before its speed is corrected
 TAIL = 0.2  # seconds of silence that push out what the filters hold back at the end
@@ -78,7 +78,7 @@ class Tempo:
     def _start(self, kind: tuple[str, str, int], time: Fraction) -> None:
         """Builds the filters for sound that begins at a time of the source."""
         name, layout, rate = kind
-        slowest = self._map.slowest
+        slowest = self._map.slowest / (1 + MOST_CHANGE)  # with a correction
         count = 1
         while slowest ** (1 / count) < SLOWEST:
             count += 1
@@ -105,8 +105,9 @@ class Tempo:
             speed /= 1 + min(max(change, -MOST_CHANGE), MOST_CHANGE)
         if abs(speed - self._speed) > 1e-6:
             self._speed = speed
+            each = min(speed ** (1 / len(self._filters)), FASTEST)
             for part in self._filters:
-                part.process_command("tempo", f"{speed ** (1 / len(self._filters)):.6f}")
+                part.process_command("tempo", f"{each:.6f}")
 
     def _held_back(self) -> float:
         """Returns the seconds of the output that the filters hold back: what one holds, those after it stretch."""

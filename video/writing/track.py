@@ -18,6 +18,13 @@ from video.writing.audio import AudioEncoder, Transcoder
 from video.writing.output import MP4, NullFile, open_output
 from video.writing.subtitle import SubtitleConverter, SubtitleEncoder
 
+# MOV has numbers for languages, which FFmpeg finds by one of the two codes of ISO 639-2 (Swedish by a third one).
+QUICKTIME_LANGUAGES = {
+    **{"sqi": "alb", "hye": "arm", "eus": "baq", "mya": "bur", "zho": "chi", "cze": "ces", "nld": "dut", "fre": "fra"},
+    **{"kat": "geo", "deu": "ger", "ell": "gre", "isl": "ice", "mkd": "mac", "msa": "may", "fas": "per", "rum": "ron"},
+    **{"slo": "slk", "bod": "tib", "cym": "wel", "swe": "sve"},
+}
+
 
 @dataclass(frozen=True)
 class TrackPlan:
@@ -57,7 +64,7 @@ class Track:
                 self._transcoder = SubtitleConverter(self.source, self._target)
             else:
                 self._transcoder = Transcoder(self.source, self._target, speed)
-        self._target.metadata.update(source.metadata)
+        self._target.metadata.update(output_tags(source.metadata, suffix))
         self._target.disposition = source.disposition
 
     def packets(self, packet: Packet | None) -> Iterator[Packet]:
@@ -122,6 +129,19 @@ class Track:
     def close(self) -> None:
         """Ends the trial."""
         self._trial_file.close()
+
+
+def output_tags(metadata: dict[str, str], suffix: str) -> dict[str, str]:
+    """Returns the tags of a stream under the names and in the codes that an output with that suffix has.
+
+    The name that FFmpeg reads from MP4 is its title.
+    """
+    tags = dict(metadata)
+    if "name" in tags and "title" not in tags:
+        tags["title"] = tags.pop("name")
+    if suffix.lower() == ".mov" and "language" in tags:
+        tags["language"] = QUICKTIME_LANGUAGES.get(tags["language"], tags["language"])
+    return tags
 
 
 def describe(stream: Stream) -> str:

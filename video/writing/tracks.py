@@ -5,6 +5,7 @@ An error in one of them is counted as a loss of that track and never costs the p
 
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from av.container import InputContainer, OutputContainer
@@ -14,12 +15,16 @@ from av.stream import AttachmentStream, Stream
 from video.losses import LIBRARY_ERRORS, TrackLosses, reason
 from video.reading.container import main_video, open_container, read_packets
 from video.reading.reader import Source
+from video.timing.timecode import converted_timecode
 from video.writing.packet_clock import PacketClock
-from video.writing.track import Track, TrackPlan
+from video.writing.track import Track, TrackPlan, output_tags
 
 AFTER_END = 5  # seconds after the end of the span until which packets of sound may still belong to it
 # Tags of the picture's track that are true of the output too; MP4 and MOV write a track of timecode from its tag.
 PICTURE_TAGS = ("language", "title", "handler_name", "timecode", "stereo_mode")
+TIMECODE = "timecode"
+FASTEST_TIMECODE = 255  # frames/s of a track of timecode in MP4 and MOV
+BRANDS = ("major_brand", "minor_version", "compatible_brands")
 CHAPTERS = ("matroska", "mp4", "mov", "webm", "ipod")  # containers that hold them
 
 
@@ -51,12 +56,15 @@ class Tracks:
                 output.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data or b"")
             else:
                 self._tracks[plan.index] = Track(stream, plan, output, suffix, self._source.speed)
-        output.metadata.update(container.metadata)
+        output.metadata.update(self._file_tags(container, output))
         picture = main_video(container, self._source.stream)
         if output.streams.video and picture is not None:
             target = output.streams.video[0]
-            target.metadata.update({k: v for k, v in picture.metadata.items() if k.lower() in PICTURE_TAGS})
+            tags = self._at_output_rate(output_tags(picture.metadata, suffix), output)
+            target.metadata.update({k: v for k, v in tags.items() if k.lower() in PICTURE_TAGS})
             target.disposition = picture.disposition
+            if output.format.name == "avi":  # which holds the timecode among the tags of the file
+                output.metadata.update({k: v for k, v in tags.items() if k.lower() == TIMECODE})
         chapters = _shifted_chapters(container, self._source)
         if chapters and holds_chapters(output):
             output.set_chapters(chapters)  # type: ignore[arg-type]
@@ -67,6 +75,24 @@ class Tracks:
             self._packets = self._placed_packets(read_packets(container, followed))
         else:
             self._close_input()  # a pipe would hold all its bytes for it
+
+    def _file_tags(self, container: InputContainer, output: OutputContainer) -> dict[str, str]:
+        """Returns the tags of the file without those that are true of its container alone."""
+        tags = {key: value for key, value in container.metadata.items() if key.lower() not in BRANDS}
+        return self._at_output_rate(tags, output)
+
+    def _at_output_rate(self, tags: dict[str, str], output: OutputContainer) -> dict[str, str]:
+        """Returns tags with the timecode of the first frame of the output; without one that it cannot hold."""
+        key = next((key for key in tags if key.lower() == TIMECODE), None)
+        if key is None or not output.streams.video:
+            return tags
+        rest = {name: value for name, value in tags.items() if name != key}
+        source, rate = self._source, Fraction(output.streams.video[0].codec_context.framerate or 0)
+        if not rate or (round(rate) > FASTEST_TIMECODE and {*output.format.name.split(",")} & {"mp4", "mov"}):
+            return rest
+        skipped = ceil(-source.first * source.rate) if source.is_trimmed else 0
+        timecode = converted_timecode(tags[key], source.rate, rate, max(skipped, 0))
+        return rest if timecode is None else {**rest, key: timecode}
 
     def _make_clock(self, stream: Stream) -> PacketClock:
         losses = self._tracks[stream.index].losses if stream.index in self._tracks else TrackLosses("video")
@@ -103,13 +129,14 @@ class Tracks:
         start, end = packet.pts * base, (packet.pts + (packet.duration or 0)) * base
         if source.length is not None and start >= source.length:
             return False
-        if packet.stream.type == "audio" or not packet.duration:
-            return start >= 0 or not source.is_trimmed
-        if self._is_changed:
+        is_sound, is_open = packet.stream.type == "audio", not packet.duration  # open: a picture until the next one
+        if (is_sound or is_open) and source.is_trimmed and start < 0:
+            return False
+        if self._is_changed and not is_sound:
             first, last = source.output_time(start), source.output_time(end)
             packet.pts = packet.dts = round(first / base)
             packet.duration = round((last - first) / base)
-        return packet.duration > 0
+        return is_sound or is_open or bool(packet.duration)
 
     def write_until(self, time: Fraction) -> None:
         """Writes what plays up to a time of the output, in seconds."""

@@ -3,12 +3,15 @@
 Whatever a container, an encoder or a track would refuse is found here, while nothing has been computed yet.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+import av
 from av.audio.stream import AudioStream
+from av.container import InputContainer
 from av.stream import AttachmentStream, Disposition, Stream
 
 from model.errors import UserError
@@ -19,9 +22,10 @@ from video.reading.pipe import InputPipe
 from video.reading.reader import Source
 from video.writing.audio import COPY, NONE, usable_encoders
 from video.writing.encoding import VideoSettings
+from video.writing.lost_tags import Tags, describe_lost_tags, has_tags, read_tags
 from video.writing.muxer import Muxer
-from video.writing.output import MP4, UNFRAGMENTED, NullFile, open_output
-from video.writing.subtitle import SubtitleEncoder, usable_format
+from video.writing.output import MP4, UNFRAGMENTED, MemoryFile, NullFile, open_output
+from video.writing.subtitle import usable_format
 from video.writing.track import TrackPlan, describe
 from video.writing.tracks import Tracks, holds_chapters
 
@@ -46,8 +50,9 @@ def try_picture(path: Path, settings: VideoSettings) -> None:
     except UserError:
         raise
     except LIBRARY_ERRORS as e:
+        given = ", ".join([settings.pix_fmt, *("=".join(option) for option in settings.encoding.options)])
         raise MediaError(
-            f"{path}: {settings.codec} in {path.suffix} with {settings.pix_fmt} at {settings.width}x{settings.height} "
+            f"{path}: {settings.codec} in {path.suffix} with {given} at {settings.width}x{settings.height} "
             f"is refused ({reason(e)}); choose another codec, pixel format or container"
         ) from e
 
@@ -65,10 +70,10 @@ def plan_output(path: Path, settings: VideoSettings, source: Source, *, audio: s
         name = form.format.name
         choices = {s.index: list(_possible_plans(s, path.suffix, name, audio, source)) for s in streams}
         plan = OutputPlan([plans[0] for plans in choices.values() if plans])
-        if not _works(path, settings, source, plan):
+        if not _works(path, settings, source, plan, container):
             try_picture(path, settings)
-            plan.tracks = [t for plans in choices.values() if (t := _first_that_works(path, source, plans))]
-            while plan.tracks and not _works(path, settings, source, plan):
+            plan.tracks = [t for plans in choices.values() if (t := _first_that_works(path, source, plans, container))]
+            while plan.tracks and not _works(path, settings, source, plan, container):
                 plan.tracks.pop()
         kept = {track.index: track for track in plan.tracks}
         for stream in streams:
@@ -79,12 +84,31 @@ def plan_output(path: Path, settings: VideoSettings, source: Source, *, audio: s
                 plan.notes.append(f"{describe(stream)} {verb} to {encoder.codec}")
         if container.chapters() and not holds_chapters(form):
             plan.notes.append(f"{len(container.chapters())} chapters dropped: {name} holds none")
-        if path.suffix.lower() in MP4 and any(key.startswith(DEVICE_TAGS) for key in container.metadata):
-            plan.options["movflags"] = "+use_metadata_tags"
-        if any(isinstance(track.encoder, SubtitleEncoder) for track in plan.tracks) and path.suffix.lower() in MP4:
-            plan.options = {**UNFRAGMENTED, "movflags": UNFRAGMENTED["movflags"] + plan.options.get("movflags", "")}
-            plan.notes.append("with converted subtitles, the file can be played only when it is complete")
+        plan.options = _options(path, source, plan.tracks, container)
+        if any(plan.options.get(name) == value for name, value in UNFRAGMENTED.items()):
+            plan.notes.append("with these subtitles, the file can be played only when it is complete")
+        if has_tags(container):
+            wanted, found = _written_tags(path, settings, source, plan)
+            made_of = [stream for stream in (video, *(container.streams[i] for i in kept)) if stream is not None]
+            had = [*wanted, *read_tags(container)]  # a timecode that the output cannot hold is not among the wanted
+            plan.notes += describe_lost_tags(had, found, made_of, name) if found else []
     return plan
+
+
+def _options(path: Path, source: Source, tracks: Sequence[TrackPlan], container: InputContainer) -> dict[str, str]:
+    """Returns the options of the container for these tracks.
+
+    MP4 has no fragments where subtitles are converted or moved: FFmpeg writes wrong times into them, or ends the whole
+    process by an assertion.
+    """
+    if path.suffix.lower() not in MP4:
+        return {}
+    flags = "+use_metadata_tags" if any(key.startswith(DEVICE_TAGS) for key in container.metadata) else ""
+    is_moved = source.is_trimmed or source.length is not None or source.speed is not None
+    subtitles = [track for track in tracks if container.streams[track.index].type == "subtitle"]
+    if any(track.encoder is not None or is_moved for track in subtitles):
+        return {**UNFRAGMENTED, "movflags": UNFRAGMENTED["movflags"] + flags}
+    return {"movflags": flags} if flags else {}
 
 
 def _why_dropped(stream: Stream, container: str) -> str:
@@ -93,7 +117,9 @@ def _why_dropped(stream: Stream, container: str) -> str:
         is_cover = stream.disposition & Disposition.attached_pic
         return "cover pictures are not carried" if is_cover else "one video stream is carried, the main one"
     if stream.type == "data":
-        return "tracks of data are not carried; a timecode is written anew where MP4 and MOV hold it"
+        return "tracks of data are not carried; chapters and a timecode are written anew where the container holds them"
+    if isinstance(stream, AttachmentStream):
+        return f"{container} holds no attachments"
     if stream.codec_context is None:
         return "its codec is not known"
     return f"{container} does not take it"
@@ -118,37 +144,63 @@ def _possible_plans(stream: Stream, suffix: str, container: str, audio: str, sou
             yield TrackPlan(stream.index, subtitles)
 
 
-def _first_that_works(path: Path, source: Source, choices: Sequence[TrackPlan]) -> TrackPlan | None:
+def _first_that_works(
+    path: Path, source: Source, choices: Sequence[TrackPlan], container: InputContainer
+) -> TrackPlan | None:
     for track in choices:
-        if _works(path, None, source, OutputPlan([track])):
+        if _works(path, None, source, OutputPlan([track]), container):
             return track
     return None
 
 
-def _works(path: Path, settings: VideoSettings | None, source: Source, plan: OutputPlan) -> bool:
+def _works(
+    path: Path, settings: VideoSettings | None, source: Source, plan: OutputPlan, container: InputContainer
+) -> bool:
     """Returns whether an output with these tracks, and a picture if there are settings, can be written."""
     try:
         shortest = Fraction(0) if isinstance(source.location, InputPipe) else SHORTEST_TRIAL  # what is read is held
-        return _try_output(path, settings, Tracks(source, plan.tracks), shortest)
+        tracks = Tracks(source, plan.tracks)
+        options = _options(path, source, plan.tracks, container)
+        _try_output(path, settings, tracks, (shortest, LONGEST_TRIAL), options=options)
+        return not tracks.lost
     except LIBRARY_ERRORS:
         return False
 
 
+def _written_tags(
+    path: Path, settings: VideoSettings, source: Source, plan: OutputPlan
+) -> tuple[list[Tags], list[Tags]]:
+    """Returns the tags that an output is given and those that it holds, as `read_tags`; nothing if it is unknown."""
+    file = MemoryFile(path.suffix)
+    shortest = Fraction(0) if isinstance(source.location, InputPipe) else SHORTEST_TRIAL
+    try:
+        muxer = _try_output(path, settings, Tracks(source, plan.tracks), (shortest, shortest), file, plan.options)
+        with av.open(io.BytesIO(file.getvalue()), "r") as written:
+            return muxer.tags, read_tags(written)
+    except LIBRARY_ERRORS:
+        return [], []
+
+
 def _try_output(
-    path: Path, settings: VideoSettings | None, tracks: Tracks | None = None, shortest: Fraction = SHORTEST_TRIAL
-) -> bool:
-    """Writes a frame and the start of the tracks to nothing; returns whether the tracks got through.
+    path: Path,
+    settings: VideoSettings | None,
+    tracks: Tracks | None = None,
+    length: tuple[Fraction, Fraction] = (SHORTEST_TRIAL, LONGEST_TRIAL),
+    file: NullFile | MemoryFile | None = None,
+    options: dict[str, str] | None = None,
+) -> Muxer:
+    """Writes a frame and the start of the tracks, a least and a most of seconds, to a file or to nothing.
 
     Raises the library's error if the container or an encoder refuses.
     """
     muxer = None
     try:
-        muxer = Muxer(NullFile(path.suffix), settings, tracks)
+        muxer = Muxer(file or NullFile(path.suffix), settings, tracks, options)
         if settings is not None:
             muxer.encode(settings.blank_frame())
             muxer.encode(None)
         if tracks is not None:
-            tracks.write_start(shortest, LONGEST_TRIAL)
+            tracks.write_start(*length)
         muxer.close()
     except BaseException:
         if muxer is not None:
@@ -156,4 +208,4 @@ def _try_output(
         elif tracks is not None:
             tracks.close()
         raise
-    return tracks is None or not tracks.lost
+    return muxer

@@ -20,6 +20,7 @@ from video.writing.packet_clock import is_priming
 from video.writing.picture_writer import WRITTEN_SUFFIXES
 
 REORDERED = 64  # packets; encoders put a packet less far from its place in the order of display
+DELAYED = 16  # frames at most by which B-frames delay decoding (H.264 and H.265)
 SEARCHED = 5000  # packets at the start of a source in which each sound track must begin
 # Half a step of GIF, whose delays are whole hundredths of a second, and of the usual rates.
 SHORTEST_STEP = Fraction(1, 50)  # seconds
@@ -52,6 +53,7 @@ class PacketTimes:
     first: Fraction | None = None  # seconds on the clock of the container, of the first picture in order of display
     last: Fraction | None = None  # seconds, of the last picture
     disordered: int = 0  # pictures that are not later than the one before them
+    decoding_only: bool = False  # the container has no times of display, only of decoding: AVI
     undecodable: int = 0  # packets of the picture whose decoding times do not rise
     sounds: list[Fraction | None] = field(default_factory=list)  # seconds, the first packet of each sound track
     delays: list[Fraction] = field(default_factory=list)  # seconds, the duration of these packets
@@ -63,6 +65,7 @@ def read_packet_times(path: Path) -> PacketTimes:
     with open_container(path) as container:
         video, sounds = main_video(container), list(container.streams.audio)
         found.tick = (video and video.time_base) or Fraction(0)
+        found.decoding_only = container.format.name == "avi"
         starts: dict[int, Packet] = {}
         if video is not None:
             times = _picture_times(read_packets(container, [video, *sounds]), video, starts, found)
@@ -122,7 +125,7 @@ def _duration(packet: Packet) -> Fraction:
 
 
 def find_sound_starts(source: Source) -> list[Fraction | None]:
-    """Returns when each sound track of a source begins, in seconds on the clock of its frames; None: unknown.
+    """Returns when each sound track of a source has to begin in the output, in seconds; None: unknown.
 
     Only the start of the file is read.
     """
@@ -146,12 +149,13 @@ def find_sound_starts(source: Source) -> list[Fraction | None]:
 
 
 def find_mismatches(
-    path: Path, times: FrameTimes, rate: Fraction, sounds: Sequence[Fraction | None] = ()
+    path: Path, times: FrameTimes, rate: Fraction, sounds: Sequence[Fraction | None] = (), slowed: float = 1.0
 ) -> tuple[PacketTimes | None, list[str]]:
     """Reads a finished video and returns its packets' times, and what does not agree with the frames given to it.
 
     `rate` is the frame rate of the output. `sounds` holds when each sound track is expected to begin, in seconds on the
-    clock of `times`; it is compared only if the file has as many tracks.
+    clock of `times`; it is compared only if the file has as many tracks. `slowed` is how many times slower than the
+    source the sound is played at most: what its decoder leaves out at the start is longer then.
     """
     try:
         if path.suffix.lower() == ".webp":  # FFmpeg reads all its pictures as one
@@ -159,7 +163,7 @@ def find_mismatches(
         found = read_packet_times(path)
     except LIBRARY_ERRORS as e:
         return None, [f"the result cannot be read back ({reason(e)})"]
-    return found, [*_picture_mismatches(found, times, rate), *_sound_mismatches(found, times, sounds)]
+    return found, [*_picture_mismatches(found, times, rate), *_sound_mismatches(found, times, sounds, max(slowed, 1))]
 
 
 def _length_mismatch(length: Fraction, times: FrameTimes) -> list[str]:
@@ -191,12 +195,15 @@ def _picture_mismatches(found: PacketTimes, times: FrameTimes, rate: Fraction) -
         wrong.append(f"the decoding times of {found.undecodable} frames do not rise")
     if found.first is not None and found.last is not None:
         span, expected = found.last - found.first, times.last - times.first
-        if abs(span - expected) > max(1 / (2 * rate), SHORTEST_STEP):
+        moved = DELAYED / rate if found.decoding_only else 0  # decoding times are earlier by frames of another duration
+        if abs(span - expected) > max(1 / (2 * rate), SHORTEST_STEP) + moved:
             wrong.append(f"its last frame is {float(span):.3f} s after the first, not {float(expected):.3f} s")
     return wrong
 
 
-def _sound_mismatches(found: PacketTimes, times: FrameTimes, sounds: Sequence[Fraction | None]) -> list[str]:
+def _sound_mismatches(
+    found: PacketTimes, times: FrameTimes, sounds: Sequence[Fraction | None], slowed: float
+) -> list[str]:
     if found.first is None or len(sounds) != len(found.sounds):
         return []
     wrong = []
@@ -204,6 +211,6 @@ def _sound_mismatches(found: PacketTimes, times: FrameTimes, sounds: Sequence[Fr
         if start is None or expected is None:
             continue
         offset, wanted = start - found.first, expected - times.first
-        if abs(offset - wanted) > max(SOUND_TOLERANCE, SOUND_DELAY * delay):
+        if abs(offset - wanted) > slowed * max(SOUND_TOLERANCE, SOUND_DELAY * delay):
             wrong.append(f"sound track {i} starts {float(offset):.3f} s after the picture, not {float(wanted):.3f} s")
     return wrong

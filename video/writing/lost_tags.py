@@ -1,0 +1,60 @@
+"""Names the tags of a source that an output does not hold: by writing them to memory and reading them back."""
+
+from collections.abc import Sequence
+
+from av.container import InputContainer
+from av.stream import Stream
+
+from video.writing.track import describe
+
+Tags = dict[str, str]
+# Tags that are of a container or of a program rather than of the content, or that another line names.
+TECHNICAL = (
+    *("encoder", "handler_name", "vendor_id", "duration", "software", "alpha_mode", "stereo_mode", "filename"),
+    *("major_brand", "minor_version", "compatible_brands"),
+)
+STATISTICS = ("_statistics", "bps", "number_of_", "mimetype")  # starts of such names
+UNKNOWN_LANGUAGE = "und"
+TIMECODE = "timecode"  # of the whole file or of a stream: containers move it from one to the other
+
+
+def read_tags(container: InputContainer) -> list[Tags]:
+    """Returns the tags of an opened file: those of the whole, then those of each stream."""
+    return [dict(holder.metadata) for holder in (container, *container.streams)]
+
+
+def has_tags(container: InputContainer) -> bool:
+    """Returns whether a file has any tag that an output could lose."""
+    return any(not _is_technical(name.lower(), value) for tags in read_tags(container) for name, value in tags.items())
+
+
+def describe_lost_tags(
+    wanted: Sequence[Tags], found: Sequence[Tags], streams: Sequence[Stream], form: str
+) -> list[str]:
+    """Returns a line for the user if tags of `wanted` are not in `found`; both as of `read_tags`.
+
+    `streams` are those of the source that the streams of the output are made of. `form` is the name of the container.
+    """
+    lost = [*_lost(wanted[0], found[0])]
+    for stream, tags, kept in zip(streams, wanted[1:], found[1:], strict=False):
+        lost += [f"{name} of {describe(stream)}" for name in _lost(tags, kept)]
+    lost += [TIMECODE] if _holds_timecode(wanted) and not _holds_timecode(found) else []
+    return [f"tags dropped: {', '.join(lost)}: {form} does not hold them"] if lost else []
+
+
+def _lost(wanted: Tags, found: Tags) -> list[str]:
+    names, values = {name.lower() for name in found}, {*found.values()}
+    return [
+        name
+        for name, value in wanted.items()
+        if not (name.lower() in names or value in values or _is_technical(name.lower(), value))
+    ]
+
+
+def _holds_timecode(tags: Sequence[Tags]) -> bool:
+    return any(name.lower() == TIMECODE for holder in tags for name in holder)
+
+
+def _is_technical(name: str, value: str) -> bool:
+    is_empty = not value.strip() or (name == "language" and value == UNKNOWN_LANGUAGE)
+    return is_empty or name in TECHNICAL or name == TIMECODE or name.startswith(STATISTICS)
