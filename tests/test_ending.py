@@ -8,11 +8,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from clips import Clip, make_clip
+from clips import Clip, audio_stream, make_clip, picture, write_tone
 from conftest import Shift, use
 
 import inference_video
 from video.frame import Frame
+from video.reading.matroska import is_whole
 from video.reading.reader import open_frames
 from video.timing.ending import Ending, close_loop, move_on, without_closing
 
@@ -202,3 +203,43 @@ def test_a_screen_recording_keeps_its_last_still(tmp_path: Path, convert: Any, s
     assert {b - a for a, b in pairwise(written.times)} == {F(1, 50)}
     assert open_frames(source).rate == 25
     assert float(written.duration) == pytest.approx(2.2, abs=0.03)
+
+
+def write_recording(path: Path, track: str = "") -> Path:
+    """Writes frames at 0, 40, 80 ms and 1 s, the last of which is shown for 2 s, which only the header states."""
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("libvpx", rate=25, options={"deadline": "realtime"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base, stream.codec_context.framerate = F(1, 1000), F(0)  # no duration of a frame
+        sound = audio_stream(out, track) if track else None
+        out.start_encoding()
+        if sound is not None:
+            write_tone(out, sound, 1.5, F(0))
+        packets = []
+        for i, time in enumerate((0, 40, 80, 1000)):
+            frame = av.VideoFrame.from_ndarray(picture(i), "rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = time, F(1, 1000)
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        packets[-1].duration = 2000
+        out.mux(packets)
+    return path
+
+
+@pytest.mark.parametrize("track", ["", "libopus"])
+def test_the_last_still_of_matroska_lasts_to_the_end_that_its_header_states(tmp_path: Path, track: str) -> None:
+    source = open_frames(write_recording(tmp_path / "a.webm", track))
+    *_, last = source
+    assert (last.time, last.duration, source.errors) == (1, 2, [])
+
+
+@pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
+def test_a_matroska_file_that_is_cut_off_is_not_whole(tmp_path: Path, share: float) -> None:
+    path = write_recording(tmp_path / "a.webm")
+    assert is_whole(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    assert not is_whole(path)
+    source = open_frames(path)
+    *_, last = source
+    assert last.time + (last.duration or 0) < F(3, 2)
+    assert "cut off" in source.errors[-1]

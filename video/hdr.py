@@ -118,6 +118,12 @@ def view_marks(picture: av.VideoFrame) -> tuple[str, ...]:
     return tuple(name for kind, name in VIEWS.items() if side_data(picture, kind))
 
 
+def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
+    """Returns the nine numbers of the rotation that the container states for players."""
+    matrix = side_data(picture, "DISPLAYMATRIX")
+    return tuple(np.frombuffer(matrix, np.int32).tolist()) if matrix else None
+
+
 def side_data(picture: av.VideoFrame, kind: str) -> bytes:
     """Returns the side data of a picture of one kind; empty if it has none."""
     try:

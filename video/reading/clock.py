@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 import av
@@ -16,6 +17,11 @@ class Stamped(NamedTuple):
     picture: av.VideoFrame
     pts: Fraction | None  # time of display
     dts: Fraction | None  # decoding time of the packet that completed the picture
+
+
+def out_of_order(stamps: list[Fraction | None]) -> int:
+    """Returns how many stamps are not above the one before them."""
+    return sum(a is not None and b is not None and a >= b for a, b in pairwise(stamps))
 
 
 class Clock:

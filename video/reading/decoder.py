@@ -13,6 +13,7 @@ from video.alpha import alpha_decoder
 from video.error_log import ErrorLog
 from video.reading.clock import Stamped
 from video.reading.container import Location, is_encrypted, location_size, read_packets
+from video.reading.matroska import is_whole
 
 CUT_OFF = Fraction(1, 2)  # seconds that may be missing at the end before a file counts as cut off
 Y4M = "yuv4mpegpipe"  # the format whose last frame FFmpeg leaves out without a message if it is not whole
@@ -89,7 +90,7 @@ class Decoder:
         stated = len(self._stream.index_entries) if self._stream.frames else 0
         if container.format.name.startswith("mov") and self.packets < stated:
             return [f"cut off: {self.packets} of {stated} frames are in the file"]
-        if expected - self.end > CUT_OFF:
+        if expected - self.end > CUT_OFF and not is_whole(location):  # else its last frame is shown for long
             return [f"cut off: ends at {float(self.end):.2f} s of {float(expected):.2f} s"]
         return []
 

@@ -9,6 +9,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from video.reading.container import Location, open_container, read_packets
+from video.reading.matroska import tagged_duration
 
 PLAUSIBLE_RATES = 1, 300  # frames/s; outside, the average of a container is not used
 RATE_SAMPLE = 100  # packets whose times give the rate instead, and show whether it is constant
@@ -135,13 +136,6 @@ def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None
         is_end = container.format.name.startswith("mov") and not stream.frames and len(index) > 0
         is_end = is_end and index[-1].timestamp < stream.duration
         return (stream.duration - (max(index[0].timestamp, 0) if is_end else 0)) * stream.time_base
-    try:  # Matroska has the duration of a track as a tag: 00:00:01.000000000
-        hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
-        return (
-            int(hours) * 3600
-            + int(minutes) * 60
-            + Fraction(seconds)
-            - Fraction(max(stream.start_time or 0, 0)) * (stream.time_base or 0)
-        )
-    except ValueError:
-        return Fraction(container.duration, av.time_base) if container.duration else None
+    if (end := tagged_duration(stream)) is not None:
+        return end - Fraction(max(stream.start_time or 0, 0)) * (stream.time_base or 0)
+    return Fraction(container.duration, av.time_base) if container.duration else None

@@ -3,21 +3,20 @@
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from video.alpha import ANIMATIONS, source_format
 from video.frame import Colour, Frame, PictureFormat, clip_samples, fit_picture
-from video.hdr import CAPTION_DATA, Hdr, side_data, view_marks
+from video.hdr import CAPTION_DATA, Hdr, display_matrix, side_data, view_marks
 from video.pictures.picture import MediaError
 from video.pictures.picture_folder import PictureFolder
-from video.reading.clock import Clock
+from video.reading.clock import Clock, out_of_order
 from video.reading.container import (
     URL_MARK,
     Location,
@@ -32,6 +31,7 @@ from video.reading.container import (
 from video.reading.decoder import Decoder
 from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, ScanType, detect_scan, filtered
 from video.reading.joined import JoinedDecoder
+from video.reading.matroska import shown_until, stated_end
 from video.reading.pipe import InputPipe
 from video.reading.rate import count_frames, exact_time_base, find_rate, find_rounded_rate
 from video.reading.source_part import SourcePart
@@ -60,6 +60,7 @@ class Source:
     aspect: Fraction | None = None  # of a pixel
     start: Fraction = Fraction(0)  # seconds on the container's clock where its first stream starts
     first: Fraction = Fraction(0)  # time of the file's first frame
+    end: Fraction | None = None  # seconds on the container's clock where the picture ends by its headers, if known
     tick: Fraction | None = None  # seconds that the time stamps of a constant rate are rounded to, if they are
     location: Location = ""  # what FFmpeg opens: the path, a network address, or a pipe
     pictures: PictureFolder | None = None  # if it is no video
@@ -93,7 +94,10 @@ class Source:
         return (time >= 0 or not self.is_trimmed) and (self.length is None or time < self.length)
 
     def __iter__(self) -> Generator[Frame, None, None]:
-        return _read_video(self) if self.is_video else _read_folder(self)
+        if not self.is_video:
+            return _read_folder(self)
+        end = None if self.part is not None and self.part.end is not None else self.end
+        return _read_video(self) if end is None else shown_until(_read_video(self), end - self.start)
 
 
 def open_frames(
@@ -158,7 +162,7 @@ def _open_video(location: Location, container: InputContainer, number: int | Non
     picture = first[0].picture
     start = max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
     start = start if first[0].pts is None else min(start, first[0].pts)
-    decode_order = _out_of_order([stamped.pts for stamped in first]) > 1 and not _out_of_order(
+    decode_order = out_of_order([stamped.pts for stamped in first]) > 1 and not out_of_order(
         [stamped.dts for stamped in first]
     )
     base = stream.time_base or Fraction(1, 90000)
@@ -178,9 +182,10 @@ def _open_video(location: Location, container: InputContainer, number: int | Non
         view_marks=view_marks(picture),
         pix_fmt=_pix_fmt(location, stream, picture),
         rotation=picture.rotation % 360,
-        display_matrix=_display_matrix(picture),
+        display_matrix=display_matrix(picture),
         aspect=stream.sample_aspect_ratio or None,
         start=start,
+        end=stated_end(location, container, stream),
         first=Fraction(0) if shown is None else shown - start,
         tick=tick,
         location=location,
@@ -197,17 +202,6 @@ def _pix_fmt(location: Location, stream: VideoStream, first: av.VideoFrame) -> s
         animation = again.streams.video[stream.index]
         pictures = (stamped.picture for stamped in Decoder(again, animation).pictures())
         return source_format(stream.codec_context.name, first, pictures)
-
-
-def _out_of_order(stamps: list[Fraction | None]) -> int:
-    """Returns how many stamps are not above the one before them."""
-    return sum(a is not None and b is not None and a >= b for a, b in pairwise(stamps))
-
-
-def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
-    """Returns the nine numbers of the rotation that the container states for players."""
-    matrix = side_data(picture, "DISPLAYMATRIX")
-    return tuple(np.frombuffer(matrix, np.int32).tolist()) if matrix else None
 
 
 def _read_video(source: Source) -> Generator[Frame, None, None]:
@@ -231,7 +225,7 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
         rate = source.rate / source.rate_factor
         clock = Clock(rate, decode_order=source.decode_order, first=first, tick=source.tick, anchor=anchor)
         clock.shifts = source.shifts
-        resized, is_whole = 0, False
+        resized, is_read = 0, False
 
         def fitted() -> Iterator[tuple[av.VideoFrame, Fraction]]:
             nonlocal resized
@@ -255,11 +249,11 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
                     if part is not None and time in (part.begin, part.end):
                         source.checksums[time] = crc32(frame.rgb().tobytes())
                     yield frame
-            is_whole = part is None
+            is_read = part is None
         finally:  # also where a span of the source ends before the file
             _limit_damage(source, decoder)
             source.errors += joined.errors()
-            if is_whole and not joined.parts:  # whose times may start again
+            if is_read and not joined.parts:  # whose times may start again
                 source.errors += decoder.missing_end(source.location)
             source.notes += clock.notes()
             if resized:
