@@ -15,6 +15,7 @@ from video.frame import Frame
 from video.reading.reader import open_frames
 from video.reading.trim import trim_source, trimmed_frames
 from video.writing.encoding import Encoding
+from video.writing.picture_writer import PictureWriter
 from video.writing.verify import read_packet_times
 from video.writing.writer import VideoWriter
 
@@ -168,6 +169,18 @@ def test_tags_that_a_container_does_not_hold_are_named(tmp_path: Path, suffix: s
     values = {value for tags in tags_of(writer.path) for value in tags.values()}
     assert {"a film", "2024-05-06"} <= values
     assert not {"major_brand", "compatible_brands"} & tags_of(convert(writer.path, tmp_path / "c.mkv").path)[0].keys()
+
+
+def test_what_goes_with_the_sound_is_named_where_the_picture_alone_is_carried(tmp_path: Path) -> None:
+    source = open_frames(tagged_clip(tmp_path / "a.mkv"))
+    names = "audio track 1 (aac, deu), subtitle track 2 (srt, swe), title, "
+    (line,) = PictureWriter(tmp_path / "pictures", source).notes
+    assert line.startswith(f"left out of pictures: {names}")
+    assert "MAKE" in line
+    with VideoWriter(tmp_path / "b.mp4", source, source.rate, source.time_base, tracks=False) as writer:
+        assert any(names in note for note in writer.notes)
+        for frame in source:
+            writer.write(frame)
 
 
 def test_the_reason_why_attachments_are_dropped_is_true(tmp_path: Path) -> None:

@@ -137,6 +137,19 @@ def test_sound_at_the_limits_of_the_filter_is_corrected(speed: F) -> None:
     assert (out[-1].pts + out[-1].samples) / 44100 == pytest.approx(wanted, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "middle"), [("u8", np.uint8, 128), ("s16", np.int16, 0), ("u8p", np.uint8, 128)]
+)
+def test_silence_stays_silent_to_its_end(name: str, dtype: Any, middle: int) -> None:
+    """The silence that pushes out the end of the sound is 128 for unsigned bytes: 0 would be a bang."""
+    tempo = Tempo(constant_speed(F(1, 2)))
+    frame = av.AudioFrame.from_ndarray(np.full((1, RATE), middle, dtype), format=name, layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = RATE, 0, F(1, RATE)
+    out = np.concatenate([piece.to_ndarray()[0] for piece in (*tempo.convert(frame), *tempo.flush())])
+    assert len(out) == pytest.approx(2 * RATE, abs=0.05 * RATE)
+    assert np.abs(out.astype(int) - middle).max() <= 2
+
+
 def test_sound_of_ramps_stays_within_a_frame_and_a_half() -> None:
     speed = ramps([(F(0), F(1)), (F(5), F(1, 4)), (F(10), F(2)), (F(20), F(1))])
     assert len(played(speed, 40)) / RATE == pytest.approx(float(speed.output_time(F(40))), abs=0.06)

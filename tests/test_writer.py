@@ -317,7 +317,8 @@ def test_pictures_are_numbered_upright_and_stale_ones_named(tmp_path: Path) -> N
     assert sorted(p.name for p in folder.iterdir()) == ["0000000.png", "0000001.png", "0000002.png", "0000007.png"]
     first = next(iter(source)).rgb()
     assert np.array_equal(read_picture(folder / "0000000.png"), np.rot90(first))
-    assert writer.notes == [f"1 pictures of a longer earlier run are still there, from {folder / '0000007.png'} on"]
+    assert writer.notes[0] == "left out of pictures: title"
+    assert writer.notes[1:] == [f"1 pictures of a longer earlier run are still there, from {folder / '0000007.png'} on"]
 
 
 def test_ten_bit_pictures_are_sixteen_bit_files(tmp_path: Path) -> None:

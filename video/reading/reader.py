@@ -274,8 +274,10 @@ def _limit_damage(source: Source, decoder: Decoder) -> None:
 def _duration(picture: av.VideoFrame, stream: VideoStream, source: Source) -> Fraction:
     """Returns how many seconds a picture is shown; one step of the rate if its file has no other duration."""
     duration = picture.duration * (stream.time_base or Fraction(0))
-    stated = duration > 0 and not source.decode_order and source.filters is None
-    return duration if stated else 1 / source.rate
+    if duration <= 0 or source.decode_order or source.filters is not None:
+        return 1 / source.rate
+    exact = round(duration * source.rate) / source.rate
+    return exact if source.tick is not None and abs(exact - duration) <= source.tick else duration
 
 
 def _open_folder(path: Path, rate: Fraction) -> Source:

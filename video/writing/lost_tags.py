@@ -1,10 +1,15 @@
-"""Names the tags of a source that an output does not hold: by writing them to memory and reading them back."""
+"""Names what an output does not hold of the tags of a source, or of all but the picture where nothing else is carried.
+
+The tags are written to memory and read back.
+"""
 
 from collections.abc import Sequence
 
 from av.container import InputContainer
 from av.stream import Stream
 
+from video.reading.container import main_video, open_container
+from video.reading.reader import Source
 from video.writing.track import describe
 
 Tags = dict[str, str]
@@ -40,6 +45,18 @@ def describe_lost_tags(
         lost += [f"{name} of {describe(stream)}" for name in _lost(tags, kept)]
     lost += [TIMECODE] if _holds_timecode(wanted) and not _holds_timecode(found) else []
     return [f"tags dropped: {', '.join(lost)}: {form} does not hold them"] if lost else []
+
+
+def describe_left_out(source: Source, output: str) -> list[str]:
+    """Returns a line for the user: all tracks, chapters and tags of a source, for an `output` of the picture alone."""
+    if not source.is_video:
+        return []
+    with open_container(source.location) as container:
+        picture = main_video(container, source.stream)
+        names = [describe(stream) for stream in container.streams if stream is not picture]
+        names += [f"{len(container.chapters())} chapters"] if container.chapters() else []
+        names += [name for name, value in container.metadata.items() if not _is_technical(name.lower(), value)]
+    return [f"left out of {output}: {', '.join(names)}"] if names else []
 
 
 def _lost(wanted: Tags, found: Tags) -> list[str]:

@@ -11,6 +11,7 @@ from video.pictures.picture import MediaError, write_picture
 from video.reading.reader import Source
 from video.safe_file import same_file
 from video.writing.frame_writer import FrameWriter
+from video.writing.lost_tags import describe_left_out
 
 WRITTEN_SUFFIXES = (".png", ".exr")  # suffixes of the pictures that are written
 
@@ -25,7 +26,7 @@ class PictureWriter(FrameWriter):
         self.path, self.rotation, self.frames = folder, source.rotation, 0
         self._stopped = False
         self._colour = source.pictures.colour if source.pictures is not None else b""
-        self.notes: list[str] = []
+        self.notes: list[str] = describe_left_out(source, "pictures")
         self.errors: list[str] = []
         self.part = folder  # written picture by picture
         check_pictures(folder, (source.path, *inputs))

@@ -62,7 +62,7 @@ class Tempo:
         end = round(self._map.output_time(self._due) * rate)
         silence = AudioFrame(name, layout, round(TAIL * rate))  # the last filter would lose what it holds back
         for plane in silence.planes:
-            plane.update(bytes(plane.buffer_size))
+            plane.update((b"\x80" if name.startswith("u8") else b"\0") * plane.buffer_size)
         silence.sample_rate = rate
         self._source.push(silence)
         self._source.push(None)

@@ -22,6 +22,7 @@ from video.safe_file import SafeFile, check_output
 from video.writing.animated_picture import FASTEST, count_plays, play_options
 from video.writing.encoding import Encoding, VideoSettings, check_pix_fmt, choose_pix_fmt, quantise
 from video.writing.frame_writer import FrameWriter
+from video.writing.lost_tags import describe_left_out
 from video.writing.muxer import CopiedVideo, Muxer
 from video.writing.picture_losses import describe_losses
 from video.writing.picture_writer import upright
@@ -83,6 +84,7 @@ class VideoWriter(FrameWriter):
             self._tracks = Tracks(source, plan.tracks)
         elif trial:
             try_picture(path, self._settings)
+            self.notes += describe_left_out(source, "a video whose frames are played at another rate")
         self._file = pipe or SafeFile(path, inputs, overwrite=overwrite)
         try:
             video = self._settings if template is None else CopiedVideo(template, rate)
