@@ -39,7 +39,7 @@ def is_whole(location: Location) -> bool:
 
 
 def _read_size(file: BinaryIO) -> int | None:
-    """Reads the size of an element: the first bits of its first byte are the number of its bytes; None if the size is unknown."""
+    """Reads the size of an element, or None if it is unknown; the first bits of its first byte count its bytes."""
     first = file.read(1)
     if not first or not first[0]:
         return None
