@@ -20,9 +20,9 @@ from commands.video_job import VideoJob
 from commands.video_steps import DAMAGED_STATUS, PROGRAM
 from model.errors import UserError
 from model.files import read_text
+from video.containers import CONTAINERS
 from video.pictures.picture import natural_key
 from video.reading.container import URL_MARK, parse_location
-from video.writing.encoding import CODECS
 
 LIST = ".txt"
 REPORT = "report.json"
@@ -101,7 +101,9 @@ def check_batch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     if args.on_resize == SPLIT:
         parser.error("--on-resize split needs a single input: not several, a folder or a list")
     output: Path | None = args.output
-    if output is not None and not output.is_dir() and (output.exists() or output.suffix.lower() in (*VIDEOS, *CODECS)):
+    if output is None or output.is_dir():
+        return
+    if output.exists() or output.suffix.lower() in (*VIDEOS, *CONTAINERS):
         parser.error(f"--output {output}: several inputs need a folder")
 
 

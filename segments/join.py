@@ -11,6 +11,7 @@ from av.video.stream import VideoStream
 from segments.folder import WorkFolder
 from segments.inspect import inspect_video
 from segments.plan import Plan
+from video.containers import CONTAINERS
 from video.pictures.picture import MediaError
 from video.reading.container import main_video, open_container, read_packets
 from video.safe_file import check_output, sync_folder
@@ -18,7 +19,7 @@ from video.writing.picture_writer import WRITTEN_SUFFIXES
 from video.writing.writer import VideoWriter
 
 # Containers whose packets have exact times, so that segments in them can be joined.
-JOINABLE = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+JOINABLE = tuple(suffix for suffix, container in CONTAINERS.items() if container.has_exact_times)
 # Encoders whose segments were joined and decoded in a test (docs/cluster.md).
 JOINED_ENCODERS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "prores_ks", "ffv1", "png")
 OpenWriter = Callable[[VideoStream], VideoWriter]

@@ -8,12 +8,13 @@ from typing import Any
 import av
 import numpy as np
 
+from video.containers import container_of
+
 MASTERING = struct.Struct("22i")  # AVMasteringDisplayMetadata: 10 rational numbers and two flags
 CHROMATICITY, LUMINANCE = 50_000, 10_000  # units a 1 and a candela/m2 in H.265, D.2.28
 CAPTION_DATA = "A53_CC"  # kind of side data: closed captions
-# Formats without a place for the metadata, by encoder, with their names in Matroska; and containers that have a place.
+# Formats without a place for the metadata, by encoder, with their names in Matroska.
 CONTAINED = {"ffv1": b"V_FFV1", "libvpx-vp9": b"V_VP9"}
-CONTAINERS = (".mkv", ".webm", ".mp4")
 VIEWS = {"STEREO3D": "stereo layout", "SPHERICAL": "spherical projection"}  # kinds of side data, and their names
 DYNAMIC = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
@@ -79,7 +80,7 @@ class Hdr:
 
         The output is made by this encoder into a file whose name ends in `suffix`.
         """
-        contained = codec in CONTAINED and suffix.lower() in CONTAINERS
+        contained = codec in CONTAINED and container_of(suffix).has_hdr
         static = [] if contained or self.options(codec) else self._static()
         return ", ".join([*static, *self.dynamic])
 

@@ -13,12 +13,11 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 
+from video.containers import container_of
 from video.timing.speed import SpeedMap
 from video.writing.tempo import Tempo
 
 BITRATE = 160_000  # bits/s a track, upstream's for audio that cannot be copied
-SOUND_ENCODERS = {"webm": ("libopus",), "avi": ("libmp3lame", "pcm_s16le"), "gif": ()}  # by container
-USUAL_ENCODERS = ("aac", "libopus", "libmp3lame")
 COPY, NONE = "copy", "none"
 # What may be done with all sound, by the user's word, with FFmpeg's encoders.
 AUDIO = {COPY: "", "aac": "aac", "opus": "libopus", "flac": "flac", NONE: ""}
@@ -43,8 +42,8 @@ class AudioEncoder:
         return stream
 
 
-def usable_encoders(stream: AudioStream, container: str, audio: str = COPY) -> Iterator[AudioEncoder]:
-    """Yields possible encoders for a track in a container, best first; a trial decides which one works.
+def usable_encoders(stream: AudioStream, suffix: str, audio: str = COPY) -> Iterator[AudioEncoder]:
+    """Yields possible encoders for a track in a file with this suffix, best first; a trial decides which one works.
 
     `audio` is one of AUDIO; a name of an encoder allows this one only.
     """
@@ -52,7 +51,7 @@ def usable_encoders(stream: AudioStream, container: str, audio: str = COPY) -> I
     named = [] if UNNAMED_LAYOUT.fullmatch(stream.codec_context.layout.name) else [stream.codec_context.layout.name]
     usual = [CHANNEL_LAYOUTS[count - 1]] if 0 < count <= len(CHANNEL_LAYOUTS) else []
     layouts = dict.fromkeys([*named, *usual, "stereo"])
-    for codec in (AUDIO[audio],) if AUDIO[audio] else SOUND_ENCODERS.get(container, USUAL_ENCODERS):
+    for codec in (AUDIO[audio],) if AUDIO[audio] else container_of(suffix).sound:
         rate = _nearest_rate(codec, stream.codec_context.sample_rate or 48_000)
         for layout in layouts:
             yield AudioEncoder(codec, rate, layout)

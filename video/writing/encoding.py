@@ -13,30 +13,15 @@ from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
 from av.container import OutputContainer
 
 from video.alpha import has_alpha
+from video.containers import container_of
 from video.frame import Colour, is_rgb
 from video.hdr import Hdr
 from video.pictures.picture import MediaError
 from video.writing.audio import COPY
 
-CODECS = {
-    ".webm": "libvpx-vp9",
-    ".gif": "gif",
-    ".apng": "apng",
-    ".webp": "libwebp_anim",
-    ".nut": "rawvideo",
-    ".y4m": "rawvideo",
-}  # others: H.264
-DEFAULT_CODEC = "libx264"
 # Constant quality at which each encoder is visually close to its source; others have no such setting.
 CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}
 PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
-# Y4M holds these formats alone.
-Y4M = (
-    "gray",
-    "yuv411p",
-    *(f"yuv{chroma}p{bits}" for bits in ("", "10le", "12le", "16le") for chroma in (420, 422, 444)),
-)
-STORED = {".y4m": Y4M}  # pixel formats that a container holds, where these are few
 REFUSED_ALPHA = ("libx265",)  # encoders that list formats with alpha, and are built without them
 FLOATS = re.compile("f(16|32)(le|be)$")  # in names of pixel formats: samples that are no whole numbers
 LISTS = "-params"  # end of the names of settings that are lists of others: name=value:name=value
@@ -62,7 +47,7 @@ class Encoding:
 
     def codec_for(self, path: Path) -> str:
         """Returns the chosen encoder, or the usual one for the file's suffix."""
-        return self.codec or CODECS.get(path.suffix.lower(), DEFAULT_CODEC)
+        return self.codec or container_of(path.suffix).encoder
 
 
 @dataclass(frozen=True)
@@ -147,7 +132,7 @@ def choose_pix_fmt(codec: str, wanted: str, width: int, height: int, suffix: str
     if encoder.type != "video":
         raise MediaError(f"codec {codec}: encodes {encoder.type}, not video; try libx264, libx265, libsvtav1, ffv1")
     listed = [f.name for f in encoder.video_formats or () if not FLOATS.search(f.name)]
-    formats = listed or list(STORED.get(suffix, ()))
+    formats = listed or list(container_of(suffix).pix_fmts)
     if codec == "gif":
         return "pal8"
     if codec == "dnxhd" and is_rgb(wanted):  # its profile for RGB needs a setting of its own

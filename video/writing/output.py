@@ -8,26 +8,18 @@ from typing import Any
 import av
 from av.container import OutputContainer
 
+from video.containers import CONTAINERS, container_of
 from video.losses import LIBRARY_ERRORS, reason
 from video.pictures.picture import MediaError
 from video.reading.pipe import OutputPipe
 from video.safe_file import SafeFile
 
-# A part that a killed run leaves plays up to its last second. MP4 is written in fragments, which become one ordinary
-# file at the end (FFmpeg 7.1 and later). Its header is delayed by one fragment: only then does it state when each track
-# starts, and what AC-3 holds.
-FRAGMENTS = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000"}  # microseconds
-# Turns that off: FFmpeg writes wrong decoding times of the picture where a fragment begins in a pause of subtitles.
+# Turns fragments of MP4 off: FFmpeg writes wrong decoding times of the picture where a fragment begins in a pause of
+# subtitles.
 UNFRAGMENTED = {"movflags": "-hybrid_fragmented-delay_moov", "frag_duration": "0"}
-MP4 = (".mp4", ".mov", ".m4v", ".m4a", ".3gp", ".3g2")
+MP4 = tuple(suffix for suffix, container in CONTAINERS.items() if container.is_mp4)
 # Packets come in order already: FFmpeg need not hold any back for long until a track with few packets has its next.
 COMMON_OPTIONS = {"flush_packets": "1", "max_interleave_delta": "500000"}  # microseconds
-CLUSTER_OPTIONS = {"cluster_time_limit": "500"}  # milliseconds
-CONTAINER_OPTIONS = {
-    **dict.fromkeys(MP4, FRAGMENTS),
-    **dict.fromkeys((".mkv", ".webm", ".mka"), CLUSTER_OPTIONS),
-    ".y4m": {"strict": "-1"},  # formats of more than 8 bits, which all programs read but no standard has
-}
 
 
 class NullFile:
@@ -77,7 +69,7 @@ def open_output(
     Raises MediaError if there is none.
     """
     suffix = Path(file.name).suffix
-    options = {**COMMON_OPTIONS, **CONTAINER_OPTIONS.get(suffix.lower(), {})}
+    options = {**COMMON_OPTIONS, **container_of(suffix).options}
     for name, value in (more or {}).items():
         options[name] = f"{options[name]}{value}" if name == "movflags" and name in options else value
     try:

@@ -9,7 +9,7 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-from video.writing.output import MP4
+from video.containers import container_of
 
 TEXT = ("srt", "subrip", "ass", "ssa", "mov_text", "webvtt", "text")  # FFmpeg's names of text subtitles
 TIME_BASE = Fraction(1, 1000)  # seconds, of SubRip
@@ -32,9 +32,8 @@ def usable_format(stream: Stream, suffix: str) -> SubtitleEncoder | None:
     """Returns the format that a container takes for text subtitles; None for pictures, and where there is none."""
     if stream.codec_context is None or stream.codec_context.name not in TEXT:
         return None
-    if suffix.lower() in MP4:
-        return SubtitleEncoder("mov_text")
-    return {".mkv": SubtitleEncoder("subrip"), ".webm": SubtitleEncoder("webvtt")}.get(suffix.lower())
+    codec = container_of(suffix).subtitles
+    return None if codec is None else SubtitleEncoder(codec)
 
 
 class SubtitleConverter:

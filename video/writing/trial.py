@@ -136,7 +136,7 @@ def _possible_plans(stream: Stream, suffix: str, container: str, audio: str, sou
     elif isinstance(stream, AudioStream) and stream.codec_context is not None:
         if audio == COPY and source.speed is None:
             yield TrackPlan(stream.index)
-        for encoder in usable_encoders(stream, container, audio):
+        for encoder in usable_encoders(stream, suffix, audio):
             yield TrackPlan(stream.index, encoder)
     elif stream.type == "subtitle" and stream.codec_context is not None:
         yield TrackPlan(stream.index)

@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from model.errors import UserError
 from video.alpha import has_alpha, opaque
+from video.containers import container_of
 from video.frame import UNSPECIFIED, Colour, Frame, is_rgb
 from video.losses import LIBRARY_ERRORS, WRITE_ERRORS, reason
 from video.pictures.picture import MediaError
@@ -31,10 +32,6 @@ from video.writing.trial import plan_output, try_picture
 
 MAX_TIME_BASE = 2**31 - 1  # denominators that containers store in 32 bits
 ASPECT_IN_BAND = ("libx264", "libx265", "mpeg4", "mpeg2video")  # encoders that write it into the stream itself
-ASPECT_IN_CONTAINER = (".mp4", ".mov", ".m4v")
-ONE_RATE = (".avi", ".y4m")  # containers without time stamps: a finer time base would be stored as the frame rate
-UNTAGGED = (".nut", ".y4m")  # containers that hold no colour tags, of raw frames
-KEEPS_ROTATION = (".mp4", ".mov", ".m4v", ".mkv")  # containers that store a display matrix
 FEWEST_FRAMES_KEPT = 2  # frames of a part that is worth keeping
 
 
@@ -67,8 +64,8 @@ class VideoWriter(FrameWriter):
             inputs = (source.path, *inputs)
         if pipe is None:
             check_output(path, inputs, overwrite=overwrite)
-        self.upright = source.rotation != 0 and path.suffix.lower() not in KEEPS_ROTATION
-        self._one_rate = path.suffix.lower() in ONE_RATE
+        self._container = container_of(path.suffix)
+        self.upright = source.rotation != 0 and not self._container.has_rotation
         encoding = encoding or Encoding()
         self._settings = self._video_settings(encoding, rate, time_base)
         self._last_pts: int | None = None
@@ -108,12 +105,12 @@ class VideoWriter(FrameWriter):
         self.notes += describe_losses(source, codec, pix_fmt, rate, upright=self.upright, suffix=self.path.suffix)
         untagged = Colour(UNSPECIFIED, 1, UNSPECIFIED, UNSPECIFIED, height)
         self.colour = (source.colour or untagged).encoded_as(pix_fmt, source.pix_fmt)
-        if self.path.suffix.lower() in UNTAGGED and (tags := self.colour.describe()):
+        if not self._container.has_colour_tags and (tags := self.colour.describe()):
             self.notes.append(f"colour tags cannot be stored in {self.path.suffix}: {tags}")
         aspect = None
         if source.aspect and source.aspect != 1:
             aspect = 1 / source.aspect if turned else source.aspect
-            if codec not in ASPECT_IN_BAND and self.path.suffix.lower() not in ASPECT_IN_CONTAINER:
+            if codec not in ASPECT_IN_BAND and not self._container.has_aspect:
                 self.notes.append(f"pixel aspect {aspect} cannot be stored with {codec} in {self.path.suffix}")
         return VideoSettings(
             codec,
@@ -121,7 +118,7 @@ class VideoWriter(FrameWriter):
             width,
             height,
             rate,
-            time_base if time_base.denominator <= MAX_TIME_BASE and not self._one_rate else 1 / rate,
+            time_base if time_base.denominator <= MAX_TIME_BASE and self._container.has_times else 1 / rate,
             encoding,
             self.colour if pix_fmt != "pal8" else None,
             aspect,
