@@ -18,7 +18,7 @@ from benchmark.common import main
 from benchmark.hd_clips import DOWNLOAD, NAMES, PADDING, clip_samples
 from benchmark.test_set import Protocol, Sample, TestSet
 
-PUBLISHED = {("544p", "Y-PSNR"): 22.96, ("720p", "Y-PSNR"): 31.87, ("1080p", "Y-PSNR"): 34.25}
+PUBLISHED_SCORES = {("544p", "Y-PSNR"): 22.96, ("720p", "Y-PSNR"): 31.87, ("1080p", "Y-PSNR"): 34.25}
 
 
 def samples(root: Path) -> Iterator[Sample]:
@@ -33,7 +33,7 @@ SET = TestSet(
     needs=NAMES,
     download=DOWNLOAD,
     samples=samples,
-    protocols={"rife": Protocol(("Y-PSNR",), PUBLISHED, padding=PADDING)},
+    protocols={"rife": Protocol(("Y-PSNR",), PUBLISHED_SCORES, padding=PADDING)},
     bgr=False,
 )
 

@@ -24,7 +24,7 @@ from benchmark.test_set import Padding, Protocol, Sample, TestSet, sample_of
 
 NUMBER_STEP, LAST_NUMBER = 4, 32
 METRICS = ("PSNR", "SSIM")
-PUBLISHED = {("2K", "PSNR"): 31.43, ("4K", "PSNR"): 30.58}
+PUBLISHED_SCORES = {("2K", "PSNR"): 31.43, ("4K", "PSNR"): 30.58}
 
 
 def samples(root: Path) -> Iterator[Sample]:
@@ -59,7 +59,7 @@ SET = TestSet(
         "rife": Protocol(METRICS),  # upstream has no script for this set and published no figure
         "ema": Protocol(
             METRICS,
-            PUBLISHED,
+            PUBLISHED_SCORES,
             padding=Padding(32, "replicate", centred=True),
             scale=0.5,
             group_scales={"4K": 0.25},

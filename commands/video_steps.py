@@ -139,14 +139,14 @@ def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report
         write_decisions(job.decisions, report.transitions)
         print(f"Wrote {job.decisions}: {len(report.transitions)} cuts, repeats and gaps")
     if report.unused:
-        print(f"{report.unused} of the given decisions are at times of no frame and had no effect")
+        print(f"{report.unused} of the given decisions had no effect: no frame is near their times")
     if job.confidence is not None:
         write_measures(job.confidence, report.measures)
         print(f"Wrote {job.confidence}: {len(report.measures)} frames")
     if replaced := sum(measure.replaced for measure in report.measures):
         print(f"{replaced} frames that the network was unsure of were replaced")
     if report.again:
-        print(f"{report.again} frames were no numbers in half precision and were made again in single precision")
+        print(f"{report.again} frames could not be computed in half precision and were made again in single precision")
     if report.flashes:
         print(f"{report.flashes} sudden changes of light dissolved")
     if report.gaps:

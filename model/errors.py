@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 class NotFiniteError(UserError):
-    """A network that computed NaN or infinity."""
+    """Reports that a network computed NaN or infinity."""
 
 
 class WeightsError(UserError):

@@ -249,7 +249,7 @@ def test_a_stream_that_is_cut_off_gives_what_came(piped: Piped, tmp_path: Path) 
     frame = data.index(b"FRAME", data.index(b"FRAME") + 1) - data.index(b"FRAME")
     assert piped(data[:-1000], "--video", "-", "--output", "-", "--ext", "y4m") == DAMAGED_STATUS
     assert len(clip_of(piped.out, ".y4m", tmp_path).pictures) == 9
-    line = f"cut off: of its last frame {frame - 1000} bytes are there, which are left out"
+    line = f"cut off: the file has only {frame - 1000} bytes of its last frame, which is left out"
     assert line in piped.err
     path = tmp_path / "half.y4m"
     path.write_bytes(data[:-1000])

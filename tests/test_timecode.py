@@ -1,4 +1,4 @@
-"""Timecodes at other rates and after a trim, against counting labels one by one."""
+"""Tests timecodes at other rates and after a trim, against counting labels one by one."""
 
 from fractions import Fraction as F
 

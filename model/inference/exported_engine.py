@@ -153,7 +153,7 @@ class ExportedEngine(Engine):
         place, found = _openvino_device(runtime), openvino.Core().available_devices
         if not any(name.split(".")[0] == place for name in found):  # several are GPU.0, GPU.1
             raise UserError(
-                f"OpenVINO finds no {place} here, but {', '.join(found)}: install its driver, or use openvino"
+                f"OpenVINO finds no {place} here, but {', '.join(found)}: install its driver, or choose openvino"
             )
 
     def estimate(self, pair: PairInputs, scale: float, coarse: CoarseEstimate, options: Options) -> Prediction:

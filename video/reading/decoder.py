@@ -84,7 +84,7 @@ class Decoder:
         """
         container = self._container
         if container.format.name == Y4M and (rest := location_size(location) - self.rest) > 0:
-            return [f"cut off: of its last frame {rest} bytes are there, which are left out"]
+            return [f"cut off: the file has only {rest} bytes of its last frame, which is left out"]
         expected = Fraction(container.duration or 0, av.time_base)  # some containers add the start, some do not
         # without the frames that an edit list leaves out
         stated = len(self._stream.index_entries) if self._stream.frames else 0

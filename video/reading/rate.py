@@ -46,7 +46,8 @@ def find_rate(location: Location, stream: VideoStream) -> Fraction:
 def _rate_before_last(location: Location, stream: VideoStream) -> Fraction | None:
     """Returns the rate of all frames but the last if that is shown for long, as in GIF and screen recordings; or None.
 
-    The average of the container counts its duration. Known where the container lists all frames, and of GIF.
+    The average rate of the container counts the duration of that frame. The result is None unless the container lists
+    all frames or is GIF.
     """
     times = [entry.timestamp for entry in stream.index_entries if not entry.is_discard]
     if "gif" in stream.container.format.name:

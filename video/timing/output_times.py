@@ -8,18 +8,18 @@ from video.timing.numbers import parse_number
 from video.timing.speed import SpeedMap, constant_speed
 
 # (time of a frame, time of the next) -> [(output time, timestep between the two)]; timestep 0 is the frame itself
-TOLERANCE = Fraction(1, 10)  # of a frame: for times that jitter
+JITTER = Fraction(1, 10)  # of a frame: for times that jitter
 Timing = Callable[[Fraction, Fraction], list[tuple[Fraction, Fraction]]]
 
 
 def multiply(multi: int, fastest: Fraction | None = None) -> Timing:
     """Returns a timing with `multi` output frames a frame, evenly spaced up to the next frame.
 
-    There are fewer where they would come faster than `fastest` frames/s by more than TOLERANCE.
+    There are fewer where they would come faster than `fastest` frames/s by more than JITTER.
     """
 
     def timing(t0: Fraction, t1: Fraction) -> list[tuple[Fraction, Fraction]]:
-        most = multi if fastest is None else math.floor((t1 - t0) * fastest + TOLERANCE)
+        most = multi if fastest is None else math.floor((t1 - t0) * fastest + JITTER)
         count = max(min(multi, most), 1)
         steps = [Fraction(k, count) for k in range(count)]
         return [(t0 + (t1 - t0) * step, step) for step in steps]

@@ -1,13 +1,13 @@
-"""Timecodes (SMPTE ST 12-1), as 01:00:00:12: the label of the first frame of an output at another rate."""
+"""Converts a timecode (SMPTE ST 12-1), such as 01:00:00:12, to the label of the first frame at another rate."""
 
 import re
 from fractions import Fraction
 
+TIMECODE = "timecode"  # FFmpeg's name of the tag
 FORM = re.compile(r"(\d{1,2}):(\d\d):(\d\d)([:;.])(\d{1,3})")  # ; and . mark that labels are left out
 NTSC = Fraction(30000, 1001)
-DROPPED = (
-    2  # labels that are left out at 30000/1001 frames/s in each minute but every tenth; n times as many at n times it
-)
+# Labels that are left out at 30000/1001 frames/s in each minute but every tenth; n times as many at n times that rate.
+DROPPED = 2
 DAY = 24 * 60  # minutes
 
 

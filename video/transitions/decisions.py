@@ -27,7 +27,7 @@ class Decision(NamedTuple):
 
 
 class GivenDecisions:
-    """Transitions that replace those of the detector, by their times; frames without one are motion."""
+    """Holds transitions that replace those of the detector, by their times; frames without one are motion."""
 
     def __init__(self, decisions: Iterable[Decision]) -> None:
         self._decisions = sorted(decisions, key=lambda decision: decision.time)

@@ -25,7 +25,7 @@ PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
 REFUSED_ALPHA = ("libx265",)  # encoders that list formats with alpha, and are built without them
 FLOATS = re.compile("f(16|32)(le|be)$")  # in names of pixel formats: samples that are no whole numbers
 LISTS = "-params"  # end of the names of settings that are lists of others: name=value:name=value
-BITRATE = "b"  # the setting that the default quality gives way to
+BITRATE_OPTION = "b"  # a user who gives this setting gets no default quality
 CAPTION_OPTION = "a53cc"  # setting of the encoders that store closed captions
 QUIET = {
     "libx265": {"x265-params": "log-level=error"},
@@ -159,7 +159,7 @@ def codec_options(codec: str, encoding: Encoding, known: set[str]) -> dict[str, 
     options = dict(QUIET.get(codec, {}))
     if CAPTION_OPTION in known:
         options[CAPTION_OPTION] = "1"
-    default = None if BITRATE in dict(encoding.options) else CRF.get(codec)
+    default = None if BITRATE_OPTION in dict(encoding.options) else CRF.get(codec)
     settings = {
         "crf": encoding.crf if encoding.crf is not None else default,
         "preset": encoding.preset or PRESET.get(codec),

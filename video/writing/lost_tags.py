@@ -1,6 +1,6 @@
-"""Names what an output does not hold of the tags of a source, or of all but the picture where nothing else is carried.
+"""Names the tags of a source that an output does not hold: the output is written to memory and read back.
 
-The tags are written to memory and read back.
+Where the output is the picture alone, the other tracks, the chapters and the tags of the file are named.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from av.stream import Stream
 
 from video.reading.container import main_video, open_container
 from video.reading.reader import Source
+from video.timing.timecode import TIMECODE
 from video.writing.track import describe
 
 Tags = dict[str, str]
@@ -20,7 +21,6 @@ TECHNICAL = (
 )
 STATISTICS = ("_statistics", "bps", "number_of_", "mimetype")  # starts of such names
 UNKNOWN_LANGUAGE = "und"
-TIMECODE = "timecode"  # of the whole file or of a stream: containers move it from one to the other
 
 
 def read_tags(container: InputContainer) -> list[Tags]:
@@ -60,6 +60,7 @@ def describe_left_out(source: Source, output: str) -> list[str]:
 
 
 def _lost(wanted: Tags, found: Tags) -> list[str]:
+    """Returns the names of the tags of content whose name and value are both missing in `found`."""
     names, values = {name.lower() for name in found}, {*found.values()}
     return [
         name
@@ -69,6 +70,7 @@ def _lost(wanted: Tags, found: Tags) -> list[str]:
 
 
 def _holds_timecode(tags: Sequence[Tags]) -> bool:
+    """Returns whether the file or a stream has a timecode: containers move it from one to the other."""
     return any(name.lower() == TIMECODE for holder in tags for name in holder)
 
 

@@ -14,7 +14,7 @@ from av.error import EOFError as End
 from video.timing.speed import SpeedMap
 
 CORRECTION_STEP = Fraction(1, 2)  # seconds of the source between two corrections: each costs the filter a few samples
-SLOWEST, FASTEST = 0.5, 100.0  # speeds of one filter; for slower ones several are chained
+SLOWEST_TEMPO, FASTEST_TEMPO = 0.5, 100.0  # speeds of one filter; for slower ones several are chained
 FILTER_DELAY = 0.042  # seconds of sound that a filter holds back, at its input
 SYNC_ERROR = 0.05  # seconds that the sound may be ahead or late before its speed is corrected
 TAIL = 0.2  # seconds of silence that push out what the filters hold back at the end
@@ -80,7 +80,7 @@ class Tempo:
         name, layout, rate = kind
         slowest = self._map.slowest / (1 + MOST_CHANGE)  # with a correction
         count = 1
-        while slowest ** (1 / count) < SLOWEST:
+        while slowest ** (1 / count) < SLOWEST_TEMPO:
             count += 1
         graph = av.filter.Graph()
         self._source = graph.add_abuffer(format=name, sample_rate=rate, layout=layout, time_base=Fraction(1, rate))
@@ -105,7 +105,7 @@ class Tempo:
             speed /= 1 + min(max(change, -MOST_CHANGE), MOST_CHANGE)
         if abs(speed - self._speed) > 1e-6:
             self._speed = speed
-            each = min(speed ** (1 / len(self._filters)), FASTEST)
+            each = min(speed ** (1 / len(self._filters)), FASTEST_TEMPO)
             for part in self._filters:
                 part.process_command("tempo", f"{each:.6f}")
 

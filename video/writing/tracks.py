@@ -15,14 +15,13 @@ from av.stream import AttachmentStream, Stream
 from video.losses import LIBRARY_ERRORS, TrackLosses, reason
 from video.reading.container import main_video, open_container, read_packets
 from video.reading.reader import Source
-from video.timing.timecode import converted_timecode
+from video.timing.timecode import TIMECODE, converted_timecode
 from video.writing.packet_clock import PacketClock
 from video.writing.track import Track, TrackPlan, output_tags
 
 AFTER_END = 5  # seconds after the end of the span until which packets of sound may still belong to it
 # Tags of the picture's track that are true of the output too; MP4 and MOV write a track of timecode from its tag.
 PICTURE_TAGS = ("language", "title", "handler_name", "timecode", "stereo_mode")
-TIMECODE = "timecode"
 FASTEST_TIMECODE = 255  # frames/s of a track of timecode in MP4 and MOV
 BRANDS = ("major_brand", "minor_version", "compatible_brands")
 CHAPTERS = ("matroska", "mp4", "mov", "webm", "ipod")  # containers that hold them
