@@ -277,13 +277,31 @@ def test_the_command_writes_weights_with_their_metadata(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert command.main([str(tiny_weights), "--to", "pkl", "--name", "Mine 1"]) == 0
-    assert json.loads((tmp_path / "rife-mine-1.json").read_text())["name"] == "Mine 1"
+    assert command.main([str(tiny_weights), "--to", "comfy", "--name", "Mine 1"]) == 0
+    for form in ("pkl", "pth"):  # the files of one do not stand in the way of the other
+        assert json.loads((tmp_path / f"rife-mine-1.{form}.json").read_text())["name"] == "Mine 1"
     state = read_state(tmp_path / "rife-mine-1.pkl")
     assert set(state) == KEYS_4_25
     assert command.main([str(tiny_weights), "--to", "pkl", "--name", "Mine 1"]) == 1
     assert capsys.readouterr().err.startswith("model.export: rife-mine-1.pkl: exists already")
     assert command.main([str(tiny_weights), "--to", "comfy", "--fp16"]) == 1
     assert capsys.readouterr().err == "model.export: --fp16: the form comfy has no such setting; leave it out\n"
+    assert command.main([str(tiny_weights), "--to", "pkl", "--output", "."]) == 1
+    assert capsys.readouterr().err == "model.export: .: is a folder; give the name of a file as the output\n"
+
+
+def test_outputs_are_checked_before_the_work(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "export", None)  # would fail
+    (tmp_path / "file").touch()
+    for form, name, words in (
+        ("ncnn", "file", "is a file; give the name of a folder"),
+        ("ncnn", "missing/folder", "its folder does not exist"),
+        ("torch", "missing/a", "its folder does not exist"),
+    ):
+        assert command.main([str(tiny_weights), "--to", form, "--output", str(tmp_path / name), "--overwrite"]) == 1
+        assert words in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named(default: LoadedNetwork, monkeypatch: pytest.MonkeyPatch) -> None:

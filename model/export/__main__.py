@@ -23,7 +23,7 @@ from model.versions import ARCHS
 from video.safe_file import check_output, write_file
 
 PROGRAM = "model.export"
-BESIDE, METADATA = ("pkl", "comfy"), ".json"  # forms that hold no texts: the metadata is a JSON file beside
+BESIDE, METADATA = ("pkl", "comfy"), ".json"  # forms that hold no texts: a file NAME.pkl.json beside has the metadata
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,10 +57,16 @@ def default_path(source: LoadedNetwork, form: str, settings: Settings) -> Path:
 
 
 def name_files(path: Path, form: str) -> dict[str, Path]:
-    """Returns the paths of a form's files: in a folder, or with the name of `path` and their own suffixes."""
-    names = FORMS[form].files + ((METADATA,) if form in BESIDE else ())
+    """Returns the paths of a form's files: in a folder, or with the name of `path` and their own suffixes.
+
+    Raises UserError if `path` has no name.
+    """
+    files = FORMS[form].files
+    names = files + ((files[0] + METADATA,) if form in BESIDE else ())
     if FORMS[form].folder:
         return {name: path / name for name in names}
+    if not path.name:  # as of "." and "/"
+        raise UserError(f"{path}: is a folder; give the name of a file as the output")
     suffixes = (*names, ".safetensors") if form == "comfy" else names
     stem = path.with_suffix("") if path.suffix in suffixes else path
     return {suffix: stem.with_name(stem.name + suffix) for suffix in names}
@@ -68,6 +74,8 @@ def name_files(path: Path, form: str) -> dict[str, Path]:
 
 def check_files(paths: Iterable[Path], folder: Path | None, source: Path, *, overwrite: bool) -> None:
     """Raises UserError unless all files can be written, in a new `folder` if it does not exist yet."""
+    if folder is not None and folder.is_file():
+        raise UserError(f"{folder}: is a file; give the name of a folder for this form")
     if folder is not None and not folder.is_dir():
         paths = [folder]
     for path in paths:
@@ -86,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     check_files(named.values(), folder, source.file.path, overwrite=args.overwrite)
     files = export(source, args.to, settings)
     if args.to in BESIDE:
-        files[METADATA] = as_json(source.texts())
+        files[FORMS[args.to].files[0] + METADATA] = as_json(source.texts())
     if folder is not None:
         folder.mkdir(exist_ok=True)
     for name, target in named.items():

@@ -30,7 +30,7 @@ from model.inference.engine import Engine, Options, PairInputs
 from model.networks.layers import timestep_plane
 
 GRAPH_VERSION = 1  # changes when graphs of the same weights change: those in the cache are then made anew
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-2}  # mean difference allowed to the network
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2}  # mean difference allowed to the network
 OUTPUTS = ("image", "flow", "mask")
 OPENVINO = ("OpenVINO", "openvino onnx")
 # Titles and packages of the runtimes. OpenVINO runs on a processor, or on Intel's graphics and neural processors.
@@ -59,7 +59,7 @@ def missing_packages(runtime: str) -> str | None:
 class _OnnxRuntime:
     """Runs one ONNX file by ONNX Runtime, on the device that its installed package serves."""
 
-    def __init__(self, content: bytes, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, content: bytes, device: torch.device) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -88,7 +88,7 @@ def _providers(available: Sequence[str], device: torch.device) -> list[Any]:
 class _OpenVino:
     """Runs one ONNX file by OpenVINO on one of its devices, compiled for each size of its inputs."""
 
-    def __init__(self, content: bytes, place: str, dtype: torch.dtype) -> None:
+    def __init__(self, content: bytes, place: str) -> None:
         """Reads the graph; `place`: CPU, GPU or NPU."""
         import openvino
 
@@ -97,7 +97,7 @@ class _OpenVino:
         self.place = place
         self.options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if place != "NPU":  # which computes in half precision alone
-            self.options["INFERENCE_PRECISION_HINT"] = "bf16" if dtype == torch.bfloat16 else "f32"
+            self.options["INFERENCE_PRECISION_HINT"] = "f32"  # else coordinates too may be in half precision
         if place == "CPU":
             self.options["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
         self.inputs = {value.get_any_name() for value in self.graph.inputs}
@@ -127,10 +127,10 @@ class ExportedEngine(Engine):
             raise UserError(f"the engine {runtime} needs {title}: python3 -m pip install {packages}")
         weight = next(net.parameters())
         self.device, self.dtype = weight.device, weight.dtype
+        if self.dtype == torch.bfloat16:
+            raise UserError(f"the engine {runtime} computes in single precision here: leave half precision out")
         if runtime != "onnxruntime":
             self._check_openvino(runtime)
-        if runtime == "onnxruntime" and self.dtype == torch.bfloat16:
-            raise UserError("ONNX Runtime computes in single precision on a processor: leave half precision out")
         self.runtime, self.folder = runtime, folder or cache_folder()
         self.lock = Lock()  # threads may share a network
         self.programs: dict[str, _OnnxRuntime | _OpenVino] = {}
@@ -169,7 +169,7 @@ class ExportedEngine(Engine):
         return Prediction(image, flow, mask)
 
     def _run(self, program: "_OnnxRuntime | _OpenVino", tensors: Sequence[Tensor]) -> list[Tensor]:
-        arrays = [_plain(tensor).cpu().numpy() for tensor in tensors]
+        arrays = [tensor.contiguous().cpu().numpy() for tensor in tensors]
         try:
             outputs = program.run(dict(zip(_names(tensors), arrays, strict=True)))
         except Exception as e:  # of many kinds in these libraries
@@ -182,8 +182,8 @@ class ExportedEngine(Engine):
 
     def _program(self, content: bytes) -> "_OnnxRuntime | _OpenVino":
         if self.runtime == "onnxruntime":
-            return _OnnxRuntime(content, self.device, self.dtype)
-        return _OpenVino(content, _openvino_device(self.runtime), self.dtype)
+            return _OnnxRuntime(content, self.device)
+        return _OpenVino(content, _openvino_device(self.runtime))
 
     def _load(self, graph: Between, key: str, tensors: Sequence[Tensor]) -> "_OnnxRuntime | _OpenVino":
         """Returns the program of a graph, from the cache or newly made and checked."""
@@ -210,13 +210,12 @@ class ExportedEngine(Engine):
     def _export(self, graph: Between, tensors: Sequence[Tensor]) -> bytes:
         """Returns the ONNX file of a graph, traced on the processor with small tensors of the same kinds."""
         net = copy.deepcopy(self.net).cpu().requires_grad_(False)  # type: ignore[attr-defined]
-        net = net.float() if self.dtype == torch.bfloat16 else net
         traced = Between(net, graph.form, graph.values, scale=graph.scale, **graph.options).eval()
         examples = self._examples(graph, tensors)
         names = _names(tensors)
         axes = {name: {0: BATCH, 2: f"{HEIGHT}_{i}", 3: f"{WIDTH}_{i}"} for i, name in enumerate(names)}
         axes |= {name: {0: BATCH, 2: HEIGHT, 3: WIDTH} for name in OUTPUTS}
-        content = trace(traced, [_plain(x).cpu() for x in examples], names, OUTPUTS, axes)
+        content = trace(traced, [x.contiguous().cpu() for x in examples], names, OUTPUTS, axes)
         return finish(content, {"weights_sha256": self.digest, "scale": f"{graph.scale:g}"})
 
     def _examples(self, graph: Between, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -264,8 +263,3 @@ def weights_digest(net: Any) -> str:
 def _names(tensors: Sequence[Tensor]) -> list[str]:
     """Returns the names of the inputs of a graph: both images, the timestep, and what follows by number."""
     return ["img0", "img1", "timestep", *(f"extra{i}" for i in range(len(tensors) - 3))]
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """Returns a tensor that NumPy can hold: bfloat16 as float32, in the usual memory order."""
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous()

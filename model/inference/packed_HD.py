@@ -50,9 +50,9 @@ class PackedBlockHD:
 
     def __call__(self, make_rows: MakeRows, height: int, width: int) -> Tensor:
         """Returns the output for an input of a size, whose rows `make_rows` returns, in the form of a Tail's result."""
+        halves = [self.second(x) for x in self.first.strips(make_rows, height, width).chunk(2, 1)]
         outputs = []
-        for x, tail in zip(self.first.strips(make_rows, height, width).chunk(2, 1), self.tails, strict=True):
-            x = self.second(x)
+        for x, tail in zip(halves, self.tails, strict=True):
             for one, two in self.pairs:
                 x = two(one(x), x, after=True)
             outputs.append(tail(self.heads(x)))
