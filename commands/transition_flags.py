@@ -71,7 +71,9 @@ def check_transitions(parser: argparse.ArgumentParser, args: argparse.Namespace)
     args.damaged = None
     if args.repair not in (None, FOUND):
         try:
-            args.damaged = parse_numbers(read_text(Path(args.repair)) if Path(args.repair).is_file() else args.repair)
+            args.damaged = parse_numbers(
+                read_text(Path(args.repair), "utf-8-sig") if Path(args.repair).is_file() else args.repair
+            )
         except (ValueError, OSError) as e:
             parser.error(f"--repair {args.repair}: neither a list of frames, as in 10,20-22, nor a file of one ({e})")
 

@@ -15,6 +15,7 @@ from clips import make_clip, picture
 from conftest import Shift
 
 from model import RIFE
+from model.IFNet_v4 import IFNet_v4
 from model.image import Padder, send_layers, to_tensor
 from video import devices
 from video import interpolate as interpolation
@@ -23,7 +24,9 @@ from video.interpolate import Handling, Report, interpolate
 from video.prefetch import prefetch
 from video.reading.reader import open_frames
 from video.timing.output_times import Timing, multiply, resample
+from video.transitions.confidence import Fallback
 from video.transitions.cuts import Match
+from video.transitions.overlay import Overlays
 from video.transitions.scene import Comparison, Transition, TransitionDetector, differences, thumbnail
 
 SIZE = (96, 64)
@@ -325,3 +328,24 @@ def test_a_gap_is_held_without_frames_in_it(timing: Timing, between: int) -> Non
     assert report.gaps == 1
     assert [f.time for f in out if f.picture is source[1].picture] == [F(1, 30)]
     assert [f.time for f in out if f.picture is source[2].picture] == [72000]
+
+
+def check_size(model: RIFE, height: int, width: int) -> None:
+    """Runs three frames of noise, which repeat and move, by all rules of the loop."""
+    noise = np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), np.uint8)
+    clip = [Frame(p, F(n)) for n, p in enumerate([noise, noise, np.roll(noise, 1, 1), 255 - noise])]
+    handling = Handling(overlays=Overlays(), fallback=Fallback())
+    made = list(interpolate(clip, model, multiply(2), handling=handling))
+    assert [frame.rgb().shape for frame in made] == [(height, width, 3)] * 7
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 3), (5, 200), (16, 15), (31, 33), (200, 1)])
+def test_frames_of_the_smallest_sizes(tiny_net: IFNet_v4, size: tuple[int, int]) -> None:
+    check_size(RIFE(tiny_net, name="tiny"), *size)
+
+
+@pytest.mark.slow
+def test_frames_of_every_height_and_width_up_to_200(tiny_net: IFNet_v4) -> None:
+    model = RIFE(tiny_net, name="tiny")
+    for side in range(1, 201):
+        check_size(model, side, (side * 37) % 200 + 1)

@@ -156,7 +156,7 @@ def test_a_frame_takes_the_nearest_entry_and_entries_of_no_frame_are_counted(tmp
     """Frame 2 is at 83.3 ms. Its entries are out of order, 15 ms before and 2 ms after it."""
     entries = [(9, "cut"), (0.0853, "cut"), (0.0683, "repeat"), (0.001, "gap")]
     text = json.dumps({"transitions": [{"time": time, "kind": kind} for time, kind in entries]})
-    (tmp_path / "a.json").write_text(text)
+    (tmp_path / "a.json").write_text(text, encoding="utf-8-sig")  # as Windows' editor writes it
     given = read_decisions(tmp_path / "a.json")
     _, report = run([level(20 * n) for n in range(5)], 2, given=given)
     assert [(d.kind, d.time) for d in report.transitions] == [(Transition.CUT, F(2, RATE))]

@@ -81,7 +81,7 @@ def read_ramps(path: Path, start: Fraction = Fraction(0)) -> SpeedMap:
     Raises UserError with file and remedy.
     """
     try:
-        lines = [line.split("#")[0].split() for line in read_text(path).splitlines()]
+        lines = [line.split("#")[0].split() for line in read_text(path, "utf-8-sig").splitlines()]
         points = [(parse_number(time) - start, parse_number(speed)) for time, speed in filter(None, lines)]
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give another file") from e

@@ -50,7 +50,7 @@ class GivenDecisions:
 def read_decisions(path: Path) -> GivenDecisions:
     """Reads the transitions that `write_decisions` wrote. Raises UserError with file and remedy."""
     try:
-        entries = json.loads(read_text(path))["transitions"]
+        entries = json.loads(read_text(path, "utf-8-sig"))["transitions"]
         given = [Decision(parse_number(str(e["time"])), Transition(e["kind"])) for e in entries]
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give another file") from e
