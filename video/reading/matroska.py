@@ -67,8 +67,11 @@ def stated_end(location: Location, container: InputContainer, stream: Stream) ->
     return Fraction(container.duration, av.time_base) if container.duration and len(container.streams) == 1 else None
 
 
-def shown_until(frames: Generator[Frame, None, None], end: Fraction) -> Generator[Frame, None, None]:
-    """Yields the frames, the last one with the time up to `end` in seconds if its own duration is shorter."""
+def shown_until(frames: Generator[Frame, None, None], end: Fraction, tick: Fraction) -> Generator[Frame, None, None]:
+    """Yields the frames, the last one with the time up to `end` if its own duration is shorter by more than `tick`.
+
+    Both are in seconds; `end` is rounded to ticks.
+    """
     last = None
     with closing(frames):
         for frame in frames:
@@ -76,4 +79,5 @@ def shown_until(frames: Generator[Frame, None, None], end: Fraction) -> Generato
                 yield last
             last = frame
     if last is not None:
-        yield replace(last, duration=max(last.duration or Fraction(0), end - last.time))
+        own = last.duration or Fraction(0)
+        yield last if end - last.time <= own + tick else replace(last, duration=end - last.time)

@@ -96,8 +96,9 @@ class Source:
     def __iter__(self) -> Generator[Frame, None, None]:
         if not self.is_video:
             return _read_folder(self)
-        end = None if self.part is not None and self.part.end is not None else self.end
-        return _read_video(self) if end is None else shown_until(_read_video(self), end - self.start)
+        if self.end is None or (self.part is not None and self.part.end is not None):
+            return _read_video(self)
+        return shown_until(_read_video(self), self.end - self.start, self.tick or Fraction(0))
 
 
 def open_frames(
