@@ -16,6 +16,7 @@ from video.losses import LIBRARY_ERRORS, TrackLosses, reason
 from video.reading.container import main_video, open_container, read_packets
 from video.reading.reader import Source
 from video.timing.timecode import TIMECODE, converted_timecode
+from video.writing.avi_sound import find_wrong_rates, one_after_the_other
 from video.writing.packet_clock import PacketClock
 from video.writing.track import Track, TrackPlan, output_tags
 
@@ -71,7 +72,8 @@ class Tracks:
             video = main_video(container, self._source.stream)  # its packets show how far the file has been read
             followed = [*(track.source for track in self._tracks.values()), *([video] if video else [])]
             self._clocks = {s.index: self._make_clock(s) for s in followed}
-            self._packets = self._placed_packets(read_packets(container, followed))
+            packets = one_after_the_other(read_packets(container, followed), find_wrong_rates(self._source.location))
+            self._packets = self._placed_packets(packets)
         else:
             self._close_input()  # a pipe would hold all its bytes for it
 
