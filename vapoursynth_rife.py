@@ -21,13 +21,14 @@ import numpy as np
 import torch
 import vapoursynth as vs
 
-from model import RIFE, UserError, load_model, pick_device
+from model import RIFE, load_model, pick_device
 from model.devices import half_precision
 from model.frames import FLOW_SCALES, PreparedFrame
 from model.image import to_tensor
 from model.loading import TRAIN_LOG
 
 SMALLEST_SIDE = 16  # px, of the networks
+FINEST = 1_000_000  # numerator of a factor; the source clip is interleaved with itself that many times
 KEPT_FRAMES = 4  # prepared frames: a pair, and the pair of a frame that another thread computes
 CUT_DIFFERENCE = "PlaneStatsDiff"  # property set by std.PlaneStats: mean difference of two frames, in 0..1
 CUT_NEXT = "_SceneChangeNext"  # property of the last frame before a cut, set by filters that find cuts
@@ -67,7 +68,7 @@ def rife(
         place = pick_device(device)
         dtype = half_precision(place) if fp16 else torch.float32
         network = load_model(model, device=place, dtype=dtype, engine=engine)
-    except UserError as e:
+    except ValueError as e:  # UserError, or an engine of another name
         raise vs.Error(f"rife: {e}") from e
     if ensemble and "ensemble" not in network.engine.options:
         raise vs.Error(f"rife: the network {network.name} has no option ensemble; leave ensemble out")
@@ -174,7 +175,8 @@ def _check_clip(clip: Any) -> None:
 
 def _factor(clip: Any, num: int, den: int, fps_num: int | None, fps_den: int | None) -> Fraction:
     """Returns the frames of the output for each one of the clip. Raises vapoursynth.Error if it is not 1 or more."""
-    if min(num, den, fps_num or 1, fps_den or 1) < 1 or 0 in (fps_num, fps_den):
+    given = [n for n in (num, den, fps_num, fps_den) if n is not None]
+    if not all(isinstance(n, int) and n >= 1 for n in given):
         raise vs.Error("rife: factor_num, factor_den, fps_num and fps_den are whole numbers from 1")
     factor = Fraction(num, den)
     if fps_num is not None or fps_den is not None:
@@ -182,6 +184,8 @@ def _factor(clip: Any, num: int, den: int, fps_num: int | None, fps_den: int | N
             cause = "fps_den without fps_num" if fps_num is None else "fps_num for a clip of variable rate"
             raise vs.Error(f"rife: {cause}; give factor_num and factor_den instead")
         factor = Fraction(fps_num, fps_den or 1) / clip.fps
+    if factor.numerator > FINEST:
+        raise vs.Error(f"rife: the factor {factor} is too fine; give another rate, or factor_num up to {FINEST}")
     if factor < 1:
         raise vs.Error(f"rife: {factor} times the frames are fewer than the clip has; give a factor of 1 or more")
     return factor
