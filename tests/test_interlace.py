@@ -86,6 +86,14 @@ def test_a_progressive_test_pattern_of_few_lines_is_not_interlaced() -> None:
         assert detect_scan(container.decode(video=0))[0] is ScanType.PROGRESSIVE
 
 
+@pytest.mark.parametrize(
+    ("frames", "scan"), [(interlaced(30), ScanType.INTERLACED), (telecined(30), ScanType.TELECINED)]
+)
+def test_few_lines_without_a_flag_are_enough(frames: list[np.ndarray], scan: ScanType) -> None:
+    pictures = [av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:96]), "gray") for frame in frames]
+    assert detect_scan(picture.reformat(format="yuv420p") for picture in pictures)[0] is scan
+
+
 def test_fine_texture_that_flickers_is_not_interlaced() -> None:
     """Noise looks combed in every frame, and in every field by itself."""
 
