@@ -1,6 +1,8 @@
 """Tests that a runtime gives the network's own pictures, and that graphs are kept, or made anew for other weights."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -152,6 +154,8 @@ def test_openvino_is_the_default_for_a_video_without_kernels(monkeypatch: pytest
     monkeypatch.setattr(engines, "has_kernels", lambda net: False)
     monkeypatch.setattr(exported_engine, "missing_packages", lambda name: None)
     monkeypatch.setattr(engines, "missing_packages", lambda name: None)
+    processor = SimpleNamespace(Core=lambda: SimpleNamespace(available_devices=["CPU"]))
+    monkeypatch.setitem(sys.modules, "openvino", processor)
     net = build("default")
     chosen = engines.accelerate(net, many=True)
     assert isinstance(chosen, ExportedEngine)
