@@ -231,17 +231,17 @@ def test_half_precision_holds_at_the_width_of_4k() -> None:
 
 def test_padding_does_not_darken_the_edge() -> None:
     """The default weights are padded with the repeated edge, published ones with zeros, as upstream does."""
-    bright = 0.4 + 0.6 * torch.nn.functional.interpolate(noise(1, 3, 10, 14), size=(108, 158), mode="bilinear")
+    bright = 0.9 + 0.1 * torch.nn.functional.interpolate(noise(1, 3, 10, 14), size=(108, 158), mode="bilinear")
     img0, between, img1 = (bright[..., i : i + 100, i : i + 150] for i in (0, 4, 8))
     ours, as_upstream = load_model(), load_model()
     net: Any = as_upstream.net
     net.pad_mode = "constant"
     assert (ours.net.pad_mode, as_upstream.net.pad_mode) == ("replicate", "constant")
     for edge in ((..., -1, slice(None)), (..., slice(None), -1)):
-        darker, upstreams = (
-            (between - model.inference(img0, img1))[edge].mean().item() for model in (ours, as_upstream)
+        error, upstreams = (
+            (between - model.inference(img0, img1))[edge].abs().mean().item() for model in (ours, as_upstream)
         )
-        assert abs(darker) < 0.005 < 0.01 < upstreams
+        assert error < 0.008 < 0.015 < upstreams
 
 
 def test_str_describes_the_loaded_network(tiny_weights: Path) -> None:
