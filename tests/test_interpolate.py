@@ -345,7 +345,7 @@ def test_frames_of_the_smallest_sizes(tiny_net: IFNet_v4, size: tuple[int, int])
 
 
 @pytest.mark.slow
-def test_frames_of_every_height_and_width_up_to_200(tiny_net: IFNet_v4) -> None:
+def test_frames_of_heights_and_widths_up_to_200(tiny_net: IFNet_v4) -> None:
     model = RIFE(tiny_net, name="tiny")
-    for side in range(1, 201):
+    for side in range(1, 201, 4):
         check_size(model, side, (side * 37) % 200 + 1)
