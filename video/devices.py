@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,33 +79,44 @@ class FramePair(NamedTuple):
         return [] if self.held else [step for _, step in self.steps if step]
 
 
-def run_network(
-    model: RIFE,
-    first: InputFrame,
-    second: InputFrame,
-    timesteps: Sequence[Fraction],
-    settings: NetworkSettings,
-    count_again: Callable[[], None] = lambda: None,
-) -> Iterator[PendingPicture]:
-    """Yields the pictures at rising timesteps between two frames, each as soon as its computation is started.
+class NetworkRun:
+    """Runs a network between pairs of frames.
 
-    A picture for which half precision gives NaN or infinity is made again in single precision; `count_again` is called
-    for each.
+    A picture for which half precision gives NaN or infinity is made again in single precision, by a copy of the network
+    that is made at the first such picture; `count_again` is called for each.
     """
-    if not timesteps:
-        return
 
-    def make_again(step: Fraction) -> Picture:
+    def __init__(self, model: RIFE, settings: NetworkSettings, count_again: Callable[[], None]) -> None:
+        self.model, self.settings, self._count_again = model, settings, count_again
+
+    def __call__(
+        self, first: InputFrame, second: InputFrame, timesteps: Sequence[Fraction]
+    ) -> Iterator[PendingPicture]:
+        """Yields the pictures at rising timesteps between two frames, each as soon as its computation is started."""
+        if not timesteps:
+            return
+        is_measured = self.settings.get("disagreement", False)
+        frame0, frame1 = (frame.prepare(self.model, self.settings["scale"]) for frame in (first, second))
+        made = self.model.between(frame0, frame1, timesteps, **self.settings)
+        for step, image in zip(timesteps, made, strict=True):
+            again = None if self.model.dtype == torch.float32 else partial(self._make_again, first, second, step)
+            picture = _checked(image[:, :-1] if is_measured else image, first.rgb, again)
+            yield MeasuredPicture(picture, image[:, -1].mean()) if is_measured else picture
+
+    def _make_again(self, first: InputFrame, second: InputFrame, step: Fraction) -> Picture:
         """Returns the picture at a timestep, computed in single precision."""
-        count_again()
-        (picture,) = run_network(single_precision(model), first, second, [step], {**settings, "disagreement": False})
+        self._count_again()
+        (picture,) = self._single_precision(first, second, [step])
         return picture()
 
-    frame0, frame1 = (frame.prepare(model, settings["scale"]) for frame in (first, second))
-    for step, image in zip(timesteps, model.between(frame0, frame1, timesteps, **settings), strict=True):
-        layers = image[:, :-1] if settings.get("disagreement") else image
-        picture = _checked(layers, first.rgb, None if model.dtype == torch.float32 else partial(make_again, step))
-        yield MeasuredPicture(picture, image[:, -1].mean()) if settings.get("disagreement") else picture
+    @cached_property
+    def _single_precision(self) -> "NetworkRun":
+        """Returns a run of a copy of the network in single precision, on tiles of the same size."""
+        net: Any = deepcopy(self.model.net)
+        copy = RIFE(net.float(), name=self.model.name, source=self.model.source)
+        engine = self.model.engine
+        copy = tiled(copy, engine.tile if isinstance(engine, TileEngine) else 0)
+        return NetworkRun(copy, {**self.settings, "disagreement": False}, self._count_again)
 
 
 def _checked(layers: Tensor, like: np.ndarray, again: PendingPicture | None) -> PendingPicture:
@@ -127,10 +138,3 @@ def _checked(layers: Tensor, like: np.ndarray, again: PendingPicture | None) -> 
             return again()
 
     return wait
-
-
-def single_precision(model: RIFE) -> RIFE:
-    """Returns a copy of a network in single precision, on tiles of the same size."""
-    net: Any = deepcopy(model.net)
-    copy = RIFE(net.float(), name=model.name, source=model.source)
-    return tiled(copy, model.engine.tile if isinstance(model.engine, TileEngine) else 0)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from model.RIFE import RIFE
-from video.devices import FramePair, InputFrame, NetworkSettings, PendingPicture, run_network
+from video.devices import FramePair, InputFrame, NetworkRun, PendingPicture
 from video.frame import Colour, Frame, Picture
 from video.prefetch import prefetch
 from video.reading.source_part import SourcePart
@@ -109,9 +109,10 @@ def interpolate(
     """
     handling, report = handling or Handling(), report or Report()
     settings = {"scale": scale, "disagreement": handling.fallback is not None, **(options or {})}
+    network = NetworkRun(model, settings, report.count_again)
     limit = _frames_in_flight(model)
     pending: deque[PendingFrame] = deque()
-    with closing(_start_frames(frames, model, timing, settings, handling, report)) as started:
+    with closing(_start_frames(frames, network, timing, handling, report)) as started:
         for frame in started:
             pending.append(frame)
             while pending and (not pending[0].made or sum(f.made for f in pending) > limit or len(pending) > HELD_BACK):
@@ -126,19 +127,14 @@ def _frames_in_flight(model: RIFE) -> int:
 
 
 def _start_frames(
-    frames: Iterable[Frame],
-    model: RIFE,
-    timing: Timing,
-    settings: NetworkSettings,
-    handling: Handling,
-    report: Report,
+    frames: Iterable[Frame], network: NetworkRun, timing: Timing, handling: Handling, report: Report
 ) -> Generator[PendingFrame, None, None]:
     """Yields the frames of the output in order, each as soon as its computation is started."""
     last = None
     with closing(prefetch(((frame, frame.rgb()) for frame in frames), AHEAD)) as decoded:
-        pairs = _pairs(_measure_wait(decoded, report), model, timing, settings, handling, report)
+        pairs = _pairs(_measure_wait(decoded, report), network, timing, handling, report)
         for pair in pairs:
-            pictures = run_network(model, pair.first, pair.second, pair.timesteps, settings, report.count_again)
+            pictures = network(pair.first, pair.second, pair.timesteps)
             yield from _frames_of_pair(pair, pictures, handling, report)
             last = pair.second.frame
     if handling.given is not None and report.part is None:  # a part has frames for some of them only
@@ -153,15 +149,14 @@ def _start_frames(
 
 def _pairs(
     decoded: Iterator[tuple[Frame, np.ndarray]],
-    model: RIFE,
+    network: NetworkRun,
     timing: Timing,
-    settings: NetworkSettings,
     handling: Handling,
     report: Report,
 ) -> Iterator[FramePair]:
     """Yields the pairs of frames to interpolate: transitions are decided, repeats and damage handled."""
     detector = handling.detector
-    multiple = model.multiple(settings["scale"])
+    multiple = network.model.multiple(network.settings["scale"])
 
     def load(frame: Frame, rgb: np.ndarray | None = None) -> InputFrame:
         """Returns a frame with its signature, which upstream computes from the padded frame."""
@@ -185,7 +180,7 @@ def _pairs(
         return retimed_pairs(frames, timing, report.count_repeat, LONGEST_RUN)
     if handling.dedup == "replace":
         by_shown = detector.repeats == "upstream" and given is None
-        frames = RepeatReplacement(model, settings, detector, load, report.count_repeat, by_shown).replace(frames)
+        frames = RepeatReplacement(network, detector, load, report.count_repeat, by_shown).replace(frames)
     return plain_pairs(frames, timing)
 
 

@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from model.RIFE import RIFE
-from video.devices import InputFrame, NetworkSettings, run_network
+from video.devices import InputFrame, NetworkRun
 from video.frame import Frame
 from video.transitions.hold import MIDDLE
 from video.transitions.overlay import hide, put_back
@@ -20,8 +19,7 @@ class RepeatReplacement:
     frame that is shown, as upstream does.
     """
 
-    model: RIFE
-    settings: NetworkSettings
+    network: NetworkRun
     detector: TransitionDetector
     load: Callable[[Frame], InputFrame]
     count: Callable[[Fraction], None]
@@ -61,7 +59,7 @@ class RepeatReplacement:
 
     def _midpoint(self, first: InputFrame, time: Fraction, third: InputFrame) -> InputFrame:
         """Returns the network's frame in the middle of two frames, to be shown at a given time."""
-        (picture,) = run_network(self.model, first, third, [MIDDLE], self.settings)
+        (picture,) = self.network(first, third, [MIDDLE])
         self.count(time)
         whole = put_back(picture, first, third, MIDDLE)()
         return hide(self.load(Frame(whole, time, first.frame.colour)), first.keep)
