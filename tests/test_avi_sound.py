@@ -9,6 +9,7 @@ import av
 import pytest
 from clips import make_clip
 
+from video.reading.container import open_container
 from video.reading.reader import open_frames
 from video.writing.avi_sound import find_wrong_rates
 from video.writing.encoding import Encoding
@@ -36,7 +37,8 @@ def sound_end(path: Path) -> float:
 @pytest.mark.parametrize(("suffix", "audio"), [("mp4", "copy"), ("mkv", "copy"), ("mp4", "aac")])
 def test_sound_lasts_as_long_as_its_packets(tmp_path: Path, factor: int, suffix: str, audio: str) -> None:
     path = make_avi(tmp_path / "a.avi", factor)
-    assert find_wrong_rates(path) == (set() if factor == 1 else {1})
+    with open_container(path) as opened:
+        assert find_wrong_rates(path, opened) == (set() if factor == 1 else {1})
     source = open_frames(path)
     with VideoWriter(tmp_path / f"b.{suffix}", source, F(24), F(1, 24), encoding=Encoding(audio=audio)) as writer:
         for frame in source:
@@ -46,4 +48,6 @@ def test_sound_lasts_as_long_as_its_packets(tmp_path: Path, factor: int, suffix:
 
 
 def test_files_of_other_formats_have_times(tmp_path: Path) -> None:
-    assert find_wrong_rates(make_clip(tmp_path / "a.mkv", audio=["libmp3lame"])) == set()
+    path = make_clip(tmp_path / "a.mkv", audio=["libmp3lame"])
+    with open_container(path) as opened:
+        assert find_wrong_rates(path, opened) == set()

@@ -14,6 +14,9 @@ from video.alpha import has_alpha
 UNSPECIFIED = 2  # of matrix, primaries and transfer in ITU-T H.273
 HD_HEIGHT = 720  # pictures without a tag are taken as BT.709 from this height on, as BT.601 below
 FULL = int(ColorRange.JPEG)
+# In steps of the frame rate. A last frame that is shown for longer keeps its duration, and does not count for the rate:
+# GIF, screen recordings.
+LONG_LAST_FRAME = Fraction(3, 2)
 # Only changes of chroma size and depth use swscale. Its own conversion of colours is half a level off in full range and
 # two levels of 1023 off at 10 bits, which is visible as flicker between frames; the matrices below are exact.
 EXACT_SCALING = (

@@ -8,6 +8,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from video.frame import LONG_LAST_FRAME
 from video.reading.container import Location, open_container, read_packets
 from video.reading.matroska import tagged_duration
 
@@ -16,7 +17,6 @@ RATE_SAMPLE = 100  # packets whose times give the rate instead, and show whether
 FEWEST_PACKETS = 5  # packets that show a constant rate
 FULL_SHARE = 0.8  # of the times of a constant rate that must have a frame: nearly any times lie on a very fine grid
 LARGEST_CORRECTION = Fraction(1, 500)  # of a rate that was computed from rounded times
-LONG_LAST = Fraction(3, 2)  # steps; a last frame of a longer duration does not count for the rate
 MILLISECOND = Fraction(1, 1000)
 NEAR = Fraction(3, 2)  # largest ratio of the rate of the first packets to a guess that is right
 FINEST_TICK = 10_000  # ticks a second at least of the time base of a constant rate
@@ -57,7 +57,7 @@ def _rate_before_last(location: Location, stream: VideoStream) -> Fraction | Non
         return None
     span = max(times) - min(times)
     last = stream.duration - span  # units, as span
-    if span <= 0 or last * (len(times) - 1) <= LONG_LAST * span:
+    if span <= 0 or last * (len(times) - 1) <= LONG_LAST_FRAME * span:
         return None
     return (len(times) - 1) / (span * stream.time_base)
 

@@ -10,12 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from video.frame import Frame
+from video.frame import LONG_LAST_FRAME, Frame
 from video.transitions.scene import LONGEST_STEP
 
 MATCH_DURATION = ("hold", "extrapolate")
-# In frames; a last frame that is shown for longer keeps its duration: GIF, screen recordings.
-LONG_LAST_FRAME = Fraction(3, 2)
 WHOLE_FRAME = Fraction(999, 1000)  # of a frame; less than this at the end is rounding
 
 

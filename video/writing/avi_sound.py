@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 from statistics import median
 
+from av.container import InputContainer
 from av.packet import Packet
 
 from video.losses import LIBRARY_ERRORS
@@ -17,17 +18,15 @@ SAMPLE = 50  # packets of a track that are compared
 LARGEST_RATIO = 1.5  # of the step between two packets to the duration of one, or the reverse
 
 
-def find_wrong_rates(location: Location) -> set[int]:
+def find_wrong_rates(location: Location, opened: InputContainer) -> set[int]:
     """Returns the numbers of the sound streams of an AVI file whose packets do not come at the rate at which they play.
 
-    Empty for files of other formats.
+    Empty for files of other formats. `opened` is the same file; it is not read any further.
     """
     wrong: set[int] = set()
-    with open_container(location) as container:
-        if container.format.name != "avi":
-            return wrong
-        numbers = [stream.index for stream in container.streams.audio]
-    for number in numbers:
+    if opened.format.name != "avi":
+        return wrong
+    for number in [stream.index for stream in opened.streams.audio]:
         with open_container(location) as container:
             packets = read_packets(container, [container.streams[number]])
             if _is_wrong(islice((packet for packet in packets if packet.size), SAMPLE)):

@@ -69,10 +69,11 @@ class Tracks:
         if chapters and holds_chapters(output):
             output.set_chapters(chapters)  # type: ignore[arg-type]
         if self._tracks:
-            video = main_video(container, self._source.stream)  # its packets show how far the file has been read
-            followed = [*(track.source for track in self._tracks.values()), *([video] if video else [])]
+            # The packets of the picture show how far the file has been read.
+            followed = [*(track.source for track in self._tracks.values()), *([picture] if picture else [])]
             self._clocks = {s.index: self._make_clock(s) for s in followed}
-            packets = one_after_the_other(read_packets(container, followed), find_wrong_rates(self._source.location))
+            wrong = find_wrong_rates(self._source.location, container)
+            packets = one_after_the_other(read_packets(container, followed), wrong)
             self._packets = self._placed_packets(packets)
         else:
             self._close_input()  # a pipe would hold all its bytes for it
