@@ -55,6 +55,7 @@ def test_halving_is_nested_midpoints(name: str, nets: dict[str, RIFE], pair: Pai
         list(model.between(*pair, (0.3,), tolerance=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.25, 2.0, 4.0])
 @pytest.mark.parametrize("name", ["3.1", "3.8"])
 def test_the_scale_divides_the_scales_of_the_blocks(

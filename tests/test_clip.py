@@ -65,6 +65,7 @@ def shot(folder: Path, pictures: list[np.ndarray]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_second_frame_is_scored_for_each_choice(run: Run, nets: dict[str, Shift], tmp_path: Path) -> None:
     pictures = scene(0, 8)  # the eighth has no frame after it
     shot(tmp_path / "shot", pictures)
@@ -173,6 +174,7 @@ def test_nothing_to_score(run: Run, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["shot"]
 
 
+@pytest.mark.slow
 def test_timesteps_of_a_video_of_variable_rate(run: Run, nets: dict[str, Shift], tmp_path: Path) -> None:
     times = [Fraction(t) for t in ("0", "0.3", "1", "1.5", "2", "2.2", "2.8")]
     make_clip(tmp_path / "clip.mkv", 7, times=times, codec="ffv1", pictures=scene(1, 7))

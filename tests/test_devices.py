@@ -36,6 +36,7 @@ def test_half_precision_of_each_device(
     assert half_precision(torch.device(device)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_holds_at_the_width_of_4k(dtype: torch.dtype) -> None:
     """Half precision cannot name pixels beyond 2048: convolutions alone are in it, so the right end is no worse."""

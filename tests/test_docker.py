@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from clips import Clip, make_clip
 
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_names_with_spaces_and_shell_signs_reach_the_command(tmp_path: Path, tiny_weights: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python3").symlink_to(sys.executable)

@@ -131,6 +131,7 @@ def test_real_frames_equal_the_baselines(clip: str, limit: float) -> None:
     torch.testing.assert_close(made, theirs, rtol=0, atol=limit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 64), (50, 70), (131, 97), (16, 300)])
 def test_hd_differs_from_its_own_forward_by_rounding_only(size: tuple[int, int]) -> None:
     """The two orders of the images are exchanged in its weights: also with other images in their places."""
@@ -146,6 +147,7 @@ def test_hd_differs_from_its_own_forward_by_rounding_only(size: tuple[int, int])
             torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "amx"), [("v4_25", False), ("v4_25", True), ("rife_m", False), ("hd_v3_8", False)])
 def test_bfloat16_is_near_float32(name: str, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions alone are in bfloat16; its own forward in that precision is as near."""

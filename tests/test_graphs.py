@@ -46,6 +46,7 @@ def images(seed: int, size: tuple[int, int] = (70, 50)) -> tuple[Tensor, Tensor]
     return img0, img1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_recording_equals_the_network_at_other_values(name: str) -> None:
     net = build(name)
@@ -96,6 +97,7 @@ def test_a_few_recordings_are_kept(tiny_net: IFNet_v4) -> None:
     assert len(recorded(model)) == MAX_RECORDINGS
 
 
+@pytest.mark.slow
 def test_running_out_of_memory_drops_the_recordings(tiny_net: IFNet_v4) -> None:
     def recorder(run: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Outputs, Callable[[], None]]:
         if inputs[0].shape[3] > 256:

@@ -31,6 +31,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_traced_without_graph_breaks(name: str, traced: None) -> None:
     net = build(name)
@@ -42,6 +43,7 @@ def test_a_network_is_traced_without_graph_breaks(name: str, traced: None) -> No
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "RIFE_m"])
 def test_the_blocks_after_the_coarse_ones_trace_whole_too(name: str, traced: None) -> None:
     net = build(name)
@@ -78,6 +80,7 @@ def test_memory_is_that_of_the_network_itself(traced: None) -> None:
     assert peak_bytes(with_engine(net, "compile"), 64, 64) == peak_bytes(net, 64, 64)
 
 
+@pytest.mark.slow
 def test_a_failed_compilation_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no such\n  instruction")

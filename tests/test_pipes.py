@@ -122,6 +122,7 @@ def as_stream(clip: Path, suffix: str) -> bytes:
     return bytes(sink.data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".y4m", ".nut"])
 @pytest.mark.parametrize(("pix_fmt", "codec"), [("yuv420p", "libx264"), ("yuv422p10le", "ffv1")])
 def test_frames_through_pipes_are_those_of_files(
@@ -257,6 +258,7 @@ def test_a_stream_that_is_cut_off_gives_what_came(piped: Piped, tmp_path: Path) 
     assert line in piped.err
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe, "CHUNK", 1 << 12)
     monkeypatch.setattr(container, "PIPE_BUFFER", 1 << 12)
@@ -312,6 +314,7 @@ def test_an_idle_pipe_is_given_up_after_a_signal() -> None:
     os.close(feed)
 
 
+@pytest.mark.slow
 def test_readers_that_lie_too_far_apart_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe, "CHUNK", 1 << 10)
     monkeypatch.setattr(pipe, "MAX_HELD", 1 << 13)

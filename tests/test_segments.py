@@ -81,6 +81,7 @@ def content(path: Path) -> tuple[list[F], list[bytes]]:
     return made.times, [*planes, b"".join(made.packets.get("audio 0", []))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -202,6 +203,7 @@ def test_what_has_changed_is_refused_by_name(tmp_path: Path, run: Run, monkeypat
     assert len(Clip(tmp_path / "a.mp4").pictures) == 2 * COUNT - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "suffix"),
     [

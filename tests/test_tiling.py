@@ -169,6 +169,7 @@ def test_seams_are_invisible_in_a_fast_pan_in_4k(scale: float) -> None:
     assert psnr(made, model.inference(img0, img1, scale=scale)) > 70
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "scale"),
     [*product(["default", "3.9", "paper", "RIFE_m"], [0.25, 1.0]), ("2R", 0.25), ("default", 4.0)],
