@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from commands.errors import run_command
-
 # run as a script, this folder is on the path, not the repository's root
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,6 +34,7 @@ from benchmark.methods import PictureMethod, add_methods_flags, load_methods, lo
 from benchmark.record import write_json
 from benchmark.table import Scores, format_score, summary
 from benchmark.test_set import HALF
+from commands.errors import run_command
 from model.image import to_picture, to_tensor
 from model.inference.memory import keep_freed_memory
 from video.pictures.picture import list_pictures, read_picture, with_channels

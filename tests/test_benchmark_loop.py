@@ -1,5 +1,6 @@
 """Tests the parts of all benchmark scripts: protocols that change the figure, missing data, wrong arguments."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -226,3 +227,13 @@ def value_of(report: dict[str, Any], sample: str) -> float:
     (case,) = (c for c in report["worst"] if c["sample"] == sample)
     made, truth = (read_picture(case["pictures"][name]).astype(float) for name in ("fake", "truth"))
     return 10 * float(np.log10(255**2 / np.mean((made - truth) ** 2)))
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmark").glob("*.py")), ids=lambda script: script.stem)
+def test_scripts_extend_the_path_before_they_import_the_project(script: Path) -> None:
+    packages = {folder.parent.name for folder in ROOT.glob("*/__init__.py")}
+    seen = False
+    for statement in ast.parse(script.read_text()).body if "__main__" in script.read_text() else []:
+        seen = seen or "sys.path.insert" in ast.unparse(statement)
+        if isinstance(statement, ast.ImportFrom) and str(statement.module).split(".")[0] in packages:
+            assert seen, f"{script.name}, line {statement.lineno}: `python3 benchmark/{script.name}` cannot import this"
