@@ -18,7 +18,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,12 +195,13 @@ EXPORT_KINDS = {
 
 def compare(source: LoadedNetwork, kind: Kind) -> dict[str, Any]:
     """Returns the differences and times of one form, or why the network cannot take it."""
-    if kind.run is by_ncnn and hasattr(source.net, "contextnet"):
-        return {"refused": "not run by ncnn: ncnn_run.py has grids for warps of whole frames alone"}
     try:
-        run = kind.run(export(source, kind.form, kind.settings))
+        files = export(source, kind.form, kind.settings)
     except UserError as e:
         return {"refused": str(e).split(": ", 1)[-1]}
+    if kind.run is by_ncnn and hasattr(source.net, "contextnet"):
+        return {"refused": "ncnn_run.py has grids for warps of whole frames alone"}
+    run = kind.run(files)
     own = plain(source.net if kind.sharp else without_sharp(source).net)
     side = pad_multiple(source.net)
     sizes = [
@@ -219,24 +220,21 @@ def compare(source: LoadedNetwork, kind: Kind) -> dict[str, Any]:
     return record
 
 
-def row(name: str, kind: str, record: Mapping[str, Any]) -> str:
-    """Returns one row of the table, in Markdown."""
+def rows(name: str, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns the rows of a network in Markdown, from a record for each form; forms with equal results share a row."""
+    forms: dict[str, list[str]] = {}
+    for form, record in records.items():
+        forms.setdefault(_results(record), []).append(form)
+    return [f"| {name} | {', '.join(equal)} | {results} |" for results, equal in forms.items()]
+
+
+def _results(record: Mapping[str, Any]) -> str:
+    """Returns the last three cells of a row."""
     if "refused" in record:
-        return f"| {name} | {kind} | refused: {record['refused']} | | |"
-    timed = (
-        f"{record['ms']:.0f} / {record['own_ms']:.0f} ms, {record['own_ms'] / record['ms']:.2f}x"
-        if "ms" in record
-        else ""
-    )
-    return f"| {name} | {kind} | {record['largest']:.1e} | {record['mean']:.1e} | {timed} |"
-
-
-def records(names: list[str], kinds: list[str], files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
-    """Yields one record for each network and form."""
-    for name in names:
-        source = source_of(name, files)
-        for kind in kinds:
-            yield {"network": name, "form": kind, **compare(source, EXPORT_KINDS[kind])}
+        return f"refused: {record['refused']} | |"
+    faster = f"{record['own_ms'] / record['ms']:.2f}x" if "ms" in record else ""
+    times = f"{record['ms']:.0f} / {record['own_ms']:.0f} ms, {faster}" if faster else ""
+    return f"{record['largest']:.1e} | {record['mean']:.1e} | {times}"
 
 
 def parse_file(text: str) -> tuple[str, Path]:
@@ -251,13 +249,15 @@ network_file = argument_type(parse_file, f"NETWORK=PATH with one of {', '.join(N
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a row for each network and form, then the JSON."""
+    """Prints the rows of each network, then the JSON."""
     print("| network | form | largest difference | mean | time / PyTorch's |\n|---|---|---|---|---|")
-    found = []
-    for record in records(args.networks, args.forms, dict(args.model)):
-        found.append(record)
-        print(row(record["network"], record["form"], record), flush=True)
-    print(json.dumps({"results": found}))
+    results = []
+    for name in args.networks:
+        source = source_of(name, dict(args.model))
+        records = {form: compare(source, EXPORT_KINDS[form]) for form in args.forms}
+        print(*rows(name, records), sep="\n", flush=True)
+        results += [{"network": name, "form": form, **record} for form, record in records.items()]
+    print(json.dumps({"results": results}))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmark import exports
-from benchmark.exports import EXPORT_KINDS, NETWORKS, compare, planes, row, source_of
+from benchmark.exports import EXPORT_KINDS, NETWORKS, compare, planes, rows, source_of
 from model.IFNet_v4 import IFNet_v4
 from model.weights.published import PUBLISHED
 
@@ -22,14 +22,16 @@ def test_a_network_has_its_published_configuration(name: str, known: str) -> Non
 def test_a_form_is_compared_with_the_network(tiny_weights: Path) -> None:
     record = compare(source_of("4.25", {"4.25": tiny_weights}), EXPORT_KINDS["pkl"])
     assert record == {"largest": 0, "mean": 0}
-    assert row("4.25", "pkl", record) == "| 4.25 | pkl | 0.0e+00 | 0.0e+00 |  |"
+    assert rows("4.25", {"pkl": record, "comfy": record}) == ["| 4.25 | pkl, comfy | 0.0e+00 | 0.0e+00 |  |"]
 
 
 def test_a_refusal_is_a_row() -> None:
     source = source_of("paper", {})
     record = compare(source, EXPORT_KINDS["onnx v2"])
     assert record["refused"].startswith("layout v2 is for any timestep")
-    assert "refused: layout v2" in row("paper", "onnx v2", record)
+    (row,) = rows("paper", {"onnx v2": record})
+    assert row.startswith("| paper | onnx v2 | refused: layout v2")
+    assert row.count("|") == 6
 
 
 def test_planes_hold_the_coordinates_of_the_pixels() -> None:

@@ -127,7 +127,7 @@ def openvino_files(source: LoadedNetwork, settings: Settings) -> Files:
 
 
 def torch_file(source: LoadedNetwork, settings: Settings) -> Files:
-    """Returns a program of torch.export, .pt2, for any size; making it takes a minute or more."""
+    """Returns a program of torch.export, .pt2, for any size; making it takes 7 to 20 s of processor time."""
     graph, examples = graph_of(source, settings, Padded)
     return {".pt2": programs.torch_program(graph, examples, source.texts(dtype=dtype_name(settings)))}
 
