@@ -233,8 +233,8 @@ def test_memory_computed_without_data_equals_that_with_data(name: str) -> None:
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
     with memory.LiveBytes() as live:
         img0, img1 = (torch.rand(1, 3, height, width) for _ in range(2))
-        side0, side1 = called.frame_features(img0), called.frame_features(img1)
-        called(img0, img1, 0.5, side0, side1)
+        features0, features1 = called.frame_features(img0), called.frame_features(img1)
+        called(img0, img1, 0.5, features0, features1)
     # 5 %: without data einsum copies once more while the weights are packed
     assert memory.peak_bytes(called, height, width) == pytest.approx(weights + live.peak, rel=0.05)
 

@@ -100,7 +100,7 @@ def test_a_profile_names_the_slow_operators(tiny_weights: Path, capsys: pytest.C
         assert calls["aten::convolution"] == 4 * 2 + 5 * 11  # two encoders and five blocks
         assert not [name for name in calls if name.startswith("kernels::")]
     elif kernels.available():
-        assert calls["kernels::make_side"] == calls["kernels::finish"] == 1
+        assert calls["kernels::make_map"] == calls["kernels::finish"] == 1
     longest = first["operators"][0]
     assert f"{longest['ms']:.1f}  {longest['calls']:4.0f}  {longest['name']}" in "\n".join(lines)
 

@@ -22,9 +22,8 @@ ENGINES = ("pytorch", "graphs", "compile", "tensorrt", *RUNTIMES)
 def accelerate(net: Network, *, many: bool = False) -> Network:
     """Returns the fastest form of a network for its device: a KernelEngine where there is one, else the network.
 
-    `many`: for a video, whose frames have one size. Where there are no kernels, a network in
-    float32 on a processor is run by OpenVINO if that is installed: a quarter faster than PyTorch, after some seconds of
-    compiling for that size.
+    `many`: for a video, whose frames have one size. Where there are no kernels, a network in float32 on a CPU is run by
+    OpenVINO if that is installed: a quarter faster than PyTorch, after some seconds of compiling for that size.
     """
     if has_kernels(net):
         return KernelEngine(net)

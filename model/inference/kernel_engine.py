@@ -18,7 +18,7 @@ from model.IFNet_HD import SCALES_OF_3, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
 from model.inference import kernels
 from model.inference.engine import Engine, Options, PairInputs, with_coarse
-from model.inference.kernel_estimate import KernelEstimate, make_side
+from model.inference.kernel_estimate import KernelEstimate, make_map
 from model.inference.packed import (
     BFLOAT16,
     NHWC,
@@ -31,13 +31,13 @@ from model.inference.packed import (
 from model.inference.packed_HD import PackedBlockHD
 from model.networks.sharp import GATES
 
-MAX_FEATURES = 29  # of a frame: with 3 of colour they fill the 32 channels of a side
+MAX_FEATURES = 29  # of a frame: with 3 of colour they fill the 32 channels of a feature map
 
 
-class SideAndLevels(NamedTuple):
+class KernelFeatures(NamedTuple):
     """Holds the features of one frame in the form of the kernels."""
 
-    side: Tensor  # (B,C,H,W): 3 of colour, features, zeros up to C = 4, 8, 16 or 32
+    map: Tensor  # (B,C,H,W), the feature map: 3 of colour, features, zeros up to C = 4, 8, 16 or 32
     levels: tuple[Tensor, ...]  # of Contextnet, (B,16*2^k,H/2^(k+1),W/2^(k+1)); () without it
 
 
@@ -54,7 +54,7 @@ def _order(channels: int, features: int, *, timed: bool, again: bool) -> list[in
 
 
 class KernelEngine(Engine):
-    """Runs an IFNet, IFNet_v4 or IFNet_HDv3 by the kernels; its frame features are SideAndLevels."""
+    """Runs an IFNet, IFNet_v4 or IFNet_HDv3 by the kernels; its frame features are KernelFeatures."""
 
     def __init__(self, net: Network) -> None:
         super().__init__(net)
@@ -101,8 +101,8 @@ class KernelEngine(Engine):
             self.stages = [PackedPair(stage) for stage in (context.conv1, context.conv2, context.conv3, context.conv4)]
             self.unet = PackedUnet(self.module.unet)
 
-    def frame_features(self, image: Tensor) -> SideAndLevels:
-        """Returns the side of the frame and the levels of Contextnet for an image (B,3,H,W)."""
+    def frame_features(self, image: Tensor) -> KernelFeatures:
+        """Returns the feature map of the frame and the levels of Contextnet for an image (B,3,H,W)."""
         with self.packing:  # threads may share a network
             versions = self._versions()
             if self.packed_versions != versions:  # the network was trained or given other weights
@@ -111,17 +111,17 @@ class KernelEngine(Engine):
         levels: list[Tensor] = []
         for stage in self.stages:
             levels.append(stage(levels[-1] if levels else image.contiguous(memory_format=NHWC)).float())
-        return SideAndLevels(make_side(image, self.encoder(image) if self.encoder else None), tuple(levels))
+        return KernelFeatures(make_map(image, self.encoder(image) if self.encoder else None), tuple(levels))
 
     def estimate(self, pair: PairInputs, scale: float, coarse: CoarseEstimate, options: Options) -> Prediction:
         """Estimates the frame at the timestep, as the network does."""
-        features0: SideAndLevels = pair.features0
-        features1: SideAndLevels = pair.features1
+        features0: KernelFeatures = pair.features0
+        features1: KernelFeatures = pair.features1
         if not self._supports(pair.timestep, scale, options):
             features = self._network_features(features0), self._network_features(features1)
             more = with_coarse(options, coarse)
             return self.net(pair.img0, pair.img1, pair.timestep, *features, scale=scale, **more)
-        estimate = KernelEstimate(features0.side, features1.side, sum_masks=self.sum_masks, outputs=coarse)
+        estimate = KernelEstimate(features0.map, features1.map, sum_masks=self.sum_masks, outputs=coarse)
         self._run_blocks(estimate, pair.timestep, scale, len(self.blocks))
         image, flow, mask = estimate.finish(sharp=self.sharp)
         if self.unet is not None:
@@ -130,12 +130,12 @@ class KernelEngine(Engine):
 
     def run_coarse(self, pair: PairInputs, scale: float, options: Options) -> CoarseEstimate:
         """Runs the coarse blocks alone, as the network does."""
-        features0: SideAndLevels = pair.features0
-        features1: SideAndLevels = pair.features1
+        features0: KernelFeatures = pair.features0
+        features1: KernelFeatures = pair.features1
         if not self._supports(pair.timestep, scale, options):
             features = self._network_features(features0), self._network_features(features1)
             return self.net.estimate_coarse(pair.img0, pair.img1, pair.timestep, *features, scale=scale, **options)
-        estimate = KernelEstimate(features0.side, features1.side, sum_masks=self.sum_masks)
+        estimate = KernelEstimate(features0.map, features1.map, sum_masks=self.sum_masks)
         self._run_blocks(estimate, pair.timestep, scale, count_coarse([s / scale for s in self.scales]))
         return tuple(estimate.outputs)
 
@@ -144,13 +144,13 @@ class KernelEngine(Engine):
         even = all(s == scale or s / scale % 2 == 0 for s in self.scales)
         return even and not options and not isinstance(timestep, Tensor)
 
-    def _network_features(self, features: SideAndLevels) -> Any:
+    def _network_features(self, features: KernelFeatures) -> Any:
         """Returns the features of a frame in the form of the network's own forward."""
-        return features.side[:, 3 : 3 + self.features] if self.features else features.levels or None
+        return features.map[:, 3 : 3 + self.features] if self.features else features.levels or None
 
     def _run_blocks(self, estimate: KernelEstimate, timestep: float | Tensor, scale: float, count: int) -> None:
         """Runs the blocks that follow those whose outputs are in the estimate, up to the first `count`."""
-        height, width = estimate.sides[0].shape[2:]
+        height, width = estimate.maps[0].shape[2:]
         time = float(timestep) if self.timed else None
         for i in range(len(estimate.outputs), count):
             block, factor = self.blocks[i], int(self.scales[i] / scale)
@@ -169,7 +169,7 @@ class KernelEngine(Engine):
             estimate.add(tail, factor * block.remaining, block.packed)
 
     def _residual(
-        self, estimate: KernelEstimate, features0: SideAndLevels, features1: SideAndLevels, flow: Tensor
+        self, estimate: KernelEstimate, features0: KernelFeatures, features1: KernelFeatures, flow: Tensor
     ) -> Tensor:
         """Returns the residual image (B,3,H,W) of the Unet, in -1..1."""
         assert self.unet is not None

@@ -19,10 +19,10 @@ extern "C" {
 // Computes the estimate at the frame's size, planes: image (batch,3,H,W), flow (batch,4,H,W), mask (batch,1,H,W) in
 // 0..1.
 // sharp: after the mask, the last output has 2 gates of bicubic sampling and 2 gates of `nearer` (networks/sharp.py).
-void finish(float* image, float* flow, float* mask, const float* side0, const float* side1,
+void finish(float* image, float* flow, float* mask, const float* map0, const float* map1,
             const int64_t* size, const BlockOutput* outputs, int64_t count, int64_t sum, int64_t sharp,
             int64_t threads) {
-    const Estimate all(side0, side1, size, outputs, count);
+    const Estimate all(map0, map1, size, outputs, count);
     const int64_t plane = all.height * all.width;
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < all.batch * all.height; i++) {
@@ -65,11 +65,11 @@ void finish(float* image, float* flow, float* mask, const float* side0, const fl
         for (int64_t x = 0; x < all.width; x++) {
             const float *f = flows + 4 * x, *g = gates + 4 * x, *at = places + 4 * x, *w = weights + 4 * x;
             V4 warped0 = {}, warped1 = {};
-            all.add<V4, 1>(side0, b, firsts + 4 * x, shares + 4 * x, 1, &warped0);
-            all.add<V4, 1>(side1, b, firsts + 4 * x + 2, shares + 4 * x + 2, 1, &warped1);
+            all.add<V4, 1>(map0, b, firsts + 4 * x, shares + 4 * x, 1, &warped0);
+            all.add<V4, 1>(map1, b, firsts + 4 * x + 2, shares + 4 * x + 2, 1, &warped1);
             if (sharp) {
-                warped0 += 2 * g[0] * (all.cubic(side0, b, at[0], at[1], w, w + 1) - warped0);
-                warped1 += 2 * g[1] * (all.cubic(side1, b, at[2], at[3], w + 2, w + 3) - warped1);
+                warped0 += 2 * g[0] * (all.cubic(map0, b, at[0], at[1], w, w + 1) - warped0);
+                warped1 += 2 * g[1] * (all.cubic(map1, b, at[2], at[3], w + 2, w + 3) - warped1);
             }
             const V4 blended = warped1 + m[x] * (warped0 - warped1);
             for (int64_t c = 0; c < 3; c++) colour[c * plane + x] = blended[c];

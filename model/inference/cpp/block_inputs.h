@@ -7,7 +7,7 @@
 namespace {
 
 struct Inputs : Estimate {
-    int64_t colours;  // used channels of a side: colour and features
+    int64_t colours;  // used channels of a feature map: colour and features
     int64_t factor;   // the frame is this many times larger than the block's input
     bool again;       // the block also takes both frames unwarped
     float time;       // negative: none
@@ -25,7 +25,7 @@ struct Inputs : Estimate {
         return out + count;
     }
 
-    // Row y of the block's input, (width/factor, channels); a side's pixel is `vectors` of T
+    // Computes row y of the block's input, (width/factor,channels); a pixel of a feature map is `vectors` values of T.
     template <class T, int64_t vectors>
     void row(int64_t b, int64_t y, float* out) const {
         const int64_t n = factor == 1 ? 1 : 2, low = factor == 1 ? 0 : factor / 2 - 1, wide = width / factor;
@@ -47,11 +47,11 @@ struct Inputs : Estimate {
                     const int64_t py = y * factor + low + j, px = x * factor + low + i;
                     const int64_t at = j * fours() + 4 * px;
                     total += load<V4>(flows + at);
-                    add<T, vectors>(side0, b, firsts + at, shares + at, weight, warped0);
-                    add<T, vectors>(side1, b, firsts + at + 2, shares + at + 2, weight, warped1);
+                    add<T, vectors>(map0, b, firsts + at, shares + at, weight, warped0);
+                    add<T, vectors>(map1, b, firsts + at + 2, shares + at + 2, weight, warped1);
                     if (again) {
-                        frame0[0] += weight * load<V4>(side0 + ((b * height + py) * width + px) * stride);
-                        frame1[0] += weight * load<V4>(side1 + ((b * height + py) * width + px) * stride);
+                        frame0[0] += weight * load<V4>(map0 + ((b * height + py) * width + px) * stride);
+                        frame1[0] += weight * load<V4>(map1 + ((b * height + py) * width + px) * stride);
                     }
                 }
             float* p = out + x * channels;
@@ -83,11 +83,10 @@ struct Inputs : Estimate {
 extern "C" {
 
 // Computes rows [from, to) of a block's input, (batch,to-from,width/factor,channels); rows outside it are zeros.
-// size: batch, height, width, stride of the sides; shape: colours, factor, again, rest, sum,
-// channels.
-void block_inputs(float* out, const float* side0, const float* side1, const int64_t* size, const BlockOutput* outputs,
+// size: batch, height, width, stride of the feature maps; shape: colours, factor, again, rest, sum, channels.
+void block_inputs(float* out, const float* map0, const float* map1, const int64_t* size, const BlockOutput* outputs,
                   int64_t count, const int64_t* shape, float time, int64_t from, int64_t to, int64_t threads) {
-    const Inputs inputs{{side0, side1, size, outputs, count}, shape[0], shape[1], shape[2] != 0, time, shape[3],
+    const Inputs inputs{{map0, map1, size, outputs, count}, shape[0], shape[1], shape[2] != 0, time, shape[3],
                         shape[4] != 0, shape[5]};
     const int64_t line = inputs.width / inputs.factor * inputs.channels, high = inputs.height / inputs.factor;
 #pragma omp parallel for num_threads(threads)
@@ -108,7 +107,7 @@ void block_inputs(float* out, const float* side0, const float* side1, const int6
 
 // out (batch,height,width,stride) = image (batch,height,width,3), then features, then zeros. Features of C channels are
 // packed: (batch,height/2,width/2,2,2,C).
-void make_side(float* out, const float* image, const float* features, const int64_t* size, int64_t channels,
+void make_map(float* out, const float* image, const float* features, const int64_t* size, int64_t channels,
                int64_t threads) {
     const int64_t batch = size[0], height = size[1], width = size[2], stride = size[3];
     const BlockOutput packed{features, channels, 1, 1, 2, height, width};

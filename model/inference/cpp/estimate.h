@@ -66,14 +66,14 @@ struct BlockOutput {
 };
 
 struct Estimate {
-    const float *side0, *side1;  // (batch,height,width,stride): colour, features, zeros up to a whole vector
+    const float *map0, *map1;  // (batch,height,width,stride): colour, features, zeros up to a whole vector
     int64_t batch, height, width, stride;
     const BlockOutput* outputs;
     int64_t count;
     std::vector<std::vector<Place>> columns;  // for each output and each column of the frame
 
-    Estimate(const float* side0, const float* side1, const int64_t* size, const BlockOutput* outputs, int64_t count)
-        : side0(side0), side1(side1), batch(size[0]), height(size[1]), width(size[2]), stride(size[3]),
+    Estimate(const float* map0, const float* map1, const int64_t* size, const BlockOutput* outputs, int64_t count)
+        : map0(map0), map1(map1), batch(size[0]), height(size[1]), width(size[2]), stride(size[3]),
           outputs(outputs), count(count), columns(count) {
         for (int64_t i = 0; i < count; i++)
             for (int64_t x = 0; x < width; x++)
@@ -133,11 +133,11 @@ struct Estimate {
         });
     }
 
-    // out[0..n) += weight * the side, sampled at a position that `bilinears` computed
+    // out[0..n) += weight * the feature map, sampled at a position that `bilinears` computed
     template <class T, int64_t n>
-    void add(const float* side, int64_t b, const int32_t* first, const float* share, float weight, T* out) const {
+    void add(const float* map, int64_t b, const int32_t* first, const float* share, float weight, T* out) const {
         const int64_t right = width > 1 ? stride : 0, down = height > 1 ? width * stride : 0;
-        const float* p = side + ((b * height + first[1]) * width + first[0]) * stride;
+        const float* p = map + ((b * height + first[1]) * width + first[0]) * stride;
         const float w11 = share[0] * share[1] * weight, w10 = share[1] * weight - w11, w01 = share[0] * weight - w11;
         const float w00 = weight - w01 - w10 - w11;
         for (int64_t c = 0; c < n; c++, p += sizeof(T) / sizeof(float))
@@ -160,10 +160,10 @@ struct Estimate {
 
     // The colours at a position that `cubics` computed, the border repeated; across and down: the weights of its first
     // pixel along each axis.
-    V4 cubic(const float* side, int64_t b, int64_t left, int64_t top, const float* across, const float* down) const {
+    V4 cubic(const float* map, int64_t b, int64_t left, int64_t top, const float* across, const float* down) const {
         V4 total = {};
         if (left >= 0 && left + 3 < width && top >= 0 && top + 3 < height) {
-            const float* line = side + ((b * height + top) * width + left) * stride;
+            const float* line = map + ((b * height + top) * width + left) * stride;
             for (int64_t j = 0; j < 4; j++, line += width * stride) {
                 V4 row = {};
                 for (int64_t i = 0; i < 4; i++) row += across[i * fours()] * load<V4>(line + i * stride);
@@ -172,7 +172,7 @@ struct Estimate {
             return total;
         }
         for (int64_t j = 0; j < 4; j++) {
-            const float* line = side + (b * height + std::clamp<int64_t>(top + j, 0, height - 1)) * width * stride;
+            const float* line = map + (b * height + std::clamp<int64_t>(top + j, 0, height - 1)) * width * stride;
             V4 row = {};
             for (int64_t i = 0; i < 4; i++)
                 row += across[i * fours()] * load<V4>(line + std::clamp<int64_t>(left + i, 0, width - 1) * stride);
