@@ -13,11 +13,11 @@ from commands.speed_flags import changes_speed, timed_source
 from commands.video_flags import MAX_RATE
 from model import UserError
 from segments.folder import WorkFolder
+from video.containers import container_of
 from video.pictures.montage import montage_size
 from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, ScanType
 from video.reading.rate import exact_time_base
 from video.reading.reader import Source, open_frames
-from video.writing.animated_picture import FASTEST
 from video.writing.encoding import Encoding
 from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
@@ -55,10 +55,10 @@ def plan_job(args: argparse.Namespace) -> VideoJob:
             f"{source.path}: {float(rate):g} frames/s are too many; {MAX_RATE} at most, lower --multi or give --fps"
         )
     path = _video_path(args, source, rate)
-    fastest = FASTEST.get(path.suffix.lower()) if path is not None else None
-    if fastest is not None and rate > fastest and not args.fps:
-        path = _video_path(args, source, fastest)  # players slow down what is faster
-        args.target_fps = rate = fastest
+    animation = container_of(path.suffix).animation if path is not None else None
+    if animation is not None and rate > animation.fastest and not args.fps:
+        path = _video_path(args, source, animation.fastest)  # players slow down what is faster
+        args.target_fps = rate = animation.fastest
     if path is not None and path.suffix.lower() == ".y4m" and not (args.fps or args.stitch):
         args.target_fps = rate  # a constant one: Y4M holds no times
     written = args.decisions if args.decisions and not args.decisions.exists() else None, args.confidence

@@ -14,6 +14,7 @@ from commands.transition_flags import handling
 from commands.video_job import VideoJob
 from model import RIFE
 from model.devices import pick_device
+from video.containers import container_of
 from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.pictures.montage import montage
@@ -23,7 +24,6 @@ from video.timing.ending import Ending, close_loop, without_closing
 from video.timing.output_times import multiply, resample
 from video.transitions.confidence import write_measures
 from video.transitions.decisions import write_decisions
-from video.writing.animated_picture import FASTEST
 from video.writing.audio import NONE
 from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
@@ -55,7 +55,8 @@ def interpolated_frames(
     source = job.source
     offsets = shutter_offsets(args.blur, args.target_fps) if args.blur else (Fraction(0),)
     grid = args.target_fps
-    fastest = FASTEST.get(job.path.suffix.lower()) if job.is_video and not args.fps else None
+    animation = container_of(job.path.suffix).animation if job.is_video and not args.fps else None
+    fastest = None if animation is None else animation.fastest
     start = grid_start(source)
     timing = resample(grid, start, source.speed, offsets) if grid else multiply(args.multi, fastest)
     rules = handling(args, source.size, source.rotation)
@@ -112,7 +113,7 @@ def ended_frames(args: argparse.Namespace, job: VideoJob, model: RIFE, report: R
 
     speed = job.source.speed
     rate = source.rate if speed is None else source.rate * Fraction(speed.slowest)
-    ending = Ending(job.rate, rate, args.match_duration, exact=job.path.suffix.lower() in FASTEST)
+    ending = Ending(job.rate, rate, args.match_duration, exact=container_of(job.path.suffix).animation is not None)
     return ending.apply(interpolated_frames(args, job, model, report), end)
 
 

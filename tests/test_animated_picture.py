@@ -14,7 +14,7 @@ import inference_video
 from video.frame import Frame
 from video.reading.reader import Source
 from video.timing.output_times import multiply
-from video.writing.animated_picture import FOREVER, ONCE, count_plays, play_options
+from video.writing.animated_picture import FOREVER, GIF, ONCE, count_plays
 from video.writing.writer import VideoWriter
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow reads and writes the files")
@@ -87,8 +87,7 @@ def test_the_number_of_plays_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_other_files_are_played_forever(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(bytes(100))
     assert [count_plays(tmp_path / name) for name in ("a.mp4", "missing.gif")] == [FOREVER, FOREVER]
-    assert play_options(".gif", ONCE) == {"loop": "-1"}
-    assert play_options(".mp4", FOREVER) == {}
+    assert GIF.play_options(ONCE) == {"loop": "-1"}
 
 
 @pytest.mark.parametrize("suffix", ["gif", "apng", "webp"])

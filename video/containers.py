@@ -6,6 +6,8 @@ To add a container, add a line to CONTAINERS. FFmpeg takes the container by the 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from video.writing.animated_picture import APNG, GIF, WEBP, Animation
+
 # A part that a killed run leaves plays up to its last second. MP4 is written in fragments, which become one ordinary
 # file at the end (FFmpeg 7.1 and later). Its header is delayed by one fragment: only then does it state when each track
 # starts, and what AC-3 holds.
@@ -36,6 +38,7 @@ class Container:
     has_rotation: bool = False  # a display matrix
     has_hdr: bool = False  # metadata of HDR, if the encoder does not write it into the stream
     has_exact_times: bool = False  # of packets, so that segments can be joined
+    animation: Animation | None = None  # if it is an animated picture
 
 
 PHONE = Container(options=FRAGMENTS, subtitles="mov_text", is_mp4=True)
@@ -58,9 +61,9 @@ CONTAINERS = {
         has_exact_times=True,
     ),
     ".avi": Container(sound=("libmp3lame", "pcm_s16le"), has_times=False),
-    ".gif": Container("gif", sound=()),
-    ".apng": Container("apng"),
-    ".webp": Container("libwebp_anim"),
+    ".gif": Container("gif", sound=(), animation=GIF),
+    ".apng": Container("apng", animation=APNG),
+    ".webp": Container("libwebp_anim", animation=WEBP),
     ".nut": Container("rawvideo", has_colour_tags=False),
     ".y4m": Container("rawvideo", Y4M_FORMATS, Y4M_OPTIONS, has_times=False, has_colour_tags=False),
 }

@@ -9,6 +9,7 @@ import mmap
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,6 @@ from typing import NamedTuple
 from video.pictures import png
 from video.safe_file import SafeFile
 
-# Frames/s at most. Browsers show a picture of 10 ms or less for 100 ms; GIF files have whole hundredths of a second.
-FASTEST = {".gif": Fraction(50), ".apng": Fraction(90), ".webp": Fraction(90)}
 FOREVER, ONCE = 0, 1  # plays
 MOST = 2**16 - 1  # of plays, and of a number in a delay
 GIF_LOOP = b"NETSCAPE2.0\x03\x01"  # followed by the number of repeats, 2 bytes, low byte first
@@ -47,30 +46,37 @@ def count_plays(path: Path) -> int:
     return FOREVER
 
 
-def play_options(suffix: str, plays: int) -> dict[str, str]:
-    """Returns FFmpeg's options for a file that is played `plays` times; none for files that are no animated picture."""
-    plays = min(plays, MOST)
-    if suffix == ".gif":  # the number of repeats after the first time; -1 for none
-        return {"loop": str(plays - 1 if plays > 1 else -plays)}
-    return {".apng": {"plays": str(plays)}, ".webp": {"loop": str(plays)}}.get(suffix, {})
+@dataclass(frozen=True)
+class Animation:
+    """Describes a format of animated pictures, in which each picture has a duration of its own."""
 
+    fastest: Fraction  # frames/s at most: browsers show a picture of 10 ms or less for 100 ms
+    option: str  # FFmpeg's option for the number of plays
+    read: Callable[[mmap.mmap], Iterator[Delay]]  # yields the durations of all pictures
+    write: Callable[[mmap.mmap, int, Fraction], None]  # writes a duration at an offset
+    counts_repeats: bool = False  # the option is the number of repeats after the first time, -1 for none
+    is_one_packet: bool = False  # FFmpeg reads all pictures of a file as one
 
-def read_length(path: Path) -> Fraction:
-    """Returns how many seconds all pictures of a file together are shown."""
-    read, _ = FORMATS[path.suffix.lower()]
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return sum((delay.seconds for delay in read(data)), Fraction(0))
+    def play_options(self, plays: int) -> dict[str, str]:
+        """Returns FFmpeg's options for a file that is played `plays` times."""
+        plays = min(plays, MOST)
+        if self.counts_repeats:
+            plays = plays - 1 if plays > 1 else -plays
+        return {self.option: str(plays)}
 
+    def read_length(self, path: Path) -> Fraction:
+        """Returns how many seconds all pictures of a file together are shown."""
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return sum((delay.seconds for delay in self.read(data)), Fraction(0))
 
-def correct_length(file: SafeFile, suffix: str, seconds: Fraction) -> None:
-    """Sets the duration of the last picture of a finished file, so that all together last `seconds`."""
-    read, write = FORMATS[suffix]
-    file.seek(0)
-    with mmap.mmap(file.fileno(), 0) as data:
-        delays = list(read(data))
-        if delays:
-            rest = seconds - sum(delay.seconds for delay in delays[:-1])
-            write(data, delays[-1].offset, max(rest, 1 / FASTEST[suffix]))
+    def correct_length(self, file: SafeFile, seconds: Fraction) -> None:
+        """Sets the duration of the last picture of a finished file, so that all together last `seconds`."""
+        file.seek(0)
+        with mmap.mmap(file.fileno(), 0) as data:
+            delays = list(self.read(data))
+            if delays:
+                rest = seconds - sum(delay.seconds for delay in delays[:-1])
+                self.write(data, delays[-1].offset, max(rest, 1 / self.fastest))
 
 
 def _read_gif(data: mmap.mmap) -> Iterator[Delay]:
@@ -126,10 +132,6 @@ def _rounded(value: Fraction) -> int:
     return math.floor(value + Fraction(1, 2))
 
 
-Read = Callable[[mmap.mmap], Iterator[Delay]]
-Write = Callable[[mmap.mmap, int, Fraction], None]
-FORMATS: dict[str, tuple[Read, Write]] = {
-    ".gif": (_read_gif, _write_gif),
-    ".apng": (_read_apng, _write_apng),
-    ".webp": (_read_webp, _write_webp),
-}
+GIF = Animation(Fraction(50), "loop", _read_gif, _write_gif, counts_repeats=True)  # whole hundredths of a second
+APNG = Animation(Fraction(90), "plays", _read_apng, _write_apng)
+WEBP = Animation(Fraction(90), "loop", _read_webp, _write_webp, is_one_packet=True)

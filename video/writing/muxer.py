@@ -11,10 +11,10 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from video.alpha import ALPHA_MODE
+from video.containers import container_of
 from video.losses import WRITE_ERRORS
 from video.reading.pipe import OutputPipe
 from video.safe_file import SafeFile
-from video.writing.animated_picture import FASTEST, correct_length
 from video.writing.encoding import VideoSettings
 from video.writing.mp4_duration import correct_duration
 from video.writing.output import MP4, MemoryFile, NullFile, open_output
@@ -136,11 +136,12 @@ class Muxer:
 
     def _correct_file(self, file: SafeFile, start: Fraction) -> None:
         """Sets the duration of the finished file, or of its last picture, where FFmpeg sets another one."""
+        animation = container_of(self._suffix).animation
         if self._is_mp4:
             correct_duration(file, self._end - start)
-        elif self._suffix in FASTEST and self.last is not None:
+        elif animation is not None and self.last is not None:
             time, duration = self.last
-            correct_length(file, self._suffix, time + (duration or 1 / Fraction(self.stream.average_rate)) - start)
+            animation.correct_length(file, time + (duration or 1 / Fraction(self.stream.average_rate)) - start)
 
     def abandon(self) -> None:
         """Flushes the encoder and writes the trailer as far as this is still possible."""

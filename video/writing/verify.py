@@ -11,11 +11,11 @@ from pathlib import Path
 from av.packet import Packet
 from av.stream import Stream
 
+from video.containers import container_of
 from video.frame import Frame
 from video.losses import LIBRARY_ERRORS, reason
 from video.reading.container import main_video, open_container, read_packets
 from video.reading.reader import Source
-from video.writing.animated_picture import read_length
 from video.writing.packet_clock import is_priming
 from video.writing.picture_writer import WRITTEN_SUFFIXES
 
@@ -157,9 +157,10 @@ def find_mismatches(
     clock of `times`; it is compared only if the file has as many tracks. `slowed` is how many times slower than the
     source the sound is played at most: what its decoder leaves out at the start is longer then.
     """
+    animation = container_of(path.suffix).animation
     try:
-        if path.suffix.lower() == ".webp":  # FFmpeg reads all its pictures as one
-            return None, _length_mismatch(read_length(path), times)
+        if animation is not None and animation.is_one_packet:
+            return None, _length_mismatch(animation.read_length(path), times)
         found = read_packet_times(path)
     except LIBRARY_ERRORS as e:
         return None, [f"the result cannot be read back ({reason(e)})"]

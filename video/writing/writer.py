@@ -20,7 +20,7 @@ from video.reading.container import main_video, open_container
 from video.reading.pipe import OutputPipe
 from video.reading.reader import Source
 from video.safe_file import SafeFile, check_output
-from video.writing.animated_picture import FASTEST, count_plays, play_options
+from video.writing.animated_picture import count_plays
 from video.writing.encoding import Encoding, VideoSettings, check_pix_fmt, choose_pix_fmt, quantise
 from video.writing.frame_writer import FrameWriter
 from video.writing.lost_tags import describe_left_out
@@ -69,9 +69,10 @@ class VideoWriter(FrameWriter):
         encoding = encoding or Encoding()
         self._settings = self._video_settings(encoding, rate, time_base)
         self._last_pts: int | None = None
-        fastest = FASTEST.get(path.suffix.lower(), 1 / self._settings.time_base)
+        animation = self._container.animation
+        fastest = 1 / self._settings.time_base if animation is None else animation.fastest
         self._shortest = ceil(1 / fastest / self._settings.time_base)  # units of the time base
-        options = play_options(path.suffix.lower(), count_plays(source.path))
+        options = {} if animation is None else animation.play_options(count_plays(source.path))
         self._stopped = False
         self._tracks: Tracks | None = None
         if tracks and source.is_video:
