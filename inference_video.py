@@ -1,4 +1,4 @@
-"""Makes a video, or a folder of pictures, smoother or slower by the frames between its frames.
+"""Adds frames between the frames of a video, or of a folder of pictures: for smoother motion or slow motion.
 
     python3 inference_video.py --exp=1 --video=video.mp4                    2X: 24 to 48 frames/s, sound kept
     python3 inference_video.py --multi=3 --video=video.mp4 --output=out.mkv 3X, true thirds

@@ -35,12 +35,12 @@ from model.inference.memory import keep_freed_memory
 from model.loading import TRAIN_LOG, load_network
 from model.metrics import load_lpips
 from model.training.checkpoint import STATE, WEIGHTS, check_folder, check_no_run, lock_folder, write_tensors
-from model.training.distillation import Teacher
+from model.training.distillation import TeacherNetwork
 from model.training.log import print_line
 from model.training.network import Trainable, build, build_from, crop_for, recipe_for
 from model.training.recipe import Recipe, by_flow_alone
 from model.training.run import Run, RunSettings
-from model.training.stages import Part, Stage, check_stage
+from model.training.stages import Stage, StagePart, check_stage
 from model.training.step import LossNetworks
 from model.weights.checkpoint import DDP_PREFIX, find_weights, read_weights
 from video.safe_file import check_output, same_file
@@ -94,7 +94,9 @@ def open_stage(name: str, parts: Sequence[argparse.Namespace], net: Trainable, d
         if args.coarsest and crop % (4 * args.coarsest):
             raise UserError(f"argument --coarsest: {args.coarsest:g}: --crop {crop} is no multiple of four times that")
     opened = [
-        Part(data.training(part, crop, seed + 10 * i, flow=recipe.flow > 0), part.batch_size, part.weight, part.views)
+        StagePart(
+            data.training(part, crop, seed + 10 * i, flow=recipe.flow > 0), part.batch_size, part.weight, part.views
+        )
         for i, (part, crop) in enumerate(zip(parts, crops, strict=True))
     ]
     held_seed = data.args.seed + 1
@@ -122,7 +124,7 @@ def open_loss_networks(args: argparse.Namespace, stages: Sequence[Stage], device
     """Returns the teacher of --distill and the network of LPIPS, each if the flags name it."""
     teacher = None
     if args.distill is not None:
-        teacher = Teacher(load_network(args.distill)[0].to(device))
+        teacher = TeacherNetwork(load_network(args.distill)[0].to(device))
     lpips = load_lpips(device) if any(stage.recipe.lpips for stage in stages) else None
     return LossNetworks(teacher, lpips)
 

@@ -25,10 +25,13 @@ def add_segment_flags(group: argparse._ArgumentGroup) -> None:
         help="make the output in segments of about SECONDS, kept in a folder beside it; after a stop the same command "
              "continues; 0: in one piece (default: segments for long work only)")  # fmt: skip
     add("--segment", type=share, metavar="I/N",
-        help="make only the I-th of N shares of the segments, for many machines with one shared folder")  # fmt: skip
-    add("--join", action="store_true", help="join the segments that --segment has made; name those that are missing")
+        help="make only the I-th of N shares of the segments, for many machines with one shared folder "
+             "(default: all, and join them)")  # fmt: skip
+    add("--join", action="store_true",
+        help="join the segments that --segment has made; name those that are missing (default: off)")  # fmt: skip
     add("--ray", metavar="ADDRESS",
-        help="make the segments on a Ray cluster: auto, local, or ADDRESS:PORT (needs pip install ray)")  # fmt: skip
+        help="make the segments on a Ray cluster: auto, local, or ADDRESS:PORT; needs pip install ray "
+             "(default: none)")  # fmt: skip
 
 
 def parse_length(text: str) -> Fraction:

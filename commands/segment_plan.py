@@ -176,13 +176,13 @@ def describe_plan(args: argparse.Namespace, job: VideoJob) -> list[str]:
     check_possible(args, job)
     check_space(args, job, copies=2)
     folder, settings = work_folder(job), plan_settings(args, job)
-    there = folder.find_plan(settings, overwrite=args.overwrite)
+    found = folder.find_plan(settings, overwrite=args.overwrite)
     scan = scan_source(job.source)
-    plan = there or replace(settings, parts=tuple(cut_source(scan, segment_length(args, job))))
+    plan = found or replace(settings, parts=tuple(cut_source(scan, segment_length(args, job))))
     if args.join:
         check_missing(folder, plan)
     wanted = wanted_segments(args, plan)
-    done = sum(folder.is_finished(i) for i in wanted) if there else 0
+    done = sum(folder.is_finished(i) for i in wanted) if found else 0
     of = f" of {len(plan.parts)}" if args.segment else ""
     first = f"{len(wanted)}{of}, kept in {folder.path} until they are joined, {done} are finished"
     begins = [plan.parts[i].begin for i in wanted]

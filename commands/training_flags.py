@@ -128,7 +128,7 @@ def _add_network(p: argparse.ArgumentParser) -> None:
     add("--init", type=Path, metavar="MODEL", help="weights to start from, official ones too (default: random)")
     add("--teacher", choices=["gt"], help="v4: train with the paper's teacher, a block that takes the true frame "
         "(default: none)")
-    add("--distill", type=Path, metavar="MODEL", help="weights of a network of any kind that teaches its flow "
+    add("--distill", type=Path, metavar="MODEL", help="weights of a teacher network, of any kind, whose flow is learnt "
         "(default: none)")
     add("--sharp", action="store_true", help="v4.22 on: learn the sampling of the last blend (default: as --init)")
     add("--inherit", type=block_pair, nargs="+", default=(), metavar="FROM:TO",
@@ -155,8 +155,9 @@ def _add_length(p: argparse.ArgumentParser) -> None:
 def _add_output(p: argparse.ArgumentParser) -> None:
     add = p.add_argument_group("output").add_argument
     add("--name", help="name of the run, which is written to runs/NAME (default: date and time)")
-    add("--output", type=Path, metavar="DIR", help="folder of the run, in place of runs/NAME")
-    add("--resume", action="store_true", help="continue the run in that folder; without a name, the newest in runs/")
+    add("--output", type=Path, metavar="DIR", help="folder of the run (default: runs/NAME)")
+    add("--resume", action="store_true", help="continue the run in that folder, without a name the newest in "
+        "runs/ (default: begin a run)")
     add("--train_log", action="store_true", help="at the end write the weights to train_log/flownet.pkl too, where the "
         "other commands find them (default: no)")
     add("--save_every", type=positive, default=1000, help="steps between validations and checkpoints (default: 1000)")

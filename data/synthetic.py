@@ -181,8 +181,8 @@ def exact_flow(layers: Sequence[Layer], owner: np.ndarray, time: float, *ends: f
         here = grid(box)
         seen = layer.motion.to_texture(here, time)
         for planes, end in zip(flow, ends, strict=True):
-            for plane, there, start in zip(planes, layer.motion.to_canvas(seen, end), here, strict=True):
-                np.subtract(there, start, out=plane[box], where=mine)
+            for plane, stop, start in zip(planes, layer.motion.to_canvas(seen, end), here, strict=True):
+                np.subtract(stop, start, out=plane[box], where=mine)
     return flow.reshape(-1, size, size)
 
 

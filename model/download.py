@@ -215,10 +215,10 @@ def convert_lpips(data: bytes) -> dict[str, Tensor]:
 
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Raises UserError, before anything is downloaded, if a file cannot be written as `path`; its folder may be new."""
-    there = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{path}: {there} is not a folder that can be written to; choose another folder")
-    if there == path.absolute().parent:
+    existing = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: {existing} is not a folder that can be written to; choose another folder")
+    if existing == path.absolute().parent:
         check_output(path, overwrite=overwrite)
 
 

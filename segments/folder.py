@@ -122,9 +122,9 @@ class WorkFolder:
             raise UserError(f"{self.path}: holds other files, as {strangers[0]}; move them, or choose another output")
 
     def _read_same(self, plan: Plan) -> Plan:
-        there = Plan.read(self.plan_file)
-        plan.check_same(there, self.path)
-        return there
+        found = Plan.read(self.plan_file)
+        plan.check_same(found, self.path)
+        return found
 
     def _lock_work(self, shared: bool) -> None:
         if not self._opened_locks().take(WORK, shared=shared, patience=PATIENCE if shared else 0):

@@ -40,9 +40,7 @@ PROGRAMS = [
 
 WITHOUT_DEFAULT = (
     *("video", "img", "stitch"),  # inputs, of which one is given
-    *("segment", "join", "ray"),  # steps of long work, each for itself
     *("skip", "world_size"),  # accepted without an effect
-    *("resume", "output"),
 )
 
 

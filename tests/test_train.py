@@ -16,7 +16,7 @@ from model.loading import detect_version
 from model.networks.warp import warp
 from model.training import network
 from model.training import step as training
-from model.training.distillation import Teacher
+from model.training.distillation import TeacherNetwork
 from model.training.loss import distillation_loss, flow_loss, mask_loss
 from model.training.network import CoarseBlocks, build, crop_for, inherit, recipe_for, select_blocks
 from model.training.recipe import Recipe, learning_rate
@@ -129,24 +129,26 @@ def moving_batch(motion: int, timestep: float = 0.5) -> dict[str, Tensor]:
 def test_a_teacher_is_trusted_where_its_frame_is_the_true_one() -> None:
     batch = moving_batch(8)
     inputs = batch["img0"], batch["img1"], batch["timestep"], batch["gt"]
-    right, wrong = (Teacher(Mover(motion))(*inputs) for motion in (8, 0))
+    right, wrong = (TeacherNetwork(Mover(motion))(*inputs) for motion in (8, 0))
     inner = (slice(None), slice(None), slice(8, -8), slice(16, -16))
     assert right.flow.shape == (1, 4, 64, 64)
     assert right.trust[inner].min() > 0.99
     assert wrong.trust[inner].mean() < 0.2
     early = batch["img0"], batch["img1"], torch.full((1, 1, 1, 1), 0.25), batch["gt"]
-    assert Teacher(Mover(8, arbitrary_time=False))(*inputs).trust[inner].min() > 0.99
-    assert Teacher(Mover(8, arbitrary_time=False))(*early).trust.max() == 0
+    assert TeacherNetwork(Mover(8, arbitrary_time=False))(*inputs).trust[inner].min() > 0.99
+    assert TeacherNetwork(Mover(8, arbitrary_time=False))(*early).trust.max() == 0
 
 
 def test_blocks_are_pulled_to_the_flow_of_the_teacher_where_none_is_known() -> None:
     batch, recipe = moving_batch(8), Recipe(distill_flow=1.0, distill_mask=1.0)
     still = torch.zeros(1, 4, 64, 64)
     out = Prediction(batch["gt"], still, still[:, :1], [still, still], [batch["gt"]] * 2, [still[:, :1]] * 2)
-    loss_networks = LossNetworks(teacher=Teacher(Mover(8)))
+    loss_networks = LossNetworks(teacher_network=TeacherNetwork(Mover(8)))
     made = losses(out, batch, recipe, 0.0, loss_networks)
-    assert loss_networks.teacher is not None
-    trust = float(loss_networks.teacher(*(batch[key] for key in ("img0", "img1", "timestep", "gt"))).trust.mean())
+    assert loss_networks.teacher_network is not None
+    trust = float(
+        loss_networks.teacher_network(*(batch[key] for key in ("img0", "img1", "timestep", "gt"))).trust.mean()
+    )
     assert 0.6 < trust < 1  # less at the border
     assert float(made.distill_flow) == pytest.approx(1.8 * 4 * trust, rel=0.02)  # 4 px, two blocks, the first at 0.8
     assert float(made.distill_mask) == pytest.approx(1.8 * math.log(2) * trust, rel=0.02)
@@ -158,7 +160,7 @@ def test_blocks_are_pulled_to_the_flow_of_the_teacher_where_none_is_known() -> N
 def test_a_network_learns_motion_from_a_teacher() -> None:
     """Distilled for 30 steps on one batch, the error of its flow falls to half."""
     net, batch = tiny(), moving_batch(8)
-    recipe, loss_networks = Recipe(distill_flow=0.2), LossNetworks(teacher=Teacher(Mover(8)))
+    recipe, loss_networks = Recipe(distill_flow=0.2), LossNetworks(teacher_network=TeacherNetwork(Mover(8)))
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
     made = [training_step(net, batch, optimizer, recipe, rate=2e-3, loss_networks=loss_networks) for _ in range(30)]
     assert float(made[-1].distill_flow) < float(made[0].distill_flow) / 2

@@ -26,7 +26,7 @@ from dataset import Vimeo, read_rgb
 from model.errors import UserError
 from model.training.checkpoint import check_folder, lock_folder, read_state
 from model.training.log import Log, print_line
-from model.training.stages import Part, check_stage
+from model.training.stages import StagePart, check_stage
 
 
 def flags(*argv: str) -> argparse.Namespace:
@@ -112,7 +112,7 @@ def test_a_later_stage_is_checked_before_the_first_one_begins() -> None:
     for wrong, message in (
         (stage(blocks=(7,)), "no block7"),
         (stage(inherit=((0, 9),)), "block 9 cannot inherit"),
-        (stage(parts=[Part(scenes(), 17)]), "16 samples do not fill one batch of 17"),
+        (stage(parts=[StagePart(scenes(), 17)]), "16 samples do not fill one batch of 17"),
     ):
         with pytest.raises(UserError, match=message):
             check_stage(wrong, tiny(), 1)

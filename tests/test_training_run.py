@@ -29,7 +29,7 @@ from model.training.checkpoint import check_no_run, read_state, write_tensors
 from model.training.log import duration
 from model.training.recipe import Recipe
 from model.training.run import Run, RunSettings
-from model.training.stages import Part, Stage, stage_batches
+from model.training.stages import Stage, StagePart, stage_batches
 from model.training.step import training_step
 from video.pictures.picture import read_picture
 
@@ -52,8 +52,10 @@ def two_stages() -> list[Stage]:
     """Returns a stage of the first block by flow alone and a stage of all with two parts and several views."""
     noise = scenes().source.textures  # type: ignore[attr-defined]
     pans = Samples(Pans(noise, 64, (2, 8), length=16), 3)
-    first = stage(3, name="coarse", blocks=(0,), flow_alone=True, parts=[Part(pans, 2, views=2)], inherit=((1, 0),))
-    parts = [Part(scenes(), 2, weight=1.0), Part(pans, 1, weight=2.0, views=2)]
+    first = stage(
+        3, name="coarse", blocks=(0,), flow_alone=True, parts=[StagePart(pans, 2, views=2)], inherit=((1, 0),)
+    )
+    parts = [StagePart(scenes(), 2, weight=1.0), StagePart(pans, 1, weight=2.0, views=2)]
     return [replace(first, validation=pans, recipe=replace(RECIPE, flow=1.0)), stage(4, name="all", parts=parts)]
 
 

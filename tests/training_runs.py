@@ -15,7 +15,7 @@ from dataset import Samples, Scenes
 from model.IFNet_v4 import IFNet_v4
 from model.training.recipe import Recipe
 from model.training.run import Run, RunSettings
-from model.training.stages import Part, Stage
+from model.training.stages import Stage, StagePart
 from model.training.step import NO_LOSS_NETWORKS, LossNetworks, to_device
 from model.weights.published import IFNetConfig
 
@@ -44,7 +44,7 @@ def batch_of(count: int, data: Samples | None = None) -> dict[str, Tensor]:
 
 def stage(steps: int = 7, batch: int = 2, recipe: Recipe = RECIPE, **more: Any) -> Stage:
     """Returns a stage on scenes; `more` are fields of Stage."""
-    return replace(Stage("train", recipe, [Part(scenes(), batch)], scenes(2), steps), **more)
+    return replace(Stage("train", recipe, [StagePart(scenes(), batch)], scenes(2), steps), **more)
 
 
 def start(

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from av.error import FFmpegError
 
-from model.errors import UserError
+from model.errors import UserError, printable
 
 # What PyAV raises for a damaged or unusual file. Disk errors (OSError) are not in this list, except FFmpeg's own.
 LIBRARY_ERRORS: tuple[type[Exception], ...] = (
@@ -27,8 +27,7 @@ def reason(error: BaseException) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if str(text).startswith(UNKNOWN_ERROR):  # a decoder's own number, which FFmpeg has no text for
         text = "damaged data"
-    line = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else "?" for c in line)
+    return printable(" ".join(str(text).split()))
 
 
 class TrackLosses:

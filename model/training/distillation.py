@@ -21,7 +21,7 @@ class DistillationTarget(NamedTuple):
     trust: Tensor  # (B,1,H,W) in 0..1, near 1 where the teacher's frame equals the true frame
 
 
-class Teacher:
+class TeacherNetwork:
     """Runs a trained network of any kind on training batches; the network is never changed."""
 
     def __init__(self, net: nn.Module) -> None:

@@ -8,7 +8,7 @@ LPIPS_LEAST = 31  # px; AlexNet needs pictures of this side at least
 
 
 def _number(default: float | str, explanation: str, least: float = 0, most: float = math.inf) -> Any:
-    """Returns a dataclass field with a default, one sentence that --help shows, and the smallest and largest value."""
+    """Returns a dataclass field with a default, one sentence for the user, and the smallest and largest value."""
     return field(default=default, metadata={"help": explanation, "least": least, "most": most})
 
 
@@ -18,14 +18,14 @@ class Recipe:
 
     peak: float = _number(3e-4, "learning rate after the warm-up")
     floor: float = _number(3e-6, "learning rate at the end")
-    warmup: int = _number(2000, "steps in which the learning rate rises from 0 to --peak")
+    warmup: int = _number(2000, "steps in which the learning rate rises from 0 to its peak")
     processes: int = _number(
-        4, "number of processes that --peak and --floor are for; with another number they change in proportion", 1
+        4, "number of processes that both learning rates are for; with another number they change in proportion", 1
     )
     weight_decay: float = _number(1e-3, "weight decay of the optimizer")
     optimizer: str = _number("adamw", "adamw, or muon: fewer steps to the same quality, a fifth more work per step")
     clip: float = _number(0.0, "largest norm of the gradient; 0: no limit")
-    distillation: float = _number(0.01, "weight of the distillation loss of --teacher gt")
+    distillation: float = _number(0.01, "weight of the distillation loss of the teacher that takes the true frame")
     deep: float = _number(0.0, "weight of the L1 loss of every block's blend")
     psnr: float = _number(0.0, "weight per dB of the PSNR of the result")
     lpips: float = _number(0.0, "weight of the LPIPS of the result (get it first: python3 -m model.download lpips)")
@@ -35,9 +35,11 @@ class Recipe:
     half_flow: float = _number(
         0.0, "flow in px at which a flow error counts half, to balance motions; 0: all count the same"
     )
-    distill_flow: float = _number(0.02, "weight per px of every block's distance to the flow of --distill")
-    distill_mask: float = _number(0.0, "weight of the cross entropy of every block's mask with the mask of --distill")
-    anneal: float = _number(1.0, "factor on --flow and --mask at the end of the run; they change gradually")
+    distill_flow: float = _number(0.02, "weight per px of every block's distance to the flow of the teacher network")
+    distill_mask: float = _number(
+        0.0, "weight of the cross entropy of every block's mask with that of the teacher network"
+    )
+    anneal: float = _number(1.0, "factor on the weights of flow and mask at the end of the run; they change gradually")
     ema: float = _number(0.0, "decay of the moving average of the weights that is validated and saved; 0: none", 0, 1)
     amp: str = _number("no", "precision of convolutions: no (float32), bf16 or fp16")
     accumulate: int = _number(1, "number of pieces in which a batch is computed, to save memory", 1)

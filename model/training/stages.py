@@ -17,7 +17,7 @@ from model.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Part:
+class StagePart:
     """Describes one kind of batches of a stage: every step takes a batch of one part, drawn by weight."""
 
     data: Samples
@@ -32,7 +32,7 @@ class Stage:
 
     name: str
     recipe: Recipe
-    parts: Sequence[Part]
+    parts: Sequence[StagePart]
     validation: Samples  # held-out samples
     steps: int = 0
     hours: float = 0.0

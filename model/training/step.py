@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.contract import Prediction
 from model.errors import UserError
-from model.training.distillation import DistillationTarget, Teacher
+from model.training.distillation import DistillationTarget, TeacherNetwork
 from model.training.loss import LapLoss, flow_loss, mask_loss, psnr_loss
 from model.training.muon import Muon
 from model.training.recipe import Recipe, half_cosine
@@ -42,7 +42,7 @@ class Losses(NamedTuple):
 class LossNetworks:
     """Holds the networks that some losses use, besides the trained network."""
 
-    teacher: Teacher | None = None
+    teacher_network: TeacherNetwork | None = None
     lpips: nn.Module | None = None  # (B,3,H,W) RGB in 0..1 twice -> (B,)
 
 
@@ -61,7 +61,7 @@ def open_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def losses(
     out: Prediction, batch: Batch, recipe: Recipe, progress: float, loss_networks: LossNetworks = NO_LOSS_NETWORKS
 ) -> Losses:
-    """Returns the losses of a prediction; batches are as `on_device` makes them.
+    """Returns the losses of a prediction; batches are as `to_device` returns them.
 
     `progress` in 0..1 is how far the run is. All losses are means over the samples, so that processes with equal
     batches may average theirs. A prediction of coarse blocks alone has no picture: only flow losses are computed.
@@ -76,9 +76,9 @@ def losses(
     if recipe.mask:
         parts = [s * mask_loss(m, batch["one_sided"]) for s, m in zip(shares, out.masks, strict=True)]
         values["mask"] = torch.stack(parts).sum()
-    if loss_networks.teacher and (recipe.distill_flow or recipe.distill_mask):
+    if loss_networks.teacher_network and (recipe.distill_flow or recipe.distill_mask):
         with autocast(batch["gt"].device, recipe.amp):
-            target = loss_networks.teacher(batch["img0"], batch["img1"], batch["timestep"], batch["gt"])
+            target = loss_networks.teacher_network(batch["img0"], batch["img1"], batch["timestep"], batch["gt"])
         values |= _distill_losses(out, target, batch, recipe)
     fade = recipe.anneal + (1 - recipe.anneal) * half_cosine(progress)
     weights = {name: getattr(recipe, name) for name in Losses._fields if hasattr(recipe, name)}

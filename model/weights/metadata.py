@@ -2,6 +2,7 @@
 
 import json
 
+from model.errors import printable
 from model.weights.checkpoint import WeightFile
 
 
@@ -15,4 +16,4 @@ def read_metadata(file: WeightFile) -> dict[str, str]:
     content = file.read()
     size = int.from_bytes(content[:8], "little")  # of the header, JSON
     metadata: dict[str, str] = json.loads(content[8 : 8 + size]).get("__metadata__", {})
-    return {key: "".join(c if c.isprintable() else "?" for c in value) for key, value in metadata.items()}
+    return {key: printable(value) for key, value in metadata.items()}
