@@ -46,7 +46,7 @@ class OutputPlan:
 def try_picture(path: Path, settings: VideoSettings) -> None:
     """Raises MediaError if the encoder, with its settings, or the container refuses the picture."""
     try:
-        _try_output(path, settings)
+        _try_output(NullFile(path.suffix), settings)
     except UserError:
         raise
     except LIBRARY_ERRORS as e:
@@ -70,10 +70,11 @@ def plan_output(path: Path, settings: VideoSettings, source: Source, *, audio: s
         name = form.format.name
         choices = {s.index: list(_possible_plans(s, path.suffix, name, audio, source)) for s in streams}
         plan = OutputPlan([plans[0] for plans in choices.values() if plans])
-        if not _works(path, settings, source, plan, container):
+        trial = _try_tracks(path, settings, source, plan.tracks, container)
+        if trial is None:
             try_picture(path, settings)
             plan.tracks = [t for plans in choices.values() if (t := _first_that_works(path, source, plans, container))]
-            while plan.tracks and not _works(path, settings, source, plan, container):
+            while (trial := _try_tracks(path, settings, source, plan.tracks, container)) is None and plan.tracks:
                 plan.tracks.pop()
         kept = {track.index: track for track in plan.tracks}
         for stream in streams:
@@ -87,11 +88,10 @@ def plan_output(path: Path, settings: VideoSettings, source: Source, *, audio: s
         plan.options = _options(path, source, plan.tracks, container)
         if any(plan.options.get(name) == value for name, value in UNFRAGMENTED.items()):
             plan.notes.append("with these subtitles, the file can be played only when it is complete")
-        if has_tags(container):
-            wanted, found = _written_tags(path, settings, source, plan)
+        if trial is not None and has_tags(container) and (found := trial.read_tags()):
             made_of = [stream for stream in (video, *(container.streams[i] for i in kept)) if stream is not None]
-            had = [*wanted, *read_tags(container)]  # a timecode that the output cannot hold is not among the wanted
-            plan.notes += describe_lost_tags(had, found, made_of, name) if found else []
+            had = [*trial.tags, *read_tags(container)]  # a timecode that the output cannot hold is not among its tags
+            plan.notes += describe_lost_tags(had, found, made_of, name)
     return plan
 
 
@@ -147,60 +147,58 @@ def _possible_plans(stream: Stream, suffix: str, container: str, audio: str, sou
 def _first_that_works(
     path: Path, source: Source, choices: Sequence[TrackPlan], container: InputContainer
 ) -> TrackPlan | None:
-    for track in choices:
-        if _works(path, None, source, OutputPlan([track]), container):
-            return track
-    return None
+    return next((track for track in choices if _try_tracks(path, None, source, [track], container)), None)
 
 
-def _works(
-    path: Path, settings: VideoSettings | None, source: Source, plan: OutputPlan, container: InputContainer
-) -> bool:
-    """Returns whether an output with these tracks, and a picture if there are settings, can be written."""
+@dataclass(frozen=True)
+class _Trial:
+    """Holds the start of an output, which was written to memory."""
+
+    tags: list[Tags]  # that the output was given, as of `read_tags`
+    file: MemoryFile
+
+    def read_tags(self) -> list[Tags]:
+        """Returns the tags that the output holds; none if it cannot be read."""
+        try:
+            with av.open(io.BytesIO(self.file.getvalue()), "r") as written:
+                return read_tags(written)
+        except LIBRARY_ERRORS:
+            return []
+
+
+def _try_tracks(
+    path: Path, settings: VideoSettings | None, source: Source, plans: Sequence[TrackPlan], container: InputContainer
+) -> _Trial | None:
+    """Writes the start of an output with these tracks, and a picture if there are settings; None if it is refused."""
+    file = MemoryFile(path.suffix)
     try:
         shortest = Fraction(0) if isinstance(source.location, InputPipe) else SHORTEST_TRIAL  # what is read is held
-        tracks = Tracks(source, plan.tracks)
-        options = _options(path, source, plan.tracks, container)
-        _try_output(path, settings, tracks, (shortest, LONGEST_TRIAL), options=options)
-        return not tracks.lost
+        tracks = Tracks(source, plans)
+        tags = _try_output(file, settings, tracks, shortest, _options(path, source, plans, container))
+        return None if tracks.lost else _Trial(tags, file)
     except LIBRARY_ERRORS:
-        return False
-
-
-def _written_tags(
-    path: Path, settings: VideoSettings, source: Source, plan: OutputPlan
-) -> tuple[list[Tags], list[Tags]]:
-    """Returns the tags that an output is given and those that it holds, as `read_tags`; nothing if it is unknown."""
-    file = MemoryFile(path.suffix)
-    shortest = Fraction(0) if isinstance(source.location, InputPipe) else SHORTEST_TRIAL
-    try:
-        muxer = _try_output(path, settings, Tracks(source, plan.tracks), (shortest, shortest), file, plan.options)
-        with av.open(io.BytesIO(file.getvalue()), "r") as written:
-            return muxer.tags, read_tags(written)
-    except LIBRARY_ERRORS:
-        return [], []
+        return None
 
 
 def _try_output(
-    path: Path,
+    file: NullFile | MemoryFile,
     settings: VideoSettings | None,
     tracks: Tracks | None = None,
-    length: tuple[Fraction, Fraction] = (SHORTEST_TRIAL, LONGEST_TRIAL),
-    file: NullFile | MemoryFile | None = None,
+    shortest: Fraction = SHORTEST_TRIAL,
     options: dict[str, str] | None = None,
-) -> Muxer:
-    """Writes a frame and the start of the tracks, a least and a most of seconds, to a file or to nothing.
+) -> list[Tags]:
+    """Writes a frame and the first seconds of the tracks, `shortest` at least; returns the tags of the output.
 
     Raises the library's error if the container or an encoder refuses.
     """
     muxer = None
     try:
-        muxer = Muxer(file or NullFile(path.suffix), settings, tracks, options)
+        muxer = Muxer(file, settings, tracks, options)
         if settings is not None:
             muxer.encode(settings.blank_frame())
             muxer.encode(None)
         if tracks is not None:
-            tracks.write_start(*length)
+            tracks.write_start(shortest, LONGEST_TRIAL)
         muxer.close()
     except BaseException:
         if muxer is not None:
@@ -208,4 +206,4 @@ def _try_output(
         elif tracks is not None:
             tracks.close()
         raise
-    return muxer
+    return muxer.tags
