@@ -1,12 +1,12 @@
 """Measures the time of calls, and memory, on any device."""
 
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
+
+from model.inference.memory import peak_resident_bytes
 
 LEAST_CALLS = 2  # timed calls of each, however long they take
 
@@ -23,16 +23,7 @@ def peak_memory(device: torch.device) -> float:
     """Returns peak memory in MiB: of tensors since the last reset on CUDA, else of the process; 0 on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux, where ru_maxrss begins with the parent process's memory
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1024
-    try:
-        import resource  # Windows has none
-    except ImportError:
-        return 0.0
-    unit = 1 if platform.system() == "Darwin" else 1024  # of ru_maxrss, in bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return (peak_resident_bytes() or 0) / 2**20
 
 
 def interleaved(

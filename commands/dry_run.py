@@ -1,7 +1,6 @@
 """Shows what a run would do, by a trial of its first frames that leaves nothing behind."""
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from commands.space import check_space, format_bytes, free_bytes
 from commands.video_job import VideoJob, open_writer, plan_job
 from commands.video_steps import PROGRAM, interpolated_frames, load_model
 from model import RIFE
-from model.inference.memory import available_bytes
+from model.inference.memory import available_bytes, peak_resident_bytes
 from model.inference.tile_engine import describe_tiles
 from video.interpolate import Report
 from video.prefetch import prefetch
@@ -175,15 +174,5 @@ def _describe_memory(device: torch.device) -> str:
     rest = "" if free is None else f", {format_bytes(free)} more are free"
     if device.type == "cuda":
         return f"{format_bytes(torch.cuda.max_memory_allocated(device))} of the GPU in the trial{rest}"
-    peak = _peak_bytes()
+    peak = peak_resident_bytes()
     return "unknown" if peak is None else f"{format_bytes(peak)} in the trial{rest}"
-
-
-def _peak_bytes() -> int | None:
-    """Returns the largest resident memory of this process so far; None if the system does not report it."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" or os.name != "posix" else 1024 * peak

@@ -1,10 +1,11 @@
-"""Computes the memory that a network needs for a frame size, and reads how much is free.
+"""Computes the memory that a network needs for a frame size, and reads how much is free and how much was used.
 
 The need is computed by running the network on tensors without data. `keep_freed_memory` makes the process reuse memory.
 """
 
 import copy
 import ctypes
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -115,6 +116,21 @@ def available_bytes(device: torch.device, root: Path = ROOT) -> int | None:
             except OSError:
                 continue
     return max(min(free), 0) if free else None
+
+
+def peak_resident_bytes(root: Path = ROOT) -> int | None:
+    """Returns the largest resident memory of this process so far; None if the system does not report it."""
+    try:  # Linux, where ru_maxrss begins with the memory of the parent process
+        lines = (root / "proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def keep_freed_memory() -> bool:
