@@ -148,7 +148,7 @@ def add_video_tab(gr: Any, page: Page, model: Any) -> None:
                 rate = gr.Number(0, label="or frames/s (0: off)", minimum=0, maximum=MOST_RATE, min_width=120)
             second = gr.Slider(0, 1, 0, step=0.1, label="Preview at second")
             with gr.Row():
-                look = gr.Button("Preview", min_width=90)
+                preview_button = gr.Button("Preview", min_width=90)
                 start = gr.Button("Make video", variant="primary", min_width=140)
                 cancel = gr.Button("Cancel", variant="stop", min_width=90, interactive=False)
         with gr.Column():
@@ -181,7 +181,7 @@ def add_video_tab(gr: Any, page: Page, model: Any) -> None:
 
     outputs = [status, result, download, cancel]
     video.change(describe, video, [info, second])
-    look.click(preview, [video, model, second], pair, concurrency_id="network")
+    preview_button.click(preview, [video, model, second], pair, concurrency_id="network")
     job = start.click(make, [video, model, factor, rate], outputs, concurrency_id="network", show_progress_on=status)
     job.failure(lambda: ("Not finished", gr.Button(interactive=False)), None, [status, cancel])
     cancel.click(lambda: ("Not finished", gr.Button(interactive=False)), None, [status, cancel], cancels=[job])

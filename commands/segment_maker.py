@@ -20,7 +20,7 @@ from segments.folder import WorkFolder
 from segments.plan import Plan
 from segments.pool import Channel
 from segments.ray_tasks import Supplies, write_supplies
-from segments.worker import Stretch, make_segments
+from segments.worker import SegmentFrames, make_segments
 from video.frame import Frame
 from video.interpolate import Report
 from video.reading.source_part import SourcePart
@@ -34,13 +34,13 @@ class SegmentMaker:
     def __init__(self, args: argparse.Namespace, job: VideoJob, model: RIFE) -> None:
         self._args, self._job, self._model = overwriting(args), job, model
 
-    def stretch(self, part: SourcePart) -> Stretch:
+    def open_frames(self, part: SourcePart) -> SegmentFrames:
         """Returns the frames of a part of the source."""
         source = replace(self._job.source, part=part, checksums={}, formats=[], errors=[], notes=[], shifts=[])
         report = Report(part=part)
         make = interpolated_frames if part.end is not None else ended_frames
         frames = make(self._args, replace(self._job, source=source), self._model, report)
-        return Stretch(source, part, frames, report)
+        return SegmentFrames(source, part, frames, report)
 
     def open_writer(self, path: Path) -> VideoWriter | PictureWriter:
         """Returns the writer of a segment: without the source's other tracks."""

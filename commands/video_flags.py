@@ -21,7 +21,7 @@ MAX_RATE = 10_000  # frames/s of the output
 
 
 def build_parser(description: str = "") -> argparse.ArgumentParser:
-    """Returns the parser of all flags: upstream's with their meaning, Practical-RIFE's --multi, and ours."""
+    """Returns the parser of all flags: upstream's, Practical-RIFE's --multi, and those that only this project has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     _add_input(parser.add_argument_group("input (one of the first four)"))
     _add_output(parser.add_argument_group("output"))

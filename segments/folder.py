@@ -17,10 +17,10 @@ from segments.plan import Plan
 from video.safe_file import sync_folder, write_file
 
 PLAN, LOCK, JOINED = "plan.json", "lock", "joined"
-PATIENCE, PAUSE = 3.0, 0.05  # seconds that a share waits for others that begin anew, and for a lock at a time
+TIMEOUT, PAUSE = 3.0, 0.05  # seconds that a share waits for others that begin anew, and for a lock at a time
 DONE_PLAN = "done.json"  # name of the plan from the time on when the output is complete
 SEGMENT_NAME = re.compile(r"\d{5}(\.new)?(\.part)?(\.\w+)?")  # of segments and their records
-OURS = re.compile(r"(plan|done|joined|trial-\d+)(\.part)?(\.\w+)?|lock")
+OWN_NAME = re.compile(r"(plan|done|joined|trial-\d+)(\.part)?(\.\w+)?|lock")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class WorkFolder:
             self.path.mkdir(exist_ok=True)
         except OSError as e:
             raise UserError(f"{self.path}: cannot be made ({e.strerror}); choose another output") from e
-        self._check_strangers()
+        self._check_names()
         self._lock_work(shared)
         if self.plan_file.exists():
             try:
@@ -108,7 +108,7 @@ class WorkFolder:
             return None
         if not self.path.is_dir():
             raise UserError(f"{self.path}: is a file, and has to be a folder; choose another output")
-        self._check_strangers()
+        self._check_names()
         try:
             return self._read_same(plan) if self.plan_file.exists() else None
         except UserError:
@@ -116,10 +116,10 @@ class WorkFolder:
                 raise
             return None
 
-    def _check_strangers(self) -> None:
-        strangers = [path.name for path in self.path.iterdir() if not _is_ours(path)]
-        if strangers:
-            raise UserError(f"{self.path}: holds other files, as {strangers[0]}; move them, or choose another output")
+    def _check_names(self) -> None:
+        others = [path.name for path in self.path.iterdir() if not _is_own(path)]
+        if others:
+            raise UserError(f"{self.path}: holds other files, as {others[0]}; move them, or choose another output")
 
     def _read_same(self, plan: Plan) -> Plan:
         found = Plan.read(self.plan_file)
@@ -127,17 +127,17 @@ class WorkFolder:
         return found
 
     def _lock_work(self, shared: bool) -> None:
-        if not self._opened_locks().take(WORK, shared=shared, patience=PATIENCE if shared else 0):
+        if not self._opened_locks().take(WORK, shared=shared, timeout=TIMEOUT if shared else 0):
             raise UserError(f"{self.path}: another run works on it now; let that run end")
 
     def _begin_anew(self, plan: Plan, shared: bool) -> None:
         """Empties the folder while no other process works in it; one of the shares that begin anew at once does so."""
         locks = self._opened_locks()
-        until = monotonic() + PATIENCE
+        until = monotonic() + TIMEOUT
         while not self._is_anew(plan):
             if shared:
                 locks.release(WORK)  # of two that hold it, neither would get it alone
-            if locks.take(WORK, patience=PAUSE):
+            if locks.take(WORK, timeout=PAUSE):
                 if not self._is_anew(plan):
                     self._empty()
             elif monotonic() >= until:
@@ -275,16 +275,16 @@ class WorkFolder:
             os.replace(self.plan_file, self.path / DONE_PLAN)
             sync_folder(self.path)
         for path in sorted(self.path.iterdir(), key=lambda path: (path.name == DONE_PLAN, path.name == LOCK)):
-            if _is_ours(path):
+            if _is_own(path):
                 _remove(path)
         self.close()
         with suppress(OSError):
             self.path.rmdir()
 
 
-def _is_ours(path: Path) -> bool:
+def _is_own(path: Path) -> bool:
     """Returns whether a file of the folder has a name that this module gives."""
-    return bool(SEGMENT_NAME.fullmatch(path.name) or OURS.fullmatch(path.name))
+    return bool(SEGMENT_NAME.fullmatch(path.name) or OWN_NAME.fullmatch(path.name))
 
 
 def _remove(path: Path) -> None:

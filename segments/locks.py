@@ -25,12 +25,12 @@ class Locks:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
-    def take(self, number: int, *, shared: bool = False, patience: float = 0) -> bool:
-        """Takes a lock; returns False if another process holds it for `patience` seconds.
+    def take(self, number: int, *, shared: bool = False, timeout: float = 0) -> bool:
+        """Takes a lock; returns False if another process holds it for `timeout` seconds.
 
         Several processes may hold a `shared` lock at once.
         """
-        until = monotonic() + patience
+        until = monotonic() + timeout
         while not (taken := self._try(number, shared)) and monotonic() < until:
             sleep(PAUSE)
         return taken

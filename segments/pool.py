@@ -99,11 +99,11 @@ def _start(entry: Entry, settings: Any, device: str, workers: list[Worker]) -> N
     """Starts a worker and adds it to the list, with no signal between these two steps."""
     context = multiprocessing.get_context("spawn")
     with _signals_blocked():
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_run, args=(entry, settings, device, theirs), name=f"worker {device}")
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_run, args=(entry, settings, device, sender), name=f"worker {device}")
         process.start()
-        theirs.close()
-        workers.append(Worker(device, process, ours))
+        sender.close()
+        workers.append(Worker(device, process, receiver))
 
 
 @contextmanager

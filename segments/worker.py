@@ -24,7 +24,7 @@ LARGEST_ERROR = Fraction(1, 500)  # seconds: containers such as Matroska round t
 
 
 @dataclass
-class Stretch:
+class SegmentFrames:
     """Holds the frames of one segment, not made yet, with the source that they are made from."""
 
     source: Source
@@ -36,7 +36,7 @@ class Stretch:
 class Maker(Protocol):
     """Defines what a command offers to make segments: frames by its network, and writers by its settings."""
 
-    def stretch(self, part: SourcePart) -> Stretch:
+    def open_frames(self, part: SourcePart) -> SegmentFrames:
         """Returns the frames of a part of the source."""
 
     def open_writer(self, path: Path) -> VideoWriter | PictureWriter:
@@ -80,9 +80,9 @@ def make_segment(
     times: list[Fraction] = []  # of the first and of the last frame
     duration: Fraction | None = None  # of the last frame
     writer: VideoWriter | PictureWriter | None = None
-    stretch = maker.stretch(part)
+    segment = maker.open_frames(part)
     try:
-        with closing(prefetch(stretch.frames)) as frames:
+        with closing(prefetch(segment.frames)) as frames:
             for frame in frames:
                 writer = writer or maker.open_writer(path)
                 writer.write(frame)
@@ -92,7 +92,7 @@ def make_segment(
             path.touch()
         else:
             writer.finish()
-        folder.complete(index, _verified(path, writer, times, duration, stretch))
+        folder.complete(index, _verified(path, writer, times, duration, segment))
     except BaseException:
         if writer is not None:
             writer.stop()
@@ -105,11 +105,11 @@ def _verified(
     writer: VideoWriter | PictureWriter | None,
     times: list[Fraction],
     duration: Fraction | None,
-    stretch: Stretch,
+    segment: SegmentFrames,
 ) -> Record:
     """Returns the record of a new segment. Raises UserError if the file does not hold what was written to it."""
     frames, delay, header = _check_file(path, writer, times)
-    report, part = stretch.report, stretch.part
+    report, part = segment.report, segment.part
     return Record(
         frames,
         file_size(path),
@@ -119,11 +119,11 @@ def _verified(
         delay,
         header,
         {name: value for name, value in vars(report).items() if isinstance(value, int)},
-        [stretch.source.checksums.get(time) for time in (part.begin, part.end)],
+        [segment.source.checksums.get(time) for time in (part.begin, part.end)],
         [(str(found.time), found.kind.value, found.score) for found in report.transitions if part.holds(found.time)],
         [(m.time, m.disagreement, m.replaced) for m in report.measures],
-        stretch.source.errors,
-        stretch.source.notes,
+        segment.source.errors,
+        segment.source.notes,
     )
 
 

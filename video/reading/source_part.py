@@ -9,7 +9,7 @@ from video.timing.speed import SpeedMap
 
 @dataclass(frozen=True)
 class SourcePart:
-    """Holds a stretch of a source, in seconds on the clock of its frames.
+    """Holds a part of a source, in seconds on the clock of its frames.
 
     The output frames of the part show times from `begin` on and before `end`. More source frames are read, from
     `first` to `last`, both included, because the rules for cuts and repeats compare neighbours. If `end` or `last` is
