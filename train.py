@@ -234,9 +234,11 @@ def train_stages(run: Run, args: argparse.Namespace, *, resumed: bool) -> None:
         run.resume()
     recipes = {stage.name: asdict(stage.recipe) for stage in run.stages}
     run.log.write(run.before + run.step, settings={k: str(v) for k, v in vars(args).items()}, recipes=recipes)
+    named = args.name is not None or args.output is not None
+    flags = "--resume" if named else f"--output {run.folder} --resume"
     run.log.print_line(
         f"{run.folder}: {'resumed' if resumed else 'begun'} on {run.device}, {len(run.stages)} stage(s); after a stop "
-        f"the same command with --output {run.folder} --resume continues from the last checkpoint"
+        f"the same command with {flags} continues from the last checkpoint"
     )
     run.train()
     if run.rank == 0:

@@ -12,14 +12,16 @@ from pathlib import Path
 import safetensors.torch
 from torch import nn
 
-from model.errors import WeightsError
+from commands.errors import run_command
 from model.image import PAD_MODES
 from model.inference.engines import accelerate
 from model.inference.memory import peak_bytes
 from model.loading import AnyNetwork, build, detect_version, load_network
 from model.weights.checkpoint import WeightFile, find_weights, read_weights
 from model.weights.metadata import read_metadata
+from video.safe_file import check_output, write_file
 
+PROGRAM = "model.versions"
 MEMORY_SIZE = (1080, 1920)  # height and width of the frames whose memory is stated
 MEASURED = "1.5 times as much in all was measured on a CPU"  # 4.25: 1451 MB resident where 962 are computed
 ARCHS = ("rife", "rife_m", "rife_2r")  # names for --arch; only the last is ever needed
@@ -54,28 +56,40 @@ def _options(net: AnyNetwork) -> str:
     return ", ".join(["tta", *sorted(net.options)])
 
 
-def convert(path: Path | str, out: Path, arch: str | None = None, name: str | None = None) -> None:
+def convert(
+    path: Path | str, out: Path, arch: str | None = None, name: str | None = None, *, overwrite: bool = False
+) -> None:
     """Writes the weights at `path` as one .safetensors file in float32, keys without prefix, for inference only.
 
     `name` is what RIFE.name returns for the new file; without it the name in the old file, if there is one, is kept.
+    Raises UserError if `out` is the file that is read, or exists and is not to be overwritten.
     """
     file = find_weights(path)
     state = read_weights(file)
     version = detect_version(state, arch)
     full = build(version, state).state_dict()
-    part = out.with_name(f"{out.name}.part")
     kept = {key: value.contiguous() for key, value in full.items() if key in state}
     metadata = read_metadata(file) | {"format": "pt", "network": version.name}
     if name:
         metadata["name"] = name
-    safetensors.torch.save_file(kept, part, metadata)
-    part.replace(out)
+    write_file(out, safetensors.torch.save(kept, metadata), [file.path], overwrite=overwrite)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command line; see the top of this file."""
+def run(args: argparse.Namespace) -> None:
+    """Prints the description of one file, and converts it if the arguments name an output."""
+    if args.convert:
+        check_output(args.convert, [find_weights(args.path).path], overwrite=args.overwrite)
+    net, name, file = load_network(args.path, args.arch)
+    print(describe(net, name, file))
+    if args.convert:
+        convert(args.path, args.convert, args.arch, args.name, overwrite=args.overwrite)
+        print(f"{'written':<11} {args.convert}, {args.convert.stat().st_size / 2**20:.1f} MB")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m model.versions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("path", type=Path, help="file, folder or zip of weights")
     parser.add_argument("--arch", choices=ARCHS, help="name of the network, needed only for rife_2r (default: found)")
@@ -84,20 +98,14 @@ def main(argv: list[str] | None = None) -> None:
         "--name",
         help='write this name of the weights into the file, e.g. "mine, 2026-11" (default: that of the old file)',
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists (default: refuse)")
     args = parser.parse_args(argv)
     if args.name and not args.convert:
         parser.error("--name: only together with --convert")
     if args.convert and args.convert.suffix != ".safetensors":
         parser.error(f"--convert {args.convert}: the name must end in .safetensors")
-    try:
-        net, name, file = load_network(args.path, args.arch)
-        print(describe(net, name, file))
-        if args.convert:
-            convert(args.path, args.convert, args.arch, args.name)
-            print(f"{'written':<11} {args.convert}, {args.convert.stat().st_size / 2**20:.1f} MB")
-    except (WeightsError, OSError) as e:
-        sys.exit(str(e))
+    return run_command(PROGRAM, lambda: run(args))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,7 @@
-"""Tests that documentation and program agree: links, files and commands of README.md and docs/ exist."""
+"""Tests that documentation and program agree: links, files and commands of pages and of usage texts exist."""
 
 import argparse
+import ast
 import re
 import runpy
 import shlex
@@ -13,11 +14,21 @@ import pytest
 
 import inference_img
 import inference_video
+from model import versions
+from model.weights.checkpoint import find_weights
+from model.weights.metadata import read_metadata
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "train_log" / "README.md"]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
-PROGRAM = re.compile(r"(?P<name>(?:\w+/)*\w+\.py\b|-m model\.\w+)(?P<arguments>.*)")
+SCRIPTS = [
+    path
+    for folder in (".", "benchmark", "demo", "model", "model/export")
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if path.name != "__init__.py"
+]
+PROGRAM = re.compile(r"(?P<name>(?:\w+/)*\w+\.py\b|-m (?:model|benchmark)\.\w+)(?P<arguments>.*)")
+CALLER = re.compile(r"python3? $|\"\$PYTHON\" $|torchrun .*$|launch .*$")  # what stands before a program
 NAMED_FILE = re.compile(
     r"`((?:model|video|segments|data|commands|benchmark|demo|tests|docs)/[\w/.]+\.(?:py|cpp|ini|md))`"
 )
@@ -42,18 +53,34 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields (program, arguments) of every command in code: a script's path, or -m and a module's name."""
+def code_lines(page: Path) -> list[str]:
+    """Returns the lines of a page that are code: fenced, indented or inline."""
     text = page.read_text(encoding="utf-8")
-    fenced = blocks(text)
-    inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
-    lines = [line for block in fenced for line in block.splitlines()] + [" ".join(code.split()) for code in inline]
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    fenced = [line for block in blocks(text) for line in block.splitlines()]
+    return (
+        fenced
+        + re.findall(r"^    (.+)$", prose, re.MULTILINE)
+        + [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+    )
+
+
+def usage_lines(script: Path) -> list[str]:
+    """Returns the lines of a script's docstring, without the remarks that stand two spaces behind a command."""
+    lines = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").splitlines()
+    starts = (re.search(r"(?:python3|torchrun) .*", line) for line in lines)
+    return [re.split(r"  |\)", start[0])[0].replace(" ...", "") for start in starts if start]
+
+
+def commands(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yields (program, arguments) of every command: a script's path, or -m and a module's name."""
     for line in lines:
         line = line.split(" #")[0].split(" > ")[0]
+        line = line.replace("$SLURM_ARRAY_TASK_ID", "1").replace("{}", "1")
         line = re.sub(r"^docker run .* rife:latest (\w+)", lambda m: f"python3 {IN_DOCKER[m[1]]}", line)
         found = PROGRAM.search(line)
-        if found and re.search(r"python3? $|torchrun .*$|launch .*$", line[: found.start()]):
-            yield found["name"], shlex.split(re.split(r" (?:&&|[|]|<)(?: |$)", found["arguments"])[0])
+        if found and CALLER.search(line[: found.start()]):
+            yield found["name"], shlex.split(re.split(r" (?:&&|:::|[|]|<)(?: |$)", found["arguments"])[0])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
@@ -69,6 +96,16 @@ def test_relative_links_point_to_files_and_headings(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_commands_are_parsed_by_the_programs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_commands(code_lines(page), monkeypatch)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=[str(path.relative_to(ROOT)) for path in SCRIPTS])
+def test_usage_texts_are_parsed_by_the_programs(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_commands(usage_lines(script), monkeypatch)
+
+
+def check_commands(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs every command of these lines until its arguments are parsed; fails if they are refused or unknown."""
     parse = argparse.ArgumentParser.parse_known_args
 
     def parse_and_stop(parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> Any:
@@ -78,7 +115,7 @@ def test_commands_are_parsed_by_the_programs(page: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
     monkeypatch.chdir(ROOT)
-    for program, arguments in commands(page):
+    for program, arguments in commands(lines):
         monkeypatch.setattr(sys, "argv", [program, *arguments])
         try:
             if program.startswith("-m "):
@@ -97,8 +134,15 @@ def test_commands_are_parsed_by_the_programs(page: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_files_named_in_code_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for name in NAMED_FILE.findall(text):
+    for name in NAMED_FILE.findall(text) + re.findall(r"\btests/[\w/]+\.py\b", text):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_goals_of_make_exist(page: Path) -> None:
+    goals = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {goal for line in code_lines(page) for goal in re.findall(r"^make ([a-z][\w-]*)", line)}
+    assert named <= goals, named - goals
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
@@ -120,6 +164,18 @@ def test_the_tree_lists_every_file_of_the_program() -> None:
         files = [path for path in (ROOT / folder).rglob("*") if path.suffix in CODE_SUFFIXES]
         expected = {str(path.relative_to(ROOT / folder)) for path in files if path.name != "__init__.py"}
         assert listed - {"__init__.py"} == expected, f"list the files of {folder}/ in docs/architecture.md"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_pages_name_the_default_weights_as_the_commands_do(page: Path) -> None:
+    name = read_metadata(find_weights(ROOT / "train_log" / "flownet.safetensors"))["name"]
+    assert {*re.findall(r"default, \d{4}-\d\d-\d\d", page.read_text(encoding="utf-8"))} <= {name}
+
+
+def test_the_page_shows_what_model_versions_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    versions.main([str(ROOT / "train_log" / "flownet.safetensors")])
+    printed = capsys.readouterr().out.split("; libraries")[0].replace(f"{ROOT}/", "")  # the rest depends on the CPU
+    assert printed in (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_is_short() -> None:

@@ -78,6 +78,7 @@ def test_fine_tuning_distilling_and_train_log(
     out, err = capsys.readouterr()
     assert out.startswith("runs/lite/flownet.pkl: 2 steps, best validation")
     assert "distill_flow" in err
+    assert "after a stop the same command with --resume continues" in err  # --name and --output exclude each other
     assert all(line["loss/distill_flow"] > 0 for line in logged(tmp_path / "runs/lite"))
     made = torch.load(tmp_path / "train_log/flownet.pkl", weights_only=True)
     assert load_network(tmp_path / "runs/lite")[1] == "4.22.lite"

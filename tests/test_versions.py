@@ -275,9 +275,24 @@ def test_convert_of_a_file_without_teacher_writes_none(tmp_path: Path) -> None:
 
 
 def test_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([str(tmp_path)])
-    assert str(caught.value).startswith(f"{tmp_path}: no flownet.pkl")
+    assert main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith(f"model.versions: {tmp_path}: no flownet.pkl")
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--convert", "out.pkl"])
     assert "--convert out.pkl: the name must end in .safetensors" in capsys.readouterr().err
+
+
+def test_convert_replaces_no_file_by_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, taken = tmp_path / "flownet.safetensors", tmp_path / "taken.safetensors"
+    assert main([str(write_tiny(tmp_path)), "--convert", str(source)]) == 0
+    (tmp_path / "flownet.pkl").unlink()
+    taken.write_bytes(b"mine")
+    before = source.read_bytes()
+    assert main([str(tmp_path), "--convert", str(source), "--name", "new", "--overwrite"]) == 1
+    assert source.read_bytes() == before
+    assert "flownet.safetensors: is the input" in capsys.readouterr().err
+    assert main([str(source), "--convert", str(taken)]) == 1
+    assert taken.read_bytes() == b"mine"
+    assert "taken.safetensors: exists already" in capsys.readouterr().err
+    assert main([str(source), "--convert", str(taken), "--overwrite"]) == 0
+    assert load_network(taken)[1] == load_network(source)[1]
