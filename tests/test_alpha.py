@@ -201,6 +201,21 @@ def test_formats_with_and_without_alpha() -> None:
     assert {name: without_alpha(name) for name in names} == names
 
 
+def test_tags_that_only_the_container_holds_are_kept_with_alpha(tmp_path: Path) -> None:
+    """VP9 itself holds matrix and range, WebM also primaries and transfer."""
+    with av.open(tmp_path / "a.webm", "w") as output:
+        stream: Any = output.add_stream("libvpx-vp9", rate=24)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuva420p"
+        stream.codec_context.color_primaries, stream.codec_context.color_trc = 9, 16
+        for picture in MOVING:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgba").reformat(format="yuva420p")))
+        output.mux(stream.encode(None))
+    double(tmp_path / "a.webm", tmp_path / "b.webm")
+    for name in ("a.webm", "b.webm"):
+        (colour,) = {Colour.of(picture) for picture in decoded(tmp_path / name)}
+        assert (colour.primaries, colour.transfer) == (9, 16)
+
+
 @pytest.mark.skipif(not FAULTS.exists(), reason="needs ../shared/data/faults")
 @pytest.mark.parametrize(
     ("name", "pix_fmt"),

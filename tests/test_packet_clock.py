@@ -34,6 +34,7 @@ def placed(stamps: list[int | None], *, start: F = F(0), shifts: tuple[F, ...] =
     [
         ([0, 10, 20, 30], [0, 10, 20, 30]),
         ([0, 10, 500, 30, 40], [0, 10, 20, 30, 40]),  # one stamp far ahead
+        ([0, 10, 54, 50, 60], [0, 10, 30, 50, 60]),  # one ahead by more than the step that means a restart
         ([0, 10, 10, 20], [0, 10, 11, 20]),  # two equal stamps
         ([0, 10, None, 30], [0, 10, 11, 30]),  # no stamp
     ],

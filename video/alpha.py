@@ -56,7 +56,10 @@ def source_format(codec: str, first: av.VideoFrame, pictures: Iterable[av.VideoF
 
 
 def alpha_decoder(stream: VideoStream) -> VideoCodecContext:
-    """Returns the decoder of a stream: one that decodes alpha if the container marks the stream as having it."""
+    """Returns the decoder of a stream: one that decodes alpha if the container marks the stream as having it.
+
+    It has the colour tags of the container, which the stream itself may not repeat.
+    """
     native = stream.codec_context
     name = ALPHA_DECODERS.get(native.codec.canonical_name)
     marks = {key.lower(): value for key, value in stream.metadata.items()}  # a tag of the file may be in capitals
@@ -64,6 +67,8 @@ def alpha_decoder(stream: VideoStream) -> VideoCodecContext:
         return native
     decoder: Any = CodecContext.create(name, "r")
     decoder.extradata = native.extradata
+    for tag in ("colorspace", "color_range", "color_primaries", "color_trc"):
+        setattr(decoder, tag, getattr(native, tag))
     return cast(VideoCodecContext, decoder)
 
 

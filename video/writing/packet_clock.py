@@ -79,7 +79,8 @@ class PacketClock:
         elif self._last is not None and following is not None and following.dts is not None:
             after = following.dts + offset
             if self._last < after < dts:
-                dts = max((self._last + after) // 2, self._last + 1)
+                replaced, dts = dts, max((self._last + after) // 2, self._last + 1)
+                self._stamp = stamp and stamp + dts - replaced  # the next stamp is no step back from a wrong one
         packet.pts = dts if packet.pts is None or stamp is None else packet.pts + dts - stamp
         packet.dts = self._last = dts
         return packet
