@@ -73,7 +73,7 @@ def test_the_limit_of_pixels_gives_the_timesteps_of_a_call() -> None:
     assert [count for count, _ in net.made] == [2] * 5
 
 
-def test_on_a_cpu_one_at_a_time(tiny_net: IFNet_v4) -> None:
+def test_a_cpu_runs_one_timestep_at_a_time(tiny_net: IFNet_v4) -> None:
     model = load_model()
     assert model.batch_pixels == 0
     assert RIFE(copy.deepcopy(tiny_net).to("meta"), name="elsewhere").batch_pixels > 0

@@ -46,7 +46,7 @@ def test_a_held_end_is_as_long_as_the_source() -> None:
     assert made[3].picture is made[2].picture
 
 
-def test_what_is_left_of_a_held_end_is_in_its_last_frame() -> None:
+def test_the_last_held_frame_lasts_up_to_the_end() -> None:
     """Steps of the output are 1/48 s: after two of them half a step is left."""
     made = ended(F(2, 48) + F(5, 96), match="hold")
     assert [frame.duration for frame in made[2:]] == [F(1, 48), F(3, 96)]

@@ -209,7 +209,7 @@ def test_changed_weights_are_packed_again() -> None:
     torch.testing.assert_close(after, load_baseline(model).inference(img0, img1), rtol=0, atol=2e-5)
 
 
-def test_which_networks_run_by_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_with_kernels_run_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
     config = IFNetConfig((32, 16), (2, 1), encoder="H3", encoder_width=8, encoder_channels=4)
     assert isinstance(accelerate(IFNet_v4(config)), KernelEngine)
     half, two_r = IFNet_v4(config).half(), IFNet(half_stride=True)

@@ -54,7 +54,7 @@ def test_mastering_display_and_light_level_are_carried(tmp_path: Path, codec: st
     assert result.display == pytest.approx(DISPLAY, rel=1e-3)
 
 
-def test_what_is_lost_is_named(tmp_path: Path) -> None:
+def test_lost_metadata_is_named(tmp_path: Path) -> None:
     source = open_frames(make_hdr(tmp_path / "a.mp4"))
     with VideoWriter(tmp_path / "b.avi", source, F(24), F(1, 24), encoding=Encoding("ffv1")) as writer:
         assert "HDR metadata not carried: mastering display, content light level" in " ".join(writer.notes)

@@ -16,7 +16,9 @@ from video.pictures.picture import read_picture, write_picture
     ("options", "count"),
     [(["--exp", "2"], 5), (["--exp=0"], 2), (["--count", "2"], 4), (["--count=0"], 2), ([], 17), (["--ratio=0.3"], 3)],
 )
-def test_how_many_pictures(run: Run, pair: tuple[np.ndarray, np.ndarray], options: list[str], count: int) -> None:
+def test_exp_and_count_set_the_number_of_pictures(
+    run: Run, pair: tuple[np.ndarray, np.ndarray], options: list[str], count: int
+) -> None:
     status, out, err = run(*options)
     assert (status, err) == (0, "")
     lines = out.splitlines()

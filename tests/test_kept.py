@@ -171,7 +171,7 @@ def test_tags_that_a_container_does_not_hold_are_named(tmp_path: Path, suffix: s
     assert not {"major_brand", "compatible_brands"} & tags_of(convert(writer.path, tmp_path / "c.mkv").path)[0].keys()
 
 
-def test_what_goes_with_the_sound_is_named_where_the_picture_alone_is_carried(tmp_path: Path) -> None:
+def test_tracks_and_tags_are_named_where_only_the_picture_is_written(tmp_path: Path) -> None:
     source = open_frames(tagged_clip(tmp_path / "a.mkv"))
     names = "audio track 1 (aac, deu), subtitle track 2 (srt, swe), title, "
     (line,) = PictureWriter(tmp_path / "pictures", source).notes

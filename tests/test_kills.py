@@ -16,7 +16,7 @@ KILLS = Path(__file__).parent / "long" / "kills.py"
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and limits on files")
-def test_what_is_left_by_kills_and_full_disks() -> None:
+def test_kills_and_full_disks_leave_whole_files() -> None:
     command = [sys.executable, str(KILLS), "--kills", "8", "--disks", "3", "--seed", "5"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -157,7 +157,7 @@ def test_a_report_never_replaces_another_file(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--png"], ["--output", "made.mp4"]])
-def test_what_several_inputs_cannot_have(
+def test_flags_for_a_single_input_are_refused_for_several(
     tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):

@@ -158,7 +158,7 @@ def test_transcoded_sound_starts_with_the_picture_of_a_source_that_starts_late(
     assert abs(start) < 0.06
 
 
-def test_what_a_container_cannot_hold_is_dropped_by_name(tmp_path: Path, command: Command) -> None:
+def test_tracks_that_a_container_cannot_hold_are_dropped_and_named(tmp_path: Path, command: Command) -> None:
     clip = make_clip(tmp_path / "a.mkv", 4, audio=["aac"], subtitles="1\n00:00:00,000 --> 00:00:00,100\nHello\n")
     status, out, _ = command("--video", clip, "--ext", ".gif")
     assert status == 0

@@ -154,7 +154,7 @@ def test_cut_off(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr().err == ""  # OpenCV and its libraries keep quiet
 
 
-def test_what_a_format_cannot_hold(tmp_path: Path) -> None:
+def test_pictures_that_a_format_cannot_hold_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"a\.jpg: \.jpg cannot hold 3 channels of uint16; use \.png"):
         write_picture(tmp_path / "a.jpg", noise(3, "uint16"))
     with pytest.raises(MediaError, match=r"\.jpg cannot hold 4 channels of uint8"):
@@ -358,7 +358,7 @@ def test_jpegs_with_more_after_their_end_are_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_picture(tmp_path / "a.jpg")[..., ::-1], truth)
 
 
-def test_what_libjpeg_prints_decides_and_is_not_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_messages_of_libjpeg_mark_damage_and_are_not_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     whole = cv2.imencode(".jpg", noise(3, "uint8"))[1].tobytes()
     path = tmp_path / "a.jpg"
     path.write_bytes(whole)

@@ -219,7 +219,7 @@ def _rgb_difference(frame: av.VideoFrame, expected: np.ndarray) -> int:
         (["--video", "-", "--input-format", "rbg,4x4"], "pixel format rbg: FFmpeg has none of that name"),
     ],
 )
-def test_what_a_pipe_cannot_do_is_refused_before_the_start(
+def test_flags_that_a_pipe_excludes_are_refused_before_the_start(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

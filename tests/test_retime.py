@@ -81,7 +81,7 @@ def test_times_of_a_resampled_output_stay() -> None:
 @pytest.mark.parametrize(
     ("rule", "expected"), [("hold", [0, 0, 0, 80]), ("nearest", [0, 0, 80, 80]), ("blend", [0, 27, 53, 80])]
 )
-def test_what_is_shown_at_a_cut(rule: str, expected: list[int]) -> None:
+def test_at_cut_chooses_the_pictures_of_a_cut(rule: str, expected: list[int]) -> None:
     levels, report = run([level(0), level(80)], 3, at_cut=rule, detector=TransitionDetector())
     assert levels == expected
     assert (report.cuts, report.made) == (1, 0)

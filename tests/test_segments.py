@@ -183,7 +183,7 @@ def remove_some(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(folder, "_remove", remove_or_end)
 
 
-def test_what_has_changed_is_refused_by_name(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_setting_is_refused_and_named(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         stop_at(patch, 30)
         assert run(tmp_path / "a.mp4", "--segments=0.5", "--crf=20") == 1
@@ -348,7 +348,7 @@ def test_folders_of_pictures(tmp_path: Path, run: Run, clip: Path) -> None:
         (["--join"], "2 segments are missing: 0, 1; make them first"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_anything_is_computed(
+def test_impossible_segments_are_refused_before_a_frame_is_computed(
     tmp_path: Path, run: Run, arguments: list[str], message: str
 ) -> None:
     assert run(tmp_path / ("a.gif" if "gif" in message else "a.mp4"), *arguments, "--segments=1.2") == 1

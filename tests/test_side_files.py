@@ -18,7 +18,7 @@ from video.pictures.picture import write_picture
 
 @pytest.mark.parametrize("flag", ["--confidence", "--decisions"])
 @pytest.mark.parametrize("name", ["a.mp4", "out.mp4", "out.part.mp4", "notes.txt", "report.json"])
-def test_what_is_written_beside_the_output_replaces_nothing(
+def test_files_beside_the_output_replace_nothing(
     flag: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network_flags, "load_model", lambda *_, **__: RIFE(Shift(0), name="shift"))
@@ -134,7 +134,7 @@ def test_devices_pipes_and_huge_files_are_no_texts(flag: str, tmp_path: Path, mo
 
 @pytest.mark.parametrize("text", ["1/0", "1e999999999", "1e-99_999_999"])
 @pytest.mark.parametrize("flag", ["slow", "multi", "blur", "gap", "start", "end", "fps", "target-fps"])
-def test_what_no_memory_can_hold_is_no_number(flag: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_too_large_for_memory_are_refused(flag: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         inference_video.main(["--video=a.mp4", f"--{flag}={text}"])
     assert end.value.code == 2

@@ -121,7 +121,7 @@ def test_the_frame_before_a_cut_is_held(network: RIFE) -> None:
         ("RGBS", {"model": "missing"}, "missing"),
     ],
 )
-def test_what_is_impossible_is_an_error(form: str, settings: dict[str, Any], words: str) -> None:
+def test_impossible_clips_and_settings_are_errors(form: str, settings: dict[str, Any], words: str) -> None:
     clip = vs.core.std.BlankClip(width=WIDTH, height=HEIGHT, format=getattr(vs, form), length=2)
     with pytest.raises(vs.Error, match=words):
         rife(clip, **settings)

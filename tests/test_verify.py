@@ -34,7 +34,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "avi", "ts", "flv", "gif"])
-def test_what_the_writer_writes_has_no_mismatch(tmp_path: Path, source: Path, suffix: str) -> None:
+def test_a_written_file_has_no_mismatch(tmp_path: Path, source: Path, suffix: str) -> None:
     path = tmp_path / f"b.{suffix}"
     times = write(path, source)
     found, wrong = find_mismatches(path, times, RATE, find_sound_starts(open_frames(source)))

@@ -100,7 +100,7 @@ def test_sound_and_picture_stay_together_when_the_source_starts_late(tmp_path: P
     assert times[0] < F(1, 20)  # AAC starts one frame, 21 ms, before its first sound
 
 
-def test_what_the_container_refuses_is_transcoded_or_dropped_and_named(tmp_path: Path) -> None:
+def test_tracks_that_the_container_refuses_are_transcoded_or_dropped_and_named(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mkv", 24, audio=["aac"], subtitles=SUBTITLES)
     _, writer = write(open_frames(clip), tmp_path / "b.webm")
     out = Clip(tmp_path / "b.webm")
