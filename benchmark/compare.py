@@ -53,7 +53,7 @@ class Setting:
     tta: bool = False
     stream: bool = False  # each frame is prepared once, as in a video; otherwise both frames of each pair are
     engine: str | None = None  # model/inference/engines.py
-    baseline: bool = False  # upstream's own path instead of ours
+    baseline: bool = False  # upstream's way of running a network
 
     def load(self, device: torch.device) -> RIFE:
         """Returns the model of this setting."""

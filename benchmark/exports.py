@@ -146,7 +146,7 @@ def by_torch(files: Files) -> RunPair:
 
 
 def by_reader(files: Files) -> RunPair:
-    """Returns a function from two images to the image between them, by the network that our reader finds."""
+    """Returns a function from two images to the image between them, by the network that `read_weights` finds."""
     with tempfile.TemporaryDirectory() as folder:
         for suffix, content in files.items():
             (Path(folder) / (suffix if suffix.startswith("flownet") else f"flownet{suffix}")).write_bytes(content)
@@ -173,7 +173,7 @@ class Kind(NamedTuple):
     settings: Settings
     run: Callable[[Files], RunPair]
     timed: bool = True
-    sharp: bool = True  # whether the form has the sharp blend of our own weights
+    sharp: bool = True  # whether the form has the sharp blend of this project's weights
     pads: bool = True
 
 

@@ -39,7 +39,7 @@ from model import pick_device
 from model.inference.memory import keep_freed_memory
 
 SWEEP = ((256, 256), (448, 256), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
-SIZE_SECONDS = 20  # a size: a sweep of ours against upstream's way then takes four minutes on two cores
+SIZE_SECONDS = 20  # a size: a sweep of both ways then takes four minutes on two cores
 PART_SHOWN = 0.01  # of a call's time, by --profile
 DEFAULT_SETTING = "stream"  # the default weights, as in a video
 SIZES = ((448, 256), (640, 480), (1280, 720))

@@ -211,11 +211,11 @@ def estimate_flow(img0: RgbPicture, gt: RgbPicture, img1: RgbPicture) -> tuple[n
     flows, seen = [], []
     for end in (img0, img1):
         flow: Any = dis.calc(middle, cv2.cvtColor(end, cv2.COLOR_RGB2GRAY), None)  # (H,W,2)
-        there_x, there_y = x + flow[..., 0], y + flow[..., 1]
-        warped = cv2.remap(end, there_x, there_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        end_x, end_y = x + flow[..., 0], y + flow[..., 1]
+        warped = cv2.remap(end, end_x, end_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         differing = cv2.transform(cv2.absdiff(warped, gt).astype(np.float32), np.ones((1, 3))) / 3
         error = cv2.blur(differing, (5, 5))
-        inside = (there_x >= 0) & (there_y >= 0) & (there_x <= w - 1) & (there_y <= h - 1)
+        inside = (end_x >= 0) & (end_y >= 0) & (end_x <= w - 1) & (end_y <= h - 1)
         flows.append(flow.transpose(2, 0, 1))
         seen.append((error < MATCH_LEVELS) & inside)
     return np.concatenate(flows), np.stack(seen)

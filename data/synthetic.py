@@ -175,14 +175,14 @@ def exact_flow(layers: Sequence[Layer], owner: np.ndarray, time: float, *ends: f
     flow = np.zeros((len(ends), 2, size, size), np.float32)
     for i, layer in enumerate(layers):
         box = layer.box(time, size)
-        mine = owner[box] == i
-        if not mine.any():
+        owned = owner[box] == i
+        if not owned.any():
             continue
-        here = grid(box)
-        seen = layer.motion.to_texture(here, time)
+        pixels = grid(box)
+        points = layer.motion.to_texture(pixels, time)
         for planes, end in zip(flow, ends, strict=True):
-            for plane, stop, start in zip(planes, layer.motion.to_canvas(seen, end), here, strict=True):
-                np.subtract(stop, start, out=plane[box], where=mine)
+            for plane, stop, start in zip(planes, layer.motion.to_canvas(points, end), pixels, strict=True):
+                np.subtract(stop, start, out=plane[box], where=owned)
     return flow.reshape(-1, size, size)
 
 
@@ -223,7 +223,7 @@ def render_sample(
         pictures = [np.asarray(cv2.resize(p, (size, size), interpolation=cv2.INTER_AREA)) for p in pictures]
         owners = pixel_quads(owner)
         pure = np.all(pixel_quads(pure), 0) & np.all(owners == owners[0], 0)
-        visible = np.stack([np.all(pixel_quads(side), 0) for side in visible])
+        visible = np.stack([np.all(pixel_quads(plane), 0) for plane in visible])
         flow = np.stack([pixel_quads(plane).mean(0) / 2 for plane in flow])
     frames = add_effects(rng, pictures, times)
     return pack(frames, timestep, flow=flow, known=visible & pure, one_sided=find_one_sided(visible & pure))

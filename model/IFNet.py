@@ -82,7 +82,7 @@ class IFNet(NetworkModule):
             estimate = self._warped(planes, *_add(estimate, output))
             estimates.append(estimate)
         assert estimate is not None
-        flow, mask, warped0, warped1 = estimate
+        flow, mask, warped0, warped1 = estimate  # (B,4,H,W), (B,1,H,W), (B,3,H,W), (B,3,H,W)
         # levels (B,16*2^k,H/2^(k+1),W/2^(k+1))
         context0 = self.contextnet.warped(features0 or self.frame_features(img0), flow[:, :2])
         context1 = self.contextnet.warped(features1 or self.frame_features(img1), flow[:, 2:4])

@@ -219,6 +219,7 @@ class IFNet_HDv3(NetworkModule):
         for i, factor in enumerate(SCALES_OF_3):
             block = self.get_submodule(f"block{i}")
             swapped = torch.cat((flow[:, 2:], flow[:, :2]), 1)  # (B,4,H,W)
+            # changes of flow (B,4,H,W) and of mask (B,1,H,W)
             change, logit = block(torch.cat((warped0, warped1, mask), 1), flow, factor / scale)
             other, logit1 = block(torch.cat((warped1, warped0, -mask), 1), swapped, factor / scale)
             flow = flow + (change + torch.cat((other[:, 2:], other[:, :2]), 1)) / 2

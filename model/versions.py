@@ -34,10 +34,10 @@ def describe(net: AnyNetwork, name: str, file: WeightFile | Path | str) -> str:
     widths = [[m for m in block.get_submodule("conv0").modules() if isinstance(m, nn.Conv2d)][-1] for block in blocks]
     time = "any between 0 and 1" if net.arbitrary_time else "0.5 only, other times by halving"
     height, width = MEMORY_SIZE
-    own, here = (peak_bytes(called, height, width) / 2**20 for called in (net, accelerate(net)))
+    own, kernels = (peak_bytes(called, height, width) / 2**20 for called in (net, accelerate(net)))
     needed = f"{own:.0f} MB at {width}x{height} in float32, computed; libraries take more ({MEASURED})"
-    if here != own:
-        needed += f"; {here:.0f} MB by the kernels of this CPU"
+    if kernels != own:
+        needed += f"; {kernels:.0f} MB by the kernels of this CPU"
     lines = {
         "network": name,
         "file": str(file),

@@ -13,6 +13,7 @@ from model.export import ncnn, onnx_graph, programs
 from model.export.graph import V1_CHANNELS, V2_CHANNELS, Graph, LayoutV1, LayoutV2, Padded, Plain
 from model.export.metadata import LoadedNetwork, as_json, without_sharp
 from model.image import pad_multiple
+from model.weights.checkpoint import DDP_PREFIX
 
 LAYOUTS = ("plain", "v2", "v1")
 
@@ -55,7 +56,7 @@ def refusal(source: LoadedNetwork, form: str, settings: Settings) -> str | None:
 
 def weights_pkl(source: LoadedNetwork, settings: Settings) -> Files:
     """Returns upstream's flownet.pkl: keys with `module.`, and only those of the published network."""
-    return {".pkl": _saved({f"module.{key}": value for key, value in published_state(source).items()})}
+    return {".pkl": _saved({DDP_PREFIX + key: value for key, value in published_state(source).items()})}
 
 
 def weights_comfy(source: LoadedNetwork, settings: Settings) -> Files:

@@ -126,10 +126,10 @@ class Plain(Graph):
         height, width = img0.shape[2:]
         multiple = pad_multiple(self.net, self.scale)
         padding = (0, -width % multiple, 0, -height % multiple)
-        first, second = (F.pad(image, padding, self.net.pad_mode) for image in (img0, img1))
-        plane = timestep.expand(img0.shape[0], -1, height, width)
-        made = self.image(first, second, F.pad(plane, padding, "replicate"))
-        return made[:, :, :height, :width].clamp(0, 1)
+        first, second = (F.pad(image, padding, self.net.pad_mode) for image in (img0, img1))  # (B,3,H',W')
+        plane = timestep.expand(img0.shape[0], -1, height, width)  # (B,1,H,W)
+        made = self.image(first, second, F.pad(plane, padding, "replicate"))  # (B,3,H',W')
+        return made[:, :, :height, :width].clamp(0, 1)  # (B,3,H,W)
 
 
 class Padded(Graph):

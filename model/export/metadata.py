@@ -28,7 +28,7 @@ class LoadedNetwork:
 
     @property
     def sharp(self) -> bool:
-        """Returns whether the network has the sharp blend of our own weights."""
+        """Returns whether the network has the sharp blend of this project's weights."""
         return isinstance(self.net, IFNet_v4) and self.net.config.sharp
 
     def texts(self, **more: str) -> dict[str, str]:

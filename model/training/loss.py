@@ -101,7 +101,7 @@ class SOBEL(nn.Module):
         b, c, h, w = pred.shape
         difference = (pred - gt).reshape(b * c, 1, h, w)  # (B*C,1,H,W); linear, as in LapLoss
         kernel = pred.new_tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
-        both = torch.stack((kernel, kernel.t()))[:, None]
+        both = torch.stack((kernel, kernel.t()))[:, None]  # (2,1,3,3)
         return F.conv2d(difference, both, padding=1).abs().sum(1, True)  # (B*C,1,H,W)
 
 

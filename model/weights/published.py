@@ -30,8 +30,8 @@ class IFNetConfig:
     auto_scale: bool = False  # scales double if the flow is large (4.0 and 4.1)
     ensemble: bool = False  # blocks can run in both directions (not from 4.21 on)
     refine: bool = False  # with Contextnet and Unet (3.9, full files of 4.0-4.4)
-    pad_mode: str = "constant"  # values beyond the frame's edge: upstream's zeros, or "replicate" (our own weights)
-    sharp: bool = False  # the last block has the gates of networks/sharp.py (our own weights)
+    pad_mode: str = "constant"  # values beyond the frame's edge: upstream's zeros, or "replicate" (this project's)
+    sharp: bool = False  # the last block has the gates of networks/sharp.py (this project's)
 
     @property
     def carried(self) -> int:
