@@ -3,7 +3,7 @@
 Fine-tune on triplets:   python3 train.py --init flownet.pkl --triplets DIR --batch_size 4 --hours 1
 A smaller network:       python3 train.py --arch v4.22.lite --distill flownet.pkl --clips DIR --batch_size 4
 From scratch, as upstream: python3 train.py --vimeo vimeo_triplet
-The default weights:     python3 train.py --stages model/training/recipes/default.ini --photos DIR --clips DIR
+The default weights:     see docs/training.md (--stages model/training/recipes/default.ini)
 Four GPUs:               torchrun --nproc_per_node=4 train.py ...
 Two machines, on each:   torchrun --nnodes=2 --nproc_per_node=8 --rdzv_backend=c10d --rdzv_endpoint=HOST train.py ...
 After a stop:            the same command with --resume
@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from commands.errors import run_command
 from commands.stop import StopRequest
 from commands.training_data import TrainingData
 from commands.training_flags import parse, read_stages
@@ -46,6 +47,8 @@ from model.weights.checkpoint import DDP_PREFIX, find_weights, read_weights
 from video.safe_file import check_output, same_file
 
 RUNS = Path("runs")
+INTERRUPTED = "interrupted; a run that has a checkpoint continues from it by --resume"
+OUT_OF_MEMORY = "out of memory; make --batch_size or --crop smaller, --accumulate larger, or --workers fewer"
 
 
 def open_network(args: argparse.Namespace) -> Trainable:
@@ -249,29 +252,10 @@ def train_stages(run: Run, args: argparse.Namespace, *, resumed: bool) -> None:
         print_line(f"{run.folder / WEIGHTS}: {steps} steps, best validation {run.best:.3f}", result=True)
 
 
-def one_line(command: Callable[[], None]) -> str | None:
-    """Runs a command; returns one line with cause and remedy of an error, None after success.
-
-    Errors of the program itself are raised.
-    """
-    memory = "out of memory; make --batch_size or --crop smaller, --accumulate larger, or --workers fewer"
-    try:
-        command()
-    except UserError as e:
-        return printable(str(e))
-    except OSError as e:
-        return printable(f"{e.filename or 'the system'}: {e.strerror or e}; check the folders and the room on the disk")
-    except MemoryError:
-        return memory
-    except RuntimeError as e:
-        if not any(words in str(e) for words in ("out of memory", "not enough memory", "can't allocate memory")):
-            raise
-        return memory
-    except KeyboardInterrupt:
-        return "interrupted; a run that has a checkpoint continues from it by --resume"
-    return None
+def run(command: Callable[[], None] = main) -> int:
+    """Runs a command and returns its exit status; errors of the user, the memory and the disk end in one line."""
+    return run_command("train.py", command, interrupted=INTERRUPTED, out_of_memory=OUT_OF_MEMORY)
 
 
 if __name__ == "__main__":
-    stopped = one_line(main)
-    sys.exit(f"train.py: {stopped}" if stopped else 0)
+    sys.exit(run())

@@ -218,11 +218,14 @@ def test_names_that_cannot_be_printed_end_no_run(capsys: pytest.CaptureFixture[s
         (KeyboardInterrupt(), "interrupted"),
     ],
 )
-def test_every_end_is_one_line(error: BaseException, line: str) -> None:
+def test_every_end_is_one_line(error: BaseException, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
         raise error
 
-    assert str(train.one_line(command)).startswith(line)
+    assert train.run(command) == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"train.py: {line}")
+    assert printed.count("\n") == 1
 
 
 def test_16_bits_are_rounded_and_tiny_pictures_are_textures(tmp_path: Path) -> None:
