@@ -28,7 +28,7 @@ from video.pictures.picture import read_picture, write_picture
 
 TINY = IFNetConfig(
     (16, 16, 8, 8, 8), (16, 8, 4, 2, 1), encoder="H3", encoder_width=8, encoder_channels=4
-)  # the graph of 4.25 at widths nobody published
+)  # the graph of 4.25, at widths of no published network
 
 
 def pytest_configure() -> None:
@@ -54,7 +54,7 @@ class Shift(NetworkModule):
         self.motion = motion
         self.arbitrary_time = arbitrary_time
         self.encoded = 0  # calls of frame_features
-        self.asked: list[float] = []  # timesteps that forward was given
+        self.timesteps: list[float] = []  # timesteps that forward was given
 
     def frame_features(self, image: Tensor) -> Tensor:
         self.encoded += 1
@@ -73,7 +73,7 @@ class Shift(NetworkModule):
         assert torch.equal(features0, img0[:, :1])
         assert torch.equal(features1, img1[:, :1])
         plane = timestep_plane(timestep, img0)
-        self.asked.append(float(plane.mean()))
+        self.timesteps.append(float(plane.mean()))
         still = torch.zeros_like(plane)
         # content at x lay at x - t*motion in img0 and will lie at x + (1-t)*motion in img1
         flow = torch.cat((-plane * self.motion, still, (1 - plane) * self.motion, still), 1)

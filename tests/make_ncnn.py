@@ -1,7 +1,7 @@
 """Makes the pairs in golden/ncnn: PYTHONPATH=.:tests python3 tests/make_ncnn.py, where pnnx is installed.
 
-pnnx (pip install pnnx, here 20261020) is ncnn's own converter. The network has the graph of 4.25 at widths that nobody
-published, so that the files stay small; its weights follow from their names, see fixtures.py.
+pnnx (pip install pnnx, here 20261020) is ncnn's own converter. The network has the graph of 4.25 at widths of no
+published network, so that the files stay small; its weights follow from their names, see fixtures.py.
 """
 
 import subprocess

@@ -94,7 +94,7 @@ def test_features_are_computed_once_a_frame(shift: type[Shift]) -> None:
     for first, second in pairwise(frames):
         list(model.between(first, second, [Fraction(i, 5) for i in range(1, 5)]))
     assert net.encoded == 3
-    assert net.asked == pytest.approx([0.2, 0.4, 0.6, 0.8] * 2)
+    assert net.timesteps == pytest.approx([0.2, 0.4, 0.6, 0.8] * 2)
 
 
 def test_prepared_frames_give_the_results_of_images(tiny: RIFE) -> None:
@@ -110,7 +110,7 @@ def test_halving_reaches_every_dyadic_time_and_encodes_each_frame_once(shift: ty
     times = [Fraction(i, 8) for i in range(1, 8)]
     images = list(model.between(black, white, times))
     assert [image.mean().item() for image in images] == [float(t) for t in times]
-    assert net.asked == [0.5] * 7
+    assert net.timesteps == [0.5] * 7
     assert net.encoded == 2 + 3  # the inner three of the seven are halved again
 
 
@@ -119,7 +119,7 @@ def test_halving_runs_only_for_the_timesteps_given(shift: type[Shift]) -> None:
     model = RIFE(net, name="midpoint")
     out = model.inference(torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16), timestep=0.375)
     assert out.mean().item() == 0.375
-    assert len(net.asked) == 3
+    assert len(net.timesteps) == 3
 
 
 def test_halving_gives_exactly_the_nested_midpoints(paper_net: IFNet) -> None:

@@ -146,7 +146,7 @@ def test_hd_4x_makes_the_quarters_and_groups_by_rows(
             if name.startswith(names)
         ]
         assert value(report, "Y-PSNR", group) == pytest.approx(np.mean(means), abs=0.01)
-    assert net.asked[:3] == [0.25, 0.5, 0.75]
+    assert net.timesteps[:3] == [0.25, 0.5, 0.75]
 
 
 def test_snu_film_lists_and_scale(tmp_path: Path, evaluate: Evaluate) -> None:
@@ -218,7 +218,7 @@ def test_x4k_makes_eighths_at_two_sizes(tmp_path: Path, evaluate: Evaluate) -> N
     report = evaluate("X4K1000FPS", net, tmp_path, "--protocol", "ema", "--no-baselines")
     expected = [psnr(blend(frames[0], frames[8], i / 8), frames[i]) for i in range(1, 8)]
     assert value(report, "PSNR", "4K") == pytest.approx(np.mean(expected), abs=1e-2)  # halves may round either way
-    assert net.asked == [i / 8 for i in range(1, 8)] * 2
+    assert net.timesteps == [i / 8 for i in range(1, 8)] * 2
     assert net.scales == [0.5] * 7 + [0.25] * 7
     assert value(report, "PSNR", "2K") > value(report, "PSNR", "4K")  # area means have less noise
 

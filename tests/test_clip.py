@@ -82,7 +82,7 @@ def test_every_second_frame_is_scored_for_each_choice(run: Run, nets: dict[str, 
     assert value(report, "moving, scale 1") > value(report, "still, scale 1") + 3
     assert (report["samples"], report["left_out"], report["size"], report["rate"]) == (3, [], [64, 48], 24)
     assert [choice["scale"] for choice in report["choices"]] == [1, 0.5, 1, 0.5]
-    assert nets["still"].asked[:6] == [0.5] * 6
+    assert nets["still"].timesteps[:6] == [0.5] * 6
     assert nets["still"].encoded == 2 * 4 + 2 * 2  # at two scales: each frame once, then two for the motion picture
     lines = out.splitlines()
     table = {line[: len("still, scale 0.5")].strip(): line.split()[-3:] for line in lines[2:9]}
@@ -180,7 +180,7 @@ def test_timesteps_of_a_video_of_variable_rate(run: Run, nets: dict[str, Shift],
     make_clip(tmp_path / "clip.mkv", 7, times=times, codec="ffv1", pictures=scene(1, 7))
     status, out, err = run("clip.mkv", "--model", "moving")
     assert status == 0, err
-    assert nets["moving"].asked[:3] == pytest.approx([0.3, 0.5, 0.25], abs=2e-3)
+    assert nets["moving"].timesteps[:3] == pytest.approx([0.3, 0.5, 0.25], abs=2e-3)
     report = json.loads(out.splitlines()[-1])
     assert report["clip"] == "clip.mkv"
     assert (tmp_path / "benchmark_clip" / "results.json").exists()

@@ -56,7 +56,7 @@ def test_flow_command_writes_both_directions(
         write_picture(tmp_path / f"{i}.png", rgb)
     images = [str(tmp_path / "0.png"), str(tmp_path / "1.png")]
     assert inference_img.main(["--img", *images, "--flow", "--output", str(tmp_path / "out")]) == 0
-    assert net.asked == [0.5]  # the ends are derived from the middle
+    assert net.timesteps == [0.5]  # the ends are derived from the middle
     forward, backward = (cv2.readOpticalFlow(str(tmp_path / "out" / f"flow{n}.flo")) for n in ("01", "10"))
     assert forward.shape == (48, 64, 2)
     assert np.allclose(forward, [6, 0], atol=1e-4)

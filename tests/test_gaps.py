@@ -88,7 +88,7 @@ def test_timesteps_follow_the_exact_times(tmp_path: Path, monkeypatch: pytest.Mo
     times = [Fraction(t) for t in ("0", "0.4", "0.6", "1", "2")]
     make_clip(tmp_path / "clip.mkv", 5, times=times, codec="ffv1", pictures=moving(5))
     assert gaps.main([str(tmp_path / "clip.mkv"), "--gaps", "2", "--count", "1", "--device", "cpu"]) == 0
-    assert net.asked == pytest.approx([0.3], abs=2e-3)
+    assert net.timesteps == pytest.approx([0.3], abs=2e-3)
 
 
 def test_a_clip_that_is_too_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

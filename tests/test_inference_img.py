@@ -35,10 +35,10 @@ def test_times_are_true(run: Run, pair: tuple[np.ndarray, np.ndarray], monkeypat
     net = Shift(8)
     use(net, monkeypatch)
     run("--count", "4")
-    assert net.asked == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert net.timesteps == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert net.encoded == 2
     run("--exp", "3", "--output", "three")
-    assert net.asked[4:] == [i / 8 for i in range(1, 8)]
+    assert net.timesteps[4:] == [i / 8 for i in range(1, 8)]
     moved = written("three")[4][:, 12:56]  # halfway, the square has moved by 4 of its 8 pixels
     expected = pair[0].astype(float)
     np.testing.assert_allclose(moved[12:24, 8:24], expected[12:24, 16:32], atol=1)
@@ -50,7 +50,7 @@ def test_ratio_directly_where_the_network_takes_any_time(
     net = Shift()
     use(net, monkeypatch)
     assert run("--ratio", "1/3")[0] == 0
-    assert net.asked == pytest.approx([1 / 3])
+    assert net.timesteps == pytest.approx([1 / 3])
     expected = pair[0] + (pair[1].astype(float) - pair[0]) / 3
     np.testing.assert_allclose(written()[1], expected, atol=0.51)
 

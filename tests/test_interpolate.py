@@ -64,7 +64,7 @@ def test_the_next_frame_is_requested_before_the_frame_in_flight_is_awaited(monke
     events: list[str] = []
 
     def send(*given: Any) -> Callable[[], np.ndarray]:
-        events.append("asked")
+        events.append("sent")
         return lambda: events.append("waited") or send_layers(*given)()  # type: ignore[func-returns-value]
 
     clip = [*moving(4), *(noise(seed) for seed in range(9))]  # and then nothing but cuts
@@ -73,7 +73,7 @@ def test_the_next_frame_is_requested_before_the_frame_in_flight_is_awaited(monke
     monkeypatch.setattr(interpolation, "_frames_in_flight", lambda models: 1)
     loop = interpolate(frames(clip), model(), multiply(3))
     got = [next(loop) for _ in range(9)]
-    assert events == ["asked", *["asked", "waited"] * 5, "waited"]
+    assert events == ["sent", *["sent", "waited"] * 5, "waited"]
     got += loop
     assert [f.time for f in got] == [f.time for f in wanted]
     assert all(np.array_equal(a.rgb(), b.rgb()) for a, b in zip(got, wanted, strict=True))
@@ -90,7 +90,7 @@ def test_features_are_computed_once_a_frame() -> None:
     net = Shift(2)
     list(interpolate(frames(moving(6)), RIFE(net, name="shift"), multiply(4)))
     assert net.encoded == 6
-    assert net.asked == [0.25, 0.5, 0.75] * 5
+    assert net.timesteps == [0.25, 0.5, 0.75] * 5
 
 
 def test_a_cut_is_held() -> None:

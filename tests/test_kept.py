@@ -224,6 +224,6 @@ def test_a_timecode_is_that_of_the_first_frame_at_the_new_rate(
 def test_a_timecode_is_kept(tmp_path: Path) -> None:
     source = remux(make_clip(tmp_path / "c.mp4", 10, rate=F(25)), tmp_path / "a.mov", {}, {"timecode": "01:02:03:04"})
     writer = convert(source, tmp_path / "b.mov")
-    asked = ["ffprobe", "-v", "error", "-show_streams", "-of", "json", str(writer.path)]
-    streams = json.loads(subprocess.run(asked, capture_output=True, check=True).stdout)["streams"]
+    command = ["ffprobe", "-v", "error", "-show_streams", "-of", "json", str(writer.path)]
+    streams = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["streams"]
     assert {stream["tags"].get("timecode") for stream in streams} == {"01:02:03:04"}
