@@ -31,6 +31,13 @@ def test_rising_stamps_are_kept(pts: list[float]) -> None:
     assert (clock.rebuilt, clock.shifts) == (0, [])
 
 
+@pytest.mark.parametrize(("end", "last"), [(800, 700), (700, 3), (None, 3)])
+def test_a_last_stamp_far_ahead_is_right_if_the_header_states_a_longer_file(end: int | None, last: int) -> None:
+    got, clock = times([0, 1, 2, 700], end=None if end is None else F(end) / RATE)
+    assert got == [0, 1, 2, last]
+    assert clock.rebuilt == (last != 700)
+
+
 def test_without_stamps_the_rate_gives_the_times() -> None:
     got, clock = times([None] * 4)
     assert got == [0, 1, 2, 3]

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import av
 
 REORDER = 8  # frames; stamps out of order within it come from a file that has no display times, only decoding times
-LAST_JUMP = 5  # seconds; if the last stamp of all is later than the one before by more, it is an error of the file
+# Seconds; if the last stamp of all is later than the one before by more, it is an error of the file, unless the
+# header states a longer file.
+LAST_JUMP = 5
 
 
 class Stamped(NamedTuple):
@@ -39,11 +41,13 @@ class Clock:
         first: Fraction | None = None,
         tick: Fraction | None = None,
         anchor: Fraction | None = None,
+        end: Fraction | None = None,
     ) -> None:
         """Takes times from dts if `decode_order`, for pts that are out of order; `first` is the first frame's time.
 
         `tick` is the time base in seconds to which the times of a constant rate are rounded: they are made exact again.
-        `anchor` is the exact time of one frame, if decoding does not start at the first.
+        `anchor` is the exact time of one frame, if decoding does not start at the first; `end` the time in seconds at
+        which the file ends by its header, if it states one.
         """
         self.step = 1 / rate  # seconds
         self.decode_order = decode_order
@@ -54,6 +58,7 @@ class Clock:
         self._time: Fraction | None = None  # of the picture before
         self._dts: Fraction | None = None
         self._tick = tick
+        self._end = end
         self._anchor = anchor  # the time that the exact times of the rate are counted from
 
     def times(self, pictures: Iterable[Stamped]) -> Iterator[tuple[av.VideoFrame, Fraction]]:
@@ -114,7 +119,7 @@ class Clock:
     def _checked(self, stamp: Fraction, after: Fraction | None, current: Stamped, before: Fraction) -> Fraction:
         """Returns a stamp, or the time that replaces it if it does not fit those before and after."""
         expected, reorder = before + self.step, REORDER * self.step
-        if after is None and stamp - before > LAST_JUMP:
+        if after is None and stamp - before > LAST_JUMP and (self._end is None or stamp >= self._end):
             return expected
         if stamp > before and (after is None or after >= stamp or after <= before):
             return stamp

@@ -16,6 +16,7 @@ from video.reading.container import Location, is_encrypted, location_size, read_
 from video.reading.matroska import is_whole
 
 CUT_OFF = Fraction(1, 2)  # seconds that may be missing at the end before a file counts as cut off
+STATING_FORMATS = ("mov", "matroska", "asf")  # FFmpeg's names of formats whose header states the duration
 Y4M = "yuv4mpegpipe"  # the format whose last frame FFmpeg leaves out without a message if it is not whole
 
 
@@ -76,6 +77,16 @@ class Decoder:
     def aspect(self) -> Fraction | None:
         """Returns width to height of a pixel, as the last decoded picture states it; None if it states none."""
         return self._codec.sample_aspect_ratio or None
+
+    def stated_end(self, start: Fraction) -> Fraction | None:
+        """Returns when the file ends by its header, in seconds after `start`; None if its format does not state it.
+
+        Of other formats FFmpeg takes the duration from the last time stamps, which may be wrong themselves.
+        """
+        container = self._container
+        if not container.duration or not container.format.name.startswith(STATING_FORMATS):
+            return None
+        return Fraction(max(container.start_time or 0, 0) + container.duration, av.time_base) - start
 
     def missing_end(self, location: Location) -> list[str]:
         """Returns an error line if the file, read to its end, ends too early.
