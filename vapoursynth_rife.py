@@ -28,7 +28,7 @@ from model.image import to_tensor
 from model.loading import TRAIN_LOG
 
 SMALLEST_SIDE = 16  # px, of the networks
-FINEST = 1_000_000  # numerator of a factor; the source clip is interleaved with itself that many times
+FINEST = 50_000  # numerator of a factor: numbers in a list that VapourSynth takes some seconds to copy
 KEPT_FRAMES = 4  # prepared frames: a pair, and the pair of a frame that another thread computes
 CUT_DIFFERENCE = "PlaneStatsDiff"  # property set by std.PlaneStats: mean difference of two frames, in 0..1
 CUT_NEXT = "_SceneChangeNext"  # property of the last frame before a cut, set by filters that find cuts
@@ -63,7 +63,7 @@ def rife(
     _check_clip(clip)
     factor = _factor(clip, factor_num, factor_den, fps_num, fps_den)
     if scale not in FLOW_SCALES:
-        raise vs.Error(f"rife: scale {scale:g} is not one of {', '.join(f'{s:g}' for s in FLOW_SCALES)}")
+        raise vs.Error(f"rife: scale {scale} is not one of {', '.join(f'{s:g}' for s in FLOW_SCALES)}")
     try:
         place = pick_device(device)
         dtype = half_precision(place) if fp16 else torch.float32
@@ -193,10 +193,10 @@ def _factor(clip: Any, num: int, den: int, fps_num: int | None, fps_den: int | N
 
 def _resampled(clip: Any, factor: Fraction) -> Any:
     """Returns the clip whose frame n is frame floor(n / factor) of `clip`, with the properties of that frame."""
-    repeated = vs.core.std.Interleave([clip] * factor.numerator, modify_duration=False)
-    if factor.denominator == 1:
-        return repeated
-    return repeated.std.SelectEvery(cycle=factor.denominator, offsets=[0], modify_duration=False)
+    num, den = factor.as_integer_ratio()
+    if den == 1:  # SelectEvery has cycles of two or more frames
+        num, den = 2 * num, 2
+    return clip.std.SelectEvery(cycle=den, offsets=[n * den // num for n in range(num)], modify_duration=False)
 
 
 def _duration(frame: Any) -> Fraction | None:

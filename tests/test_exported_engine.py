@@ -90,14 +90,43 @@ def test_a_wrong_graph_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_damaged_graph_is_made_anew(runtime: str, tmp_path: Path) -> None:
+    """A changed weight leaves a graph that can be loaded, but gives other pictures."""
     net = build("default")
     wanted = RIFE(net, name="a", engine=ExportedEngine(net, runtime, tmp_path)).inference(*images())
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    made = RIFE(net, name="a", engine=ExportedEngine(net, runtime, tmp_path)).inference(*images())
-    assert torch.equal(made, wanted)
-    assert file.stat().st_size == len(whole)
+    weights = whole.index(next(net.parameters()).detach().numpy().tobytes())
+    changed = whole[:weights] + bytes(400) + whole[weights + 400 :]
+    for damaged in (whole[: len(whole) // 2], changed, b""):
+        file.write_bytes(damaged)
+        made = RIFE(net, name="a", engine=ExportedEngine(net, runtime, tmp_path)).inference(*images())
+        assert torch.equal(made, wanted)
+        assert file.read_bytes() == whole
+
+
+def test_a_graph_that_cannot_be_stored_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*names: object) -> None:
+        raise PermissionError("another process reads it")
+
+    path = tmp_path / "graphs" / "a.graph"
+    exported_engine.write_graph(path, b"graph")
+    assert exported_engine.read_graph(path) == b"graph"
+    monkeypatch.setattr(exported_engine.os, "replace", fail)
+    with pytest.raises(PermissionError):
+        exported_engine.write_graph(path, b"another")
+    assert list(path.parent.iterdir()) == [path]
+    assert exported_engine.read_graph(path) == b"graph"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [0.25, 0.5, 2.0])
+def test_the_default_weights_run_at_every_flow_scale(scale: float, runtime: str, tmp_path: Path) -> None:
+    """Each graph is compared with PyTorch: on white noise, rounding alone would be enlarged to 0.3 % of the range."""
+    model = load_model(device="cpu", engine="pytorch")
+    engine = RIFE(model.net, name="a", engine=ExportedEngine(model.net, runtime, tmp_path))
+    first, second = (torch.nn.functional.interpolate(image[..., :6, :7], (60, 70)) for image in images())
+    made, wanted = (next(m.between(first, second, (0.5,), scale=scale)) for m in (engine, model))
+    torch.testing.assert_close(made, wanted, rtol=0, atol=TOLERANCE)
 
 
 def test_a_runtime_that_fails_is_one_line(runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

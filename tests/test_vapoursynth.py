@@ -1,5 +1,6 @@
 """Tests the VapourSynth filter: its frames against the network's own, its durations against fractions."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
@@ -65,6 +66,18 @@ def test_frames_equal_those_of_the_network(network: RIFE, factor: Fraction) -> N
     for n, frame in enumerate(out.frames()):
         np.testing.assert_allclose(picture(frame), expected(network, frames, n / factor), atol=1e-6)
         assert duration(frame) == Fraction(1001, 24000) / factor
+
+
+def test_a_film_at_an_odd_rate_is_not_too_long(network: RIFE) -> None:
+    """215,000 frames times 19,020 would be more than VapourSynth can count."""
+    film = vs.core.std.BlankClip(width=WIDTH, height=HEIGHT, format=vs.RGBS, length=215_000, fpsnum=19001, fpsden=317)
+    film = film.std.FrameEval(lambda n, blank=film: blank.std.SetFrameProps(number=n))
+    factor = 60 / film.fps
+    out = interpolate_clip(film, FrameMaker(network, factor))
+    assert out.fps == 60
+    assert out.num_frames == math.ceil(film.num_frames * factor)
+    for n in (0, 19_019, 19_020, 200_000, out.num_frames - 1):
+        assert out.get_frame(n).props["number"] == int(n / factor)
 
 
 def test_out_of_order_and_by_threads_the_pictures_are_the_same_and_features_are_computed_once(network: RIFE) -> None:

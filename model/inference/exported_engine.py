@@ -2,7 +2,7 @@
 
 The graph is that of the frame between two prepared frames, for every size; the features of a frame are computed by the
 network itself. A graph that was just made must give the network's own result on a small pair of images, or it is not
-used.
+used. A file of the cache begins with the hash of the rest, so that a damaged graph is not used either.
 """
 
 import copy
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.contract import CoarseEstimate, Network, Prediction
@@ -29,7 +30,7 @@ from model.image import pad_multiple
 from model.inference.engine import Engine, Options, PairInputs
 from model.networks.layers import timestep_plane
 
-GRAPH_VERSION = 1  # changes when graphs of the same weights change: those in the cache are then made anew
+GRAPH_VERSION = 2  # changes when graphs of the same weights change: those in the cache are then made anew
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2}  # mean difference allowed to the network
 OUTPUTS = ("image", "flow", "mask")
 OPENVINO = ("OpenVINO", "openvino onnx")
@@ -40,6 +41,7 @@ RUNTIMES = {
     "openvino-gpu": OPENVINO,
     "openvino-npu": OPENVINO,
 }
+SMOOTH = 16  # px between the random values of example images: on white noise a network enlarges rounding 1000 times
 MAX_COMPILED = 8  # sizes for which OpenVINO keeps a compiled graph
 
 Arrays = Sequence[np.ndarray]
@@ -188,10 +190,11 @@ class ExportedEngine(Engine):
     def _load(self, graph: Between, key: str, tensors: Sequence[Tensor]) -> "_OnnxRuntime | _OpenVino":
         """Returns the program of a graph, from the cache or newly made and checked."""
         whole = f"{GRAPH_VERSION} {torch.__version__} {self.runtime} {self.dtype} {self.digest} {key}"
-        path = self.folder / f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.onnx"
-        if path.is_file():
-            with suppress(Exception):  # of many kinds, if the file is damaged: it is made anew
-                return self._program(path.read_bytes())
+        path = self.folder / f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.graph"
+        kept = read_graph(path)
+        if kept is not None:
+            with suppress(Exception):  # of many kinds: the graph is made anew
+                return self._program(kept)
         try:
             content = self._export(graph, tensors)
             program = self._program(content)
@@ -201,10 +204,7 @@ class ExportedEngine(Engine):
             raise self._refusal(e) from e
         self._check(graph, program, tensors)
         with suppress(OSError):  # without a writable cache, this process uses the graph all the same
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as part:
-                part.write(content)
-            os.replace(part.name, path)
+            write_graph(path, content)
         return program
 
     def _export(self, graph: Between, tensors: Sequence[Tensor]) -> bytes:
@@ -219,7 +219,7 @@ class ExportedEngine(Engine):
         return finish(content, {"weights_sha256": self.digest, "scale": f"{graph.scale:g}"})
 
     def _examples(self, graph: Between, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Returns random tensors for a frame of a few paddings, on the device; images in 0..1."""
+        """Returns smooth random tensors for a frame of a few paddings, on the device, in 0..1."""
         side = pad_multiple(self.net, graph.scale)
         height, width = tensors[0].shape[2:]
         small = (2 * side, 3 * side)
@@ -227,7 +227,8 @@ class ExportedEngine(Engine):
 
         def example(x: Tensor) -> Tensor:
             shape = (1, x.shape[1], small[0] * x.shape[2] // height, small[1] * x.shape[3] // width)
-            return torch.rand(shape, generator=generator).to(x.device, x.dtype)
+            coarse = torch.rand((*shape[:2], *(side // SMOOTH + 2 for side in shape[2:])), generator=generator)
+            return F.interpolate(coarse, shape[2:], mode="bilinear").to(x.device, x.dtype)
 
         return [example(x) for x in tensors]
 
@@ -244,6 +245,31 @@ class ExportedEngine(Engine):
                     f"{self.title} computes another {name} than PyTorch ({error:.1e} on average): "
                     "run the network by another engine, such as pytorch"
                 )
+
+
+def read_graph(path: Path) -> bytes | None:
+    """Returns the ONNX file that `write_graph` stored; None if it is missing, damaged or cut off."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, graph = content[: hashlib.sha256().digest_size], content[hashlib.sha256().digest_size :]
+    return graph if hashlib.sha256(graph).digest() == digest else None
+
+
+def write_graph(path: Path, graph: bytes) -> None:
+    """Stores an ONNX file after its SHA-256, whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
+        name = part.name
+        try:
+            part.write(hashlib.sha256(graph).digest() + graph)
+            part.close()
+            os.replace(name, path)
+        except OSError:
+            part.close()
+            os.unlink(name)
+            raise
 
 
 def _openvino_device(runtime: str) -> str:
