@@ -37,7 +37,7 @@ from model.inference.end_flow import end_flow
 from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
 from video.pictures.flow import write_flows
-from video.pictures.picture import MediaError, alike, check_pair, natural_key, read_picture, write_picture
+from video.pictures.picture import MediaError, alike, check_alike, natural_key, read_picture, write_picture
 from video.pictures.picture_header import describe_colours, read_header
 from video.pictures.stitch import stitch
 from video.safe_file import check_not_input, check_output
@@ -218,7 +218,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     names = args.img or args.stitch
     pictures = [read_picture(path) for path in names]
-    check_pair(pictures[0], pictures[1], *names)
+    check_alike(pictures[0], pictures[1], *names)
     suffix = ".exr" if pictures[0].dtype.kind == "f" else ".png"
     if suffix == ".exr" and (args.gif or args.mp4):
         raise UserError(f"{names[0]}: holds floats, which --gif and --mp4 cannot show; convert both to PNG first")

@@ -44,7 +44,7 @@ from commands.side_files import files_read
 from commands.space import check_space
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job, try_output
-from commands.video_steps import DAMAGED_STATUS, PROGRAM, ended_frames, introduce, load_model, summarise
+from commands.video_steps import DAMAGED_STATUS, PROGRAM, ended_frames, introduce, model_for_job, summarise
 from model import RIFE
 from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import describe_tiles
@@ -128,7 +128,7 @@ def run_whole(
     """Makes the output in one piece; returns the exit status."""
     writer: VideoWriter | PictureWriter | None = None
     try:
-        model = load_model(args, job, networks)
+        model = model_for_job(args, job, networks)
         record.network = [str(model)]
         with interrupts.held():
             writer = open_writer(args, job)

@@ -38,7 +38,7 @@ from model.metrics import load_lpips
 from model.training.checkpoint import STATE, WEIGHTS, check_folder, check_no_run, lock_folder, write_tensors
 from model.training.distillation import TeacherNetwork
 from model.training.log import print_line
-from model.training.network import Trainable, build, build_from, crop_for, recipe_for
+from model.training.network import Trainable, build_from, build_trainable, crop_for, recipe_for
 from model.training.recipe import Recipe, by_flow_alone
 from model.training.run import Run, RunSettings
 from model.training.stages import Stage, StagePart, check_stage
@@ -55,7 +55,7 @@ def open_network(args: argparse.Namespace) -> Trainable:
     """Returns the network to train: fresh, or from --init."""
     teacher = args.teacher == "gt"
     if args.init is None:
-        return build(args.arch or "rife", teacher=teacher, sharp=args.sharp)
+        return build_trainable(args.arch or "rife", teacher=teacher, sharp=args.sharp)
     file = find_weights(args.init)
     try:
         net, note = build_from(read_weights(file), args.arch, teacher=teacher, sharp=args.sharp)

@@ -15,13 +15,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.common import main
-from benchmark.hd_clips import DOWNLOAD, NAMES, PADDING, clip_samples
+from benchmark.hd_clips import DOWNLOAD, NAMES, PADDING, samples_of_clips
 from benchmark.test_set import Protocol, Sample, TestSet
 
 
 def samples(root: Path) -> Iterator[Sample]:
     """Yields frames 0 and 2, 2 and 4, .. 98 and 100 of each clip, with the frame between."""
-    return clip_samples(root, step=2)
+    return samples_of_clips(root, step=2)
 
 
 SET = TestSet(

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.common import main
-from benchmark.hd_clips import DOWNLOAD, NAMES, PADDING, clip_samples
+from benchmark.hd_clips import DOWNLOAD, NAMES, PADDING, samples_of_clips
 from benchmark.test_set import Protocol, Sample, TestSet
 
 PUBLISHED_SCORES = {("544p", "Y-PSNR"): 22.96, ("720p", "Y-PSNR"): 31.87, ("1080p", "Y-PSNR"): 34.25}
@@ -23,7 +23,7 @@ PUBLISHED_SCORES = {("544p", "Y-PSNR"): 22.96, ("720p", "Y-PSNR"): 31.87, ("1080
 
 def samples(root: Path) -> Iterator[Sample]:
     """Yields frames 0 and 4, .. 96 and 100 of each clip, with the three frames between."""
-    return clip_samples(root, step=4, grouped=True)
+    return samples_of_clips(root, step=4, grouped=True)
 
 
 SET = TestSet(

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.repeats import coded
 from commands.errors import run_command
-from commands.network_flags import add_network_flags, load_network
+from commands.network_flags import add_network_flags, model_from_flags
 from model import RIFE
 from video.frame import Frame
 from video.interpolate import Handling, Report, interpolate
@@ -80,7 +80,7 @@ def measure(path: Path, args: argparse.Namespace, model: RIFE) -> dict[str, dict
 
 def run(args: argparse.Namespace) -> None:
     """Prints the mean of all clips as a table, then the JSON."""
-    model = load_network(args, args.device)
+    model = model_from_flags(args, args.device)
     found = [measure(path, args, model) for path in tqdm(args.clips, unit="clip")]
     print(f"{'PSNR, dB':12}" + "".join(f"{way:>12}{'anew':>8}" for way in DEDUP))
     record = {}

@@ -30,7 +30,7 @@ CHROMA = "nearest"
 DOWNLOAD = "HD_dataset (the HD clips of MEMC-Net, linked from the README of the RIFE repository)"
 
 
-def clip_samples(root: Path, *, step: int, grouped: bool = False) -> Iterator[Sample]:
+def samples_of_clips(root: Path, *, step: int, grouped: bool = False) -> Iterator[Sample]:
     """Yields pairs that are `step` frames apart with all frames between; one group for each height if `grouped`."""
     for name, (width, height) in CLIPS.items():
         with (root / name).open("rb") as stream:

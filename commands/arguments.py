@@ -40,7 +40,7 @@ def ranged(kind: type[int | float], least: float = 0, most: float = math.inf) ->
     return argument_type(parse, f"a {'whole ' if kind is int else ''}number {limits}")
 
 
-def parse_setting(text: str) -> tuple[str, str]:
+def parse_name_value(text: str) -> tuple[str, str]:
     """Reads a name and a value, as in tune=film. Raises ValueError if one of them is missing."""
     name, _, value = text.partition("=")
     if not (name and value):
@@ -53,4 +53,4 @@ decimal = argument_type(parse_decimal, "a decimal number, such as 0.5")
 seconds = argument_type(parse_seconds, "a time above 0 in seconds, such as 5 or 0.5")
 rate = argument_type(parse_rate, "a rate above 0 in frames/s, such as 60, 59.94 or 60000/1001")
 whole = argument_type(int, "a whole number")
-setting = argument_type(parse_setting, "NAME=VALUE, such as tune=film")
+setting = argument_type(parse_name_value, "NAME=VALUE, such as tune=film")

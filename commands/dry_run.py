@@ -20,7 +20,7 @@ from commands.segment_plan import describe_plan, is_long_work
 from commands.side_files import files_read
 from commands.space import check_space, format_bytes, free_bytes
 from commands.video_job import VideoJob, open_writer, plan_job
-from commands.video_steps import PROGRAM, interpolated_frames, load_model
+from commands.video_steps import PROGRAM, interpolated_frames, model_for_job
 from model import RIFE
 from model.inference.memory import available_bytes, peak_resident_bytes
 from model.inference.tile_engine import describe_tiles
@@ -71,7 +71,7 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
 def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
     """Prints what a run would do; returns about how many seconds it takes. Raises what the run would be refused with.
 
-    `networks` holds the loaded network, as in `load_model`.
+    `networks` holds the loaded network, as in `model_for_job`.
     """
     job = plan_job(args)
     source = job.source
@@ -82,7 +82,7 @@ def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
     plan = describe_plan(args, job) if is_long_work(args, job) else []
     if not plan:
         check_space(args, job)
-    model = load_model(args, job, networks)
+    model = model_for_job(args, job, networks)
     trial = run_trial(args, job, model)
     frames = job.count if job.count is not None else "unknown"
     made = _made_frames(args, job, trial)

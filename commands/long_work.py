@@ -10,7 +10,7 @@ from commands.interrupts import Interrupts
 from commands.progress import Progress
 from commands.record import DONE, FileRecord
 from commands.segment_join import join_segments, record_share
-from commands.segment_maker import SegmentMaker, run_on_ray, with_preview, work_on_device
+from commands.segment_maker import SegmentMaker, make_on_ray, with_preview, work_on_device
 from commands.segment_plan import (
     announce_plan,
     check_missing,
@@ -21,7 +21,7 @@ from commands.segment_plan import (
 )
 from commands.side_files import files_read
 from commands.video_job import VideoJob, work_folder
-from commands.video_steps import introduce, load_model
+from commands.video_steps import introduce, model_for_job
 from model import RIFE
 from model.errors import UserError
 from segments.folder import WorkFolder
@@ -160,12 +160,12 @@ def _make(
     with Progress(_expected_frames(job, folder, plan, wanted), job.rate, state=state) as progress:
         if args.ray:
             record.network = [f"{args.model} on Ray at {args.ray}"]
-            run_on_ray(args, job, folder, plan, progress.count)
+            make_on_ray(args, job, folder, plan, progress.count)
         elif args.devices:
             record.network = [f"{args.model} on {device}" for device in args.devices.split(",")]
             run_workers(work_on_device, args, args.devices.split(","), folder, progress.count)
         else:
-            model = load_model(args, job, networks)
+            model = model_for_job(args, job, networks)
             record.network = [str(model)]
             print(model)
             sys.stdout.flush()

@@ -75,10 +75,10 @@ def load_tiled(
     `args.scale` is a number here, not None. `report` is called with a line if tiles become smaller later (TileEngine).
     """
     check_memory(pick_device(device), height, width)
-    return fit_network(args, load_network(args, device), height, width, report=report)
+    return fit_network(args, model_from_flags(args, device), height, width, report=report)
 
 
-def load_network(args: argparse.Namespace, device: str | None, *, many: bool = False) -> RIFE:
+def model_from_flags(args: argparse.Namespace, device: str | None, *, many: bool = False) -> RIFE:
     """Returns the network on a device, for frames of any size; `many`: for the frames of a video (see `accelerate`)."""
     place = pick_device(device)
     dtype = half_precision(place) if args.fp16 else torch.float32

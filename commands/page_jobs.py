@@ -13,7 +13,7 @@ from commands.network_flags import pick_scale
 from commands.progress import Progress
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job
-from commands.video_steps import ended_frames, interpolated_frames, load_model
+from commands.video_steps import ended_frames, interpolated_frames, model_for_job
 from model import RIFE
 from model.errors import UserError
 from video.frame import Frame
@@ -84,7 +84,7 @@ def _begin(args: argparse.Namespace, networks: list[RIFE]) -> tuple[VideoJob, RI
     job = plan_job(args)
     if args.scale is None:
         args.scale = pick_scale(job.source.size[1], job.source.size[0])
-    return job, load_model(args, job, networks)
+    return job, model_for_job(args, job, networks)
 
 
 def _as_shown(frame: Frame, job: VideoJob) -> np.ndarray:

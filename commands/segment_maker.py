@@ -11,7 +11,7 @@ import torch
 
 from commands.preview import Preview
 from commands.video_job import VideoJob, open_writer, plan_job, work_folder
-from commands.video_steps import ended_frames, interpolated_frames, load_model
+from commands.video_steps import ended_frames, interpolated_frames, model_for_job
 from model import RIFE, UserError, pick_device
 from model.weights.checkpoint import find_weights
 from segments import ray_tasks
@@ -77,12 +77,12 @@ def work_on_device(args: argparse.Namespace, device: str, channel: Channel) -> N
     folder = work_folder(job)
     with closing(folder):
         plan = Plan.read(folder.plan_file)
-        maker = SegmentMaker(own, job, load_model(own, job))
+        maker = SegmentMaker(own, job, model_for_job(own, job))
         count = with_preview(own, job, folder, channel.count)
         make_segments(folder, plan.parts, range(len(plan.parts)), maker, channel.begin, count)
 
 
-def run_on_ray(
+def make_on_ray(
     args: argparse.Namespace, job: VideoJob, folder: WorkFolder, plan: Plan, count: Callable[[int, int], None]
 ) -> None:
     """Makes all missing segments on a Ray cluster; `count` gets frames and made frames."""
@@ -129,6 +129,6 @@ def make_on_node(
         frames[0] += 1
         frames[1] += frame.made
 
-    maker = SegmentMaker(args, job, load_model(args, job))
+    maker = SegmentMaker(args, job, model_for_job(args, job))
     make_segments(folder, Plan.read(folder.plan_file).parts, [index], maker, lambda index: None, count)
     return frames[0], frames[1]

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from tqdm import tqdm
 
-from commands.network_flags import check_memory, fit_network, load_network, options
+from commands.network_flags import check_memory, fit_network, model_from_flags, options
 from commands.speed_flags import grid_start
 from commands.transition_flags import handling
 from commands.video_job import VideoJob
@@ -32,7 +32,7 @@ PROGRAM = "inference_video.py"
 DAMAGED_STATUS = 3  # exit status
 
 
-def load_model(args: argparse.Namespace, job: VideoJob, networks: list[RIFE] | None = None) -> RIFE:
+def model_for_job(args: argparse.Namespace, job: VideoJob, networks: list[RIFE] | None = None) -> RIFE:
     """Returns the network on its device, in tiles where whole frames do not fit.
 
     `networks` holds the network if it is loaded already, and gets it otherwise.
@@ -41,7 +41,7 @@ def load_model(args: argparse.Namespace, job: VideoJob, networks: list[RIFE] | N
     width, height = job.source.size
     check_memory(pick_device(args.device), height, width)
     if not networks:
-        networks.append(load_network(args, args.device, many=True))
+        networks.append(model_from_flags(args, args.device, many=True))
     return fit_network(args, networks[0], height, width, report=tqdm.write)
 
 

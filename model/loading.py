@@ -106,13 +106,13 @@ def load_network(path: Path | str, arch: str | None = None) -> tuple[AnyNetwork,
     state = read_weights(file)
     try:
         version = detect_version(state, arch)
-        net = build(version, state)
+        net = build_network(version, state)
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}" if arch else f"{file}: {e}; {REMEDY}") from e
     return net, read_metadata(file).get("name") or version.name, file
 
 
-def build(version: Version, state: State) -> AnyNetwork:
+def build_network(version: Version, state: State) -> AnyNetwork:
     """Returns the network of a version with these weights (keys without `module.`). WeightsError if they differ."""
     with torch.device("meta"):
         net = version.build()

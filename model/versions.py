@@ -16,7 +16,7 @@ from commands.errors import run_command
 from model.image import PAD_MODES
 from model.inference.engines import accelerate
 from model.inference.memory import peak_bytes
-from model.loading import AnyNetwork, build, detect_version, load_network
+from model.loading import AnyNetwork, build_network, detect_version, load_network
 from model.weights.checkpoint import WeightFile, find_weights, read_weights
 from model.weights.metadata import read_metadata
 from video.safe_file import check_output, write_file
@@ -67,7 +67,7 @@ def convert(
     file = find_weights(path)
     state = read_weights(file)
     version = detect_version(state, arch)
-    full = build(version, state).state_dict()
+    full = build_network(version, state).state_dict()
     kept = {key: value.contiguous() for key, value in full.items() if key in state}
     metadata = read_metadata(file) | {"format": "pt", "network": version.name}
     if name:

@@ -17,7 +17,7 @@ from benchmark.yuv import read_yuv420, to_rgb
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.image import Padder
-from model.loading import AnyNetwork, build, detect_version
+from model.loading import AnyNetwork, build_network, detect_version
 from model.metrics import ssim_map
 from model.networks.warp import warp
 from model.RIFE import RIFE
@@ -42,7 +42,7 @@ def load(name: str, spec: dict[str, Any], weights: dict[str, dict[str, np.ndarra
         for key, value in table.items()
     }
     version = detect_version(state, name if name == "rife_2r" else None)
-    net = build(version, state)
+    net = build_network(version, state)
     return lambda case, inputs: run_network(net.eval(), case, inputs)
 
 
@@ -95,7 +95,7 @@ def _two_steps(
     spec: dict[str, Any], weights: dict[str, np.ndarray], case: dict[str, Any], inputs: dict[str, np.ndarray]
 ) -> Outputs:
     state = {key: torch.from_numpy(value) for key, value in weights.items()}
-    net = build(detect_version(state), {key: value.clone() for key, value in state.items()}).train()
+    net = build_network(detect_version(state), {key: value.clone() for key, value in state.items()}).train()
     recipe = Recipe(weight_decay=case["weight_decay"])
     optimizer = torch.optim.AdamW(net.parameters(), lr=case["lr"], weight_decay=recipe.weight_decay)
     batch = {key: torch.from_numpy(inputs[key]) for key in ("img0", "img1", "gt")}

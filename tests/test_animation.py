@@ -35,7 +35,7 @@ def test_retiming_comes_nearer_to_the_truth_than_the_repeats(
     pictures = [np.ascontiguousarray(p[:128, :224]) for p in pan(0, 13)]
     make_clip(tmp_path / "a.mkv", 13, size=(224, 128), pictures=pictures, options={"crf": "1"})
     monkeypatch.setattr(animation, "SIZE", (224, 128))
-    monkeypatch.setattr(animation, "load_network", lambda *_: RIFE(Shift(-12), name="pan"))
+    monkeypatch.setattr(animation, "model_from_flags", lambda *_: RIFE(Shift(-12), name="pan"))
     assert animation.main([str(tmp_path / "a.mkv"), "--device=cpu"]) == 0
     twos = json.loads(capsys.readouterr().out.splitlines()[-1])["patterns"]["twos"]
     assert twos["retime"][0] > twos["off"][0] + 5

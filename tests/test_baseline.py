@@ -7,13 +7,13 @@ from fixtures import GOLDEN, read_fixture
 from benchmark.baseline import load_baseline
 from model import RIFE, UserError
 from model.IFNet import IFNet
-from model.loading import build, detect_version
+from model.loading import build_network, detect_version
 
 
 def fixture_model(name: str) -> RIFE:
     fixture = read_fixture(GOLDEN / f"{name}.json")
     state = {key: torch.from_numpy(value) for key, value in fixture.weights()["flownet"].items()}
-    return RIFE(build(detect_version(state), state).eval(), name=name)
+    return RIFE(build_network(detect_version(state), state).eval(), name=name)
 
 
 @pytest.mark.parametrize("name", ["rife", "rife_m", "v4_25"])

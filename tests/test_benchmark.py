@@ -106,7 +106,7 @@ def test_hd_takes_fifty_pairs_of_each_of_the_eleven_clips(tmp_path: Path, monkey
     planes = [bytes([i] * 8 + [128] * 4) for i in range(105)]  # grey, as bright as the frame's number
     (tmp_path / "long.yuv").write_bytes(b"".join(planes))
     for step, count in ((2, 50), (4, 25)):
-        found = list(hd_clips.clip_samples(tmp_path, step=step))
+        found = list(hd_clips.samples_of_clips(tmp_path, step=step))
         assert len(found) == count
         assert (found[0].name, found[-1].name) == ("long 0", f"long {100 - step}")
         brightness = [int(picture.mean().round()) for picture in (found[-1].frames[0], found[-1].frames[1])]

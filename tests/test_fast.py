@@ -21,7 +21,7 @@ from model.image import Padder, to_tensor
 from model.inference import kernels, memory, packed
 from model.inference.engines import accelerate
 from model.inference.kernel_engine import KernelEngine
-from model.loading import build, detect_version
+from model.loading import build_network, detect_version
 from model.weights.published import IFNetConfig
 from video.reading.reader import open_frames
 
@@ -39,7 +39,7 @@ def load(fixture: Fixture) -> RIFE:
         for key, value in table.items()
     }
     version = detect_version(state, fixture.name if fixture.name == "rife_2r" else None)
-    return RIFE(build(version, state).eval(), name=fixture.name)
+    return RIFE(build_network(version, state).eval(), name=fixture.name)
 
 
 def pictures(height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from video.pictures.jpeg import checked_decoding
 from video.pictures.picture import (
     MediaError,
     alike,
-    check_pair,
+    check_alike,
     list_pictures,
     natural_key,
     read_picture,
@@ -193,10 +193,10 @@ def test_values_that_no_network_takes(tmp_path: Path) -> None:
 def test_a_pair_must_agree() -> None:
     small, wide, light = noise(3, "uint8"), noise(3, "uint8", (9, 20)), noise(3, "float32")
     with pytest.raises(MediaError, match=r"a is 13x9, b is 20x9; crop or resize one to the size of the other"):
-        check_pair(small, wide, "a", "b")
+        check_alike(small, wide, "a", "b")
     with pytest.raises(MediaError, match=r"a holds uint8, b float32; convert one to the kind of the other"):
-        check_pair(small, light, "a", "b")
-    check_pair(small, noise(4, "uint16"), "a", "b")
+        check_alike(small, light, "a", "b")
+    check_alike(small, noise(4, "uint16"), "a", "b")
 
 
 def test_the_picture_with_fewer_channels_is_converted() -> None:

@@ -12,11 +12,10 @@ from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
 from model.inference import kernels
 from model.inference.kernel_engine import KernelEngine
-from model.loading import build as build_network
-from model.loading import detect_version
+from model.loading import build_network, detect_version
 from model.networks.sharp import nearer, smoothed
 from model.networks.warp import warp
-from model.training.network import add_gates, build
+from model.training.network import add_gates, build_trainable
 from model.weights.published import PUBLISHED
 
 SHARP = replace(PUBLISHED["4.25, 4.26"], sharp=True)
@@ -130,7 +129,7 @@ def test_kernels_sample_as_the_network(scale: float) -> None:
 
 def test_networks_without_spare_outputs_are_refused() -> None:
     with pytest.raises(UserError, match="no spare outputs"):
-        build("v4.6", sharp=True)
+        build_trainable("v4.6", sharp=True)
 
 
 def test_the_teacher_of_a_sharp_network_has_the_inputs_of_a_plain_one() -> None:

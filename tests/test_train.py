@@ -18,7 +18,7 @@ from model.training import network
 from model.training import step as training
 from model.training.distillation import TeacherNetwork
 from model.training.loss import distillation_loss, flow_loss, mask_loss
-from model.training.network import CoarseBlocks, build, crop_for, inherit, recipe_for, select_blocks
+from model.training.network import CoarseBlocks, build_trainable, crop_for, inherit, recipe_for, select_blocks
 from model.training.recipe import Recipe, learning_rate
 from model.training.step import LossNetworks, losses, training_step, update_average
 
@@ -60,7 +60,7 @@ def test_flow_loss_averages_over_squares_of_known_pixels() -> None:
 def test_psnr_counts_by_its_weight_per_db() -> None:
     net, batch = tiny(), batch_of(2)
     with torch.no_grad():
-        out = training.predict(net, batch, "no")
+        out = training.training_prediction(net, batch, "no")
         without, counted = (losses(out, batch, replace(RECIPE, psnr=weight), 0.5) for weight in (0.0, 0.02))
     quality = -10 * torch.log10((out.image - batch["gt"]).square().mean((1, 2, 3)) + 1e-5).mean()
     torch.testing.assert_close(counted.psnr, -quality)
@@ -76,7 +76,7 @@ def test_lpips_is_computed_on_a_random_square_of_the_given_size() -> None:
             return (pred - gt).square().mean((1, 2, 3))
 
     net, batch, recipe = tiny(), batch_of(2), replace(RECIPE, lpips=3.0, lpips_crop=48)
-    out = training.predict(net, batch, "no")
+    out = training.training_prediction(net, batch, "no")
     made = losses(out, batch, recipe, 0.0, LossNetworks(lpips=Distance()))
     without = losses(out, batch, recipe, 0.0)
     assert places == [(48, 48)]
@@ -179,7 +179,7 @@ def test_a_batch_in_pieces_gives_the_same_step() -> None:
 
 
 def test_half_precision_keeps_flows_in_float32() -> None:
-    out = training.predict(tiny(), batch_of(1), "bf16")
+    out = training.training_prediction(tiny(), batch_of(1), "bf16")
     assert out.flow.dtype == out.image.dtype == torch.float32
     assert torch.isfinite(losses(out, batch_of(1), RECIPE, 0.5).total)
 
@@ -262,17 +262,17 @@ def test_the_teaching_block_changes_neither_names_nor_inference() -> None:
     with_gt = taught(*images, gt=batch["gt"])
     assert torch.equal(net(*images).image, with_gt.image)
     assert losses(with_gt, batch, RECIPE, 0).teacher > 0
-    real = build("v4.25", teacher=True)
+    real = build_trainable("v4.25", teacher=True)
     assert detect_version(real.state_dict()).name == "4.25, 4.26"
     assert (recipe_for(real).flow > 0, crop_for(real)) == (True, 256)
-    assert recipe_for(build("rife_m")).distillation == 0.005
+    assert recipe_for(build_trainable("rife_m")).distillation == 0.005
     with pytest.raises(UserError, match="rife_m"):
-        build("v5")
+        build_trainable("v5")
 
 
 @pytest.mark.parametrize("arch", ["v4.0", "v4.6", "v4.14", "v4.22.lite"])
 def test_every_generation_learns(arch: str) -> None:
-    net, batch = build(arch, teacher=True), batch_of(1)
+    net, batch = build_trainable(arch, teacher=True), batch_of(1)
     made = training_step(net, batch, torch.optim.SGD(net.parameters()), recipe_for(net), rate=1e-3)
     values = made._asdict()
     unasked = {"psnr", "lpips", "distill_flow", "distill_mask"}

@@ -65,14 +65,14 @@ def test_fine_tuning_distilling_and_train_log(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "TRAIN_LOG", tmp_path / "train_log")
-    monkeypatch.setattr(train, "build", lambda *_, **__: tiny(1))
+    monkeypatch.setattr(train, "build_trainable", lambda *_, **__: tiny(1))
     make_triplets(tmp_path / "mine", 4)
     teacher = tmp_path / "teacher.safetensors"
-    safetensors.torch.save_file(train.build("v4.22.lite").state_dict(), tmp_path / "student.safetensors")
+    safetensors.torch.save_file(train.build_trainable("v4.22.lite").state_dict(), tmp_path / "student.safetensors")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "TRAIN_LOG", tmp_path / "train_log")
-    safetensors.torch.save_file(train.build("rife_m").state_dict(), teacher)
+    safetensors.torch.save_file(train.build_trainable("rife_m").state_dict(), teacher)
     common = ["--triplets", "mine", "--steps", "2", "--warmup", "0", "--device", device, *SMALL]
     train.main(["--arch", "v4.22.lite", "--distill", "teacher.safetensors", "--name", "lite", "--train_log", *common])
     out, err = capsys.readouterr()

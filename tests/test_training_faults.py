@@ -24,7 +24,7 @@ from data.clips import Clips, ClipSettings
 from data.textures import cut_texture
 from dataset import Vimeo, read_rgb
 from model.errors import UserError
-from model.training.checkpoint import check_folder, lock_folder, read_state
+from model.training.checkpoint import check_folder, lock_folder, read_run_state
 from model.training.log import Log, print_line
 from model.training.stages import StagePart, check_stage
 
@@ -105,7 +105,7 @@ def test_a_coarsest_scale_fits_the_crop(tmp_path: Path) -> None:
     words += ["--output", str(tmp_path / "run"), "--mix", "0", "0", "1", "--arch", "v4.22.lite"]
     assert flags("--coarsest", "16").coarsest == 16
     with pytest.raises(UserError, match=r"--coarsest: 64: --crop 128 is no multiple of four times that"):
-        train.open_stages(flags(*words, "--coarsest", "64"), train.build("v4.22.lite"))
+        train.open_stages(flags(*words, "--coarsest", "64"), train.build_trainable("v4.22.lite"))
 
 
 def test_a_later_stage_is_checked_before_the_first_one_begins() -> None:
@@ -163,12 +163,12 @@ def test_a_bit_that_flips_anywhere_in_the_state_is_found_or_changes_nothing(tmp_
     """torch does not compare checksums: without them a flipped bit of a weight would train on unnoticed."""
     start(tmp_path, [stage(2)]).train()
     path = tmp_path / "state.pt"
-    whole, good = path.read_bytes(), read_state(path)
+    whole, good = path.read_bytes(), read_run_state(path)
     found = 0
     for place in np.random.default_rng(0).integers(0, len(whole), 40):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
         try:
-            state = read_state(path)
+            state = read_run_state(path)
         except UserError:
             found += 1
         else:
@@ -180,7 +180,7 @@ def test_a_bit_that_flips_anywhere_in_the_state_is_found_or_changes_nothing(tmp_
 def test_a_state_without_its_progress_is_of_another_version(tmp_path: Path) -> None:
     torch.save(dict.fromkeys(("net", "average", "optimizer", "scaler"), 0) | {"progress": {}}, tmp_path / "state.pt")
     with pytest.raises(UserError, match="not the state of a run of this version"):
-        read_state(tmp_path / "state.pt")
+        read_run_state(tmp_path / "state.pt")
 
 
 def test_a_resumed_run_names_what_was_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

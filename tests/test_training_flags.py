@@ -25,7 +25,7 @@ from model.errors import UserError, WeightsError
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
 from model.loading import TRAIN_LOG, load_network
-from model.training.network import build, build_from
+from model.training.network import build_from, build_trainable
 from model.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -257,7 +257,7 @@ def test_damaged_photos_are_skipped_and_pans_pan_over_the_others(tmp_path: Path)
 
 
 def test_training_starts_from_official_files_as_they_are() -> None:
-    official = build("v4.25", teacher=True).state_dict()
+    official = build_trainable("v4.25", teacher=True).state_dict()
     extras = {"teacher.0.weight": torch.zeros(1), "caltime.0.weight": torch.zeros(2, 2)}
     net, note = build_from({**official, **extras})
     assert isinstance(net, IFNet_v4)
@@ -276,10 +276,10 @@ def test_training_starts_from_official_files_as_they_are() -> None:
 
 def test_the_architecture_follows_from_the_weights() -> None:
     for name in ("rife", "rife_m"):
-        net, note = build_from(build(name).state_dict())
+        net, note = build_from(build_trainable(name).state_dict())
         assert isinstance(net, IFNet)
         assert (net.timed, note) == (name == "rife_m", "")
-    lite, _ = build_from(build("v4.22.lite").state_dict())
+    lite, _ = build_from(build_trainable("v4.22.lite").state_dict())
     assert isinstance(lite, IFNet_v4)
     assert lite.config.channels == (192, 128, 64, 32)
 

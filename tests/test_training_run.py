@@ -25,7 +25,7 @@ from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
 from model.training import checkpoint
 from model.training import run as running
-from model.training.checkpoint import check_no_run, read_state, write_tensors
+from model.training.checkpoint import check_no_run, read_run_state, write_tensors
 from model.training.log import duration
 from model.training.recipe import Recipe
 from model.training.run import Run, RunSettings
@@ -135,7 +135,7 @@ def test_a_stop_names_the_step_and_the_checkpoint(tmp_path: Path, monkeypatch: p
     run = start(tmp_path)
     with pytest.raises(UserError, match=r"step 3: loss nan.*state\.pt"):
         run.train()
-    assert read_state(tmp_path / "state.pt")["progress"]["step"] == 2
+    assert read_run_state(tmp_path / "state.pt")["progress"]["step"] == 2
 
 
 def test_a_stop_while_saving_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +237,7 @@ def test_loading_processes_that_a_signal_ended_cost_no_step(tmp_path: Path, monk
     run.stop = lambda: bool(stopped)
     with pytest.raises(KeyboardInterrupt):
         run.train()
-    assert read_state(tmp_path / "state.pt")["progress"]["step"] == 3
+    assert read_run_state(tmp_path / "state.pt")["progress"]["step"] == 3
 
 
 def test_a_disk_that_is_full_at_the_first_checkpoint_leaves_the_name_free(
@@ -325,7 +325,7 @@ def test_two_processes_are_one_with_the_joined_batch(tmp_path: Path) -> None:
     for one, two in zip(logged(tmp_path / "one"), logged(tmp_path / "two"), strict=True):
         for name in ("loss/total", "loss/l1", "loss/flow", "learning_rate"):
             assert one[name] == pytest.approx(two[name], rel=2e-4)
-    state = read_state(tmp_path / "two" / "state.pt")
+    state = read_run_state(tmp_path / "two" / "state.pt")
     for key, value in alone.net.state_dict().items():
         assert (value - state["net"][key]).abs().max() < 1e-4  # three steps of up to 1e-3 each
     assert alone.best == pytest.approx(state["progress"]["best"], abs=2e-3)

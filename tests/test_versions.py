@@ -17,7 +17,7 @@ from model.IFNet_HD import IFNet_HD, IFNet_HDv2, IFNet_HDv3
 from model.IFNet_v4 import IFNet_v4
 from model.inference import kernels
 from model.inference.memory import peak_bytes
-from model.loading import HD_VERSIONS, build, detect_version, known_names, load_network
+from model.loading import HD_VERSIONS, build_network, detect_version, known_names, load_network
 from model.versions import main
 from model.weights.published import PUBLISHED, IFNetConfig, read_config
 
@@ -42,7 +42,7 @@ def test_shapes_determine_every_v4_network(name: str) -> None:
     assert read_config(state) == PUBLISHED[name]
     version = detect_version(state)
     assert version.name == name
-    net = build(version, state)
+    net = build_network(version, state)
     assert isinstance(net, IFNet_v4)
     assert net.pad_multiple == {"4.0, 4.1": 64, "4.25.lite": 128}.get(name, 16 * 2 ** (len(net.config.channels) - 3))
 
@@ -62,7 +62,7 @@ def test_shapes_determine_every_v4_network(name: str) -> None:
 def test_shapes_determine_the_other_networks(state: State, name: str) -> None:
     version = detect_version(zeros(state))
     assert version.name == name
-    build(version, zeros(state))
+    build_network(version, zeros(state))
     assert name in known_names()
 
 
@@ -79,9 +79,9 @@ def test_2r_must_be_named() -> None:
 def test_training_only_and_unused_keys_are_left_out() -> None:
     state = zeros(shapes(IFNet_v4, TINY))
     extra = {"teacher.a": torch.zeros(1), "caltime.0.weight": torch.zeros(1), "unet.conv.weight": torch.zeros(1)}
-    build(detect_version(state | extra), state | extra)
+    build_network(detect_version(state | extra), state | extra)
     paper = {key: value for key, value in zeros(shapes(IFNet)).items() if not key.startswith("block_tea.")}
-    assert build(detect_version(paper), paper).state_dict().keys() > paper.keys()  # with an empty teacher
+    assert build_network(detect_version(paper), paper).state_dict().keys() > paper.keys()  # with an empty teacher
 
 
 def without(state: State, *keys: str) -> State:
@@ -150,7 +150,7 @@ MISFITS = {
 def test_the_error_names_the_difference(case: str) -> None:
     state, message = MISFITS[case]
     with pytest.raises(WeightsError) as caught:
-        build(detect_version(state), state)
+        build_network(detect_version(state), state)
     assert message in str(caught.value)
 
 
@@ -176,7 +176,7 @@ def test_random_tensors_are_refused_as_weights(seed: int) -> None:
                     shape[pick(3)]
                 )
         try:
-            build(detect_version(state), state)
+            build_network(detect_version(state), state)
         except WeightsError as e:
             message = str(e)
         else:

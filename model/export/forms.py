@@ -124,7 +124,7 @@ def ncnn_files(source: LoadedNetwork, settings: Settings) -> Files:
 def openvino_files(source: LoadedNetwork, settings: Settings) -> Files:
     """Returns OpenVINO's pair .xml and .bin, made from the plain ONNX graph."""
     (content,) = onnx_file(source, settings).values()
-    return programs.openvino_files(content, source.texts(dtype=dtype_name(settings), scale=f"{settings.scale:g}"))
+    return programs.openvino_program(content, source.texts(dtype=dtype_name(settings), scale=f"{settings.scale:g}"))
 
 
 def torch_file(source: LoadedNetwork, settings: Settings) -> Files:

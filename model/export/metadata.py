@@ -8,7 +8,7 @@ from typing import Any
 
 from model.IFNet_v4 import IFNet_v4
 from model.image import PAD_MODES, pad_multiple
-from model.loading import AnyNetwork, build, detect_version
+from model.loading import AnyNetwork, build_network, detect_version
 from model.weights.checkpoint import WeightFile, find_weights, read_weights
 from model.weights.metadata import read_metadata
 
@@ -51,7 +51,7 @@ def read_source(
     texts = read_metadata(file)
     digest = hashlib.sha256(file.read()).hexdigest()
     known = licence or texts.get("licence") or texts.get("license") or LICENCE
-    net = build(version, state).eval().requires_grad_(False)
+    net = build_network(version, state).eval().requires_grad_(False)
     return LoadedNetwork(net, name or texts.get("name") or version.name, version.name, file, digest, known)
 
 

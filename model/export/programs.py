@@ -16,7 +16,7 @@ from model.image import pad_multiple
 LARGEST = 16384  # px of height and width of a program of torch.export
 
 
-def openvino_files(content: bytes, texts: Mapping[str, str]) -> dict[str, bytes]:
+def openvino_program(content: bytes, texts: Mapping[str, str]) -> dict[str, bytes]:
     """Returns the pair .xml and .bin of an ONNX graph; weights keep their dtype. UserError without OpenVINO."""
     try:
         import openvino  # an optional dependency

@@ -108,7 +108,7 @@ def _cause(error: BaseException) -> str:
     return (isinstance(inner, OSError) and inner.strerror) or str(error).partition("\n")[0]
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_run_state(path: Path) -> dict[str, Any]:
     """Reads the state of a run, written by `write_tensors`; UserError if the file is missing, damaged or another."""
     if not path.is_file():
         raise UserError(f"{path}: no such file, so there is no run to resume")

@@ -21,7 +21,7 @@ NEW_CHANNELS = 0.1  # factor on the weights from a block's new channels to its i
 TEACHER = "block_tea."  # prefix of the keys of the block that takes the ground truth
 
 
-def build(arch: str, *, teacher: bool = False, sharp: bool = False) -> Trainable:
+def build_trainable(arch: str, *, teacher: bool = False, sharp: bool = False) -> Trainable:
     """Returns a network with random weights by its name: rife, rife_m, or v4 and later releases such as v4.25.
 
     `teacher` adds the block that takes the ground truth (the paper's networks always have it). `sharp` adds the learned
@@ -63,7 +63,11 @@ def build_from(
     not match.
     """
     sharp = sharp or "sharp" in state
-    net = build(arch, teacher=teacher, sharp=sharp) if arch else _build_like(state, teacher=teacher, sharp=sharp)
+    net = (
+        build_trainable(arch, teacher=teacher, sharp=sharp)
+        if arch
+        else _build_like(state, teacher=teacher, sharp=sharp)
+    )
     if isinstance(net, IFNet_v4) and sharp:
         state = add_gates(state, len(net.config.channels))
     fresh = net.state_dict()

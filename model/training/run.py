@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
-from model.training.checkpoint import BEST, STATE, WEIGHTS, read_state, write_run
+from model.training.checkpoint import BEST, STATE, WEIGHTS, read_run_state, write_run
 from model.training.log import Log, duration
 from model.training.meter import LossMeter
 from model.training.network import CoarseBlocks, inherit, select_blocks
@@ -85,7 +85,7 @@ class Run:
     def resume(self) -> None:
         """Continues from state.pt: weights, optimizer, stage and step, from which rate and data order follow."""
         path = self.folder / STATE
-        state = read_state(path)
+        state = read_run_state(path)
         progress = state["progress"]
         names = [stage.name for stage in self.stages]
         if progress["stages"] != names:

@@ -197,14 +197,14 @@ def _backward(
         # processes exchange gradients only with the last piece
         early = piece is not pieces[-1] and isinstance(net, nn.parallel.DistributedDataParallel)
         with net.no_sync() if early else nullcontext():  # type: ignore[operator]
-            made = losses(predict(net, piece, recipe.amp), piece, recipe, progress, loss_networks)
+            made = losses(training_prediction(net, piece, recipe.amp), piece, recipe, progress, loss_networks)
             part = Losses(*(share * value for value in made))
             (scaler.scale(part.total) if scaler else part.total).backward()
         done.append(Losses(*(value.detach() for value in part)))
     return Losses(*(torch.stack(values).sum() for values in zip(*done, strict=True)))
 
 
-def predict(net: nn.Module, batch: Batch, amp: str) -> Prediction:
+def training_prediction(net: nn.Module, batch: Batch, amp: str) -> Prediction:
     """Returns the network's prediction with all that the losses need; `amp` is the precision of convolutions."""
     with autocast(batch["gt"].device, amp):
         out: Prediction = net(batch["img0"], batch["img1"], batch["timestep"], gt=batch["gt"])

@@ -152,7 +152,7 @@ def _opencv() -> Iterator[None]:
         cv2.utils.logging.setLogLevel(level)
 
 
-def check_pair(first: np.ndarray, second: np.ndarray, name0: str, name1: str) -> None:
+def check_alike(first: np.ndarray, second: np.ndarray, name0: str, name1: str) -> None:
     """Raises MediaError unless the two pictures have one size and both hold integers, or both floats."""
     size0, size1 = (f"{p.shape[1]}x{p.shape[0]}" for p in (first, second))
     if size0 != size1:
@@ -162,7 +162,7 @@ def check_pair(first: np.ndarray, second: np.ndarray, name0: str, name1: str) ->
 
 
 def alike(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns both pictures with the larger number of channels and the larger depth; they have passed `check_pair`."""
+    """Returns both pictures with the larger number of channels and the larger depth; they have passed `check_alike`."""
     channels = max(first.shape[2], second.shape[2])
     if first.dtype != second.dtype:  # 8 and 16 bits: 255 becomes 65535
         first, second = (p if p.dtype == np.uint16 else p.astype(np.uint16) * 257 for p in (first, second))

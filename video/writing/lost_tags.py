@@ -11,7 +11,7 @@ from av.stream import Stream
 from video.reading.container import main_video, open_container
 from video.reading.reader import Source
 from video.timing.timecode import TIMECODE
-from video.writing.track import describe
+from video.writing.track import describe_stream
 
 Tags = dict[str, str]
 # Tags that are of a container or of a program rather than of the content, or that another line names.
@@ -42,7 +42,7 @@ def describe_lost_tags(
     """
     lost = [*_lost(wanted[0], found[0])]
     for stream, tags, kept in zip(streams, wanted[1:], found[1:], strict=False):
-        lost += [f"{name} of {describe(stream)}" for name in _lost(tags, kept)]
+        lost += [f"{name} of {describe_stream(stream)}" for name in _lost(tags, kept)]
     lost += [TIMECODE] if _holds_timecode(wanted) and not _holds_timecode(found) else []
     return [f"tags dropped: {', '.join(lost)}: {form} does not hold them"] if lost else []
 
@@ -53,7 +53,7 @@ def describe_left_out(source: Source, output: str) -> list[str]:
         return []
     with open_container(source.location) as container:
         picture = main_video(container, source.stream)
-        names = [describe(stream) for stream in container.streams if stream is not picture]
+        names = [describe_stream(stream) for stream in container.streams if stream is not picture]
         names += [f"{len(container.chapters())} chapters"] if container.chapters() else []
         names += [name for name, value in container.metadata.items() if not _is_technical(name.lower(), value)]
     return [f"left out of {output}: {', '.join(names)}"] if names else []

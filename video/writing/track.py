@@ -46,7 +46,7 @@ class Track:
         self, source: Any, plan: TrackPlan, output: OutputContainer, suffix: str, speed: SpeedMap | None = None
     ) -> None:
         self.source = source
-        self.losses = TrackLosses(describe(source))
+        self.losses = TrackLosses(describe_stream(source))
         self.written = 0  # packets
         self._decodes = False  # whether a packet could be decoded
         self.was_read = False  # whether the source had a packet
@@ -144,7 +144,7 @@ def output_tags(metadata: dict[str, str], suffix: str) -> dict[str, str]:
     return tags
 
 
-def describe(stream: Stream) -> str:
+def describe_stream(stream: Stream) -> str:
     """Returns the name of a stream for the user: type, index, codec and language."""
     codec = stream.codec_context.name if stream.codec_context is not None else None
     language = stream.language if stream.language != "und" else None

@@ -26,7 +26,7 @@ from video.writing.lost_tags import Tags, describe_lost_tags, has_tags, read_tag
 from video.writing.muxer import Muxer
 from video.writing.output import MP4, UNFRAGMENTED, MemoryFile, NullFile, open_output
 from video.writing.subtitle import usable_format
-from video.writing.track import TrackPlan, describe
+from video.writing.track import TrackPlan, describe_stream
 from video.writing.tracks import Tracks, holds_chapters
 
 DEVICE_TAGS = "com."  # start of the names of tags that phones write; MP4 keeps them under their own names only
@@ -79,10 +79,10 @@ def plan_output(path: Path, settings: VideoSettings, source: Source, *, audio: s
         kept = {track.index: track for track in plan.tracks}
         for stream in streams:
             if stream.index not in kept:
-                plan.notes.append(f"{describe(stream)} dropped: {_why_dropped(stream, name)}")
+                plan.notes.append(f"{describe_stream(stream)} dropped: {_why_dropped(stream, name)}")
             elif (encoder := kept[stream.index].encoder) is not None:
                 verb = "transcoded" if stream.type == "audio" else "converted"
-                plan.notes.append(f"{describe(stream)} {verb} to {encoder.codec}")
+                plan.notes.append(f"{describe_stream(stream)} {verb} to {encoder.codec}")
         if container.chapters() and not holds_chapters(form):
             plan.notes.append(f"{len(container.chapters())} chapters dropped: {name} holds none")
         plan.options = _options(path, source, plan.tracks, container)
