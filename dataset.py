@@ -4,6 +4,7 @@ Sample i of epoch e depends on (seed, e, i) alone, not on the number of workers 
 have the same fields, listed in data/sample.py. Other sources: data/clips.py, data/triplets.py, data/pans.py.
 """
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -97,14 +98,21 @@ def open_loader(train: Samples, order: BatchSampler, workers: int, device: torch
         train,
         batch_sampler=order,
         num_workers=workers,
-        worker_init_fn=keep_to_one_thread,
+        worker_init_fn=prepare_worker,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
     )
 
 
-def keep_to_one_thread(worker: int) -> None:
-    """Limits a loading process to one thread: the number of processes sets how many cores are used."""
+def prepare_worker(worker: int) -> None:
+    """Limits a loading process to one thread, and makes it ignore the signals that end a run.
+
+    The number of processes sets how many cores are used. Terminals and batch systems send signals to all processes of a
+    run: the first process ends after its step, with a checkpoint, and then ends the loading processes.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

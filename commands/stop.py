@@ -1,7 +1,6 @@
 """Handles a request to stop: Ctrl-C, SIGTERM and SIGHUP end a loop between two of its steps."""
 
 import os
-import signal
 import sys
 from types import FrameType
 
@@ -11,7 +10,7 @@ from commands.interrupts import SignalHandler
 class StopRequest(SignalHandler):
     """Stores for a loop whether one of the signals came; a second one raises KeyboardInterrupt at once.
 
-    Processes forked from this one keep working on Ctrl-C, and end by the other signals as usual.
+    Processes forked from this one ignore the signals: the first process ends them.
     """
 
     def __init__(self) -> None:
@@ -25,9 +24,6 @@ class StopRequest(SignalHandler):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            if number != signal.SIGINT:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
             return
         self._count += 1
         if self._count > 1:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,48 @@ def test_torchrun_on_two_processes_writes_what_plain_python_resumes_from(tmp_pat
     train.main(["--vimeo", str(tmp_path / "vimeo"), *SMALL, *start])
     moved = [(a - b).abs().max() for a, b in zip(first.parameters(), load_network(again)[0].parameters(), strict=True)]
     assert 0 < max(moved) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no groups of processes that get signals")
+@pytest.mark.parametrize(("number", "who"), [(signal.SIGTERM, "all"), (signal.SIGHUP, "all"), (signal.SIGKILL, "one")])
+def test_a_signal_to_all_processes_ends_a_run_with_a_checkpoint_and_a_killed_one_in_one_line(
+    tmp_path: Path, number: signal.Signals, who: str
+) -> None:
+    """Batch systems, `timeout` and closed terminals send a signal to the loading processes too."""
+    make_triplets(tmp_path / "vimeo", 24)
+    out = tmp_path / "out"
+    options = ["--vimeo", str(tmp_path / "vimeo"), "--arch", "v4.22.lite", *SMALL, "--workers", "2", "--device", "cpu"]
+    run = subprocess.Popen(
+        [sys.executable, "train.py", *options, "--output", str(out), "--steps", "100000"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if line.strip().startswith("2/100000"):  # the loading processes have made two batches
+                break
+        if who == "all":
+            os.killpg(run.pid, number)
+        else:
+            children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+            if not children.exists():
+                pytest.skip("this system does not list the children of a process")
+            os.kill(int(children.read_text().split()[-1]), number)
+        _, errors = run.communicate(timeout=120)
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode == (130 if who == "all" else 1)
+    assert "Traceback" not in errors
+    assert (out / "state.pt").exists() == (who == "all")
+    last = errors.strip().splitlines()[-1]
+    assert "continues from it by --resume" in last if who == "all" else "no checkpoint exists yet" in last
 
 
 @pytest.mark.parametrize("device", ["cpu"])

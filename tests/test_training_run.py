@@ -4,7 +4,6 @@ import json
 import math
 import pickle
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,21 +222,6 @@ def test_a_stop_saves_the_step_that_the_run_is_in(tmp_path: Path, monkeypatch: p
     assert resumed.step == 3
     resumed.train()
     assert logged(tmp_path / "whole") == logged(tmp_path / "cut")
-
-
-def test_loading_processes_that_a_signal_ended_cost_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def batches(*args: Any, **options: Any) -> Iterator[Any]:
-        yield from [batch_of(2)] * 3
-        stopped.append(True)
-        raise UserError("a process that loads data was ended by the system")
-
-    stopped: list[bool] = []
-    monkeypatch.setattr(running, "stage_batches", batches)
-    run = start(tmp_path, save_every=100)
-    run.stop = lambda: bool(stopped)
-    with pytest.raises(KeyboardInterrupt):
-        run.train()
-    assert read_run_state(tmp_path / "state.pt")["progress"]["step"] == 3
 
 
 def test_a_disk_that_is_full_at_the_first_checkpoint_leaves_the_name_free(

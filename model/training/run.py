@@ -3,14 +3,14 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from model.errors import UserError
 from model.IFNet_v4 import IFNet_v4
@@ -151,13 +151,23 @@ class Run:
         }
 
     def train(self) -> None:
-        """Trains all stages from where the run is. A stop saves the state and raises KeyboardInterrupt."""
-        while True:
+        """Trains all stages from where the run is. A stop saves the state and raises KeyboardInterrupt.
+
+        Raises UserError if a process that loads data is killed; torch then raises its error wherever the run is.
+        """
+        try:
             self._train_stage()
-            if self.index + 1 == len(self.stages):
-                return
-            self.before += self.step
-            self._begin(self.index + 1)
+            while self.index + 1 < len(self.stages):
+                self.before += self.step
+                self._begin(self.index + 1)
+                self._train_stage()
+        except RuntimeError as e:
+            if "DataLoader worker" not in str(e):
+                raise
+            raise UserError(
+                "a process that loads data was ended by the system, perhaps for lack of memory; use fewer such "
+                f"processes, or smaller crops or batches; {self._last_checkpoint()}"
+            ) from e
 
     def _train_stage(self) -> None:
         stage, recipe, every = self.stage, self.stage.recipe, self.settings
@@ -171,7 +181,7 @@ class Run:
         while not stage.finished(self.step, self.seconds):
             total = stage.total(self.step, self.seconds)
             rate = learning_rate(self.step, total, recipe, self.world)
-            batch = to_device(self._next(batches), self.device)
+            batch = to_device(next(batches), self.device)
             torch.manual_seed(hash((seed, self.step, self.rank)))  # so that a resumed run draws the same numbers
             try:
                 made = training_step(
@@ -200,15 +210,6 @@ class Run:
                 raise KeyboardInterrupt
         if self.step % every.save_every:
             self._checkpoint()
-
-    def _next(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Returns the next batch; a stop that also ended the data loaders is not reported as their error."""
-        try:
-            return next(batches)
-        except UserError:
-            if self.stop():
-                self._save_and_stop()
-            raise
 
     def _save_and_stop(self) -> None:
         """Saves the state without a validation and raises KeyboardInterrupt."""

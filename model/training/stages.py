@@ -115,8 +115,3 @@ def _next(batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
         return next(batches)
     except UserError as e:
         raise UserError(str(e).strip().splitlines()[-1].rpartition("UserError: ")[2]) from None
-    except RuntimeError as e:
-        if "DataLoader worker" not in str(e):
-            raise
-        raise UserError("a process that loads data was ended by the system, perhaps for lack of memory; use fewer "
-                        "such processes, or smaller crops or batches") from e  # fmt: skip
