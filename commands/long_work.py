@@ -56,8 +56,8 @@ def run_long_work(
                 announce_plan(args, job, folder, plan, wanted)
                 _make(args, job, networks, folder, plan, wanted, record)
             if args.segment:
-                noun = "segment" if len(wanted) == 1 else "segments"
-                print(f"{len(wanted)} {noun} of this share are finished in {folder.path}")
+                noun, verb = ("segment", "is") if len(wanted) == 1 else ("segments", "are")
+                print(f"{len(wanted)} {noun} of this share {verb} finished in {folder.path}")
                 record_share(record, folder, wanted)
                 return 0
             plan = _make_unequal_anew(args, job, networks, folder, plan, record)

@@ -138,6 +138,19 @@ def test_files_named_in_code_exist(page: Path) -> None:
         assert (ROOT / name).exists(), name
 
 
+def test_flags_named_in_sentences_exist() -> None:
+    """Flags of whole commands are parsed by another test; those of docker, torchrun and mpv are left out."""
+    others = {"--help", "--user", "--secret", "--isolation", "--max-restarts", "--rdzv_endpoint", "--rdzv_conf"}
+    others |= {"--local_addr", "--vf"}
+    sources = [path for path in ROOT.rglob("*.py") if not {"tests", ".venv"} & {*path.relative_to(ROOT).parts}]
+    known = {flag for path in sources for flag in re.findall(r'"(--[a-z][\w-]*)', path.read_text(encoding="utf-8"))}
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for code in re.findall(r"`([^`]+)`", prose):
+            if not re.search(r"python3|docker|torchrun|ffmpeg", code):
+                assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", code)) <= known | others, (page.name, code)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_goals_of_make_exist(page: Path) -> None:
     goals = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))

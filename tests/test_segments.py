@@ -259,8 +259,9 @@ def test_shares_of_several_machines(tmp_path: Path, run: Run) -> None:
     assert share["network"] == ["Loaded shift from memory: 0.00 M parameters, any timestep, float32 on cpu"]
     assert run(output, "--codec=ffv1", "--join") == 1
     assert "a.rife: 3 segments are missing: 0, 2, 3; make them first" in run.err
-    for share in ("3/3", "1/3"):
+    for share, line in (("3/3", "1 segment of this share is"), ("1/3", "2 segments of this share are")):
         assert run(output, "--codec=ffv1", f"--segment={share}") == 0
+        assert f"{line} finished" in run.out
     assert run(output, "--codec=ffv1", "--join", "--report", report) == 0
     (whole,) = json.loads(report.read_text())["files"]
     assert (whole["result"], whole["output"]["segments"], whole["output"]["packets"]) == ("done", 5, 2 * COUNT - 1)
