@@ -160,7 +160,8 @@ def _add_output(p: argparse.ArgumentParser) -> None:
         "runs/ (default: begin a run)")
     add("--train_log", action="store_true", help="at the end write the weights to train_log/flownet.pkl too, where the "
         "other commands find them (default: no)")
-    add("--save_every", type=positive, default=1000, help="steps between validations and checkpoints (default: 1000)")
+    add("--save_every", type=positive, default=1000, help="steps between validations; a checkpoint follows each, and "
+        "one is written every ten minutes (default: 1000)")
     add("--log_every", type=positive, default=100, help="steps between lines of the log (default: 100)")
     add("--val_samples", type=positive, default=10**9, help="validation samples at most (default: all)")
 # fmt: on

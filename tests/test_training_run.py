@@ -224,6 +224,15 @@ def test_a_stop_saves_the_step_that_the_run_is_in(tmp_path: Path, monkeypatch: p
     assert logged(tmp_path / "whole") == logged(tmp_path / "cut")
 
 
+def test_slow_steps_are_saved_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "SAVE_SECONDS", 0)
+    kill_at(4, monkeypatch)
+    run = start(tmp_path, save_every=100)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert read_run_state(tmp_path / "state.pt")["progress"]["step"] == 3
+
+
 def test_a_disk_that_is_full_at_the_first_checkpoint_leaves_the_name_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

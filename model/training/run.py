@@ -32,6 +32,9 @@ from model.training.validation import flow_scores, picture_scores
 from model.weights.checkpoint import DDP_PREFIX
 
 
+SAVE_SECONDS = 600  # at most between two checkpoints; those between the steps of `save_every` have no validation
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """Holds the settings of a run that are the same in all stages."""
@@ -65,6 +68,7 @@ class Run:
             check_stage(stage, net, self.world)
         self.log = Log(folder, active=self.rank == 0)
         self.before = 0  # steps of the stages before this one
+        self.saved = time.monotonic()  # time of the last checkpoint
         self.average: Any = self.net
         self._begin(0)
 
@@ -122,7 +126,7 @@ class Run:
     def save(self, score: float) -> bool:
         """Writes the weights and the state; returns whether the score is the best of the stage."""
         better = score > self.best
-        self.best = max(score, self.best)
+        self.best, self.saved = max(score, self.best), time.monotonic()
         if self.rank:
             return better
         weights = {DDP_PREFIX + key: value for key, value in self.average.state_dict().items()}
@@ -206,6 +210,8 @@ class Run:
                 self._checkpoint()
             elif self.stop():
                 self._save_and_stop()
+            elif time.monotonic() - self.saved > SAVE_SECONDS:
+                self.save(-math.inf)
             if self.stop():
                 raise KeyboardInterrupt
         if self.step % every.save_every:
