@@ -31,7 +31,6 @@ from model.training.step import (
 from model.training.validation import flow_scores, picture_scores
 from model.weights.checkpoint import DDP_PREFIX
 
-
 SAVE_SECONDS = 600  # at most between two checkpoints; those between the steps of `save_every` have no validation
 
 
