@@ -42,6 +42,8 @@ def test_without_stamps_the_rate_gives_the_times() -> None:
     got, clock = times([None] * 4)
     assert got == [0, 1, 2, 3]
     assert clock.rebuilt == 0
+    got, _ = times([None] * 4, first=F(-2) / RATE)  # the span that is used begins 2 frames later
+    assert got == [-2, -1, 0, 1]
 
 
 @pytest.mark.parametrize(

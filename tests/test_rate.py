@@ -15,6 +15,7 @@ from video.frame import Frame
 from video.reading.clock import Clock, Stamped
 from video.reading.rate import exact_time_base, find_rate
 from video.reading.reader import Source, open_frames
+from video.reading.trim import trim_source, trimmed_frames
 from video.timing.output_times import resample
 from video.writing.writer import VideoWriter
 
@@ -135,10 +136,22 @@ def test_the_steps_of_a_rate_are_whole_in_its_exact_time_base(rate: F) -> None:
 def test_fields_are_not_taken_for_frames(tmp_path: Path) -> None:
     """The average is that of a time base; FFmpeg's guess is the rate of the fields."""
     path = make_clip(tmp_path / "a.mkv", 12, rate=F(30))
-    stream: Any = SimpleNamespace(average_rate=F(1000), guessed_rate=F(60), index=0, time_base=F(1, 1000))
+    container = SimpleNamespace(format=SimpleNamespace(name="matroska,webm"))
+    stream: Any = SimpleNamespace(
+        average_rate=F(1000), guessed_rate=F(60), index=0, time_base=F(1, 1000), container=container
+    )
     assert find_rate(path, stream) == pytest.approx(30, rel=0.01)
     stream.guessed_rate = F(30000, 1001)
     assert find_rate(path, stream) == stream.guessed_rate
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("m2v", "mpeg2video")])
+def test_a_stream_without_a_container_has_the_rate_of_its_encoder(tmp_path: Path, suffix: str, codec: str) -> None:
+    """FFmpeg gives all of them 25 frames/s, and the first two no time stamps."""
+    source = open_frames(make_clip(tmp_path / f"a.{suffix}", 12, rate=F(30), codec=codec))
+    assert source.rate == 30
+    times = [frame.time for frame in trimmed_frames(trim_source(source, source.first + F(1, 5), None))]
+    assert times == pytest.approx([F(i, 30) for i in range(6)], abs=1e-4)
 
 
 def test_the_total_of_fragments_that_start_late(tmp_path: Path) -> None:

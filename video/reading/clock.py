@@ -43,8 +43,9 @@ class Clock:
         anchor: Fraction | None = None,
         end: Fraction | None = None,
     ) -> None:
-        """Takes times from dts if `decode_order`, for pts that are out of order; `first` is the first frame's time.
+        """Takes times from dts if `decode_order`, for pts that are out of order.
 
+        `first` is the first frame's time, for these and for files without time stamps.
         `tick` is the time base in seconds to which the times of a constant rate are rounded: they are made exact again.
         `anchor` is the exact time of one frame, if decoding does not start at the first; `end` the time in seconds at
         which the file ends by its header, if it states one.
@@ -107,7 +108,10 @@ class Clock:
         return time
 
     def _start(self, stamp: Fraction | None) -> Fraction:
-        time = stamp if stamp is not None and self._first is None else self._first or Fraction(0)
+        if stamp is None or (self.decode_order and self._first is not None):
+            time = self._first or Fraction(0)
+        else:
+            time = stamp
         if self.decode_order and stamp is not None:
             self._shift = time - stamp
         return time

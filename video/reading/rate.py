@@ -19,16 +19,21 @@ FULL_SHARE = 0.8  # of the times of a constant rate that must have a frame: near
 LARGEST_CORRECTION = Fraction(1, 500)  # of a rate that was computed from rounded times
 MILLISECOND = Fraction(1, 1000)
 NEAR = Fraction(3, 2)  # largest ratio of the rate of the first packets to a guess that is right
+# FFmpeg's names of formats without a container: it gives them 25 frames/s, whatever rate the encoder has written.
+ELEMENTARY = ("h264", "hevc", "vvc", "mpegvideo", "m4v")
 FINEST_TICK = 10_000  # ticks a second at least of the time base of a constant rate
 
 
 def find_rate(location: Location, stream: VideoStream) -> Fraction:
     """Returns frames/s: the container's average if it is plausible, else that of the first packets.
 
-    FFmpeg's guess decides where it is near that, or where there are too few packets: it may be the rate of fields.
+    FFmpeg's guess decides where it is near that, or where there are too few packets: it may be the rate of fields. A
+    stream without a container has the rate that its encoder has written into it.
     """
     lowest, highest = PLAUSIBLE_RATES
     guess, rate = stream.guessed_rate, stream.average_rate
+    if stream.container.format.name in ELEMENTARY:
+        rate = stream.codec_context.framerate or rate
     if rate and lowest <= rate <= highest:
         return _rate_before_last(location, stream) or rate
     plausible = guess if guess and lowest <= guess <= highest else None

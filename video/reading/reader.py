@@ -221,7 +221,7 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
             seek_to(container, stream, key)
         decoder = Decoder(container, stream)
         joined = JoinedDecoder(source.location, container, decoder)
-        first, end = source.first if source.decode_order else None, decoder.stated_end(source.start)
+        first, end = source.first, decoder.stated_end(source.start)
         anchor = None if part is None or key is None else part.anchor
         rate = source.rate / source.rate_factor
         clock = Clock(rate, decode_order=source.decode_order, first=first, tick=source.tick, anchor=anchor, end=end)
