@@ -14,7 +14,9 @@ import torch
 
 from commands.batch import InputName
 from commands.errors import FAILED_STATUS, error_line
+from commands.preview import check_preview
 from commands.progress import format_seconds
+from commands.record import RunRecord
 from commands.resize_flags import divide
 from commands.segment_plan import describe_plan, is_long_work
 from commands.side_files import files_read
@@ -27,7 +29,7 @@ from model.inference.tile_engine import describe_tiles
 from video.interpolate import Report
 from video.prefetch import prefetch
 from video.reading.container import open_container
-from video.safe_file import check_output
+from video.safe_file import check_folder, check_output
 from video.writing.picture_writer import check_pictures
 
 TRIAL_MADE_FRAMES = 4  # frames that a trial makes; the first waits for compilers and caches and is not measured
@@ -51,6 +53,7 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
     """Prints what would be done with each input; returns 1 if any would be refused, else 0."""
     networks: list[RIFE] = []
     total, status = 0.0, 0
+    check_side_files(argparse.Namespace(**{**vars(args), "batch": inputs}))
     for location in inputs:
         one = {"inputs": [], "batch": inputs, "video": location, "output": None, "output_folder": args.output}
         file_args = argparse.Namespace(**{**vars(args), **(one if args.inputs else {})})
@@ -68,6 +71,14 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
     return status
 
 
+def check_side_files(args: argparse.Namespace) -> None:
+    """Raises UserError if the report or the preview of a run cannot be written."""
+    if args.report:
+        RunRecord(args, args.report).check_path(files_read(args))
+    if args.preview:
+        check_preview(args.preview, files_read(args), overwrite=args.overwrite)
+
+
 def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
     """Prints what a run would do; returns about how many seconds it takes. Raises what the run would be refused with.
 
@@ -75,10 +86,13 @@ def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
     """
     job = plan_job(args)
     source = job.source
-    if job.is_video:
-        check_output(job.path, files_read(args), overwrite=args.overwrite)
-    else:
+    folder: Path | None = args.output_folder  # of several inputs; the run makes it
+    if not job.is_video:
         check_pictures(job.path, files_read(args))
+    elif folder is not None and not folder.exists():
+        check_folder(folder)
+    else:
+        check_output(job.path, files_read(args), overwrite=args.overwrite)
     plan = describe_plan(args, job) if is_long_work(args, job) else []
     if not plan:
         check_space(args, job)

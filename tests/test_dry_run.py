@@ -70,6 +70,21 @@ def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.Cap
     assert "b.mp4: not a video" in shown.err
 
 
+def test_folders_that_a_run_makes_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that does not exist yet is no error; one that cannot be made is, with the reason."""
+    clips = [make_clip(tmp_path / name, 3) for name in ("a.mp4", "b.mp4")]
+    assert run(*clips, "--dry-run", "--output", tmp_path / "made" / "here") == 0
+    assert run(clips[0], "--dry-run", "--png", "--output", tmp_path / "pictures") == 0
+    capsys.readouterr()
+    for settings in ((*clips,), (clips[0], "--png")):
+        assert run(*settings, "--dry-run", "--output", clips[0] / "in_a_file") == 1
+        assert f"in_a_file: {clips[0]} is not a folder; choose another" in capsys.readouterr().err
+    for flag in ("--report", "--preview"):
+        assert run(clips[0], "--dry-run", flag, tmp_path / "absent" / ("r.json" if flag == "--report" else "r.png")) == 1
+        assert "its folder does not exist" in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
+
+
 def test_a_dry_run_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()

@@ -81,6 +81,15 @@ def check_output(path: Path, inputs: Iterable[Path] = (), *, overwrite: bool = F
         raise UserError(f"{path}: its folder cannot be written to; choose another output")
 
 
+def check_folder(folder: Path) -> None:
+    """Raises UserError if files cannot be written into a folder, or if it does not exist and cannot be made."""
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise UserError(f"{folder}: {above} is not a folder; choose another output folder")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"{folder}: {above} cannot be written to; choose another output folder")
+
+
 def _check_part(part: Path, overwrite: bool) -> None:
     """Raises UserError if the part exists: always if another run writes it, else unless `overwrite`."""
     if not os.path.lexists(part):

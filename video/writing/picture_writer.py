@@ -1,6 +1,5 @@
 """Writes frames as numbered picture files in a folder."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from video.frame import Frame
 from video.pictures.picture import MediaError, write_picture
 from video.reading.reader import Source
-from video.safe_file import same_file
+from video.safe_file import check_folder, same_file
 from video.writing.frame_writer import FrameWriter
 from video.writing.lost_tags import describe_left_out
 
@@ -19,7 +18,7 @@ WRITTEN_SUFFIXES = (".png", ".exr")  # suffixes of the pictures that are written
 class PictureWriter(FrameWriter):
     """Writes frames as folder/0000000.png, 0000001.png, ... as upstream's --png does, over what is there.
 
-    Raises MediaError if the folder cannot be written to, or if a picture would replace one that is read.
+    Raises UserError if the folder cannot be written to, or if a picture would replace one that is read.
     """
 
     def __init__(self, folder: Path, source: Source, inputs: tuple[Path, ...] = ()) -> None:
@@ -34,8 +33,6 @@ class PictureWriter(FrameWriter):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise MediaError(f"{folder}: cannot be made ({e.strerror}); choose another output folder") from e
-        if not os.access(folder, os.W_OK):
-            raise MediaError(f"{folder}: cannot be written to; choose another output folder")
 
     def write(self, frame: Frame) -> None:
         """Writes one frame under the next number."""
@@ -59,10 +56,11 @@ class PictureWriter(FrameWriter):
 
 
 def check_pictures(folder: Path, inputs: Iterable[Path]) -> None:
-    """Raises MediaError if numbered pictures in a folder would replace an input."""
+    """Raises UserError if numbered pictures in a folder would replace an input, or if they cannot be written there."""
     for read in inputs:
         if same_file(folder, read) or (_is_numbered(read) and same_file(folder, read.parent)):
             raise MediaError(f"{folder}: pictures there would replace the input {read}; choose another folder")
+    check_folder(folder)
 
 
 def _is_numbered(path: Path) -> bool:
