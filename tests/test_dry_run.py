@@ -79,8 +79,8 @@ def test_folders_that_a_run_makes_are_checked(tmp_path: Path, capsys: pytest.Cap
     for settings in ((*clips,), (clips[0], "--png")):
         assert run(*settings, "--dry-run", "--output", clips[0] / "in_a_file") == 1
         assert f"in_a_file: {clips[0]} is not a folder; choose another" in capsys.readouterr().err
-    for flag in ("--report", "--preview"):
-        assert run(clips[0], "--dry-run", flag, tmp_path / "absent" / ("r.json" if flag == "--report" else "r.png")) == 1
+    for flag, name in (("--report", "r.json"), ("--preview", "r.png")):
+        assert run(clips[0], "--dry-run", flag, tmp_path / "absent" / name) == 1
         assert "its folder does not exist" in capsys.readouterr().err
     assert {p.name for p in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
 
