@@ -78,9 +78,11 @@ def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace, names: tu
 def opened_pipes(args: argparse.Namespace, interrupts: Interrupts) -> Iterator[None]:
     """Puts pipes in place of `-` in the settings; while standard output carries video, messages go to standard error.
 
-    Raises UserError for a terminal in place of a pipe.
+    Raises UserError for a terminal in place of a pipe, and if there is none.
     """
     if args.video == PIPE:
+        if sys.__stdin__ is None:  # closed by the caller, as by <&-; a file that was opened since may have its number
+            raise UserError("standard input: is closed; pipe a video into this program, or give a file")
         if os.isatty(INPUT_FD):
             raise UserError("standard input: is a terminal; pipe a video into this program, or give a file")
         args.video = InputPipe(INPUT_FD, lambda: interrupts.count > 0)
@@ -90,6 +92,8 @@ def opened_pipes(args: argparse.Namespace, interrupts: Interrupts) -> Iterator[N
     if args.output != PIPE:
         yield
         return
+    if sys.__stdout__ is None:
+        raise UserError("standard output: is closed; pipe it into a program, or give a file")
     if os.isatty(OUTPUT_FD):
         raise UserError("standard output: is a terminal; pipe it into a program, or give a file")
     sys.stdout.flush()

@@ -245,6 +245,17 @@ def test_a_pipe_without_a_video_is_one_line(data: bytes, piped: Piped, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="closes descriptors by a shell")
+@pytest.mark.parametrize(("redirection", "name"), [("<&-", "standard input"), (">&-", "standard output")])
+def test_a_closed_descriptor_is_one_line(redirection: str, name: str, tmp_path: Path) -> None:
+    video = "-" if name == "standard input" else str(make_clip(tmp_path / "a.mkv", 2))
+    command = f"exec {sys.executable} {ROOT / 'inference_video.py'} --video {video} --output - {redirection}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert done.returncode == FAILED_STATUS
+    assert done.stderr.startswith(f"inference_video.py: {name}: is closed; pipe ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_stream_that_is_cut_off_gives_what_came(piped: Piped, tmp_path: Path) -> None:
     data = as_stream(make_clip(tmp_path / "a.mkv", 6), ".y4m")
     frame = data.index(b"FRAME", data.index(b"FRAME") + 1) - data.index(b"FRAME")
@@ -356,9 +367,20 @@ def test_a_network_address_that_does_not_answer_ends_in_time(starts: bool, monke
 
     for address in serve(answer):
         begin = time.monotonic()
-        with pytest.raises(MediaError, match="not a video that FFmpeg can open"):
+        with pytest.raises(MediaError, match=r"a.mkv: the server did not answer for 0\.3 seconds; check the address"):
             open_frames(address)
         assert time.monotonic() - begin < 2
+
+
+def test_a_network_address_that_is_missing_is_named() -> None:
+    def answer(connection: Any) -> None:
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        connection.close()
+
+    for address in serve(answer):
+        with pytest.raises(MediaError, match=r"a.mkv: cannot be opened \(Server returned 404 Not Found\); check the"):
+            open_frames(address)
 
 
 @pytest.mark.slow

@@ -35,10 +35,19 @@ def open_container(location: Location, *, is_last: bool = False) -> InputContain
         name = str(location) if is_url else f"file:{location}"
         return av.open(name, metadata_errors="replace", timeout=NETWORK_TIMEOUT if is_url else None)
     except FFmpegError as e:
-        raise MediaError(
-            f"{location}: not a video that FFmpeg can open, or cut off before its index was written ({e.strerror}); "
-            "check that it plays, or convert it"
-        ) from e
+        raise MediaError(f"{location}: {_open_failure(location, e)}") from e
+
+
+def _open_failure(location: Location, error: FFmpegError) -> str:
+    """Returns why a location could not be opened, and what the user can do."""
+    if isinstance(error, av.error.ExitError):  # raised at the end of the time limit
+        return f"the server did not answer for {NETWORK_TIMEOUT:g} seconds; check the address and the connection"
+    if isinstance(location, str) and not isinstance(error, av.error.InvalidDataError | av.error.EOFError):
+        return f"cannot be opened ({error.strerror}); check the address and the connection"
+    return (
+        f"not a video that FFmpeg can open, or cut off before its index was written ({error.strerror}); "
+        "check that it plays, or convert it"
+    )
 
 
 def _open_pipe(pipe: InputPipe, is_last: bool) -> InputContainer:
