@@ -149,7 +149,7 @@ def run_whole(
         if isinstance(e, KeyboardInterrupt) and (writer is None or not writer.notes):
             print("interrupted: nothing was written", file=sys.stderr)
         raise
-    status = summarise(job, writer, report)
+    status = summarise(args, job, writer, report)
     print_mismatches(record, writer.path)
     return FAILED_STATUS if record.mismatches else status
 

@@ -49,7 +49,7 @@ def join_segments(
         writer.finish()
     record_result(record, job, writer, report, times)
     record.output["segments"] = len(plan.parts)
-    status = summarise(job, writer, report)
+    status = summarise(args, job, writer, report)
     print_mismatches(record, job.path)
     if record.mismatches:
         return FAILED_STATUS

@@ -130,7 +130,7 @@ def introduce(args: argparse.Namespace, job: VideoJob) -> None:
         print("The audio will be merged in the same pass")
 
 
-def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report) -> int:
+def summarise(args: argparse.Namespace, job: VideoJob, writer: VideoWriter | PictureWriter, report: Report) -> int:
     """Prints the last lines: what was written, changed and lost; returns the exit status."""
     for note in writer.notes:
         print(note)
@@ -139,6 +139,10 @@ def summarise(job: VideoJob, writer: VideoWriter | PictureWriter, report: Report
     if job.decisions is not None:
         write_decisions(job.decisions, report.transitions)
         print(f"Wrote {job.decisions}: {len(report.transitions)} cuts, repeats and gaps")
+    if (kept := len(args.damaged or ()) - report.repeats) > 0:
+        print(
+            f"{kept} frames named by --repair are as they were: only a few in a row, between two others, are made anew"
+        )
     if report.unused:
         print(f"{report.unused} of the given decisions had no effect: no frame is near their times")
     if job.confidence is not None:

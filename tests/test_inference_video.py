@@ -360,6 +360,14 @@ def test_flags_of_the_transitions(given: list[str], detector: TransitionDetector
     assert transition_detector(args) == detector
 
 
+def test_frames_that_cannot_be_made_anew_are_counted(tmp_path: Path, run: Run) -> None:
+    """The first, the last, and one that does not exist."""
+    clip = make_clip(tmp_path / "a.mp4", 6)
+    assert run("--video", clip, "--repair=0,2,5,99") == 0
+    assert "1 repeats replaced" in run.out
+    assert "\n3 frames named by --repair are as they were" in run.out
+
+
 def test_a_gap_at_a_constant_rate_is_held(tmp_path: Path, run: Run) -> None:
     times = [F(0), F(1, 24), 3600 + F(0), 3600 + F(1, 24)]
     clip = make_clip(tmp_path / "a.mp4", 4, times=times)
