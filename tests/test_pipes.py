@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -342,8 +343,6 @@ def test_readers_that_lie_too_far_apart_are_an_error(monkeypatch: pytest.MonkeyP
 
 def serve(answer: Callable[[Any], None]) -> Iterator[str]:
     """Yields the address of a server on the loopback whose connections are given to `answer`."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def accept() -> None:

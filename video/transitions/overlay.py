@@ -32,7 +32,7 @@ SURROUNDINGS = 21  # px; edges of an overlay run in several directions there, th
 SECOND_DIRECTION = 0.1  # least share of the second direction
 CLOSED, GROWN, INSIDE = 7, 3, 17  # px: gaps between edges that are filled; margin; still pixels so near to edges
 FILL_RADIUS = 3  # px around the overlay, whose colours fill its place
-FEATHER = 1.0  # px
+FEATHER, FEATHER_REACH = 1.0, 4  # px: deviation of the soft edge around an overlay, and how far it reaches
 
 
 class _SearchFrame(NamedTuple):
@@ -170,9 +170,8 @@ def put_back(picture: PendingPicture, first: InputFrame, second: InputFrame, ste
         assert isinstance(made, np.ndarray)
         keep = np.logical_or.reduce(keeps)
         rows, columns = (np.flatnonzero(keep.any(axis)) for axis in (1, 0))
-        margin = 4
-        top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
-        part = np.s_[top : rows[-1] + margin + 1, left : columns[-1] + margin + 1]
+        top, left = max(rows[0] - FEATHER_REACH, 0), max(columns[0] - FEATHER_REACH, 0)
+        part = np.s_[top : rows[-1] + FEATHER_REACH + 1, left : columns[-1] + FEATHER_REACH + 1]
         shown = blend_pictures(first.whole[part], second.whole[part], float(step))
         weight = cv2.GaussianBlur(keep[part].astype(np.float32), (0, 0), FEATHER)[..., None]
         mixed = made[part] + weight * (shown.astype(np.float32) - made[part])
