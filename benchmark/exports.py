@@ -199,8 +199,6 @@ def compare(source: LoadedNetwork, kind: Kind) -> dict[str, Any]:
         files = export(source, kind.form, kind.settings)
     except UserError as e:
         return {"refused": str(e).split(": ", 1)[-1]}
-    if kind.run is by_ncnn and hasattr(source.net, "contextnet"):
-        return {"refused": "ncnn_run.py has grids for warps of whole frames alone"}
     run = kind.run(files)
     own = plain(source.net if kind.sharp else without_sharp(source).net)
     side = pad_multiple(source.net)

@@ -229,6 +229,17 @@ def test_ncnn_runs_a_network_without_features(tmp_path: Path) -> None:
     torch.testing.assert_close(run(img0, img1), expected(net, img0, img1, 0.3), rtol=0, atol=1e-3)
 
 
+def test_ncnn_runs_warps_of_smaller_images(tmp_path: Path) -> None:
+    pytest.importorskip("pnnx", reason="pnnx is not installed")
+    pytest.importorskip("ncnn", reason="ncnn is not installed")
+    net = build("RIFE_m").eval().requires_grad_(False)
+    files = export(source_of(net), "ncnn", Settings())
+    run = runner(files["flownet.param"].decode(), files["flownet.bin"], str(tmp_path), 0.3)
+    for size in ((64, 128), (96, 64)):
+        img0, img1 = random_inputs(size)
+        torch.testing.assert_close(run(img0, img1), expected(net, img0, img1, 0.3), rtol=0, atol=1e-4)
+
+
 def test_openvino_gives_the_networks_pictures(tmp_path: Path, tiny_net: IFNet_v4) -> None:
     openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
     pytest.importorskip("onnx", reason="onnx is not installed")
