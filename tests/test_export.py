@@ -306,7 +306,9 @@ def test_outputs_are_checked_before_the_work(
 ) -> None:
     monkeypatch.setattr(command, "export", None)  # would fail
     (tmp_path / "file").touch()
+    (tmp_path / "weights").mkdir()
     for form, name, words in (
+        ("pkl", "weights", "is a folder; give the name of a file"),  # weights.pkl beside it would be a surprise
         ("ncnn", "file", "is a file; give the name of a folder"),
         ("ncnn", "missing/folder", "its folder does not exist"),
         ("torch", "missing/a", "its folder does not exist"),

@@ -59,13 +59,13 @@ def default_path(source: LoadedNetwork, form: str, settings: Settings) -> Path:
 def name_files(path: Path, form: str) -> dict[str, Path]:
     """Returns the paths of a form's files: in a folder, or with the name of `path` and their own suffixes.
 
-    Raises UserError if `path` has no name.
+    Raises UserError if `path` is a folder in place of a file.
     """
     files = FORMS[form].files
     names = files + ((files[0] + METADATA,) if form in BESIDE else ())
     if FORMS[form].folder:
         return {name: path / name for name in names}
-    if not path.name:  # as of "." and "/"
+    if path.is_dir():
         raise UserError(f"{path}: is a folder; give the name of a file as the output")
     suffixes = (*names, ".safetensors") if form == "comfy" else names
     stem = path.with_suffix("") if path.suffix in suffixes else path
