@@ -167,6 +167,8 @@ def run_folder(args: argparse.Namespace) -> tuple[Path, bool]:
     if args.train_log:
         try:
             check_folder(TRAIN_LOG)
+            if (TRAIN_LOG / WEIGHTS).exists():
+                raise UserError(f"{TRAIN_LOG / WEIGHTS}: exists already; move it to another folder, or delete it")
             if TRAIN_LOG.is_dir():
                 check_output(TRAIN_LOG / WEIGHTS)
         except UserError as e:

@@ -103,6 +103,14 @@ def test_official_weights_come_before_the_default_ones(state: State, tmp_path: P
     assert find_weights(tmp_path).path.name == "flownet.pkl"
 
 
+def test_a_file_that_is_being_written_is_not_the_network(tmp_path: Path) -> None:
+    for name in ("flownet.safetensors", "flownet.part.pkl"):
+        (tmp_path / name).write_bytes(b"")
+    assert find_weights(tmp_path).path.name == "flownet.safetensors"
+    (tmp_path / "flownet.pkl").write_bytes(b"")
+    assert find_weights(tmp_path).path.name == "flownet.pkl"
+
+
 def hd_files(suffix: str) -> dict[str, State]:
     """Returns the three files of an HD network in the published shapes; every tensor has one constant value."""
     with torch.device("meta"):

@@ -142,9 +142,11 @@ def _member_names(path: Path) -> list[str]:
 def _choose(files: list[WeightFile], path: Path, names: list[str]) -> WeightFile:
     """Returns the flownet file nearest the top (train_log/ before other folders), else the only weight file there.
 
-    `names` are the entries of `path`, for the error message.
+    Files that are being written, or were left by a run that was ended (NAME.part.pkl), do not count. `names` are the
+    entries of `path`, for the error message.
     """
-    weights = [f for f in files if f.name.suffix in WEIGHT_SUFFIXES and not f.name.name.startswith(".")]
+    whole = [f for f in files if not f.name.name.startswith(".") and not f.name.stem.endswith(".part")]
+    weights = [f for f in whole if f.name.suffix in WEIGHT_SUFFIXES]
     if not weights:
         found = ", ".join(names[:8]) or "nothing"
         raise WeightsError(f"{path}: no flownet.pkl or flownet.safetensors (found: {found}); put the weights there")
