@@ -7,6 +7,7 @@ from pathlib import Path
 
 from commands.arguments import argument_type, number
 from model import UserError
+from video.reading.container import main_video, open_container
 from video.reading.reader import Source
 from video.reading.trim import trim_source
 from video.timing.blur import FULL_TURN
@@ -68,11 +69,25 @@ def check_speed(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
 def timed_source(args: argparse.Namespace, source: Source) -> Source:
     """Returns the source with its span and its speed. Raises UserError if nothing is left."""
     start = args.start or Fraction(0)
-    if source.count is not None and start > 0 and start * source.rate >= source.count:
-        raise UserError(f"{source.path}: ends at {float(source.count / source.rate):g} s, before {float(start):g} s")
+    if start > 0 and (end := _stated_end(source)) is not None and start >= end:
+        raise UserError(f"{source.path}: ends at {float(end):g} s, before {float(start):g} s")
     if start or args.end is not None:
         source = trim_source(source, start, args.end)
     return replace(source, speed=_speed(args, start))
+
+
+def _stated_end(source: Source) -> Fraction | None:
+    """Returns when the picture ends in seconds, by its number of frames or its header, the later one; or None."""
+    if source.count is None:
+        return None
+    end = source.first + source.count / source.rate
+    if isinstance(source.location, Path) and source.is_video:
+        with open_container(source.location) as container:  # frames of a variable rate, or with gaps between them
+            stream = main_video(container, source.stream)
+            if stream is not None and stream.duration and stream.time_base:
+                shown = (max(stream.start_time or 0, 0) + stream.duration) * stream.time_base
+                end = max(end, shown - source.start)
+    return end
 
 
 def grid_start(source: Source) -> Fraction:

@@ -1,5 +1,6 @@
 """Tests slow motion and ramps with sound, trims, fractional factors, and the blur of a shutter."""
 
+from dataclasses import replace
 from fractions import Fraction as F
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,19 @@ def test_a_blurred_file_keeps_its_rate(tmp_path: Path, monkeypatch: pytest.Monke
     clip = make_clip(tmp_path / "a.mp4", 5)
     run(monkeypatch, "--video", clip, "--blur=180", "--output", tmp_path / "b.mp4")
     assert Clip(tmp_path / "b.mp4").times == [F(n, 24) for n in range(5)]
+
+
+def test_a_span_after_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six frames at 24 frames/s do not end after a quarter of a second if three of them come later."""
+    clip = make_clip(tmp_path / "a.mp4", 6, times=[F(n, 24) + 3 * (n > 2) for n in range(6)])
+    run(monkeypatch, "--video", clip, "--start=3", "--output", tmp_path / "b.mp4")
+    assert Clip(tmp_path / "b.mp4").times == [F(6 + n, 48) for n in range(5)]
+
+
+def test_the_number_of_frames_in_a_span_of_a_picture_that_starts_late(tmp_path: Path) -> None:
+    late = replace(open_frames(make_clip(tmp_path / "a.mp4", 6)), first=F(3))
+    spans = (F(1), None), (F(3) + F(2, 24), None), (F(1), F(3) + F(2, 24))
+    assert [trim_source(late, *span).count for span in spans] == [6, 4, 2]
 
 
 def test_a_span_of_pictures_and_one_without_frames(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ def trim_source(source: Source, start: Fraction, end: Fraction | None) -> Source
     length = None if end is None else end - start
     count = source.count
     if count is not None:
-        left = max(count - round(start * source.rate), 2)
-        count = left if length is None else min(left, max(round(length * source.rate), 2))
+        begin = max(start, source.first)
+        left = max(count - round((begin - source.first) * source.rate), 2)
+        count = left if end is None else min(left, max(round((end - begin) * source.rate), 2))
     moved = replace(source, start=source.start + start, first=source.first - start)
     return replace(moved, is_trimmed=start > 0, length=length, count=count)
 
