@@ -224,6 +224,28 @@ def test_a_stop_saves_the_step_that_the_run_is_in(tmp_path: Path, monkeypatch: p
     assert logged(tmp_path / "whole") == logged(tmp_path / "cut")
 
 
+def test_a_stop_during_a_validation_saves_without_the_rest_of_it(tmp_path: Path) -> None:
+    samples = stage(4).validation
+    read: list[int] = []
+
+    class Counted:
+        def __len__(self) -> int:
+            return len(samples)
+
+        def __getitem__(self, index: tuple[int, int]) -> Any:
+            read.append(index[1])
+            return samples[index]
+
+    counted: Any = Counted()
+    run = start(tmp_path, [replace(stage(4), validation=counted)], save_every=2)
+    run.stop = lambda: len(read) == 1
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert len(samples) > 1
+    assert read == [0]
+    assert read_run_state(tmp_path / "state.pt")["progress"]["step"] == 2
+
+
 def test_slow_steps_are_saved_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "SAVE_SECONDS", 0)
     kill_at(4, monkeypatch)

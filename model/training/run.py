@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -257,17 +257,24 @@ class Run:
         words = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.log.print_line(f"step {self.step}: validation {words}{', the best so far' if better else ''}; saved")
 
+    def _until_stop(self, indices: Iterable[int]) -> Iterator[int]:
+        """Yields the indices of samples; a stop between two of them saves the state and raises KeyboardInterrupt."""
+        for index in indices:
+            if self.stop():
+                self._save_and_stop()
+            yield index
+
     def validate(self) -> dict[str, float]:
         """Returns the mean scores of the validation samples, which are divided among the processes."""
         self.average.eval()
         net, count = self._trained(self.average), min(self.settings.val_samples, len(self.stage.validation))
-        mine = range(self.rank, count, self.world)
+        indices = self._until_stop(range(self.rank, count, self.world))
         if isinstance(net, CoarseBlocks):
-            scores = flow_scores(net, self.stage.validation, mine, self.device)
+            scores = flow_scores(net, self.stage.validation, indices, self.device)
         else:
             lpips = self.loss_networks.lpips if self.stage.recipe.lpips else None
             scores = picture_scores(
-                net, self.stage.validation, mine, self.device, lpips, self.log, self.before + self.step
+                net, self.stage.validation, indices, self.device, lpips, self.log, self.before + self.step
             )
         self.average.train()
         return scores
