@@ -9,12 +9,12 @@ demo: $(VENV)/.demo
 	$(BIN)/python demo/render.py
 	$(BIN)/python inference_video.py --exp=1 --video=demo/clip.mp4 --overwrite
 
-# without the tests marked slow; the last lines show their number
+# in two processes, without the tests marked slow; the last lines show their number
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 # 3,000 damaged inputs through the whole commands, about an hour: make fuzz CASES=200 SEED=5 for another share
 fuzz: $(VENV)/.test

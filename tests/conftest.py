@@ -30,15 +30,34 @@ TINY = IFNetConfig(
     (16, 16, 8, 8, 8), (16, 8, 4, 2, 1), encoder="H3", encoder_width=8, encoder_channels=4
 )  # the graph of 4.25, at widths of no published network
 
+LEFT_OUT = pytest.StashKey[int]()  # number of tests
+
 
 def pytest_configure() -> None:
     # On tiny networks threads mostly wait for each other: 18 s against 82 s on two busy cores.
     torch.set_num_threads(1)
 
 
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Counts the tests that the command line leaves out."""
+    items[0].config.stash[LEFT_OUT] = items[0].config.stash.get(LEFT_OUT, 0) + len(items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Sends the count from a process that runs a share of the tests to the one that prints the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = session.config.stash.get(LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Receives the count; every process has read all tests."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", 0)
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Prints how many slow tests were left out, and how to run them."""
-    left_out = len(terminalreporter.stats.get("deselected", ()))
+    left_out = config.stash.get(LEFT_OUT, 0)
     if config.option.markexpr == "not slow" and left_out:
         terminalreporter.write_line(f"{left_out} slow tests were left out; all tests: make test-all")
 
