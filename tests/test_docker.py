@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from clips import Clip, make_clip
+from syntax import syntax_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +33,7 @@ def test_names_with_spaces_and_shell_signs_reach_the_command(tmp_path: Path, tin
 def imported_files(path: Path) -> set[Path]:
     """Returns the files of the project that a Python file imports."""
     modules: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(syntax_of(path)):
         if isinstance(node, ast.Import):
             modules.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from syntax import syntax_of
 
 import inference_img
 import inference_video
@@ -67,7 +68,7 @@ def code_lines(page: Path) -> list[str]:
 
 def usage_lines(script: Path) -> list[str]:
     """Returns the lines of a script's docstring, without the remarks that stand two spaces behind a command."""
-    lines = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").splitlines()
+    lines = (ast.get_docstring(syntax_of(script)) or "").splitlines()
     starts = (re.search(r"(?:python3|torchrun) .*", line) for line in lines)
     return [re.split(r"  |\)", start[0])[0].replace(" ...", "") for start in starts if start]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from syntax import syntax_of
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("model", "video", "segments", "data", "commands", "benchmark", "demo")
@@ -50,7 +51,7 @@ class _Parsed(Exception):
 
 def docstrings(path: Path) -> Iterator[tuple[str, str]]:
     """Yields the name and the docstring of a module and of its classes and functions that have one."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(syntax_of(path)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
             yield getattr(node, "name", "module"), text
 
