@@ -230,8 +230,9 @@ def _results(record: Mapping[str, Any]) -> str:
     """Returns the last three cells of a row."""
     if "refused" in record:
         return f"refused: {record['refused']} | |"
-    faster = f"{record['own_ms'] / record['ms']:.2f}x" if "ms" in record else ""
-    times = f"{record['ms']:.0f} / {record['own_ms']:.0f} ms, {faster}" if faster else ""
+    times = ""
+    if "ms" in record:
+        times = f"{record['ms']:.0f} / {record['own_ms']:.0f} ms, {record['own_ms'] / record['ms']:.2f}x"
     return f"{record['largest']:.1e} | {record['mean']:.1e} | {times}"
 
 

@@ -227,7 +227,7 @@ class ExportedEngine(Engine):
 
         def example(x: Tensor) -> Tensor:
             shape = (1, x.shape[1], small[0] * x.shape[2] // height, small[1] * x.shape[3] // width)
-            coarse = torch.rand((*shape[:2], *(side // SMOOTH + 2 for side in shape[2:])), generator=generator)
+            coarse = torch.rand((*shape[:2], *(n // SMOOTH + 2 for n in shape[2:])), generator=generator)
             return F.interpolate(coarse, shape[2:], mode="bilinear").to(x.device, x.dtype)
 
         return [example(x) for x in tensors]

@@ -159,11 +159,12 @@ class Run:
         Raises UserError if a process that loads data is killed; torch then raises its error wherever the run is.
         """
         try:
-            self._train_stage()
-            while self.index + 1 < len(self.stages):
+            while True:
+                self._train_stage()
+                if self.index + 1 == len(self.stages):
+                    return
                 self.before += self.step
                 self._begin(self.index + 1)
-                self._train_stage()
         except RuntimeError as e:
             if "DataLoader worker" not in str(e):
                 raise
