@@ -34,13 +34,12 @@ from commands.interrupts import Interrupts
 from commands.long_work import run_long_work
 from commands.network_flags import pick_scale
 from commands.pipes import opened_pipes
-from commands.preview import Preview, check_preview
+from commands.preview import Preview
 from commands.progress import Progress
-from commands.record import FileRecord, RunRecord
+from commands.record import FileRecord, RunRecord, check_report_and_preview
 from commands.resize_flags import divide
 from commands.result import print_mismatches, record_result
 from commands.segment_plan import is_long_work
-from commands.side_files import files_read
 from commands.space import check_space
 from commands.video_flags import build_parser, check_arguments
 from commands.video_job import VideoJob, open_writer, plan_job, try_output
@@ -80,9 +79,7 @@ def run_inputs(args: argparse.Namespace, interrupts: Interrupts) -> int:
         return run_batch(args, lambda args, record, accept: run_file(args, networks, interrupts, record, accept))
     report = RunRecord(args, args.report)
     views = [location for location in (args.video, args.img, *(args.stitch or ())) if location is not None]
-    report.check_path(files_read(args))
-    if args.preview:
-        check_preview(args.preview, files_read(args), overwrite=args.overwrite)
+    check_report_and_preview(args, report)
     outputs = divide(args)
     for settings in outputs if outputs[1:] else ():
         try_output(settings)

@@ -35,7 +35,7 @@ from model.errors import UserError, printable
 from model.inference.memory import keep_freed_memory
 from model.loading import TRAIN_LOG, load_network
 from model.metrics import load_lpips
-from model.training.checkpoint import STATE, WEIGHTS, check_folder, check_no_run, lock_folder, write_tensors
+from model.training.checkpoint import STATE, WEIGHTS, check_no_run, check_run_folder, lock_folder, write_tensors
 from model.training.distillation import TeacherNetwork
 from model.training.log import print_line
 from model.training.network import Trainable, build_from, build_trainable, crop_for, recipe_for
@@ -160,13 +160,13 @@ def run_folder(args: argparse.Namespace) -> tuple[Path, bool]:
     if args.resume and not (folder / STATE).is_file():
         raise UserError(f"argument --resume: {folder}: holds no {STATE}, so there is no run to resume")
     resumed = args.resume or (may_be_restarted() and (folder / STATE).is_file())
-    check_folder(folder)
+    check_run_folder(folder)
     check_not_data(folder, args)
     if not resumed:
         check_no_run(folder)
     if args.train_log:
         try:
-            check_folder(TRAIN_LOG)
+            check_run_folder(TRAIN_LOG)
             if (TRAIN_LOG / WEIGHTS).exists():
                 raise UserError(f"{TRAIN_LOG / WEIGHTS}: exists already; move it to another folder, or delete it")
             if TRAIN_LOG.is_dir():

@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from commands.errors import FAILED_STATUS, INTERRUPTED_STATUS, error_line
-from commands.preview import check_preview
 from commands.progress import format_seconds
-from commands.record import DAMAGED, FAILURES, SKIPPED, FileRecord, RunRecord
+from commands.record import DAMAGED, FAILURES, SKIPPED, FileRecord, RunRecord, check_report_and_preview
 from commands.resize_flags import SPLIT
-from commands.side_files import files_read
 from commands.video_job import VideoJob
 from commands.video_steps import DAMAGED_STATUS, PROGRAM
 from model.errors import UserError
@@ -119,9 +117,7 @@ def run_batch(args: argparse.Namespace, run_file: RunFile) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     run = RunRecord(args, args.report or (folder or Path()) / REPORT)
     args = argparse.Namespace(**{**vars(args), "batch": [*args.inputs, *videos]})
-    run.check_path(files_read(args))
-    if args.preview:
-        check_preview(args.preview, files_read(args), overwrite=args.overwrite)
+    check_report_and_preview(args, run)
     outputs: dict[str, InputName] = {}
     try:
         for i, video in enumerate(videos):

@@ -14,9 +14,8 @@ import torch
 
 from commands.batch import InputName
 from commands.errors import FAILED_STATUS, error_line
-from commands.preview import check_preview
 from commands.progress import format_seconds
-from commands.record import RunRecord
+from commands.record import RunRecord, check_report_and_preview
 from commands.resize_flags import divide
 from commands.segment_plan import describe_plan, is_long_work
 from commands.side_files import files_read
@@ -53,7 +52,7 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
     """Prints what would be done with each input; returns 1 if any would be refused, else 0."""
     networks: list[RIFE] = []
     total, status = 0.0, 0
-    check_side_files(argparse.Namespace(**{**vars(args), "batch": inputs}))
+    check_report_and_preview(argparse.Namespace(**{**vars(args), "batch": inputs}), RunRecord(args, args.report))
     for location in inputs:
         one = {"inputs": [], "batch": inputs, "video": location, "output": None, "output_folder": args.output}
         file_args = argparse.Namespace(**{**vars(args), **(one if args.inputs else {})})
@@ -69,14 +68,6 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
         print(f"all {len(inputs)} inputs: about {format_seconds(total)}")
     print("This was a dry run: nothing was written.", flush=True)
     return status
-
-
-def check_side_files(args: argparse.Namespace) -> None:
-    """Raises UserError if the report or the preview of a run cannot be written."""
-    if args.report:
-        RunRecord(args, args.report).check_path(files_read(args))
-    if args.preview:
-        check_preview(args.preview, files_read(args), overwrite=args.overwrite)
 
 
 def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:

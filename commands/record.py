@@ -16,6 +16,8 @@ import av
 import torch
 
 from commands.errors import error_line
+from commands.preview import check_preview
+from commands.side_files import files_read
 from commands.video_steps import PROGRAM
 from model.errors import UserError
 from model.files import read_text
@@ -135,3 +137,11 @@ def _is_record(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data, dict) and data.get("program") == PROGRAM and "files" in data
+
+
+def check_report_and_preview(args: argparse.Namespace, record: RunRecord) -> None:
+    """Raises UserError if the report or the preview of a run cannot be written; `args` name all its inputs."""
+    inputs = files_read(args)
+    record.check_path(inputs)
+    if args.preview:
+        check_preview(args.preview, inputs, overwrite=args.overwrite)

@@ -35,7 +35,7 @@ from commands.errors import run_command
 from model.errors import UserError
 from model.loading import TRAIN_LOG
 from model.metrics import ALEXNET, lpips_file
-from video.safe_file import check_output, write_file
+from video.safe_file import check_output, nearest_existing, write_file
 
 FLOWNET, LPIPS_NAME = "flownet.pkl", "lpips"
 # Before pip keeps a source archive, it gets the package's name and version from the archive's build backend. The usual
@@ -215,7 +215,7 @@ def convert_lpips(data: bytes) -> dict[str, Tensor]:
 
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Raises UserError, before anything is downloaded, if a file cannot be written as `path`; its folder may be new."""
-    existing = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    existing = nearest_existing(path.absolute().parent)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"{path}: {existing} is not a folder that can be written to; choose another folder")
     if existing == path.absolute().parent:

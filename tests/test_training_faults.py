@@ -24,7 +24,7 @@ from data.clips import Clips, ClipSettings
 from data.textures import cut_texture
 from dataset import Vimeo, read_rgb
 from model.errors import UserError
-from model.training.checkpoint import check_folder, lock_folder, read_run_state
+from model.training.checkpoint import check_run_folder, lock_folder, read_run_state
 from model.training.log import Log, print_line
 from model.training.stages import StagePart, check_stage
 
@@ -147,9 +147,9 @@ def test_a_run_goes_neither_into_a_file_nor_into_its_data(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(UserError, match="is not a folder"):
-            check_folder(folder)
+            check_run_folder(folder)
     with pytest.raises(UserError, match="longer than 255 bytes"):
-        check_folder(tmp_path / ("x" * 300))
+        check_run_folder(tmp_path / ("x" * 300))
     data = tmp_path / "data"
     data.mkdir()
     with pytest.raises(UserError, match="is the folder of --photos itself"):

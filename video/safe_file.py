@@ -81,9 +81,14 @@ def check_output(path: Path, inputs: Iterable[Path] = (), *, overwrite: bool = F
         raise UserError(f"{path}: its folder cannot be written to; choose another output")
 
 
+def nearest_existing(path: Path) -> Path:
+    """Returns the path, or the nearest folder above it that exists: what a new folder is made in."""
+    return next(above for above in (path, *path.absolute().parents) if os.path.lexists(above))
+
+
 def check_folder(folder: Path) -> None:
     """Raises UserError if files cannot be written into a folder, or if it does not exist and cannot be made."""
-    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    above = nearest_existing(folder)
     if not above.is_dir():
         raise UserError(f"{folder}: {above} is not a folder; choose another output folder")
     if not os.access(above, os.W_OK):

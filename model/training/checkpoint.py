@@ -13,7 +13,7 @@ import torch
 
 from model.errors import UserError
 from model.weights.checkpoint import DAMAGE
-from video.safe_file import MAX_NAME, SafeFile
+from video.safe_file import MAX_NAME, SafeFile, nearest_existing
 
 WEIGHTS = "flownet.pkl"  # the latest weights, under upstream's name
 BEST = Path("best") / WEIGHTS  # the weights with the best validation
@@ -28,11 +28,11 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def check_folder(folder: Path) -> None:
+def check_run_folder(folder: Path) -> None:
     """Raises UserError if the folder of a run cannot be made or written to; call it before any work is done."""
     if len(os.fsencode(folder.name)) > MAX_NAME:
         raise UserError(f"{folder}: its name is longer than {MAX_NAME} bytes; choose a shorter one for the run")
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
+    existing = nearest_existing(folder)
     if not existing.is_dir():
         raise UserError(f"{folder}: {existing} is not a folder; choose another name for the run")
     if not os.access(existing, os.W_OK | os.X_OK):
