@@ -219,6 +219,7 @@ def test_half_precision_is_close(tiny: RIFE, tiny_weights: Path, dtype: torch.dt
     assert 0 < difference < limit
 
 
+@pytest.mark.slow
 def test_half_precision_holds_at_the_width_of_4k() -> None:
     """float16 names every second pixel beyond the 2048th: coordinates must not be in it."""
     whole = torch.nn.functional.interpolate(noise(1, 3, 16, 482, seed=0), size=(128, 3856), mode="bilinear")

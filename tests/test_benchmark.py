@@ -196,6 +196,7 @@ def test_xiph_reduces_and_crops(tmp_path: Path, evaluate: Evaluate, monkeypatch:
         assert value(report, metric, "2K") == pytest.approx(np.mean(similar), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_xiph_crops_the_middle_of_4k() -> None:
     rows, columns = np.mgrid[0:2160, 0:4096]
     frame = np.stack((rows // 16, columns // 16, rows * 0), 2).astype(np.uint8)

@@ -105,6 +105,7 @@ def test_lpips_decides_which_is_best(run: Run, tmp_path: Path, monkeypatch: pyte
     assert "without LPIPS" not in err
 
 
+@pytest.mark.slow
 def test_written_files(run: Run, tmp_path: Path) -> None:
     pictures = scene(0, 60)
     shot(tmp_path / "shot", pictures)

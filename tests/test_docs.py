@@ -186,6 +186,7 @@ def test_pages_name_the_default_weights_as_the_commands_do(page: Path) -> None:
     assert {*re.findall(r"default, \d{4}-\d\d-\d\d", page.read_text(encoding="utf-8"))} <= {name}
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_model_versions_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,6 +120,7 @@ def test_differs_from_the_baseline_as_little_as_memory_orders_do(
 @pytest.mark.parametrize(
     ("clip", "limit"), [("car-turn.mp4", 2e-5), ("lady-running.mp4", 5e-5), ("05_default_juggle.mp4", 5e-5)]
 )
+@pytest.mark.slow
 def test_real_frames_equal_the_baselines(clip: str, limit: float) -> None:
     """The weights are our own, the sizes 640x360, 854x480 and 1280x720."""
     path = CLIPS / clip
@@ -227,6 +228,7 @@ def test_networks_with_kernels_run_by_them(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", ["rife", "v4_25", "hd_v3_8"])
 @torch.no_grad()
+@pytest.mark.slow
 def test_memory_computed_without_data_equals_that_with_data(name: str) -> None:
     net = load(read_fixture(GOLDEN / f"{name}.json")).net
     called, height, width = KernelEngine(net), 448, 512
@@ -239,6 +241,7 @@ def test_memory_computed_without_data_equals_that_with_data(name: str) -> None:
     assert memory.peak_bytes(called, height, width) == pytest.approx(weights + live.peak, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_kernels_take_less_memory_than_the_networks_own_forward() -> None:
     """Resident memory of 4.25 at 1280x720, above what it holds when idle: 733 and 192 MB."""
     net = load(read_fixture(GOLDEN / "v4_25.json")).net

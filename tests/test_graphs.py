@@ -127,6 +127,7 @@ class OnDevice(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
 def test_no_operator_uses_the_host(name: str) -> None:
     """The meta device stands for any: what is computed on it can neither be read nor mixed with the host's."""
     net = build(name).to("meta")

@@ -199,6 +199,7 @@ def test_a_full_disk_keeps_a_playable_part(
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.slow
 def test_the_file_of_a_killed_process_plays_nearly_to_its_end(tmp_path: Path, suffix: str) -> None:
     """300 frames are given to the encoder, which holds up to 60 of them back; then the process is killed."""
     code = f"""

@@ -196,6 +196,7 @@ def test_on_another_cpu_nothing_is_built(fresh: None, monkeypatch: pytest.Monkey
 
 
 @needs_kernels
+@pytest.mark.slow
 def test_kernels_work_without_a_writable_cache(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "file"))

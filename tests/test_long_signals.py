@@ -101,6 +101,7 @@ def test_a_signal_in_a_segment(command: Command, number: int, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("number", STOP)
+@pytest.mark.slow
 def test_a_signal_in_a_share_and_in_the_join(command: Command, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         send_at_call(patch, VideoWriter, "write", number, 30)
@@ -124,6 +125,7 @@ def test_a_signal_while_the_plan_is_made(command: Command, number: int, monkeypa
 
 
 @pytest.mark.parametrize("number", STOP)
+@pytest.mark.slow
 def test_a_signal_to_all_processes_of_two_devices(
     command: Command, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

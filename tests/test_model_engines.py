@@ -75,6 +75,7 @@ def test_a_program_serves_every_timestep(traced: None) -> None:
     assert programs == 1
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_network_itself(traced: None) -> None:
     net = build("default")
     assert peak_bytes(with_engine(net, "compile"), 64, 64) == peak_bytes(net, 64, 64)

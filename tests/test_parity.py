@@ -70,6 +70,7 @@ COMMAND_LINE = [path for path in PATHS if path.stem not in ("v4_0", "v4_2_refine
 
 
 @pytest.mark.parametrize("path", COMMAND_LINE, ids=lambda p: p.stem)
+@pytest.mark.slow
 def test_official_files_through_the_command_line(path: Path, tmp_path: Path) -> None:
     """inference_img.py on the fixture's pictures and official files writes upstream's frame, to the 8-bit level."""
     fixture = read_fixture(path)

@@ -48,6 +48,7 @@ def captions(path: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.slow
 def test_closed_captions_stay_with_the_frames_of_the_source(tmp_path: Path, codec: str) -> None:
     """The test has a process of its own: x265 keeps settings of the process, and may refuse this encoder."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:

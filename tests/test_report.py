@@ -283,6 +283,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here to look at the page with")
+@pytest.mark.slow
 def test_the_slider_in_a_browser(ucf101: Path, make: Make, tmp_path: Path) -> None:
     """The loaded page shows the slider with two pictures; moving it changes the style, a choice changes a picture."""
     make(ucf101)

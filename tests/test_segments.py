@@ -150,6 +150,7 @@ def test_the_same_command_continues(tmp_path: Path, run: Run, monkeypatch: pytes
     assert not work.exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_ended_while_it_removed_its_folder_is_complete(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +235,7 @@ def test_joined_packets_have_exact_and_rising_times(tmp_path: Path, run: Run, co
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_source_that_cannot_be_decoded_from_its_key_frames(tmp_path: Path, run: Run, capsys: Any) -> None:
     """With intra refresh, the frames from such a key frame on are whole only after some more: they are made anew."""
     size = (480, 32)  # 30 blocks wide, of which each frame renews one
@@ -318,6 +320,7 @@ def test_a_damaged_plan_is_refused_and_replaced(tmp_path: Path, run: Run, change
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+@pytest.mark.slow
 def test_a_second_run_is_refused(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         stop_at(patch, 30)

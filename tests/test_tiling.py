@@ -248,6 +248,7 @@ def test_the_smallest_tiles_out_of_memory_end_in_one_line() -> None:
         tiles.inference(*pair(600, 400))
 
 
+@pytest.mark.slow
 def test_the_tile_size_follows_from_the_free_memory(tiny_net: IFNet_v4, monkeypatch: pytest.MonkeyPatch) -> None:
     model = RIFE(tiny_net, name="tiny")
     plain, each = bytes_per_pixel(tiny_net), bytes_per_pixel(model.engine)

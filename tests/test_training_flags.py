@@ -307,6 +307,7 @@ def test_flags_of_a_stage_replace_the_numbers_of_the_network(tmp_path: Path) -> 
     assert (stage.recipe.flow, stage.recipe.mask, stage.recipe.distill_flow, stage.blocks) == (1.0, 0.0, 0.5, (0,))
 
 
+@pytest.mark.slow
 def test_an_unread_message_is_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "train.py", "--photos", str(tmp_path)], cwd=ROOT, capture_output=True, text=True

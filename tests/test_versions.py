@@ -206,6 +206,7 @@ def test_memory_counts_what_is_alive_at_once() -> None:
     assert peak_bytes(Doubler(), 64, 64) == 4000 + 4 * plane
 
 
+@pytest.mark.slow
 def test_memory_can_be_computed_for_every_network() -> None:
     for version in HD_VERSIONS.values():
         with torch.device("meta"):
@@ -223,6 +224,7 @@ def write_tiny(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command_line_describes_a_file(tmp_path: Path) -> None:
     path = write_tiny(tmp_path)
     done = subprocess.run(
