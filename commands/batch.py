@@ -21,6 +21,7 @@ from model.files import read_text
 from video.containers import CONTAINERS
 from video.pictures.picture import natural_key
 from video.reading.container import URL_MARK, parse_location
+from video.safe_file import same_file
 
 LIST = ".txt"
 REPORT = "report.json"
@@ -118,7 +119,7 @@ def run_batch(args: argparse.Namespace, run_file: RunFile) -> int:
     run = RunRecord(args, args.report or (folder or Path()) / REPORT)
     args = argparse.Namespace(**{**vars(args), "batch": [*args.inputs, *videos]})
     check_report_and_preview(args, run)
-    outputs: dict[str, InputName] = {}
+    outputs: dict[Path, InputName] = {}
     try:
         for i, video in enumerate(videos):
             settings: dict[str, object] = {"inputs": [], "video": video, "output": None, "output_folder": folder}
@@ -132,12 +133,24 @@ def run_batch(args: argparse.Namespace, run_file: RunFile) -> int:
     return FAILED_STATUS if results & {*FAILURES} else DAMAGED_STATUS if DAMAGED in results else 0
 
 
+def is_to_be_made(video: InputName, path: Path, outputs: dict[Path, InputName], *, overwrite: bool) -> bool:
+    """Returns whether the output of one input of a batch is to be made: not if it exists, unless `overwrite`.
+
+    `outputs` holds the inputs by their outputs, and gets this one. Raises UserError if another input has this output.
+    """
+    for other_path, other in outputs.items():
+        if same_file(path, other_path):
+            raise UserError(f"{video}: its output {path} is that of {other} too; give it in another run")
+    outputs[path] = video
+    return overwrite or not os.path.lexists(path)
+
+
 def _run_one(
     run: RunRecord,
     video: InputName,
     prefix: str,
     args: argparse.Namespace,
-    outputs: dict[str, InputName],
+    outputs: dict[Path, InputName],
     run_file: RunFile,
 ) -> None:
     """Runs one file of a batch and prints its line; errors are printed and recorded."""
@@ -146,14 +159,11 @@ def _run_one(
 
             def accept(job: VideoJob) -> bool:
                 """Returns whether the output is still to be made."""
-                other = outputs.setdefault(os.path.realpath(job.path), video)
-                if other is not video:
-                    raise UserError(f"{video}: its output {job.path} is that of {other} too; give it in another run")
+                to_be_made = is_to_be_made(video, job.path, outputs, overwrite=args.overwrite)
                 record.output["path"] = str(job.path)
-                if args.overwrite or not os.path.lexists(job.path):
-                    return True
-                record.result = SKIPPED
-                return False
+                if not to_be_made:
+                    record.result = SKIPPED
+                return to_be_made
 
             with contextlib.redirect_stdout(io.StringIO()):
                 run_file(args, record, accept)

@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import torch
 
-from commands.batch import InputName
+from commands.batch import InputName, is_to_be_made
 from commands.errors import FAILED_STATUS, error_line
 from commands.progress import format_seconds
 from commands.record import RunRecord, check_report_and_preview
@@ -51,13 +51,14 @@ class Trial:
 def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
     """Prints what would be done with each input; returns 1 if any would be refused, else 0."""
     networks: list[RIFE] = []
+    outputs: dict[Path, InputName] = {}
     total, status = 0.0, 0
     check_report_and_preview(argparse.Namespace(**{**vars(args), "batch": inputs}), RunRecord(args, args.report))
     for location in inputs:
         one = {"inputs": [], "batch": inputs, "video": location, "output": None, "output_folder": args.output}
         file_args = argparse.Namespace(**{**vars(args), **(one if args.inputs else {})})
         try:
-            total += sum(describe(settings, networks) for settings in divide(file_args))
+            total += sum(describe(settings, networks, outputs) for settings in divide(file_args))
         except Exception as e:
             line = error_line(e)
             if line is None:
@@ -70,13 +71,16 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
     return status
 
 
-def describe(args: argparse.Namespace, networks: list[RIFE]) -> float:
+def describe(args: argparse.Namespace, networks: list[RIFE], outputs: dict[Path, InputName]) -> float:
     """Prints what a run would do; returns about how many seconds it takes. Raises what the run would be refused with.
 
-    `networks` holds the loaded network, as in `model_for_job`.
+    `networks` holds the loaded network, as in `model_for_job`; `outputs` those of a batch, as in `is_to_be_made`.
     """
     job = plan_job(args)
     source = job.source
+    if args.batch and not is_to_be_made(args.video, job.path, outputs, overwrite=args.overwrite):
+        print(f"{source.path}: done already, {job.path} exists")
+        return 0.0
     folder: Path | None = args.output_folder  # of several inputs; the run makes it
     if not job.is_video:
         check_pictures(job.path, files_read(args))

@@ -12,6 +12,7 @@ from commands.interrupts import Interrupts
 from commands.record import DONE, FileRecord
 from commands.result import count_fields, print_mismatches, record_result
 from commands.segment_maker import overwriting
+from commands.transition_flags import given_decisions
 from commands.video_job import VideoJob, open_writer
 from commands.video_steps import summarise
 from segments.folder import Record, WorkFolder
@@ -82,10 +83,13 @@ def _combine_records(
     report, times = Report(), FrameTimes()
     source = job.source
     source.errors[:] = plan.errors
+    report.given = given_decisions(args)
     for part, made in zip(plan.parts, folder.records(plan), strict=True):
         _add_counts(report, made)
         report.measures += [Measure(*measure) for measure in made.measures]
         report.transitions += [Decision(Fraction(t), Transition(kind), score) for t, kind, score in made.transitions]
+        if report.given is not None:
+            report.given.used |= {*made.used}
         source.errors += [f"from {float(part.begin):.2f} s on: {error}" for error in made.errors]
         source.notes += [note for note in made.notes if note not in source.notes]
         if made.frames:

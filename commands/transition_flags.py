@@ -7,7 +7,7 @@ from commands.arguments import decimal, seconds
 from model.files import read_text
 from video.interpolate import Handling
 from video.transitions.confidence import FALLBACKS, UNSURE, Fallback
-from video.transitions.decisions import read_decisions
+from video.transitions.decisions import GivenDecisions, read_decisions
 from video.transitions.hold import AT_CUT
 from video.transitions.overlay import Overlays, read_mask
 from video.transitions.repair import parse_numbers
@@ -85,10 +85,9 @@ def handling(args: argparse.Namespace, size: tuple[int, int], rotation: int = 0)
     players turn them by `rotation` degrees.
     """
     mask = None if args.mask is None else read_mask(args.mask, size, rotation)
-    written = args.decisions is not None and args.decisions.exists()
     return Handling(
         transition_detector(args),
-        given=read_decisions(args.decisions) if written else None,
+        given=given_decisions(args),
         dedup=args.dedup,
         at_cut=args.at_cut,
         repair=args.repair is not None,
@@ -96,6 +95,11 @@ def handling(args: argparse.Namespace, size: tuple[int, int], rotation: int = 0)
         overlays=Overlays(args.protect_static, mask) if args.protect_static or mask is not None else None,
         fallback=Fallback(args.fallback, args.unsure) if args.fallback or args.confidence else None,
     )
+
+
+def given_decisions(args: argparse.Namespace) -> GivenDecisions | None:
+    """Returns the decisions of the flags' file; None if the file does not exist, and is to be written."""
+    return read_decisions(args.decisions) if args.decisions is not None and args.decisions.exists() else None
 
 
 def transition_detector(args: argparse.Namespace) -> TransitionDetector:

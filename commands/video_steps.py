@@ -134,7 +134,8 @@ def summarise(args: argparse.Namespace, job: VideoJob, writer: VideoWriter | Pic
     """Prints the last lines: what was written, changed and lost; returns the exit status."""
     for note in writer.notes:
         print(note)
-    done = f"{report.made} made, {report.cuts} cuts held, {report.repeats} repeats replaced"
+    anew = "repeats replaced" if args.repair is None else "frames repaired"
+    done = f"{report.made} made, {report.cuts} cuts held, {report.repeats} {anew}"
     print(f"Wrote {job.path}: {writer.frames} frames at {float(job.rate):g} fps, {done}")
     if job.decisions is not None:
         write_decisions(job.decisions, report.transitions)
@@ -143,8 +144,8 @@ def summarise(args: argparse.Namespace, job: VideoJob, writer: VideoWriter | Pic
         print(
             f"{kept} frames named by --repair are as they were: only a few in a row, between two others, are made anew"
         )
-    if report.unused:
-        print(f"{report.unused} of the given decisions had no effect: no frame is near their times")
+    if report.given is not None and (unused := report.given.unused):
+        print(f"{unused} of the given decisions had no effect: no frame is near their times")
     if job.confidence is not None:
         write_measures(job.confidence, report.measures)
         print(f"Wrote {job.confidence}: {len(report.measures)} frames")

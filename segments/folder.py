@@ -37,6 +37,7 @@ class Record:
     counts: dict[str, int]  # of the interpolation: frames made, cuts, ...
     boundaries: list[int | None]  # checksums of the source's first frame and of the frame after the last one
     transitions: list[tuple[str, str, float | None]]  # time, kind, score
+    used: list[int]  # places of the given transitions that a frame has taken
     measures: list[tuple[float, float, bool]]  # of made frames: time, disagreement, whether it was replaced
     errors: list[str]  # damage of the source
     notes: list[str]

@@ -121,6 +121,7 @@ def _verified(
         {name: value for name, value in vars(report).items() if isinstance(value, int)},
         [segment.source.checksums.get(time) for time in (part.begin, part.end)],
         [(str(found.time), found.kind.value, found.score) for found in report.transitions if part.holds(found.time)],
+        [] if report.given is None else sorted(report.given.used),
         [(m.time, m.disagreement, m.replaced) for m in report.measures],
         segment.source.errors,
         segment.source.notes,

@@ -56,10 +56,12 @@ def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.Cap
     assert run(clip, "--dry-run", "--ext=webm", "--codec=libx264") == 1
     assert "choose another codec" in capsys.readouterr().err
     (tmp_path / "a_2X_48fps.mp4").write_bytes(b"old")
+    assert run(clip, "--dry-run") == 1
+    assert "exists already; choose another name for the output, or overwrite it" in capsys.readouterr().err
     assert run(tmp_path, "--dry-run") == 1
     shown = capsys.readouterr()
+    assert f"{clip}: done already, {tmp_path / 'a_2X_48fps.mp4'} exists\n" in shown.out
     assert [line.split(": ")[2] for line in shown.err.splitlines()] == [
-        "exists already; choose another name for the output, or overwrite it",
         "not a video that FFmpeg can open, or cut off before its index was written (Invalid data found when processing "
         "input); check that it plays, or convert it",
     ]
@@ -68,6 +70,17 @@ def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.Cap
     assert "5 frames at 48 frames/s" in shown.out
     assert "all 2 inputs: about" in shown.out
     assert "b.mp4: not a video" in shown.err
+
+
+@pytest.mark.parametrize("mode", [["--dry-run"], []])
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_two_inputs_with_one_output_are_refused_by_run_and_dry_run(
+    mode: list[str], overwrite: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = [make_clip(tmp_path / name, 3) for name in ("a.mp4", "a.mkv")]
+    assert run(*clips, *mode, *overwrite) == 1
+    message = f"{clips[1]}: its output {tmp_path / 'a_2X_48fps.mp4'} is that of {clips[0]} too; give it in another run"
+    assert message in capsys.readouterr().err
 
 
 def test_folders_that_a_run_makes_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -364,7 +364,7 @@ def test_frames_that_cannot_be_made_anew_are_counted(tmp_path: Path, run: Run) -
     """The first, the last, and one that does not exist."""
     clip = make_clip(tmp_path / "a.mp4", 6)
     assert run("--video", clip, "--repair=0,2,5,99") == 0
-    assert "1 repeats replaced" in run.out
+    assert "1 frames repaired" in run.out
     assert "\n3 frames named by --repair are as they were" in run.out
 
 

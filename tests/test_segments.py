@@ -107,6 +107,17 @@ def test_frames_are_the_same_whatever_the_segments(tmp_path: Path, run: Run, set
         assert not joined.with_suffix(".rife").exists()
 
 
+def test_decisions_at_times_of_no_frame_are_counted_over_all_segments(tmp_path: Path, run: Run) -> None:
+    """Of the five decisions two are at frames of the clip, one is 9 s too late, two are before its second frame."""
+    entries = [{"time": time, "kind": "cut"} for time in (-1, 0.001, 0.5, 1.5, 11.5)]
+    (tmp_path / "cuts.json").write_text(json.dumps({"transitions": entries}))
+    decisions = f"--decisions={tmp_path / 'cuts.json'}"
+    for name, segments in (("whole", []), ("two", ["--segments=1.2"]), ("five", ["--segments=0.5"])):
+        assert run(tmp_path / f"{name}.mp4", "--preset=ultrafast", decisions, *segments) == 0
+        assert ", 2 cuts held, " in run.out
+        assert "\n3 of the given decisions had no effect" in run.out
+
+
 def test_the_other_tracks_come_once_from_the_source(tmp_path: Path, run: Run, clip: Path) -> None:
     assert run(tmp_path / "a.mkv", "--segments=0.5") == 0
     source, made = Clip(clip), Clip(tmp_path / "a.mkv")

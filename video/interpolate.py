@@ -43,7 +43,7 @@ class Report:
     repeats: int = 0  # repeated or damaged frames that were made anew
     measures: list[Measure] = field(default_factory=list)  # of made frames, if wanted
     transitions: list[Decision] = field(default_factory=list)  # all but motion
-    unused: int = 0  # given transitions at times of no frame
+    given: GivenDecisions | None = None  # transitions from a file, with those that a frame has taken
     end: Fraction | None = None  # seconds, when the last frame of the source ends
     waited: float = 0.0  # seconds that the loop was blocked until frames were decoded
     part: SourcePart | None = None  # of the source, to which the counts are limited
@@ -131,14 +131,13 @@ def _start_frames(
 ) -> Generator[PendingFrame, None, None]:
     """Yields the frames of the output in order, each as soon as its computation is started."""
     last = None
+    report.given = handling.given
     with closing(prefetch(((frame, frame.rgb()) for frame in frames), AHEAD)) as decoded:
         pairs = _pairs(_measure_wait(decoded, report), network, timing, handling, report)
         for pair in pairs:
             pictures = network(pair.first, pair.second, pair.timesteps)
             yield from _frames_of_pair(pair, pictures, handling, report)
             last = pair.second.frame
-    if handling.given is not None and report.part is None:  # a part has frames for some of them only
-        report.unused = handling.given.unused
     if last is not None:
         report.end = None if last.duration is None else last.time + last.duration
         just_after = last.time + Fraction(1, 10**9)

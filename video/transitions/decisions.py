@@ -31,18 +31,18 @@ class GivenDecisions:
 
     def __init__(self, decisions: Iterable[Decision]) -> None:
         self._decisions = sorted(decisions, key=lambda decision: decision.time)
-        self._used: set[int] = set()
+        self.used: set[int] = set()  # places, in order of time, of the transitions that a frame has taken
 
     @property
     def unused(self) -> int:
         """Returns how many transitions no frame has taken so far."""
-        return len(self._decisions) - len(self._used)
+        return len(self._decisions) - len(self.used)
 
     def kind(self, before: Fraction, time: Fraction) -> Transition:
         """Returns the kind of the entry that is nearest to a frame: within half of the time since the frame before."""
         half = (time - before) / 2
         low, high = (bisect_right(self._decisions, edge, key=lambda d: d.time) for edge in (time - half, time + half))
-        self._used |= {*range(low, high)}
+        self.used |= {*range(low, high)}
         nearest = min(self._decisions[low:high], key=lambda d: abs(d.time - time), default=None)
         return Transition.MOTION if nearest is None else nearest.kind
 
