@@ -78,7 +78,7 @@ def test_two_inputs_with_one_output_are_refused_by_run_and_dry_run(
     mode: list[str], overwrite: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clips = [make_clip(tmp_path / name, 3) for name in ("a.mp4", "a.mkv")]
-    assert run(*clips, *mode, *overwrite) == 1
+    assert run(*clips, "--output", tmp_path, *mode, *overwrite) == 1
     message = f"{clips[1]}: its output {tmp_path / 'a_2X_48fps.mp4'} is that of {clips[0]} too; give it in another run"
     assert message in capsys.readouterr().err
 
