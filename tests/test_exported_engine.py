@@ -1,5 +1,6 @@
 """Tests that a runtime gives the network's own pictures, and that graphs are kept, or made anew for other weights."""
 
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from model import RIFE, UserError, load_model
 from model.contract import Network
-from model.inference import engines, exported_engine
+from model.inference import engines, exported_engine, graph_cache
 from model.inference.engines import with_engine
 from model.inference.exported_engine import RUNTIMES, ExportedEngine, _providers, weights_digest
 from model.inference.tile_engine import tiled
@@ -109,13 +110,28 @@ def test_a_graph_that_cannot_be_stored_leaves_nothing(tmp_path: Path, monkeypatc
         raise PermissionError("another process reads it")
 
     path = tmp_path / "graphs" / "a.graph"
-    exported_engine.write_graph(path, b"graph")
-    assert exported_engine.read_graph(path) == b"graph"
-    monkeypatch.setattr(exported_engine.os, "replace", fail)
+    graph_cache.write_graph(path, b"graph")
+    assert graph_cache.read_graph(path) == b"graph"
+    monkeypatch.setattr(graph_cache.os, "replace", fail)
     with pytest.raises(PermissionError):
-        exported_engine.write_graph(path, b"another")
+        graph_cache.write_graph(path, b"another")
     assert list(path.parent.iterdir()) == [path]
-    assert exported_engine.read_graph(path) == b"graph"
+    assert graph_cache.read_graph(path) == b"graph"
+
+
+def test_the_graphs_that_were_used_last_are_kept(tmp_path: Path) -> None:
+    """Graph n was used at n + 1 seconds, then graph 0 again. The file of a killed process and another one are older."""
+    notes = tmp_path / "notes.txt"
+    for path in (notes, tmp_path / "tmpabc.graph.part"):
+        path.write_bytes(b"")
+        os.utime(path, (0, 0))
+    for n in range(graph_cache.KEPT_GRAPHS):
+        graph_cache.write_graph(tmp_path / f"{n}.graph", b"graph")
+        os.utime(tmp_path / f"{n}.graph", (n + 1, n + 1))
+    assert graph_cache.read_graph(tmp_path / "0.graph") == b"graph"
+    graph_cache.write_graph(tmp_path / "new.graph", b"graph")
+    kept = {f"{n}.graph" for n in range(graph_cache.KEPT_GRAPHS) if n != 1}
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "new.graph", notes.name}
 
 
 @pytest.mark.slow

@@ -2,14 +2,12 @@
 
 The graph is that of the frame between two prepared frames, for every size; the features of a frame are computed by the
 network itself. A graph that was just made must give the network's own result on a small pair of images, or it is not
-used. A file of the cache begins with the hash of the rest, so that a damaged graph is not used either.
+used.
 """
 
 import copy
 import hashlib
 import importlib.util
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,9 +23,9 @@ from model.contract import CoarseEstimate, Network, Prediction
 from model.errors import UserError
 from model.export.graph import TENSOR, Between, flatten_call
 from model.export.onnx_graph import BATCH, HEIGHT, WIDTH, finish, trace
-from model.files import user_cache
 from model.image import pad_multiple
 from model.inference.engine import Engine, Options, PairInputs
+from model.inference.graph_cache import cache_folder, read_graph, write_graph
 from model.networks.layers import timestep_plane
 
 GRAPH_VERSION = 2  # changes when graphs of the same weights change: those in the cache are then made anew
@@ -45,11 +43,6 @@ SMOOTH = 16  # px between the random values of example images: on white noise a 
 MAX_COMPILED = 8  # sizes for which OpenVINO keeps a compiled graph
 
 Arrays = Sequence[np.ndarray]
-
-
-def cache_folder() -> Path:
-    """Returns the folder of the user's cache that holds graphs."""
-    return user_cache() / "rife" / "graphs"
 
 
 def missing_packages(runtime: str) -> str | None:
@@ -245,31 +238,6 @@ class ExportedEngine(Engine):
                     f"{self.title} computes another {name} than PyTorch ({error:.1e} on average): "
                     "run the network by another engine, such as pytorch"
                 )
-
-
-def read_graph(path: Path) -> bytes | None:
-    """Returns the ONNX file that `write_graph` stored; None if it is missing, damaged or cut off."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    digest, graph = content[: hashlib.sha256().digest_size], content[hashlib.sha256().digest_size :]
-    return graph if hashlib.sha256(graph).digest() == digest else None
-
-
-def write_graph(path: Path, graph: bytes) -> None:
-    """Stores an ONNX file after its SHA-256, whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        name = part.name
-        try:
-            part.write(hashlib.sha256(graph).digest() + graph)
-            part.close()
-            os.replace(name, path)
-        except OSError:
-            part.close()
-            os.unlink(name)
-            raise
 
 
 def _openvino_device(runtime: str) -> str:
