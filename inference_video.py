@@ -27,7 +27,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from commands.batch import Accept, check_batch, find_videos, is_batch, run_batch
-from commands.console import safe_printing
+from commands.console import quieten_encoders, safe_printing
 from commands.dry_run import run_dry
 from commands.errors import FAILED_STATUS, run_command
 from commands.interrupts import Interrupts
@@ -59,6 +59,7 @@ from video.writing.writer import VideoWriter
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     keep_freed_memory()
+    quieten_encoders()
     with safe_printing(), Interrupts() as interrupts:
         return run_command(PROGRAM, lambda: run(argv, interrupts), interrupted="")
 

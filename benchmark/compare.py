@@ -31,6 +31,7 @@ from model.inference.engines import ENGINES
 from model.inference.memory import keep_freed_memory
 from model.inference.tile_engine import tiled
 from model.loading import TRAIN_LOG
+from segments.pool import end_with_parent
 from video.reading.reader import open_frames
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -167,7 +168,8 @@ def fresh_peak(setting: Setting, size: Size, device: torch.device) -> float:
     """Returns `peak_of`, measured in a process of its own where it counts resident memory, which only rises."""
     if device.type == "cuda":
         return peak_of(setting, size, str(device))
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent) as process:
         return process.submit(peak_of, setting, size, str(device)).result()
 
 

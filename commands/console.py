@@ -1,4 +1,7 @@
-"""Prints so that a run continues if output fails: a closed pipe or a full disk ends only the printing."""
+"""Prints so that a run continues if output fails: a closed pipe or a full disk ends only the printing.
+
+Limits what encoders print by themselves.
+"""
 
 import io
 import os
@@ -69,6 +72,11 @@ def safe_printing() -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = streams
+
+
+def quieten_encoders() -> None:
+    """Limits the log of SVT-AV1, some 20 lines for each opened encoder, to errors; the user's SVT_LOG stays."""
+    os.environ.setdefault("SVT_LOG", "1")
 
 
 def open_standard_files() -> None:

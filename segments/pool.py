@@ -155,9 +155,7 @@ def _run(entry: Entry, settings: Any, device: str, connection: Connection) -> No
     """Runs in the worker: ends with its parent, and leaves Ctrl-C to it."""
     if not hasattr(signal, "pthread_sigmask"):  # on other systems signals are blocked since the start
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    end_with_parent()
     channel = Channel(connection)
     try:
         entry(settings, device, channel)
@@ -165,6 +163,13 @@ def _run(entry: Entry, settings: Any, device: str, connection: Connection) -> No
     except UserError as e:
         with suppress(OSError):
             channel.fail(str(e))
+
+
+def end_with_parent() -> None:
+    """Starts a thread that ends this process when the process that started it has ended, by SIGKILL too."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
 def _end_with(sentinel: int) -> None:

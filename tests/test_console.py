@@ -1,4 +1,4 @@
-"""Tests that printing never raises, whatever happens to the streams."""
+"""Tests that printing never raises, whatever happens to the streams, and that encoders do not print."""
 
 import errno
 import io
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 from tqdm import tqdm
 
@@ -89,3 +90,19 @@ def test_a_closed_standard_file_neither_reads_nor_writes(closed: int) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 7, done.stderr
+
+
+@pytest.mark.parametrize(("level", "quiet"), [(None, True), ("3", False)])
+def test_an_encoder_prints_nothing_unless_the_user_wants_it(level: str | None, quiet: bool) -> None:
+    if "libsvtav1" not in av.codecs_available:
+        pytest.skip("this FFmpeg has no libsvtav1")
+    code = (
+        "import av\nfrom commands.console import quieten_encoders\nquieten_encoders()\n"
+        "encoder = av.CodecContext.create('libsvtav1', 'w')\n"
+        "encoder.width, encoder.height, encoder.pix_fmt, encoder.framerate = 64, 64, 'yuv420p', 25\n"
+        "encoder.open()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "SVT_LOG"}
+    environment |= {} if level is None else {"SVT_LOG": level}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert (done.stdout + done.stderr == b"") == quiet

@@ -181,6 +181,25 @@ def test_a_worker_that_dies_is_replaced_up_to_two_times_in_a_segment(
 
 
 @pytest.mark.slow
+def test_a_process_of_a_pool_ends_with_a_killed_parent() -> None:
+    code = (
+        "import multiprocessing, os, time\nfrom concurrent.futures import ProcessPoolExecutor\n"
+        "from segments.pool import end_with_parent\n"
+        "spawn = multiprocessing.get_context('spawn')\n"
+        "pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent)\n"
+        "print(pool.submit(os.getpid).result(), flush=True)\npool.submit(time.sleep, 600).result()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        worker = int(run.stdout.readline())
+        run.kill()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_first_process(tmp_path: Path, clip: Path, tiny_weights: Path, number: int) -> None:
     command = [sys.executable, str(ROOT / "inference_video.py"), "--video", str(clip), "--model", str(tiny_weights)]
