@@ -150,6 +150,7 @@ def test_a_stream_without_a_container_has_the_rate_of_its_encoder(tmp_path: Path
     """FFmpeg gives all of them 25 frames/s, and the first two no time stamps."""
     source = open_frames(make_clip(tmp_path / f"a.{suffix}", 12, rate=F(30), codec=codec))
     assert source.rate == 30
+    assert [frame.time for frame in source] == pytest.approx([F(i, 30) for i in range(12)], abs=1e-4)
     times = [frame.time for frame in trimmed_frames(trim_source(source, source.first + F(1, 5), None))]
     assert times == pytest.approx([F(i, 30) for i in range(6)], abs=1e-4)
 

@@ -135,6 +135,16 @@ def test_a_video_cut_off_in_the_middle_gives_its_frames_and_a_message(tmp_path: 
     assert any("cut off" in c for c in source.errors), source.errors
 
 
+def test_a_last_frame_long_after_the_others_has_its_time_if_the_header_of_an_flv_file_agrees(tmp_path: Path) -> None:
+    times = [F(0), F(1, 25), F(2, 25), F(3, 25), F(20)]
+    clip = make_clip(tmp_path / "a.flv", 5, rate=F(25), times=times, codec="flv")
+    assert [frame.time for frame in open_frames(clip)] == times
+    name = b"\x00\x08duration\x00"
+    head, _, rest = clip.read_bytes().partition(name)
+    clip.write_bytes(head + name + bytes(8) + rest[8:])  # as a live recording: FFmpeg takes the last stamp for the end
+    assert [frame.time for frame in open_frames(clip)] == [*times[:-1], F(4, 25)]
+
+
 def test_errors_name_file_cause_and_remedy(tmp_path: Path) -> None:
     missing = tmp_path / "none.mp4"
     text = tmp_path / "text.mp4"

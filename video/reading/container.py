@@ -159,3 +159,15 @@ def finds_key_frame(location: Location, number: int | None, time: Fraction) -> b
         except FFmpegError:
             return False
         return packet is not None and packet.is_keyframe and packet.pts == round(time / stream.time_base)
+
+
+def start_time(container: InputContainer, first: Fraction | None) -> Fraction:
+    """Returns the time in seconds on the container's clock that is 0 for frames: where its first stream starts.
+
+    `first` is the stamp of the first frame. A stream without a container, such as .m2v, states no start: FFmpeg counts
+    its decoding times from 0, so that its first frame may be late.
+    """
+    if container.start_time is None:
+        return first or Fraction(0)
+    start = max(Fraction(container.start_time, av.time_base), Fraction(0))
+    return start if first is None else min(start, first)

@@ -16,7 +16,7 @@ from video.reading.container import Location, is_encrypted, location_size, read_
 from video.reading.matroska import is_whole
 
 CUT_OFF = Fraction(1, 2)  # seconds that may be missing at the end before a file counts as cut off
-STATING_FORMATS = ("mov", "matroska", "asf")  # FFmpeg's names of formats whose header states the duration
+STATING_FORMATS = ("mov", "matroska", "asf", "flv")  # FFmpeg's names of formats whose header states the duration
 Y4M = "yuv4mpegpipe"  # the format whose last frame FFmpeg leaves out without a message if it is not whole
 
 

@@ -27,6 +27,7 @@ from video.reading.container import (
     main_video,
     open_container,
     seek_to,
+    start_time,
 )
 from video.reading.decoder import Decoder
 from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, ScanType, detect_scan, filtered
@@ -161,8 +162,7 @@ def _open_video(location: Location, container: InputContainer, number: int | Non
         found = "only one frame" if first else "not one frame could be decoded"
         raise MediaError(f"{location}: {found}; interpolation needs two or more")
     picture = first[0].picture
-    start = max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
-    start = start if first[0].pts is None else min(start, first[0].pts)
+    start = start_time(container, first[0].pts)
     decode_order = out_of_order([stamped.pts for stamped in first]) > 1 and not out_of_order(
         [stamped.dts for stamped in first]
     )
