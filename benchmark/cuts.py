@@ -3,9 +3,9 @@
 python3 benchmark/cuts.py --clips clips/*.mp4 --photos photos/*.jpg    both rules
 python3 benchmark/cuts.py --clips clips/*.mp4 --photos photos/*.jpg --rule upstream
 
-Joins with breaks, over which no frame can be made: hard cuts between clips, the same in the dark, cuts between
-photographs, and frames lit by a flash of 55 %. Joins without: the clips as they are, flashes of 10 %, fades, dissolves
-and whip pans. Breaks that are missed and other pairs that are found are listed. The last line is JSON.
+Joins with breaks, over which no frame can be made: hard cuts between clips, the same in the dark and with black bars,
+cuts between photographs, and frames lit by a flash of 55 %. Joins without: the clips as they are, flashes of 10 %,
+fades, dissolves and whip pans. Breaks that are missed and other pairs that are found are listed. The last line is JSON.
 """
 
 import argparse

@@ -17,12 +17,13 @@ SIZE = (448, 256)  # width, height px that every clip is scaled to
 LENGTH = 8  # frames of a clip in one join
 GRADUAL = 12  # frames of a fade or of a dissolve
 DARK = 0.15  # of the light of the clip, as at night
+BARS = {"cut between bars": (0.744, 1), "cut beside bars": (1, 0.316)}  # share of height and width: 2.39:1, 9:16
 FLASHES = {"flash 55 %": 0.55, "flash 30 %": 0.3, "flash 10 %": 0.1}  # share of white in one frame
 PAN = 6  # px a frame, of the photographs
 WHIP = SIZE[0] // 8  # px a frame of a whip pan
 BLUR = WHIP // 2  # px: the shutter is open for half of the time
 RATE = 24  # frames/s
-BREAK_KINDS = ("cut", "cut of photographs", "cut in the dark", "flash 55 %")  # kinds of joins that hold breaks
+BREAK_KINDS = ("cut", "cut of photographs", "cut in the dark", *BARS, "flash 55 %")  # kinds of joins that hold breaks
 EITHER = "flash 30 %"  # neither the network nor a held frame is right: it is counted, but in no total
 
 
@@ -66,6 +67,15 @@ def mix(first: np.ndarray, second: np.ndarray | int, share: float) -> np.ndarray
     return np.clip(first * (1 - share) + np.asarray(second) * share + 0.5, 0, 255).astype(np.uint8)
 
 
+def between_bars(picture: np.ndarray, height: float, width: float) -> np.ndarray:
+    """Returns the middle of a picture, of these shares of its height and width, between black bars."""
+    top, left = (round(side * (1 - share) / 2) for side, share in zip(picture.shape, (height, width), strict=False))
+    bars = np.zeros_like(picture)
+    inside = np.s_[top : len(picture) - top, left : picture.shape[1] - left]
+    bars[inside] = picture[inside]
+    return bars
+
+
 def joins(clips: Sequence[Path], photos: Sequence[Path], frames: int) -> Iterator[Join]:
     """Yields the joins of each clip with the next one, and of each photograph with the next one."""
     first: list[np.ndarray] | None = None
@@ -81,10 +91,12 @@ def joins(clips: Sequence[Path], photos: Sequence[Path], frames: int) -> Iterato
 
 
 def _joins_of_clips(name: str, first: list[np.ndarray], second: list[np.ndarray]) -> Iterator[Join]:
-    """Yields a hard cut, the same in the dark, flashes, a fade, and a dissolve."""
+    """Yields a hard cut, the same in the dark and with black bars, flashes, a fade, and a dissolve."""
     cut = [*first, *second]
     yield Join("cut", name, cut, frozenset({len(first)}))
     yield Join("cut in the dark", name, [mix(p, 0, 1 - DARK) for p in cut], frozenset({len(first)}))
+    for kind, (height, width) in BARS.items():
+        yield Join(kind, name, [between_bars(p, height, width) for p in cut], frozenset({len(first)}))
     middle = len(first) // 2
     for kind, share in FLASHES.items():
         lit = [mix(p, 255, share) if n == middle else p for n, p in enumerate(first)]

@@ -12,7 +12,7 @@ from conftest import Shift
 
 from benchmark import cuts as benchmark
 from benchmark import joins
-from benchmark.joins import Join, mix, photo_pan
+from benchmark.joins import Join, between_bars, mix, photo_pan
 from model import RIFE
 from video.frame import Frame
 from video.interpolate import Report, interpolate
@@ -41,6 +41,27 @@ def found(pictures: list[np.ndarray], **rules: Any) -> set[int]:
 def test_a_cut_between_pictures_is_found_also_in_the_dark(light: float) -> None:
     pictures = [mix(p, 0, 1 - light) for p in [*pan(0, 5), *pan(1, 5)]]
     assert found(pictures) == {5}
+
+
+@pytest.mark.parametrize("kind", list(joins.BARS))
+def test_black_bars_hide_no_cut(kind: str) -> None:
+    """Bars never change and add contrast; the cut has the mismatch that its pictures have without them."""
+    height, width = joins.BARS[kind]
+    pictures = [between_bars(p, height, width) for p in [*pan(0, 5), *pan(1, 5)]]
+    assert found(pictures) == {5}
+    bars = [round(side * (1 - share) / 2) for side, share in ((256, height), (448, width))]
+    plain = [p[bars[0] : 256 - bars[0], bars[1] : 448 - bars[1]] for p in pictures[4:6]]
+    expected = match(*(small_luma(p) for p in plain)).mismatch
+    assert match(*(small_luma(p) for p in pictures[4:6])).mismatch == pytest.approx(expected, rel=0.3)
+
+
+def test_the_black_ground_of_an_object_that_moves_is_no_bar() -> None:
+    """The object stands still, then jumps by its own width in each frame: motion, no cut."""
+    pictures = [np.zeros((256, 448, 3), np.uint8) for _ in range(8)]
+    for n, picture in enumerate(pictures):
+        x = 60 + 32 * max(n - 3, 0)
+        picture[110:142, x : x + 32] = photo(5)[:32, :32]
+    assert found(pictures) == set()
 
 
 def test_upstreams_rule_misses_a_cut_in_the_dark() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 LUMA_SIZE = (128, 72)  # width, height px at which frames are compared
 NOISE_CONTRAST = 4.0  # 8-bit levels; contrast below is noise, as in a fade from black
+BLACK = 8  # 8-bit levels; rows and columns up to this are black bars
 
 
 def small_luma(rgb: np.ndarray) -> np.ndarray:
@@ -29,15 +30,31 @@ def match(earlier: np.ndarray, later: np.ndarray) -> Match:
     """Warps the later of two lumas (72,128) onto the earlier one by DIS optical flow and compares them.
 
     The mismatch is divided by twice the larger standard deviation: it is about 0.05 for motion, and 0.5 for two
-    pictures without relation.
+    pictures without relation. Black bars around the picture, as in letterboxed films, do not count: they are always the
+    same, and their contrast with the picture is no contrast of the scene.
     """
     start = np.zeros((*earlier.shape, 2), np.float32)
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(earlier, later, start)
     x, y = np.meshgrid(np.arange(LUMA_SIZE[0], dtype=np.float32), np.arange(LUMA_SIZE[1], dtype=np.float32))
     warped = cv2.remap(later, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    area = _picture_area(earlier, later)
+    earlier, later, warped = earlier[area], later[area], warped[area]
     contrasts = earlier.std(), later.std()
     left = float(cv2.absdiff(earlier, warped).mean())
     product = float(((earlier - earlier.mean()) * (warped - warped.mean())).mean())
     return Match(
         left / (2 * float(max(contrasts)) + NOISE_CONTRAST), product / (float(earlier.std() * warped.std()) + 1)
     )
+
+
+def _picture_area(earlier: np.ndarray, later: np.ndarray) -> tuple[slice, slice]:
+    """Returns the rows and columns between the black bars of two lumas (H,W); all of them without bars.
+
+    Bars are equally thick at opposite edges: black beside an object that moves over a black ground is no bar.
+    """
+    lit = np.maximum(earlier, later) > BLACK
+    if not lit.any():
+        return slice(None), slice(None)
+    rows, columns = (np.flatnonzero(lit.any(axis)) for axis in (1, 0))
+    height, width = (min(int(k[0]), size - 1 - int(k[-1])) for k, size in zip((rows, columns), lit.shape, strict=True))
+    return slice(height, lit.shape[0] - height), slice(width, lit.shape[1] - width)
