@@ -20,6 +20,7 @@ from data.sample import TrainingSample, augment, pack
 from data.synthetic import scene
 from data.textures import RgbPicture
 from model.errors import UserError, printable
+from model.signals import ENDING_SIGNALS
 from video.pictures.picture import MediaError, eight_bit, read_picture
 
 VIMEO_CROP = 224
@@ -110,9 +111,8 @@ def prepare_worker(worker: int) -> None:
     The number of processes sets how many cores are used. Terminals and batch systems send signals to all processes of a
     run: the first process ends after its step, with a checkpoint, and then ends the loading processes.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no SIGHUP
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -11,8 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 from commands.errors import INTERRUPTED_STATUS
-
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+from model.signals import ENDING_SIGNALS
 
 H = TypeVar("H", bound="SignalHandler")
 
@@ -28,7 +27,7 @@ class SignalHandler:
 
     def __enter__(self: H) -> H:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in ENDING_SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._handle)
         return self

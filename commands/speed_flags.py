@@ -69,14 +69,14 @@ def check_speed(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
 def timed_source(args: argparse.Namespace, source: Source) -> Source:
     """Returns the source with its span and its speed. Raises UserError if nothing is left."""
     start = args.start or Fraction(0)
-    if start > 0 and (end := _stated_end(source)) is not None and start >= end:
+    if start > 0 and (end := _latest_end(source)) is not None and start >= end:
         raise UserError(f"{source.path}: ends at {float(end):g} s, before {float(start):g} s")
     if start or args.end is not None:
         source = trim_source(source, start, args.end)
     return replace(source, speed=_speed(args, start))
 
 
-def _stated_end(source: Source) -> Fraction | None:
+def _latest_end(source: Source) -> Fraction | None:
     """Returns when the picture ends in seconds, by its number of frames or its header, the later one; or None."""
     if source.count is None:
         return None

@@ -18,6 +18,7 @@ from video.pictures.montage import montage_size
 from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, ScanType
 from video.reading.rate import exact_time_base
 from video.reading.reader import Source, open_frames
+from video.writing.animated_picture import Animation
 from video.writing.encoding import Encoding
 from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
@@ -39,6 +40,11 @@ class VideoJob:
     confidence: Path | None = None  # the file that the measures of the made frames are written to
     is_pipe: bool = False  # the output goes to standard output
     tracks: bool = True  # the sound and the other tracks of the source are kept
+
+    @property
+    def animation(self) -> Animation | None:
+        """Returns the format of the output if it is an animated picture."""
+        return container_of(self.path.suffix).animation if self.is_video else None
 
 
 def plan_job(args: argparse.Namespace) -> VideoJob:

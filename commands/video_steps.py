@@ -14,7 +14,6 @@ from commands.transition_flags import handling
 from commands.video_job import VideoJob
 from model import RIFE
 from model.devices import pick_device
-from video.containers import container_of
 from video.frame import Frame
 from video.interpolate import Report, interpolate
 from video.pictures.montage import montage
@@ -55,8 +54,7 @@ def interpolated_frames(
     source = job.source
     offsets = shutter_offsets(args.blur, args.target_fps) if args.blur else (Fraction(0),)
     grid = args.target_fps
-    animation = container_of(job.path.suffix).animation if job.is_video and not args.fps else None
-    fastest = None if animation is None else animation.fastest
+    fastest = None if args.fps or job.animation is None else job.animation.fastest
     start = grid_start(source)
     timing = resample(grid, start, source.speed, offsets) if grid else multiply(args.multi, fastest)
     rules = handling(args, source.size, source.rotation)
@@ -113,7 +111,7 @@ def ended_frames(args: argparse.Namespace, job: VideoJob, model: RIFE, report: R
 
     speed = job.source.speed
     rate = source.rate if speed is None else source.rate * Fraction(speed.slowest)
-    ending = Ending(job.rate, rate, args.match_duration, exact=container_of(job.path.suffix).animation is not None)
+    ending = Ending(job.rate, rate, args.match_duration, exact=job.animation is not None)
     return ending.apply(interpolated_frames(args, job, model, report), end)
 
 

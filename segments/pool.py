@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from model.errors import UserError
+from model.signals import ENDING_SIGNALS
 from segments.folder import WorkFolder
 from video.frame import Frame
 
@@ -115,7 +116,7 @@ def _signals_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         yield
     finally:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 import inference_img
 from benchmark import common
 from commands import network_flags as flags
-from commands.interrupts import SIGNALS
 from model import RIFE
 from model.contract import Network, NetworkModule, Prediction
 from model.IFNet_v4 import IFNet_v4
 from model.networks.layers import blend, timestep_plane
 from model.networks.warp import warp
+from model.signals import ENDING_SIGNALS
 from model.weights.published import IFNetConfig
 from video.pictures.picture import read_picture, write_picture
 
@@ -202,7 +202,7 @@ def evaluate(
 @pytest.fixture
 def usual_handlers() -> Iterator[None]:
     """Sets the handlers of a terminal: under nohup, or in the background, the tests inherit ignored signals."""
-    usual = dict.fromkeys(SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    usual = dict.fromkeys(ENDING_SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():

@@ -78,7 +78,7 @@ class Decoder:
         """Returns width to height of a pixel, as the last decoded picture states it; None if it states none."""
         return self._codec.sample_aspect_ratio or None
 
-    def stated_end(self, start: Fraction) -> Fraction | None:
+    def file_end(self, start: Fraction) -> Fraction | None:
         """Returns when the file ends by its header, in seconds after `start`; None if its format does not state it.
 
         Of other formats FFmpeg takes the duration from the last time stamps, which may be wrong themselves.

@@ -58,7 +58,7 @@ def tagged_duration(stream: Stream) -> Fraction | None:
         return None
 
 
-def stated_end(location: Location, container: InputContainer, stream: Stream) -> Fraction | None:
+def picture_end(location: Location, container: InputContainer, stream: Stream) -> Fraction | None:
     """Returns when the picture ends in seconds on the clock of a whole file, or None if its headers do not have it."""
     if not is_whole(location):
         return None

@@ -32,7 +32,7 @@ from video.reading.container import (
 from video.reading.decoder import Decoder
 from video.reading.interlace import KEEP, Deinterlacing, InterlacedError, ScanType, detect_scan, filtered
 from video.reading.joined import JoinedDecoder
-from video.reading.matroska import shown_until, stated_end
+from video.reading.matroska import picture_end, shown_until
 from video.reading.pipe import InputPipe
 from video.reading.rate import count_frames, exact_time_base, find_rate, find_rounded_rate
 from video.reading.source_part import SourcePart
@@ -186,7 +186,7 @@ def _open_video(location: Location, container: InputContainer, number: int | Non
         display_matrix=display_matrix(picture),
         aspect=stream.sample_aspect_ratio or None,
         start=start,
-        end=stated_end(location, container, stream),
+        end=picture_end(location, container, stream),
         first=Fraction(0) if shown is None else shown - start,
         tick=tick,
         location=location,
@@ -221,7 +221,7 @@ def _read_video(source: Source) -> Generator[Frame, None, None]:
             seek_to(container, stream, key)
         decoder = Decoder(container, stream)
         joined = JoinedDecoder(source.location, container, decoder)
-        first, end = source.first, decoder.stated_end(source.start)
+        first, end = source.first, decoder.file_end(source.start)
         anchor = None if part is None or key is None else part.anchor
         rate = source.rate / source.rate_factor
         clock = Clock(rate, decode_order=source.decode_order, first=first, tick=source.tick, anchor=anchor, end=end)
