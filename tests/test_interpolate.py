@@ -295,6 +295,18 @@ def test_a_scene_that_stands_still_keeps_its_frames() -> None:
     assert report.repeats == 0
 
 
+@pytest.mark.parametrize("dedup", ["replace", "retime"])
+@pytest.mark.parametrize("milliseconds", [(0, 2000, 2033, 2067), (0, 33, 2000, 2033)])
+def test_a_still_of_a_screen_recording_does_not_move(dedup: str, milliseconds: tuple[int, ...]) -> None:
+    """Recorders repeat a frame around a still: anew, in the middle of its neighbours, it would move for two seconds."""
+    a, b, c = picture(0, SIZE), picture(4, SIZE), picture(8, SIZE)
+    report = Report()
+    clip = [Frame(p, F(ms, 1000)) for p, ms in zip([a, a.copy(), b, c], milliseconds, strict=True)]
+    out = list(interpolate(clip, model(4), multiply(1), handling=Handling(dedup=dedup), report=report))
+    assert [f.picture is source.picture for f, source in zip(out, clip, strict=True)] == [True] * 4
+    assert report.repeats == 0
+
+
 @pytest.mark.parametrize(("dtype", "unit"), [(np.uint8, 1), (np.uint16, 257), (np.float32, 1 / 255)])
 def test_local_difference_is_the_largest_mean_of_a_block(dtype: type[Any], unit: float) -> None:
     earlier = np.full((30, 41, 3), 100, np.float64)

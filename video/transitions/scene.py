@@ -39,6 +39,9 @@ NOISE_LEVELS = 42.0
 REPEAT_SHARE = 0.9  # of the largest local difference, and either
 MEAN_SHARE = 0.35  # of the mean difference, or
 BOTH_SHARE = 0.2  # of both, multiplied
+# Ratio of the times before and after a repeat. Above, the scene stands still for the longer one, as in a screen
+# recording; a recorder that leaves out one frame makes 2.
+UNEVEN_TIMES = Fraction(5, 2)
 LONGEST_STEP = Fraction(5)  # seconds; above, two frames are too far apart to show motion, the earlier one is held
 
 
@@ -154,7 +157,7 @@ class TransitionDetector:
     def _is_repeat(self, change: Comparison, before: Comparison | None, after: Comparison | None) -> bool:
         if self.repeats == "upstream":
             return change.similarity > self.static and self.static < 1
-        if self.repeats == "off":
+        if self.repeats == "off" or not _is_evenly_timed(change, after):
             return False
         if change.difference <= EQUAL_LEVELS:
             return True
@@ -165,6 +168,12 @@ class TransitionDetector:
             return False
         both = change.difference * change.mean
         return change.mean < MEAN_SHARE * mean or both < BOTH_SHARE * local * mean
+
+
+def _is_evenly_timed(change: Comparison, after: Comparison | None) -> bool:
+    """Returns whether a frame is about as far in time from the one before as from the one after; True at the end."""
+    shorter, longer = sorted((change.seconds, change.seconds if after is None else after.seconds))
+    return longer <= UNEVEN_TIMES * shorter
 
 
 def differences(earlier: np.ndarray, later: np.ndarray) -> tuple[float, float]:
