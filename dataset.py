@@ -132,6 +132,19 @@ class Mixture:
         return source.sample(rng, int(rng.integers(len(source))))
 
 
+class Spread:
+    """Takes `length` samples of a source, evenly spread over it."""
+
+    def __init__(self, source: SampleSource, length: int) -> None:
+        self.source, self.length = source, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def sample(self, rng: np.random.Generator, index: int) -> TrainingSample:
+        return self.source.sample(rng, index * len(self.source) // self.length)
+
+
 class Scenes:
     """Renders synthetic scenes made of textures (data/synthetic.py)."""
 

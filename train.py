@@ -224,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         loss_networks = open_loss_networks(args, stages, device)
     except UserError as e:
         parser.error(printable(str(e)))
-    settings = RunSettings(args.seed, args.workers, args.log_every, args.save_every, args.val_samples, args.compile)
+    settings = RunSettings(args.seed, args.workers, args.log_every, args.save_every, args.compile)
     folder = start_group(device, folder)
     with lock_folder(folder) if rank == 0 else nullcontext(), StopRequest() as stop:
         if rank == 0 and not resumed:
@@ -251,7 +251,8 @@ def train_stages(run: Run, args: argparse.Namespace, *, resumed: bool) -> None:
         if args.train_log:
             write_tensors(TRAIN_LOG / WEIGHTS, weights, overwrite=False)
         steps = run.before + run.step
-        print_line(f"{run.folder / WEIGHTS}: {steps} steps, best validation {run.best:.3f}", result=True)
+        best = f"{-run.best:.3f} px of flow error" if run.stage.flow_alone else f"{run.best:.3f} dB"
+        print_line(f"{run.folder / WEIGHTS}: {steps} steps, best validation {best}", result=True)
 
 
 def run(command: Callable[[], None] = main) -> int:

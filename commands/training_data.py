@@ -12,12 +12,13 @@ from data.clips import Clips, ClipSettings
 from data.pans import Pans
 from data.textures import RgbPicture
 from data.triplets import Triplet, Triplets, find_triplets
-from dataset import Mixture, Samples, SampleSource, Scenes, Vimeo, read_rgb
+from dataset import Mixture, Samples, SampleSource, Scenes, Spread, Vimeo, read_rgb
 from model.errors import UserError
 from video.pictures.picture import MediaError
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+VALIDATION_SAMPLES = 200  # without --val_samples; pans and scenes have no end, and clips have thousands
 HELD_CROPS = 2  # photos are held out only if there are at least this many times --held_out of them
 
 
@@ -122,18 +123,26 @@ class TrainingData:
     def validation(self, crop: int, seed: int) -> Samples:
         """Returns the samples that validate: Vimeo90K's own split, else held-out triplets, clips, or scenes."""
         if self.vimeo:
-            return Samples(Vimeo(self.vimeo, "validation"), seed)
+            return self._validating(Vimeo(self.vimeo, "validation"), seed, whole=True)
         if self.args.triplets and self.triplets[1]:
-            return Samples(Triplets(self.triplets[1], crop, train=False), seed)
+            return self._validating(Triplets(self.triplets[1], crop, train=False), seed)
         if self.args.clips and self.clips[1]:
             settings = ClipSettings(estimate_flow=False, weak=0.5)
-            return Samples(Clips(self.clips[1], self.args.cache, crop, settings), seed)
+            return self._validating(Clips(self.clips[1], self.args.cache, crop, settings), seed)
         if self.args.photos:
-            return Samples(Scenes(self.photos[1], crop), seed)
+            return self._validating(Scenes(self.photos[1], crop), seed)
         raise UserError("argument --held_out: with 0 nothing validates; --photos or --vimeo could")
 
     def flow_validation(self, args: argparse.Namespace, crop: int, seed: int) -> Samples:
         """Returns pans over held-out photos, in the range of motion of the stage, whose flow is known."""
         if args.photos is None:
             raise UserError("argument --flow_alone: needs --photos, whose pans validate")
-        return Samples(Pans(self.photos[1], crop, tuple(args.motion)), seed)
+        return self._validating(Pans(self.photos[1], crop, tuple(args.motion)), seed)
+
+    def _validating(self, source: SampleSource, seed: int, *, whole: bool = False) -> Samples:
+        """Returns --val_samples of the samples of a source, evenly spread; without the flag VALIDATION_SAMPLES.
+
+        `whole`: without the flag all samples, as upstream validates on Vimeo90K.
+        """
+        count = self.args.val_samples or (len(source) if whole else VALIDATION_SAMPLES)
+        return Samples(Spread(source, count) if count < len(source) else source, seed)

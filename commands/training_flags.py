@@ -163,7 +163,7 @@ def _add_output(p: argparse.ArgumentParser) -> None:
     add("--save_every", type=positive, default=1000, help="steps between validations; a checkpoint follows each, and "
         "one is written every ten minutes (default: 1000)")
     add("--log_every", type=positive, default=100, help="steps between lines of the log (default: 100)")
-    add("--val_samples", type=positive, default=10**9, help="validation samples at most (default: all)")
+    add("--val_samples", type=positive, help="validation samples at most (default: 200; all of Vimeo90K's)")
 # fmt: on
 
 

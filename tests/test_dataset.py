@@ -17,7 +17,7 @@ from data.clips import Clips, ClipSettings, pan_over
 from data.recode import CODERS, QUANTISERS, recode
 from data.sample import TrainingSample, augment, find_one_sided, pack
 from data.synthetic import Layer, Motion, Wave, exact_flow, grid, render, scene, visibility
-from dataset import BatchSampler, Mixture, Samples, Scenes, Vimeo
+from dataset import BatchSampler, Mixture, Samples, Scenes, Spread, Vimeo
 from model.errors import UserError
 from model.networks.warp import warp
 
@@ -140,6 +140,18 @@ def test_same_samples_from_any_number_of_workers(textures: list[np.ndarray]) -> 
 
     for alone, with_two in zip(first(0), first(2), strict=True):
         assert all(torch.equal(alone[key], with_two[key]) for key in alone)
+
+
+def test_a_spread_takes_samples_from_the_whole_source() -> None:
+    class Numbers:
+        def __len__(self) -> int:
+            return 10
+
+        def sample(self, rng: np.random.Generator, index: int) -> TrainingSample:
+            return {"number": torch.tensor(index)}
+
+    data = Samples(Spread(Numbers(), 4), seed=0)
+    assert [int(data[(0, i)]["number"]) for i in range(len(data))] == [0, 2, 5, 7]
 
 
 def test_order_resumes_and_splits() -> None:

@@ -20,7 +20,7 @@ from commands import training_data
 from commands.training_data import TrainingData
 from commands.training_flags import add_flags, parse, read_stages
 from data.pans import Pans
-from dataset import Samples, Scenes
+from dataset import Samples, Scenes, Spread
 from model.errors import UserError, WeightsError
 from model.IFNet import IFNet
 from model.IFNet_v4 import IFNet_v4
@@ -231,7 +231,10 @@ def test_held_out_clips_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.M
     made.clear()
     validation = opened("--held_out", "0", "--photos", str(tmp_path))
     assert made == [["a", "b", "c", "d", "e"]]
-    assert isinstance(validation.source, Scenes)
+    assert isinstance(validation.source, Spread)
+    assert isinstance(validation.source.source, Scenes)
+    assert len(validation) == 200  # of scenes without end
+    assert len(opened("--held_out", "0", "--photos", str(tmp_path), "--val_samples", "7")) == 7
     with pytest.raises(UserError, match="with 0 nothing validates"):
         opened("--held_out", "0")
     with pytest.raises(UserError, match="every clip would validate"):
@@ -252,7 +255,9 @@ def test_damaged_photos_are_skipped_and_pans_pan_over_the_others(tmp_path: Path)
     made = data.training(args, 64, 0, flow=False)
     assert isinstance(made.source, Pans)
     assert [int(photo[0, 0, 0]) for photo in made.source.photos] == [40, 160]
-    validation = data.flow_validation(args, 64, 0).source
+    spread = data.flow_validation(args, 64, 0).source
+    assert isinstance(spread, Spread)
+    validation = spread.source
     assert isinstance(validation, Pans)
     assert [int(photo[0, 0, 0]) for photo in validation.photos] == [0, 120, 200]
     assert [line.partition(" ")[0] for line in lines] == ["2.png"]

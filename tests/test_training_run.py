@@ -81,7 +81,9 @@ def test_killed_and_resumed_is_as_never_stopped(tmp_path: Path, monkeypatch: pyt
     assert whole.best == resumed.best
 
 
-def test_a_stage_trains_its_blocks_and_the_next_one_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_trains_its_blocks_and_the_next_one_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = tiny().state_dict()
     kill_at(4, monkeypatch)
     run = start(tmp_path, two_stages())
@@ -97,6 +99,8 @@ def test_a_stage_trains_its_blocks_and_the_next_one_all(tmp_path: Path, monkeypa
     monkeypatch.undo()
     start(tmp_path, two_stages(), resume=True).train()
     assert {line["stage"] for line in logged(tmp_path)} == {"coarse", "all"}
+    printed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("stage")]
+    assert printed == 2 * ["stage 1 of 2: coarse", "stage 2 of 2: all"]  # resumed at the end of the first one
 
 
 def test_batches_are_the_same_from_any_step_on() -> None:

@@ -30,10 +30,10 @@ def tiny(seed: int = 0, *, teacher: bool = False) -> IFNet_v4:
     return IFNet_v4(TINY, teacher=teacher)
 
 
-def scenes(seed: int = 1, size: int = 64) -> Samples:
-    """Returns sixteen synthetic scenes."""
+def scenes(seed: int = 1, size: int = 64, length: int = 16) -> Samples:
+    """Returns synthetic scenes."""
     noise = np.random.default_rng(0).integers(0, 256, (12, 12, 3)).astype(np.uint8)
-    return Samples(Scenes([np.asarray(cv2.resize(noise, (96, 96)))], size, length=16), seed)
+    return Samples(Scenes([np.asarray(cv2.resize(noise, (96, 96)))], size, length), seed)
 
 
 def batch_of(count: int, data: Samples | None = None) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def batch_of(count: int, data: Samples | None = None) -> dict[str, Tensor]:
 
 def stage(steps: int = 7, batch: int = 2, recipe: Recipe = RECIPE, **more: Any) -> Stage:
     """Returns a stage on scenes; `more` are fields of Stage."""
-    return replace(Stage("train", recipe, [StagePart(scenes(), batch)], scenes(2), steps), **more)
+    return replace(Stage("train", recipe, [StagePart(scenes(), batch)], scenes(2, length=2), steps), **more)
 
 
 def start(
@@ -57,7 +57,7 @@ def start(
     **more: Any,
 ) -> Run:
     """Returns a run of `stages`, by default one of seven steps, that saves every second step."""
-    settings = replace(RunSettings(workers=0, log_every=1, save_every=2, val_samples=2), **more)
+    settings = replace(RunSettings(workers=0, log_every=1, save_every=2), **more)
     made = Run(tiny(seed), stages or [stage()], folder, CPU, settings, loss_networks)
     if resume:
         made.resume()

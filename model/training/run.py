@@ -42,7 +42,6 @@ class RunSettings:
     workers: int = 8
     log_every: int = 100  # steps
     save_every: int = 1000  # steps
-    val_samples: int = 10**9  # at most
     compile: bool = False
 
 
@@ -180,6 +179,8 @@ class Run:
             stage, seed, step=self.step, rank=self.rank, world=self.world, workers=every.workers, device=self.device
         )
         net = parallel(self._trained(self.net), self.device, every.compile)
+        if len(self.stages) > 1:
+            self.log.print_line(f"stage {self.index + 1} of {len(self.stages)}: {stage.name}")
         meter = LossMeter(self.step)
         began = time.monotonic() - self.seconds
         while not stage.finished(self.step, self.seconds):
@@ -238,14 +239,14 @@ class Run:
     def _report(self, meter: LossMeter, rate: float, total: int) -> None:
         """Writes the mean losses since the last report to the log and the table."""
         means, speed = meter.means(self.world), meter.speed(self.seconds)
-        named = {} if len(self.stages) == 1 else {"stage": self.stage.name}
-        values = {"seconds": round(self.seconds, 1), "learning_rate": rate, "total_steps": total, **named}
+        values: dict[str, Any] = {"stage": self.stage.name, "seconds": round(self.seconds, 1)}
+        values |= {"learning_rate": rate, "total_steps": total}
         self.log.write(self.before + self.step, **values, **{f"loss/{name}": mean for name, mean in means.items()})
         left = self.seconds / self.step * (total - self.step)
         if self.stage.hours:
             left = self.stage.hours * 3600 - self.seconds
-        cells = {"step": f"{self.step}/{total}", "left": duration(max(left, 0)), "samples/s": f"{speed:.2f}"}
-        cells = {**named, **cells, "rate": f"{rate:.1e}"}
+        cells = {"step": f"{self.step}/{total}", "left": duration(max(left, 0))}
+        cells |= {"samples/s": f"{speed:.2f}", "rate": f"{rate:.1e}"}
         self.shown |= {name for name, mean in means.items() if mean}
         self.log.print_row(cells | {name: f"{mean:.4f}" for name, mean in means.items() if name in self.shown})
 
@@ -268,8 +269,8 @@ class Run:
     def validate(self) -> dict[str, float]:
         """Returns the mean scores of the validation samples, which are divided among the processes."""
         self.average.eval()
-        net, count = self._trained(self.average), min(self.settings.val_samples, len(self.stage.validation))
-        indices = self._until_stop(range(self.rank, count, self.world))
+        net = self._trained(self.average)
+        indices = self._until_stop(range(self.rank, len(self.stage.validation), self.world))
         if isinstance(net, CoarseBlocks):
             scores = flow_scores(net, self.stage.validation, indices, self.device)
         else:
