@@ -8,7 +8,7 @@ from pathlib import Path
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from segments.folder import WorkFolder
+from segments.folder import Record, WorkFolder
 from segments.inspect import inspect_video
 from segments.plan import Plan
 from video.containers import CONTAINERS
@@ -31,24 +31,23 @@ def join_videos(folder: WorkFolder, plan: Plan, open_writer: OpenWriter, rate: F
     The frames keep their times, which are those of the whole output; with a `rate` they are numbered anew and shown at
     `rate` frames/s. Raises MediaError if the segments do not belong together.
     """
-    records = list(folder.records(plan))
-    files = [folder.file(i) for i, record in enumerate(records) if record.frames]
-    headers = {record.header for record in records if record.frames}
+    parts = [(folder.file(i), record) for i, record in enumerate(folder.records(plan)) if record.frames]
+    headers = {record.header for _, record in parts}
     if len(headers) > 1:
         raise MediaError(f"{folder.path}: segments by different encoders or settings; overwrite them to make all anew")
-    if not files:
+    if not parts:
         raise MediaError(f"{folder.path}: no segment holds a frame; is the rate too low?")
-    delay = max(record.delay for record in records)
-    with open_container(files[0]) as container:
+    delay = max(record.delay for _, record in parts)
+    with open_container(parts[0][0]) as container:
         template = main_video(container)
         assert template is not None
         writer = open_writer(template)
     try:
-        count = sum(record.frames for record in records)
-        duration = [record.duration for record in records if record.frames][-1]
-        if duration is not None:
-            writer.set_end(_last_time(files[-1], count, rate), Fraction(duration))
-        for number, packet in enumerate(_joined_packets(files, delay, rate), 1):
+        count = sum(record.frames for _, record in parts)
+        last = parts[-1][1]
+        if last.duration is not None:
+            writer.set_end(Fraction(last.last) if rate is None else (count - 1) / rate, Fraction(last.duration))
+        for number, packet in enumerate(_joined_packets(parts, delay, rate), 1):
             writer.copy(packet, is_last=number == count)
         writer.finish()
     except BaseException:
@@ -58,23 +57,18 @@ def join_videos(folder: WorkFolder, plan: Plan, open_writer: OpenWriter, rate: F
     return writer
 
 
-def _last_time(file: Path, count: int, rate: Fraction | None) -> Fraction:
-    """Returns the time in seconds of the last of `count` frames, as the last file has it."""
-    video = inspect_video(file)
-    stamp = video.times[-1] if rate is None else round((count - 1) / rate / video.time_base)
-    return stamp * video.time_base
-
-
-def _joined_packets(files: list[Path], delay: int, rate: Fraction | None) -> Iterator[Packet]:
+def _joined_packets(parts: list[tuple[Path, Record]], delay: int, rate: Fraction | None) -> Iterator[Packet]:
     """Yields the packets of all files in order of decoding, with rising decoding times.
 
-    As encoders do: a frame is decoded at the display time of the frame `delay` places before it in order of display.
+    Each file begins at the time in its record: MP4 rounds the start of a file to milliseconds. As encoders do, a frame
+    is decoded at the display time of the frame `delay` places before it in order of display.
     """
     earlier: list[int] = []  # display times of the last `delay` frames
     frames = 0
-    for file in files:
+    for file, record in parts:
         video = inspect_video(file)
-        times = video.times
+        late = round(Fraction(record.first) / video.time_base) - video.times[0]
+        times = [time + late for time in video.times]
         if rate is not None:
             times = [round((frames + i) / rate / video.time_base) for i in range(len(times))]
         moved = dict(zip(video.times, times, strict=True))
