@@ -88,6 +88,7 @@ def run_inputs(args: argparse.Namespace, interrupts: Interrupts) -> int:
     for settings in outputs:
         with report.file(views[0]) as record:
             statuses.append(run_file(settings, networks, interrupts, record))
+    statuses += [FAILED_STATUS] * report.is_lost
     return next((status for status in (FAILED_STATUS, DAMAGED_STATUS) if status in statuses), 0)
 
 

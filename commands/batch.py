@@ -130,7 +130,7 @@ def run_batch(args: argparse.Namespace, run_file: RunFile) -> int:
         return INTERRUPTED_STATUS
     _print_table(run, len(videos))
     results = {record.result for record in run.files}
-    return FAILED_STATUS if results & {*FAILURES} else DAMAGED_STATUS if DAMAGED in results else 0
+    return FAILED_STATUS if results & {*FAILURES} or run.is_lost else DAMAGED_STATUS if DAMAGED in results else 0
 
 
 def is_to_be_made(video: InputName, path: Path, outputs: dict[Path, InputName], *, overwrite: bool) -> bool:
@@ -203,4 +203,5 @@ def _print_table(run: RunRecord, total: int) -> None:
     results = [record.result for record in run.files]
     counts = ", ".join(f"{results.count(result)} {result}" for result in dict.fromkeys(results))
     rest = f", {total - len(results)} not begun" if len(results) < total else ""
-    print(f"{total} files: {counts}{rest}; details in {run.path}", flush=True)
+    details = "" if run.is_lost else f"; details in {run.path}"
+    print(f"{total} files: {counts}{rest}{details}", flush=True)

@@ -65,6 +65,7 @@ class RunRecord:
     args: argparse.Namespace
     path: Path | None = None
     files: list[FileRecord] = field(default_factory=list)
+    is_lost: bool = False  # it could not be written
 
     def __post_init__(self) -> None:
         self._start = time.monotonic()
@@ -93,7 +94,7 @@ class RunRecord:
             self.write()
 
     def write(self) -> None:
-        """Writes the record; an error is printed, because the run must not end by it."""
+        """Writes the record; an error is printed and sets `is_lost`, because the run must not end by it."""
         if self.path is None:
             return
         data = {
@@ -106,7 +107,9 @@ class RunRecord:
         files = [record.input for record in self.files] + [str(record.output.get("path", "")) for record in self.files]
         try:
             write_file(self.path, (json.dumps(data, indent=2, default=_to_json) + "\n").encode(), map(Path, files))
+            self.is_lost = False
         except UserError as e:
+            self.is_lost = True
             print(f"{PROGRAM}: {e}", file=sys.stderr)
 
 

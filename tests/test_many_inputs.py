@@ -9,7 +9,7 @@ from clips import Clip, make_clip
 from conftest import Shift
 
 import inference_video
-from commands import network_flags
+from commands import network_flags, record
 from commands.batch import find_videos, is_batch
 from model import RIFE
 from model.errors import UserError
@@ -154,6 +154,20 @@ def test_a_report_never_replaces_another_file(tmp_path: Path, run: Run) -> None:
         assert run(clip, "--report", name) == 1
         assert f"{name}: a report is JSON" in run.err
     assert other.read_text() == '{"mine": 1}'
+
+
+def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 3)
+
+    def fail(path: Path, *_: object) -> None:
+        raise UserError(f"{path}: cannot be written (the disk is full)")
+
+    monkeypatch.setattr(record, "write_file", fail)
+    for inputs in ((clip,), (clip, make_clip(tmp_path / "b.mp4", 3))):
+        assert run(*inputs, "--report", tmp_path / "r.json", "--overwrite") == 1
+        assert "r.json: cannot be written (the disk is full)" in run.err
+        assert (tmp_path / "a_2X_48fps.mp4").exists()
+        assert "details in" not in run.out
 
 
 @pytest.mark.parametrize("arguments", [["--png"], ["--output", "made.mp4"]])

@@ -1,5 +1,6 @@
 """Tests writers of videos and pictures: exact frames, tracks, formats, errors and unfinished files."""
 
+import errno
 from dataclasses import replace
 from fractions import Fraction as F
 from itertools import islice, pairwise
@@ -15,6 +16,7 @@ from model.errors import UserError
 from video.frame import Frame
 from video.pictures.picture import read_picture
 from video.reading.reader import Source, open_frames
+from video.safe_file import SafeFile
 from video.writing.encoding import Encoding, choose_pix_fmt
 from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
@@ -327,3 +329,18 @@ def test_ten_bit_pictures_are_sixteen_bit_files(tmp_path: Path) -> None:
         for frame in source:
             writer.write(frame)
     assert read_picture(tmp_path / "out" / "0000000.png").dtype == np.uint16
+
+
+def test_a_disk_that_is_full_before_the_first_frame_is_an_error_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left, so that the same command begins anew."""
+
+    def fail(file: SafeFile, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = open_frames(make_clip(tmp_path / "a.mp4", 3))
+    monkeypatch.setattr(SafeFile, "write", fail)
+    with pytest.raises(UserError, match=r"b\.mkv: cannot be written \(No space left on device\); .* or make room$"):
+        write(source, tmp_path / "b.mkv")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]

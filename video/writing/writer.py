@@ -14,9 +14,9 @@ from model.errors import UserError
 from video.alpha import has_alpha, opaque
 from video.containers import container_of
 from video.frame import UNSPECIFIED, Colour, Frame, is_rgb
-from video.losses import LIBRARY_ERRORS, WRITE_ERRORS, reason
+from video.losses import WRITE_ERRORS, reason
 from video.pictures.picture import MediaError
-from video.reading.container import main_video, open_container
+from video.reading.container import main_video, open_container, read_packets
 from video.reading.pipe import OutputPipe
 from video.reading.reader import Source
 from video.safe_file import SafeFile, check_output
@@ -87,11 +87,11 @@ class VideoWriter(FrameWriter):
         try:
             video = self._settings if template is None else CopiedVideo(template, rate)
             self._muxer = Muxer(self._file, video, self._tracks, options)
-        except LIBRARY_ERRORS as e:
+        except WRITE_ERRORS as e:
             self._file.discard()
             if isinstance(e, UserError):
                 raise
-            raise MediaError(f"{path}: cannot be written ({reason(e)}); choose another output") from e
+            raise MediaError(f"{path}: cannot be written ({reason(e)}); choose another output or make room") from e
 
     def _video_settings(self, encoding: Encoding, rate: Fraction, time_base: Fraction) -> VideoSettings:
         """Returns the settings of the video stream; adds notes about what cannot be kept."""
@@ -214,18 +214,19 @@ class VideoWriter(FrameWriter):
             if self._file.error is None:
                 self.notes.append(f"{self.path} ends after {self.frames} frames")
             return
-        if self.frames < FEWEST_FRAMES_KEPT or not _can_be_opened(self.part):
+        if self.frames < FEWEST_FRAMES_KEPT or not _holds_pictures(self.part):
             self._file.discard()
             return
         self.notes.append(f"what was made until then is in {self.part}")
 
 
-def _can_be_opened(path: Path) -> bool:
-    """Returns whether a video can be read from a file that may end anywhere."""
+def _holds_pictures(path: Path) -> bool:
+    """Returns whether a picture can be read from a file that may end anywhere."""
     try:
         with open_container(path) as container:
-            return main_video(container) is not None
-    except MediaError:
+            stream = main_video(container)
+            return stream is not None and any(packet.size for packet in read_packets(container, [stream]))
+    except (MediaError, FFmpegError):
         return False
 
 
