@@ -39,7 +39,7 @@ class FileRecord:
     source: dict[str, Any] = field(default_factory=dict)
     output: dict[str, Any] = field(default_factory=dict)
     network: list[str] = field(default_factory=list)  # one a device
-    counts: dict[str, Any] = field(default_factory=dict)  # frames made, cuts, gaps, repeats
+    counts: dict[str, Any] = field(default_factory=dict)  # fields of Report: frames made, cuts, flashes, gaps, ...
     losses: list[str] = field(default_factory=list)  # damage of the source, and what of its tracks was lost
     notes: list[str] = field(default_factory=list)  # changes without loss, and tracks that were dropped
     mismatches: list[str] = field(default_factory=list)  # found in the finished output

@@ -44,7 +44,8 @@ def record_result(
 
 def count_fields(report: Report) -> dict[str, int]:
     """Returns the counts of a run by the names that the record has for them."""
-    return {"made": report.made, "cuts": report.cuts, "gaps": report.gaps, "repeats": report.repeats}
+    names = ("made", "cuts", "flashes", "gaps", "repeats", "again")
+    return {name: getattr(report, name) for name in names}
 
 
 def _expected_sounds(job: VideoJob, writer: VideoWriter | PictureWriter) -> Sequence[Fraction | None]:

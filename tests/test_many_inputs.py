@@ -138,7 +138,7 @@ def test_one_input_by_position_is_as_by_name(tmp_path: Path, run: Run) -> None:
     assert run.out.startswith("a.mp4, 3 frames in total, 24FPS to 48FPS")
     report = json.loads((tmp_path / "b.json").read_text())
     (file,) = report["files"]
-    assert file["counts"] == {"made": 2, "cuts": 0, "gaps": 0, "repeats": 0}
+    assert file["counts"] == {"made": 2, "cuts": 0, "flashes": 0, "gaps": 0, "repeats": 0, "again": 0}
     assert file["source"]["bytes"] == clip.stat().st_size
     assert (file["result"], file["mismatches"], file["output"]["rate"]) == ("done", [], 48)
     assert "torch" in report["versions"]
