@@ -79,7 +79,7 @@ def render(report: Mapping[str, Any]) -> str:
     size = "{}x{} at {:.6g} frames/s".format(*report["size"], report["rate"])
     lines = [f"{report['clip']}, {size}: {report['samples']} frames made anew; left out: {left}"]
     columns = list(dict.fromkeys(row["metric"] for row in report["rows"]))
-    lines += method_table(report["rows"], columns)
+    lines += method_table(report["rows"])
     judge = ranking_measure(columns)
     values = {row["method"]: row["value"] for row in report["rows"] if row["metric"] == judge}
     rank = {name: float("inf") if value is None else value for name, value in values.items()}

@@ -26,7 +26,7 @@ from benchmark.device import synchronise
 from benchmark.measures import Metric, load_metrics
 from benchmark.methods import method_names
 from benchmark.record import write_json
-from benchmark.table import SECONDS_KEY, Scores, render, summary
+from benchmark.table import SECONDS_KEY, Scores, ranking_measure, render, summary
 from benchmark.test_set import Protocol, Sample, TestSet
 from benchmark.worst import FIRST, LAST, TRUTH, Case, WorstCases, file_name, with_folder, write_case
 from commands.errors import run_command
@@ -223,7 +223,7 @@ def run(test_set: TestSet, args: argparse.Namespace) -> None:
         methods[name] = partial(predict, model=model, protocol=protocol, bgr=test_set.bgr, tta=args.tta)
     if not args.no_baselines:
         methods |= {name: partial(classical, baseline=b, device=device) for name, b in BASELINES.items()}
-    saved = FrameSaver(args.save_frames, name, protocol.metrics[0]) if model and args.save_frames else None
+    saved = FrameSaver(args.save_frames, name, ranking_measure(metrics)) if model and args.save_frames else None
     scores = evaluate(
         islice(test_set.samples(args.data), args.limit),
         methods,

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     report |= summary(scores, columns, {}, None)
     for gap in gaps:
         rows = [row for row in report["rows"] if row["group"] == f"gap {gap}"]
-        print("\n".join([f"gap {gap}: the middle of {2 * gap} frame steps", *method_table(rows, columns), ""]))
+        print("\n".join([f"gap {gap}: the middle of {2 * gap} frame steps", *method_table(rows), ""]))
     if args.json:
         write_json(args.json, {**report, "each": scores.rows})
     print(json.dumps(report))

@@ -32,7 +32,7 @@ from benchmark.block_flows import measure_blocks, render_blocks
 from benchmark.measures import COMMON_MEASURES, Metric, load_metrics
 from benchmark.methods import PictureMethod, add_methods_flags, load_methods, load_networks
 from benchmark.record import write_json
-from benchmark.table import Scores, format_score, summary
+from benchmark.table import Scores, format_score, summary, with_unit
 from benchmark.test_set import HALF
 from commands.errors import run_command
 from model.image import to_picture, to_tensor
@@ -61,7 +61,7 @@ class CameraMotion:
         return np.array([[cos, sin, shift], [-sin, cos, 0]])
 
 
-MOTION_UNITS = {"shift": "px", "zoom": "x", "turn": "degrees"}
+MOTION_UNITS = {"shift": "px", "zoom": "factor", "turn": "degrees"}
 MOTION_KINDS: Mapping[str, Sequence[CameraMotion]] = {
     "shift": [CameraMotion("shift", amount) for amount in (10, 20, 40, 60, 80, 100, 120, 140, 160)],
     "zoom": [CameraMotion("zoom", amount) for amount in (0.8, 0.9, 1.1, 1.25)],
@@ -133,7 +133,7 @@ def measure(
 
 def group_name(motion: CameraMotion) -> str:
     """Returns the name of a motion in tables and records."""
-    return f"{motion.kind} {motion.amount:g} {MOTION_UNITS[motion.kind]}"
+    return f"{motion.kind} {motion.amount:g}"
 
 
 def describe(kind: str) -> dict[str, Any]:
@@ -147,11 +147,11 @@ def render(report: Mapping[str, Any]) -> str:
     """Returns the tables: for each kind of motion and each measure a row a method and a column a motion."""
     values = {(row["method"], row["group"], row["metric"]): row["value"] for row in report["rows"]}
     methods = list(dict.fromkeys(method for method, _, _ in values))
-    width = max(map(len, [*methods, "LPIPS by shift in degrees"]))
-    lines = [f"{len(report['pictures'])} pictures, {SIZE[0]}x{SIZE[1]}, the outer {EDGE} px not counted"]
+    width = max(map(len, [*methods, "PSNR dB by turn (degrees)"]))
+    lines = [f"pictures: {len(report['pictures'])}; {SIZE[0]}x{SIZE[1]}, the outer {EDGE} px not counted"]
     for kind, motion in report["motions"].items():
         for metric in report["metrics"]:
-            title = f"{metric} by {kind} in {motion['unit']}"
+            title = f"{with_unit(metric)} by {kind} ({motion['unit']})"
             lines += ["", f"{title:{width}}" + "".join(f"{amount:9g}" for amount in motion["amounts"])]
             for method in methods:
                 found = (values[method, group, metric] for group in motion["groups"])

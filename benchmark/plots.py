@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.baselines import BASELINES
-from benchmark.table import LOWER_IS_BETTER, MEASURE_UNITS, format_score, ranking_measure
+from benchmark.table import LOWER_IS_BETTER, MEASURE_UNITS, format_score, ranking_measure, with_unit
 from benchmark.worst import Case
 from model import UserError
 from video.safe_file import write_file
@@ -147,7 +147,7 @@ def by_motion(report: Mapping[str, Any], *, stacked: bool = False) -> Any:
             panel.plot(motion["amounts"], heights, label=method, marker=".", **style(method, i))
         panel.grid(alpha=0.3)
         panel.set_ylabel(with_unit(metric))
-        panel.set_xlabel(f"{kind} in {motion['unit']}")
+        panel.set_xlabel(f"{kind} ({motion['unit']})")
     add_legend(figure, panels[0, 0])
     return figure
 
@@ -251,11 +251,6 @@ def add_legend(figure: Any, panel: Any) -> None:
 def fold(text: str, width: float, reserved: int = 0) -> str:
     """Returns the text broken into lines that fit into a figure `width` inches wide, less `reserved` characters."""
     return textwrap.fill(text, int(LETTERS * width) - reserved)
-
-
-def with_unit(metric: str) -> str:
-    """Returns the name of a measure with its unit, for an axis."""
-    return f"{metric} {MEASURE_UNITS.get(metric, '')}".strip()
 
 
 def plain(text: str) -> str:

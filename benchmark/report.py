@@ -111,7 +111,7 @@ def describe(result: Result) -> list[str]:
         weights = ", ".join(dict.fromkeys(choice["weights"] for choice in result["choices"]))
         return [f"{size}: {result['samples']} frames made anew{left}.", f"Weights: {weights}."]
     if "motions" in result:
-        return [f"Views of {len(result['pictures'])} pictures by a camera that moves."]
+        return [f"Views by a moving camera; pictures: {len(result['pictures'])}."]
     if "clips" in result:
         return [f"{result['samples']} triplets of {', '.join(result['clips'])}."]
     subset = "" if result["samples"] == result["of"] else f" of {result['of']}: {SUBSET}"

@@ -5,12 +5,10 @@ from typing import Any
 
 from benchmark.baselines import BASELINES
 from benchmark.html_elements import ET, Cell, table, tag
-from benchmark.plots import with_unit
-from benchmark.table import LOWER_IS_BETTER, SECONDS_KEY, format_score
+from benchmark.table import LOWER_IS_BETTER, PUBLISHED_ROW, SECONDS_KEY, format_score, with_unit
 
 Result = Mapping[str, Any]
 Row = Mapping[str, Any]
-PUBLISHED_ROW = "published (RIFE)"
 
 
 def title(result: Result) -> str:
@@ -41,8 +39,9 @@ def group_table(results: Sequence[Result], group: str) -> ET.Element:
     if known:
         lines.append((PUBLISHED_ROW, known))
     for result, own in zip(results, rows, strict=True):
-        lines += [(name + setting(result), values) for name, values in by_method(own).items() if name not in BASELINES]
-    baselines = {name: values for own in reversed(rows) for name, values in by_method(own).items()}
+        networks = {name: values for name, values in method_rows(own).items() if name not in BASELINES}
+        lines += [(name + setting(result), values) for name, values in networks.items()]
+    baselines = {name: values for own in reversed(rows) for name, values in method_rows(own).items()}
     lines += [(name, baselines[name]) for name in BASELINES if name in baselines]
     best = {
         metric: best_value(metric, [values for name, values in lines if name != PUBLISHED_ROW]) for metric in metrics
@@ -64,11 +63,11 @@ def motion_tables(results: Sequence[Result]) -> list[ET.Element]:
                     cells = (number(metric, values.get((name, group)), None) for group in motion["groups"])
                     lines.setdefault(name, [name, *cells])
             heads = ["method", *(f"{amount:g}" for amount in motion["amounts"])]
-            tables.append(table(heads, list(lines.values()), f"{metric} by {kind} in {motion['unit']}"))
+            tables.append(table(heads, list(lines.values()), f"{with_unit(metric)} by {kind} ({motion['unit']})"))
     return tables
 
 
-def by_method(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+def method_rows(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
     """Returns the rows by method and measure, methods in order of appearance."""
     found: dict[str, dict[str, Row]] = {}
     for row in rows:

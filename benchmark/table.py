@@ -9,6 +9,7 @@ MEASURE_UNITS = {"PSNR": "dB", "Y-PSNR": "dB"}
 FINE = ("SSIM", "LPIPS")  # metrics that are shown with one more digit
 SECONDS_KEY = "seconds"  # a frame, of the method alone
 LOWER_IS_BETTER = ("IE", "LPIPS", SECONDS_KEY)
+PUBLISHED_ROW = "published (RIFE)"  # in the place of a method's name
 SUBSET = "not the whole set, so not comparable with published figures"
 
 
@@ -97,34 +98,37 @@ def render(report: Mapping[str, Any]) -> str:
     part = "" if report["samples"] == report["of"] else f" of {report['of']}: {SUBSET}"
     scale = f"flow scale {report['scale']:g}" + (", turned frames averaged in" if report["tta"] else "")
     lines = [f"{report['set']}, protocol {report['protocol']}, {scale}: {report['samples']} samples{part}"]
-    width = max(len(row["method"]) for row in report["rows"])
-    lines.append(f"{'metric':20} {'method':{width}} {'published':>10} {'here':>10} {'difference':>10}")
-    for row in report["rows"]:
-        here = format_score(row["metric"], row["value"])
-        known = "" if row["published"] is None else format_score(row["metric"], row["published"])
-        difference = "" if row["difference"] is None else format_score(row["metric"], row["difference"], "+")
-        lines.append(f"{label(row):20} {row['method']:{width}} {known:>10} {here:>10} {difference:>10}".rstrip())
+    for group in dict.fromkeys(row["group"] for row in report["rows"]):
+        lines += [group] if group else []
+        lines += method_table([row for row in report["rows"] if row["group"] == group])
     return "\n".join(lines)
 
 
-def label(row: Mapping[str, Any]) -> str:
-    """Returns group, measure and unit of a row of the table."""
-    return " ".join(filter(None, (row["group"], row["metric"], MEASURE_UNITS.get(row["metric"], ""))))
-
-
-def format_score(metric: str, value: float | None, sign: str = "") -> str:
+def format_score(metric: str, value: float | None) -> str:
     """Returns a score as tables show it; None is an infinite one."""
-    return "inf" if value is None else f"{value:{sign}.{4 if metric.startswith(FINE) else 3}f}"
+    return "inf" if value is None else f"{value:.{4 if metric.startswith(FINE) else 3}f}"
 
 
-def method_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[str]:
-    """Returns lines of text with a row for each method and a column for each measure; `rows` are of one group."""
-    values = {(row["method"], row["metric"]): row["value"] for row in rows}
-    methods = list(dict.fromkeys(method for method, _ in values))
-    width = max(map(len, methods))
-    heads = {metric: f"{f'{metric} {MEASURE_UNITS.get(metric, str())}'.strip():>9}" for metric in metrics}
-    lines = [" ".join([" " * width, *heads.values()])]
-    for method in methods:
-        cells = [f"{format_score(metric, values[method, metric]):>{len(heads[metric])}}" for metric in metrics]
-        lines.append(" ".join([f"{method:{width}}", *cells]))
-    return lines
+def with_unit(metric: str) -> str:
+    """Returns the name of a measure with its unit, for the head of a column or an axis."""
+    return f"{metric} {MEASURE_UNITS.get(metric, '')}".strip()
+
+
+def method_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns lines of text: a row for the published figures, if any, and for each method; a column for each measure.
+
+    `rows` are of one group.
+    """
+    lines: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["published"] is not None:
+            lines.setdefault(PUBLISHED_ROW, {})[row["metric"]] = format_score(row["metric"], row["published"])
+    for row in rows:
+        lines.setdefault(row["method"], {})[row["metric"]] = format_score(row["metric"], row["value"])
+    width = max(map(len, lines))
+    heads = {metric: f"{with_unit(metric):>9}" for metric in dict.fromkeys(row["metric"] for row in rows)}
+    table = [" ".join([" " * width, *heads.values()])]
+    for name, cells in lines.items():
+        shown = (f"{cells.get(metric, ''):>{len(head)}}" for metric, head in heads.items())
+        table.append(" ".join([f"{name:{width}}", *shown]).rstrip())
+    return table

@@ -1,6 +1,7 @@
 """Tests the parts of all benchmark scripts: protocols that change the figure, missing data, wrong arguments."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from scored import Evaluate, Noisy, Recording, middlebury, pictures, value, writ
 
 from benchmark import ATD12K, HD, SNU_FILM, UCF101, X4K1000FPS, Vimeo90K, Xiph, common, measures
 from benchmark import MiddleBury_Other as Middlebury
+from benchmark.table import Scores, render, summary
 from benchmark.test_set import TestSet, triplet
 from model.IFNet_v4 import IFNet_v4
 from video.pictures.picture import read_picture
@@ -188,6 +190,28 @@ def test_lpips_without_weights_is_left_out_with_one_line(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
+
+
+def test_the_table_has_a_row_for_each_method_below_the_published_figures() -> None:
+    scores = Scores()
+    for group, score in (("easy", 40.0), ("hard", math.inf)):
+        where = {"group": group, "clip": "", "sample": "1", "timestep": 0.5}
+        scores.add("net", where, {"PSNR": score, "LPIPS": 0.25})
+        scores.add("average", where, {"PSNR": 30.0, "LPIPS": 0.5})
+    published = {("easy", "PSNR"): 41.0}
+    report = {"set": "SNU-FILM", "protocol": "rife", "scale": 1.0, "tta": False, "samples": 2, "of": 2}
+    assert render(report | summary(scores, ("PSNR", "LPIPS"), published, "net")).splitlines() == [
+        "SNU-FILM, protocol rife, flow scale 1: 2 samples",
+        "easy",
+        "                   PSNR dB     LPIPS",
+        "published (RIFE)    41.000",
+        "net                 40.000    0.2500",
+        "average             30.000    0.5000",
+        "hard",
+        "          PSNR dB     LPIPS",
+        "net           inf    0.2500",
+        "average    30.000    0.5000",
+    ]
 
 
 def test_lpips_is_one_more_column(tmp_path: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:

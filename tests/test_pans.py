@@ -96,14 +96,14 @@ def test_a_network_of_a_fixed_motion_is_best_at_that_motion(run: Run, photo: np.
     report = json.loads(out.splitlines()[-1])
     found = {(row["method"], row["group"], row["metric"]): row["value"] for row in report["rows"]}
     fake = "some/weights.pkl (fake)"
-    assert found[fake, "shift 20 px", "PSNR"] is None  # exact: the PSNR is infinite
-    assert found[fake, "shift 20 px", "SSIM"] == pytest.approx(1, abs=1e-5)
-    assert found[fake, "shift 10 px", "PSNR"] < 40
+    assert found[fake, "shift 20", "PSNR"] is None  # exact: the PSNR is infinite
+    assert found[fake, "shift 20", "SSIM"] == pytest.approx(1, abs=1e-5)
+    assert found[fake, "shift 10", "PSNR"] < 40
     truth, first = photo[40:120, 72:168][16:-16, 16:-16], photo[40:120, 77:173][16:-16, 16:-16]
     by_hand = 10 * np.log10(255**2 / np.mean((truth.astype(float) - first) ** 2))
-    assert found["first frame", "shift 10 px", "PSNR"] == pytest.approx(by_hand, abs=1e-4)
-    assert "PSNR by shift in px" in out
-    assert "SSIM by turn in degrees" in out
+    assert found["first frame", "shift 10", "PSNR"] == pytest.approx(by_hand, abs=1e-4)
+    assert "PSNR dB by shift (px)" in out
+    assert "SSIM by turn (degrees)" in out
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert json.loads(record.read_text()) == report
 

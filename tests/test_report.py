@@ -151,7 +151,7 @@ def test_figures_are_in_the_row_and_column_of_their_method_and_measure(tmp_path:
 
 
 def test_camera_motion_is_a_table_and_a_plot(tmp_path: Path, make: Make) -> None:
-    groups = ["shift 10 px", "shift 20 px"]
+    groups = ["shift 10", "shift 20"]
     rows = [{"group": g, "metric": m, "method": name, "published": None, "value": i + 0.5, "difference": None}
             for i, g in enumerate(groups) for m in ("PSNR", "SSIM") for name in ("net", "average")]  # fmt: skip
     motions = {"shift": {"unit": "px", "amounts": [10, 20], "groups": groups}}
@@ -159,7 +159,7 @@ def test_camera_motion_is_a_table_and_a_plot(tmp_path: Path, make: Make) -> None
     record = {"set": "camera motion", "pictures": ["a"], "metrics": ["PSNR", "SSIM"], "motions": motions, "rows": rows}
     path.write_text(json.dumps(record))
     page = make(path)
-    assert page.texts_in("caption") == ["PSNR by shift in px", "SSIM by shift in px"]
+    assert page.texts_in("caption") == ["PSNR dB by shift (px)", "SSIM by shift (px)"]
     assert page.texts_in("th") == ["method", "10", "20"] * 2
     assert [float(data["value"]) for data in page.all("data")] == [0.5, 1.5] * 4
     assert len(page.all("svg")) == 1
