@@ -106,6 +106,11 @@ def check_batch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         parser.error(f"--output {output}: several inputs need a folder")
 
 
+def report_path(args: argparse.Namespace) -> Path:
+    """Returns the path of the report of several inputs."""
+    return Path(args.report or (args.output or Path()) / REPORT)
+
+
 def run_batch(args: argparse.Namespace, run_file: RunFile) -> int:
     """Runs `run_file` on every input; prints a line a file, a table at the end; returns the exit status.
 
@@ -116,7 +121,7 @@ def run_batch(args: argparse.Namespace, run_file: RunFile) -> int:
     folder: Path | None = args.output
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    run = RunRecord(args, args.report or (folder or Path()) / REPORT)
+    run = RunRecord(args, report_path(args))
     args = argparse.Namespace(**{**vars(args), "batch": [*args.inputs, *videos]})
     check_report_and_preview(args, run)
     outputs: dict[Path, InputName] = {}

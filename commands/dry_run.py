@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import torch
 
-from commands.batch import InputName, is_to_be_made
+from commands.batch import InputName, is_to_be_made, report_path
 from commands.errors import FAILED_STATUS, error_line
 from commands.progress import format_seconds
 from commands.record import RunRecord, check_report_and_preview
@@ -53,7 +53,9 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
     networks: list[RIFE] = []
     outputs: dict[Path, InputName] = {}
     total, status = 0.0, 0
-    check_report_and_preview(argparse.Namespace(**{**vars(args), "batch": inputs}), RunRecord(args, args.report))
+    is_new = args.inputs and args.output is not None and not args.output.exists()  # the folder, which the run makes
+    report = report_path(args) if args.inputs and not is_new else args.report
+    check_report_and_preview(argparse.Namespace(**{**vars(args), "batch": inputs}), RunRecord(args, report))
     for location in inputs:
         one = {"inputs": [], "batch": inputs, "video": location, "output": None, "output_folder": args.output}
         file_args = argparse.Namespace(**{**vars(args), **(one if args.inputs else {})})

@@ -84,7 +84,7 @@ class WorkFolder:
             self.path.mkdir(exist_ok=True)
         except OSError as e:
             raise UserError(f"{self.path}: cannot be made ({e.strerror}); choose another output") from e
-        self._check_names()
+        self._check_folder()
         self._lock_work(shared)
         if self.plan_file.exists():
             try:
@@ -109,7 +109,7 @@ class WorkFolder:
             return None
         if not self.path.is_dir():
             raise UserError(f"{self.path}: is a file, and has to be a folder; choose another output")
-        self._check_names()
+        self._check_folder()
         try:
             return self._read_same(plan) if self.plan_file.exists() else None
         except UserError:
@@ -117,7 +117,9 @@ class WorkFolder:
                 raise
             return None
 
-    def _check_names(self) -> None:
+    def _check_folder(self) -> None:
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            raise UserError(f"{self.path}: cannot be written to; choose another output")
         others = [path.name for path in self.path.iterdir() if not _is_own(path)]
         if others:
             raise UserError(f"{self.path}: holds other files, as {others[0]}; move them, or choose another output")

@@ -73,6 +73,16 @@ def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("mode", [["--dry-run"], []])
+def test_a_file_with_the_name_of_the_report_is_refused_by_run_and_dry_run(
+    mode: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = [make_clip(tmp_path / name, 3) for name in ("a.mp4", "b.mp4")]
+    (tmp_path / "report.json").write_text('{"mine": 1}')
+    assert run(*clips, "--output", tmp_path, *mode) == 1
+    assert f"{tmp_path / 'report.json'}: exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", [["--dry-run"], []])
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
 def test_two_inputs_with_one_output_are_refused_by_run_and_dry_run(
     mode: list[str], overwrite: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

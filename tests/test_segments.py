@@ -379,6 +379,16 @@ def test_other_files_in_the_folder_are_never_touched(tmp_path: Path, run: Run) -
     assert (tmp_path / "a.rife" / "letter.txt").read_text() == "dear"
 
 
+@pytest.mark.parametrize("mode", [[], ["--dry-run"]])
+def test_a_working_folder_that_cannot_be_written_to_is_refused(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, mode: list[str]
+) -> None:
+    (tmp_path / "a.rife").mkdir()
+    monkeypatch.setattr(folder.os, "access", lambda path, mode: Path(path).suffix != ".rife")
+    assert run(tmp_path / "a.mkv", "--segments=1", *mode) == 1
+    assert "a.rife: cannot be written to; choose another output" in run.err
+
+
 def test_files_that_others_put_into_the_folder_meanwhile_are_kept(tmp_path: Path, run: Run) -> None:
     assert run(tmp_path / "a.mkv", "--segments=1", "--segment=1/9") == 0
     assert run(tmp_path / "a.mkv", "--segments=1", "--preview", tmp_path / "a.rife" / "newest.png") == 0

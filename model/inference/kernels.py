@@ -71,7 +71,7 @@ def _load() -> ctypes.CDLL:
     key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
     name = f"rife_kernels_{key}"
     kept = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or user_cache() / "torch_extensions") / f"{name}.so"
-    if kept.exists():
+    if os.path.exists(kept):  # False too where the folder cannot be read
         return ctypes.CDLL(str(kept))
     # Built in a temporary folder and moved: two processes may build at once, and a killed one leaves no lock.
     with tempfile.TemporaryDirectory(prefix=name) as folder:
