@@ -170,4 +170,5 @@ def _make(
             print(model)
             sys.stdout.flush()
             count = with_preview(args, job, folder, progress.add)
-            make_segments(folder, plan.parts, wanted, SegmentMaker(args, job, model), lambda index: None, count)
+            maker = SegmentMaker(args, job, model, plan)
+            make_segments(folder, plan.parts, wanted, maker, lambda index: None, count)

@@ -36,6 +36,7 @@ def join_segments(
     record: FileRecord,
 ) -> int:
     """Joins the segments to the output, checks it and removes the folder; returns the exit status."""
+    plan.check_source(job.source.path)  # which the other tracks come from
     report, times = _combine_records(args, job, folder, plan)
     writer: VideoWriter | PictureWriter
     if job.is_video:

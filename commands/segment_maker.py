@@ -23,16 +23,20 @@ from segments.ray_tasks import Supplies, write_supplies
 from segments.worker import SegmentFrames, make_segments
 from video.frame import Frame
 from video.interpolate import Report
+from video.reading.container import location_path
 from video.reading.source_part import SourcePart
 from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
 
 class SegmentMaker:
-    """Makes the frames and the writers of segments by the settings of the flags."""
+    """Makes the frames and the writers of segments by the settings of the flags.
 
-    def __init__(self, args: argparse.Namespace, job: VideoJob, model: RIFE) -> None:
-        self._args, self._job, self._model = overwriting(args), job, model
+    `plan` holds the properties of the source; None if the source is an excerpt.
+    """
+
+    def __init__(self, args: argparse.Namespace, job: VideoJob, model: RIFE, plan: Plan | None) -> None:
+        self._args, self._job, self._model, self._plan = overwriting(args), job, model, plan
 
     def open_frames(self, part: SourcePart) -> SegmentFrames:
         """Returns the frames of a part of the source."""
@@ -45,6 +49,11 @@ class SegmentMaker:
     def open_writer(self, path: Path) -> VideoWriter | PictureWriter:
         """Returns the writer of a segment: without the source's other tracks."""
         return open_writer(self._args, replace(self._job, path=path, tracks=False))
+
+    def check_source(self) -> None:
+        """Raises UserError if the source has changed since the plan was made."""
+        if self._plan is not None:
+            self._plan.check_source(location_path(self._job.source.location))
 
 
 def overwriting(args: argparse.Namespace) -> argparse.Namespace:
@@ -77,7 +86,7 @@ def work_on_device(args: argparse.Namespace, device: str, channel: Channel) -> N
     folder = work_folder(job)
     with closing(folder):
         plan = Plan.read(folder.plan_file)
-        maker = SegmentMaker(own, job, model_for_job(own, job))
+        maker = SegmentMaker(own, job, model_for_job(own, job), plan)
         count = with_preview(own, job, folder, channel.count)
         make_segments(folder, plan.parts, range(len(plan.parts)), maker, channel.begin, count)
 
@@ -98,6 +107,7 @@ def make_on_ray(
         files = [weights, weights.with_suffix(".bin")] if weights.suffix == ".param" else [weights]
         files += [file for file in (own.mask, own.decisions) if file is not None and file.exists()]
         excerpt = cut_excerpt(source, plan.parts[index], remote.path)
+        plan.check_source(source.path)
         return Supplies(excerpt, weights.name, {file.name: file.read_bytes() for file in files})
 
     settings = own, replace(job, source=source)
@@ -129,6 +139,7 @@ def make_on_node(
         frames[0] += 1
         frames[1] += frame.made
 
-    maker = SegmentMaker(args, job, model_for_job(args, job))
-    make_segments(folder, Plan.read(folder.plan_file).parts, [index], maker, lambda index: None, count)
+    plan = Plan.read(folder.plan_file)
+    maker = SegmentMaker(args, job, model_for_job(args, job), plan if supplies is None else None)
+    make_segments(folder, plan.parts, [index], maker, lambda index: None, count)
     return frames[0], frames[1]

@@ -45,6 +45,15 @@ class Plan:
             *_differences("", {"output": other.output}, {"output": self.output}),
         ]
 
+    def check_source(self, path: Path) -> None:
+        """Raises UserError if the source, which is at `path` now, has changed since this plan was made."""
+        try:
+            changed = _differences("", self.source, {**identify_source(path), "name": self.source["name"]})
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read any more ({e.strerror}); restore it, and continue") from e
+        if changed:
+            raise UserError(f"{path}: has changed since the work began: {'; '.join(changed)}; restore it, and continue")
+
     def to_json(self) -> bytes:
         """Returns the plan as text; times are exact, as fractions in seconds."""
         content = asdict(self)

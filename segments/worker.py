@@ -42,6 +42,9 @@ class Maker(Protocol):
     def open_writer(self, path: Path) -> VideoWriter | PictureWriter:
         """Returns the writer of a segment: without the source's other tracks."""
 
+    def check_source(self) -> None:
+        """Raises UserError if the source has changed since the plan was made."""
+
 
 def make_segments(
     folder: WorkFolder,
@@ -92,6 +95,7 @@ def make_segment(
             path.touch()
         else:
             writer.finish()
+        maker.check_source()
         folder.complete(index, _verified(path, writer, times, duration, segment))
     except BaseException:
         if writer is not None:

@@ -1,6 +1,7 @@
 """Tests long work: the same frames for all segments, continuing after every end, shares, locks and joining."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -369,6 +370,32 @@ def test_impossible_segments_are_refused_before_a_frame_is_computed(
 ) -> None:
     assert run(tmp_path / ("a.gif" if "gif" in message else "a.mp4"), *arguments, "--segments=1.2") == 1
     assert message in run.err
+
+
+def test_a_source_that_is_replaced_meanwhile_is_not_mixed_with_the_first(
+    tmp_path: Path, run: Run, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source is longer from the second segment on; when it is as before, the same command continues."""
+    source, write = Path(shutil.copy2(clip, tmp_path / "source.mkv")), VideoWriter.write
+    settings = (tmp_path / "a.mkv", "--segments=1.2", "--codec=ffv1", "--video", source)
+
+    def replace_source(writer: VideoWriter, frame: Frame) -> None:
+        if frame.time > F(3, 2):
+            source.write_bytes(clip.read_bytes() + b"more")
+        write(writer, frame)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoWriter, "write", replace_source)
+        assert run(*settings) == 1
+    size = clip.stat().st_size
+    assert "1 of 2 segments are finished" in run.err
+    assert f"{source}: has changed since the work began: " in run.err
+    assert f"size was {size}, is {size + 4}; restore it, and continue" in run.err
+    source.unlink()
+    assert run(*settings) == 1
+    shutil.copy2(clip, source)
+    assert run(*settings) == 0
+    assert "; 1 are finished" in run.out
 
 
 def test_other_files_in_the_folder_are_never_touched(tmp_path: Path, run: Run) -> None:
