@@ -1,131 +1,131 @@
-"""Plays sound slower or faster at its own pitch, by FFmpeg's filter atempo, in step with a map of times."""
+"""Plays sound slower or faster at its own pitch, in step with a map of times, by waveform similarity (WSOLA).
+
+Source: Verhelst and Roelands, ICASSP 1993. FFmpeg's filter atempo takes one speed, 1/2 at least: where several filters
+are chained or the speed changes, their sound is up to half a second early or late.
+"""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from fractions import Fraction
-from itertools import pairwise
-from typing import Any
 
-import av
+import numpy as np
 from av.audio.frame import AudioFrame
-from av.error import BlockingIOError as NotReady
-from av.error import EOFError as End
+from av.audio.resampler import AudioResampler
 
 from video.timing.speed import SpeedMap
 
-CORRECTION_STEP = Fraction(1, 2)  # seconds of the source between two corrections: each costs the filter a few samples
-SLOWEST_TEMPO, FASTEST_TEMPO = 0.5, 100.0  # speeds of one filter; for slower ones several are chained
-FILTER_DELAY = 0.042  # seconds of sound that a filter holds back, at its input
-SYNC_ERROR = 0.05  # seconds that the sound may be ahead or late before its speed is corrected
-TAIL = 0.2  # seconds of silence that push out what the filters hold back at the end
-LARGEST_GAP = Fraction(1, 10)  # seconds; larger gaps between two frames of sound are kept as gaps
-MOST_CHANGE = 0.1  # share of the speed that a correction changes at most
+WINDOWS_PER_SECOND = 48  # each is twice as long as its distance to the next
+SEARCH = Fraction(1, 120)  # seconds by which a window is moved at most: half a period of the lowest voices
+SMALLEST_GAP = Fraction(1, 50)  # seconds; where less is missing between two frames of sound, time stamps are rounded
+LARGEST_GAP = Fraction(1, 10)  # seconds; after more the sound begins anew
+PREFERENCE = 0.01  # of correlation, that a window which is moved by SEARCH must be better than one that is not moved
 
 
 class Tempo:
-    """Converts decoded frames of sound, whose times are those of the source, to frames on the clock of the output."""
+    """Converts decoded frames of sound, whose times are those of the source, to frames on the clock of the output.
+
+    Windows of the source are added at equal distances. The map gives the place of each window in the source; the window
+    is moved to where it best continues the window before.
+    """
 
     def __init__(self, speed: SpeedMap) -> None:
         self._map = speed
-        self._filters: list[Any] = []
-        self._source: Any = None
-        self._sink: Any = None
-        self._graph: Any = None
-        self._format: tuple[str, str, int] | None = None
-        self._due = Fraction(0)  # time of the source at which the next frame is expected
-        self._next_change = self._begun = Fraction(0)
-        self._speed = 1.0
+        self._resampler = AudioResampler("fltp")
+        self._kind: tuple[str, int, str] | None = None  # layout, samples per second, sample format
+        self._begun = self._due = Fraction(0)  # times of the source: of sample 0, and of the next frame
+        self._samples = np.zeros((1, 0), np.float32)  # (channels,N) of the source that windows still need
+        self._first = 0  # number of the first of them
+        self._centre = 0  # sample of the output at the middle of the next window
+        self._window = np.zeros(0, np.float32)
+        self._half = self._search = 0  # samples
+        self._tail: np.ndarray | None = None  # (channels,half): the second half of the last window
+        self._next = np.zeros((1, 0), np.float32)  # (channels,half): what follows the last window in the source
         self._written = 0  # samples of the output, from its time 0
 
     def convert(self, frame: AudioFrame) -> Iterator[AudioFrame]:
         """Yields the frames that one frame of the source completes."""
         rate = frame.sample_rate
         time = self._due if frame.pts is None or not frame.time_base else frame.pts * frame.time_base
-        kind = frame.format.name, frame.layout.name, rate
-        if kind != self._format or abs(time - self._due) > LARGEST_GAP:
+        kind = frame.layout.name, rate, frame.format.name
+        if kind != self._kind or abs(time - self._due) > LARGEST_GAP:
             yield from self.flush()
-            self._format = kind
-            self._start(kind, time)
-        if time >= self._next_change:
-            self._correct(time, rate)
-            self._next_change = time + CORRECTION_STEP
-        self._due = time + Fraction(frame.samples, rate)
-        frame.pts = None
-        self._source.push(frame)
+            self._start(kind, frame.layout.nb_channels, time)
+        samples = np.concatenate([piece.to_ndarray() for piece in self._resampler.resample(frame)], axis=1)
+        late = time - self._due
+        if abs(late) > SMALLEST_GAP:
+            silence = np.zeros((len(samples), max(round(late * rate), 0)), np.float32)
+            samples = np.concatenate([silence, samples[:, max(round(-late * rate), 0) :]], axis=1)
+            self._due = time
+        self._due += Fraction(frame.samples, rate)
+        self._append(samples)
         yield from self._ready()
 
     def flush(self) -> Iterator[AudioFrame]:
-        """Yields what the filters hold back."""
-        if self._source is None or self._format is None:
+        """Yields the rest of the output, up to the end of the source."""
+        if self._kind is None:
             return
-        name, layout, rate = self._format
-        end = round(self._map.output_time(self._due) * rate)
-        silence = AudioFrame(name, layout, round(TAIL * rate))  # the last filter would lose what it holds back
-        for plane in silence.planes:
-            plane.update((b"\x80" if name.startswith("u8") else b"\0") * plane.buffer_size)
-        silence.sample_rate = rate
-        self._source.push(silence)
-        self._source.push(None)
-        start = self._written
-        for frame in self._ready():
-            left = end - start
-            start += frame.samples
-            if left > 0:
-                yield frame if frame.samples <= left else _shortened(frame, left)
-        self._written = min(self._written, end)
-        self._source = None
+        end = round(self._map.output_time(self._due) * self._kind[1])
+        missing = self._place(end + self._half) + 2 * self._half + self._search - self._first - self._samples.shape[1]
+        self._append(np.zeros((len(self._samples), max(missing, 0)), np.float32))
+        yield from self._ready(end)
+        self._kind = None
 
-    def _start(self, kind: tuple[str, str, int], time: Fraction) -> None:
-        """Builds the filters for sound that begins at a time of the source."""
-        name, layout, rate = kind
-        slowest = self._map.slowest / (1 + MOST_CHANGE)  # with a correction
-        count = 1
-        while slowest ** (1 / count) < SLOWEST_TEMPO:
-            count += 1
-        graph = av.filter.Graph()
-        self._source = graph.add_abuffer(format=name, sample_rate=rate, layout=layout, time_base=Fraction(1, rate))
-        self._filters = [graph.add("atempo", "1.0") for _ in range(count)]
-        self._sink = graph.add("abuffersink")
-        chain = [self._source, *self._filters, self._sink]
-        for first, second in pairwise(chain):
-            first.link_to(second)
-        graph.configure()
-        self._graph = graph  # the filters do not keep it alive
-        self._speed = 1.0
-        self._next_change = self._begun = time
-        self._written = max(round(self._map.output_time(time) * rate), self._written)
+    def _start(self, kind: tuple[str, int, str], channels: int, time: Fraction) -> None:
+        """Begins anew with sound of one kind at a time of the source."""
+        self._kind, self._begun, self._due = kind, time, time
+        self._resampler = AudioResampler("fltp")
+        rate = kind[1]
+        self._half, self._search = max(rate // WINDOWS_PER_SECOND, 1), int(SEARCH * rate)
+        self._window = np.hanning(2 * self._half + 1)[:-1].astype(np.float32)  # two halves add to 1
+        self._samples = np.zeros((channels, self._half + self._search), np.float32)  # before the first sample
+        self._first = -self._samples.shape[1]
+        self._centre = self._written = max(round(self._map.output_time(time) * rate), self._written)
+        self._tail = None
 
-    def _correct(self, time: Fraction, rate: int) -> None:
-        """Sets the speed of the next span, so that what was written by its end fits the map."""
-        wanted = self._map.output_time(time + CORRECTION_STEP) - self._map.output_time(time)  # seconds of the output
-        late = float(self._map.output_time(time)) - self._held_back() - self._written / rate
-        speed = float(CORRECTION_STEP / wanted)
-        if abs(late) > SYNC_ERROR and time - self._begun >= CORRECTION_STEP:
-            change = late / float(wanted)
-            speed /= 1 + min(max(change, -MOST_CHANGE), MOST_CHANGE)
-        if abs(speed - self._speed) > 1e-6:
-            self._speed = speed
-            each = min(speed ** (1 / len(self._filters)), FASTEST_TEMPO)
-            for part in self._filters:
-                part.process_command("tempo", f"{each:.6f}")
+    def _append(self, samples: np.ndarray) -> None:
+        """Adds samples of the source, and drops those before the next window."""
+        self._samples = np.concatenate([self._samples, samples], axis=1)
+        unused = self._place(self._centre) - self._half - self._search - self._first
+        unused = min(max(unused, 0), self._samples.shape[1])
+        self._samples, self._first = self._samples[:, unused:], self._first + unused
 
-    def _held_back(self) -> float:
-        """Returns the seconds of the output that the filters hold back: what one holds, those after it stretch."""
-        count = len(self._filters)
-        return FILTER_DELAY * sum(self._speed ** (-k / count) for k in range(1, count + 1))
+    def _place(self, centre: int) -> int:
+        """Returns the sample of the source that the map has at a sample of the output."""
+        assert self._kind is not None
+        rate = self._kind[1]
+        return max(round((self._map.source_time(Fraction(centre, rate)) - self._begun) * rate), 0)
 
-    def _ready(self) -> Iterator[AudioFrame]:
-        with suppress(NotReady, End):
-            while True:
-                frame = self._sink.pull()
-                frame.pts, frame.time_base = self._written, Fraction(1, frame.sample_rate)
-                self._written += frame.samples
-                yield frame
+    def _ready(self, end: int | None = None) -> Iterator[AudioFrame]:
+        """Yields the output, by half a window, as far as the source is known; up to sample `end` if it is given."""
+        half = self._half
+        while end is None or self._written < end:
+            start = self._place(self._centre) - half - self._first
+            if start + 2 * half + self._search > self._samples.shape[1]:
+                return
+            if self._tail is not None:
+                start += self._shift(start)
+            window = self._samples[:, start : start + 2 * half] * self._window
+            if self._tail is not None:
+                yield self._frame((self._tail + window[:, :half])[:, : None if end is None else end - self._written])
+            self._tail = window[:, half:]
+            self._next = self._samples[:, start + half : start + 2 * half].copy()
+            self._centre += half
 
+    def _shift(self, start: int) -> int:
+        """Returns by how many samples a window is moved: to where it correlates best with what would follow."""
+        near = self._samples[:, start - self._search : start + self._half + self._search].astype(np.float64)
+        length, size = self._next.shape[1], near.shape[1]
+        spectra = np.fft.rfft(near, size) * np.conj(np.fft.rfft(self._next, size))
+        products = np.fft.irfft(spectra.sum(0), size)[: 2 * self._search + 1]
+        sums = np.concatenate([[0], np.cumsum((near**2).sum(0))])
+        power = (sums[length:] - sums[:-length]) * (self._next.astype(np.float64) ** 2).sum()
+        distance = np.abs(np.arange(-self._search, self._search + 1)) / max(self._search, 1)
+        return int((products / np.sqrt(power + 1e-12) - PREFERENCE * distance).argmax()) - self._search
 
-def _shortened(frame: AudioFrame, count: int) -> AudioFrame:
-    """Returns the first `count` samples of a frame."""
-    values: Any = frame.to_ndarray()[:, : count * (1 if frame.format.is_planar else frame.layout.nb_channels)]
-    short = AudioFrame.from_ndarray(values.copy(), format=frame.format.name, layout=frame.layout.name)
-    short.sample_rate, short.pts, short.time_base = frame.sample_rate, frame.pts, frame.time_base
-    return short
+    def _frame(self, samples: np.ndarray) -> AudioFrame:
+        """Returns samples (channels,N) as the next frame of the output."""
+        assert self._kind is not None
+        layout, rate, _ = self._kind
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, self._written, Fraction(1, rate)
+        self._written += samples.shape[1]
+        return frame
