@@ -15,17 +15,22 @@ from data.triplets import Triplet, Triplets, find_triplets
 from dataset import Mixture, Samples, SampleSource, Scenes, Spread, Vimeo, read_rgb
 from model.errors import UserError
 from video.pictures.picture import MediaError
+from video.safe_file import PICTURE_SUFFIXES
 
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv",
+                  ".flv", ".ogv", ".3gp", ".gif", ".y4m")  # fmt: skip
 VALIDATION_SAMPLES = 200  # without --val_samples; pans and scenes have no end, and clips have thousands
 HELD_CROPS = 2  # photos are held out only if there are at least this many times --held_out of them
 
 
 def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Returns the files in a folder that end in one of `suffixes`, sorted; UserError if the folder cannot be read."""
+    """Returns the files in a folder that end in one of `suffixes`, sorted, without hidden ones.
+
+    UserError if the folder cannot be read.
+    """
     try:
-        return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+        found = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+        return sorted(p for p in found if p.is_file())
     except OSError as e:
         raise UserError(f"{folder}: cannot be read ({e.strerror}); check the folder") from e
 
@@ -51,7 +56,7 @@ class TrainingData:
     def photos(self) -> tuple[list[RgbPicture], list[RgbPicture]]:
         """Returns the photos to train on and to validate with; the same ones where there are few."""
         folder = self.args.photos
-        files = files_in(folder, PHOTO_SUFFIXES)
+        files = files_in(folder, PICTURE_SUFFIXES)
         read: dict[Path, RgbPicture] = {}
         for file in files:
             try:
@@ -60,7 +65,7 @@ class TrainingData:
                 self.report(f"{file.name} is skipped: {e}")
         if not read:
             holds = f"none of its {len(files)} pictures can be read" if files else "holds no picture"
-            raise UserError(f"argument --photos: {folder}: {holds} ({', '.join(PHOTO_SUFFIXES)})")
+            raise UserError(f"argument --photos: {folder}: {holds} ({', '.join(PICTURE_SUFFIXES)})")
         step = self.args.held_out
         seen, held = split_held_out(list(read), step if step > 1 and len(read) >= HELD_CROPS * step else 0)
         return [read[p] for p in seen], [read[p] for p in held or seen]
@@ -88,7 +93,8 @@ class TrainingData:
 
     def _nothing_left(self, kind: str, folder: Path) -> UserError:
         return UserError(
-            f"{folder}: every {kind} would validate, none is left to train on; add {kind}s, or give --held_out 0"
+            f"{folder}: every {kind} would validate, none is left to train on; add {kind}s, or give --held_out 0 with "
+            "--photos, which then validate"
         )
 
     def training(self, args: argparse.Namespace, crop: int, seed: int, *, flow: bool) -> Samples:
@@ -131,7 +137,7 @@ class TrainingData:
             return self._validating(Clips(self.clips[1], self.args.cache, crop, settings), seed)
         if self.args.photos:
             return self._validating(Scenes(self.photos[1], crop), seed)
-        raise UserError("argument --held_out: with 0 nothing validates; --photos or --vimeo could")
+        raise UserError("argument --held_out: with 0 nothing validates; give --photos too, or another number")
 
     def flow_validation(self, args: argparse.Namespace, crop: int, seed: int) -> Samples:
         """Returns pans over held-out photos, in the range of motion of the stage, whose flow is known."""

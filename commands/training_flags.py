@@ -93,7 +93,8 @@ def _add_data(p: argparse.ArgumentParser) -> None:
         "data is given)")
     add("--triplets", type=Path, help="folder of triplets in any layout: three pictures in each folder, NAME_1 NAME_2 "
         "NAME_3, or three folders with the same names (default: none)")
-    add("--clips", type=Path, help="folder of video files, which are cut into triplets (default: none)")
+    add("--clips", type=Path, help="folder of video files, of each the first 400 frames, which are cut into triplets "
+        "(default: none)")
     add("--photos", type=Path, help="folder of pictures, for synthetic scenes and --pans (default: none)")
     add("--cache", type=Path, default=Path("runs/cache"), help="folder for decoded clips, gigabytes (default: "
         "runs/cache)")

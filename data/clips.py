@@ -131,7 +131,7 @@ class Clips:
 
 def _readable(
     files: Sequence[Path], cache: Path, report: Callable[[str], None]
-) -> Iterator[tuple["CachedFrames", np.ndarray]]:
+) -> Iterator[tuple[CachedFrames, np.ndarray]]:
     """Yields frames and runs of the clips that can be read; `report` is called with one line about each other clip."""
     for file in files:
         try:

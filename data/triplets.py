@@ -11,8 +11,8 @@ from data.sample import TrainingSample, augment, pack
 from dataset import random_crop, read_rgb
 from model.errors import UserError
 from video.pictures.picture import MediaError, natural_key
+from video.safe_file import PICTURE_SUFFIXES
 
-TRIPLET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MIDDLE_NAME = re.compile(r"gt|target|mid|inter|truth", re.IGNORECASE)  # in the name of the true middle frame
 NUMBER = re.compile(r"^(.*?)[_\-. ]?(\d+)(?:[_\-. ]?gt)?$", re.IGNORECASE)  # NAME_1 or NAME_01_gt
 
@@ -27,7 +27,7 @@ def find_triplets(root: Path, report: Callable[[str], None]) -> list[Triplet]:
     frame is the one named gt, target, mid, inter or truth, else the second. UserError if there is no triplet.
     """
     pictures = sorted(
-        (p for p in root.rglob("*") if p.suffix.lower() in TRIPLET_SUFFIXES and p.is_file()),
+        (p for p in root.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file() and p.name[0] != "."),
         key=lambda p: natural_key(str(p)),
     )
     folders: dict[Path, list[Path]] = defaultdict(list)

@@ -66,6 +66,7 @@ LAYOUTS = {
     "ucf": ["1/frame_00.png", "1/frame_01_gt.png", "1/frame_02.png"],
     "middlebury": ["Urban/frame10.png", "Urban/frame10i11.png", "Urban/frame11.png"],
     "gt last": ["x/a.jpg", "x/gt.jpg", "x/b.jpg"],
+    "beside the files of macOS": ["a/im1.png", "a/im2.png", "a/im3.png", "a/._im1.png", "a/._im2.png"],
     "numbered": ["cat_1.png", "cat_2.png", "cat_3.png", "dog_1.png", "dog_2.png"],
     "side by side": ["first/7.png", "target/7.png", "second/7.png"],
     "three side by side": [f"{folder}/{n}.png" for n in (1, 2, 3) for folder in ("img0", "gt", "img1")],

@@ -12,13 +12,13 @@ from model.training.step import Losses
 class LossMeter:
     """Sums losses and samples between two reports."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self) -> None:
         self.losses: list[Tensor] = []
         self.samples, self.began = 0, time.monotonic()
 
-    def add(self, made: Losses, samples: int) -> None:
+    def add(self, losses: Losses, samples: int) -> None:
         """Adds the losses of one step and the number of its samples."""
-        self.losses.append(torch.stack(made))
+        self.losses.append(torch.stack(losses))
         self.samples += samples
 
     def means(self, world: int) -> dict[str, float]:
@@ -29,7 +29,7 @@ class LossMeter:
             dist.all_reduce(means)
         return {name: round(float(mean) / world, 6) for name, mean in zip(Losses._fields, means, strict=True)}
 
-    def speed(self, seconds: float) -> float:
+    def speed(self) -> float:
         """Returns the samples a second since the last call."""
         now = time.monotonic()
         speed = self.samples / max(now - self.began, 1e-9)

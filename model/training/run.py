@@ -173,15 +173,15 @@ class Run:
             ) from e
 
     def _train_stage(self) -> None:
-        stage, recipe, every = self.stage, self.stage.recipe, self.settings
-        seed = every.seed + 1000 * self.index
+        stage, recipe, settings = self.stage, self.stage.recipe, self.settings
+        seed = settings.seed + 1000 * self.index
         batches = stage_batches(
-            stage, seed, step=self.step, rank=self.rank, world=self.world, workers=every.workers, device=self.device
+            stage, seed, step=self.step, rank=self.rank, world=self.world, workers=settings.workers, device=self.device
         )
-        net = parallel(self._trained(self.net), self.device, every.compile)
+        net = parallel(self._trained(self.net), self.device, settings.compile)
         if len(self.stages) > 1:
             self.log.print_line(f"stage {self.index + 1} of {len(self.stages)}: {stage.name}")
-        meter = LossMeter(self.step)
+        meter = LossMeter()
         began = time.monotonic() - self.seconds
         while not stage.finished(self.step, self.seconds):
             total = stage.total(self.step, self.seconds)
@@ -189,7 +189,7 @@ class Run:
             batch = to_device(next(batches), self.device)
             torch.manual_seed(hash((seed, self.step, self.rank)))  # so that a resumed run draws the same numbers
             try:
-                made = training_step(
+                losses = training_step(
                     net,
                     batch,
                     self.optimizer,
@@ -204,10 +204,10 @@ class Run:
             self.step, self.seconds = self.step + 1, time.monotonic() - began
             if recipe.ema:
                 update_average(self.average, self.net, recipe.ema, self.step)
-            meter.add(made, len(batch["gt"]) * self.world)
-            if self.step % every.log_every == 0:
+            meter.add(losses, len(batch["gt"]) * self.world)
+            if self.step % settings.log_every == 0:
                 self._report(meter, rate, total)
-            if self.step % every.save_every == 0:
+            if self.step % settings.save_every == 0:
                 self._checkpoint()
             elif self.stop():
                 self._save_and_stop()
@@ -215,7 +215,7 @@ class Run:
                 self.save(-math.inf)
             if self.stop():
                 raise KeyboardInterrupt
-        if self.step % every.save_every:
+        if self.step % settings.save_every:
             self._checkpoint()
 
     def _save_and_stop(self) -> None:
@@ -238,7 +238,7 @@ class Run:
 
     def _report(self, meter: LossMeter, rate: float, total: int) -> None:
         """Writes the mean losses since the last report to the log and the table."""
-        means, speed = meter.means(self.world), meter.speed(self.seconds)
+        means, speed = meter.means(self.world), meter.speed()
         values: dict[str, Any] = {"stage": self.stage.name, "seconds": round(self.seconds, 1)}
         values |= {"learning_rate": rate, "total_steps": total}
         self.log.write(self.before + self.step, **values, **{f"loss/{name}": mean for name, mean in means.items()})

@@ -19,7 +19,7 @@ from model.training.recipe import Recipe, half_cosine
 
 Batch = dict[str, Tensor]  # the fields of data/sample.py, with a first dimension for the samples
 DEEP_DECAY = 0.8  # factor on an earlier block's losses for every block after it (as in RAFT)
-COARSEST = 8  # px; flow errors are averaged over squares of at most this side, smaller for later blocks
+LARGEST_SQUARE = 8  # px; flow errors are averaged over squares of at most this side, smaller for later blocks
 
 
 class Losses(NamedTuple):
@@ -116,7 +116,7 @@ def _flow_loss(out: Prediction, target: Tensor, weight: Tensor, recipe: Recipe) 
     """Returns the flow losses of all blocks, each measured at about the block's own resolution."""
     last, total = len(out.flows) - 1, target.new_zeros(())
     for i, flow in enumerate(out.flows):
-        shrink = min(COARSEST, 2 ** (last - i)) if out.merged else COARSEST
+        shrink = min(LARGEST_SQUARE, 2 ** (last - i)) if out.merged else LARGEST_SQUARE
         total = total + DEEP_DECAY ** (last - i) * flow_loss(flow, target, weight, shrink=shrink, half=recipe.half_flow)
     return total
 
