@@ -320,5 +320,5 @@ def test_an_unread_message_is_no_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == f"train.py: error: argument --photos: {tmp_path}: holds no picture " + (
-        "(.jpg, .jpeg, .png, .webp)"
+        "(.png, .jpg, .jpeg, .webp, .tif, .tiff, .exr, .bmp)"
     )
