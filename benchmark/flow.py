@@ -161,7 +161,7 @@ def render_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Measures, prints the table and the JSON line, and writes what the flags name."""
     estimators: dict[str, Estimator] = {}
     for name, loaded in load_networks(args).items():
@@ -174,7 +174,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, report)
     print(json.dumps({key: value for key, value in report.items() if key != "rows"}))
-    return 0
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,9 +6,10 @@ python3 benchmark/pans.py picture.png --json pans.json
 python3 benchmark/testtime.py > speed.txt
 python3 benchmark/report.py ucf101.json benchmark_video/results.json pans.json speed.txt --output report.html
 
-A result is a file that --json wrote, or a file with the output of a script, whose last line is the same without single
-scores. Results of one benchmark for several networks share a table: one row a network, one column a measure. Pictures
-are shown where the script wrote them: clip.py always does, a test set with --save-frames. The page needs no network.
+A result is a file that --json of a test set, clip.py, gaps.py or pans.py wrote, or the output of one of these or of
+testtime.py, whose last line is the same without single scores. Results of one benchmark for several networks share a
+table: one row a network, one column a measure. Pictures are shown where the script wrote them: clip.py always does, a
+test set with --save-frames. The page needs no network.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from model import UserError
 from video.pictures.picture import read_picture
 from video.safe_file import write_file
 
+SHOWN = "the page shows results of test sets, clip.py, gaps.py, pans.py (without --blocks) and testtime.py"
 # The browser fetches nothing, even if some text were not escaped.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -43,7 +45,7 @@ def read_result(path: Path) -> Result:
     try:
         text = path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not a text file; give what --json wrote") from e
+        raise UserError(f"{path}: not a text file; {SHOWN}") from e
     for candidate in (text, text.rpartition("\n")[2]):
         try:
             found = json.loads(candidate)
@@ -51,7 +53,7 @@ def read_result(path: Path) -> Result:
             continue
         if isinstance(found, dict) and ("rows" in found or "results" in found):
             return found
-    raise UserError(f"{path}: not the result of a benchmark; give what --json wrote, or what a script printed")
+    raise UserError(f"{path}: holds no result; {SHOWN}")
 
 
 def case_article(case: Mapping[str, Any], folder: Path, metric: str) -> ET.Element:
@@ -174,7 +176,7 @@ def page(results: Mapping[Path, Result]) -> str:
             tables = quality_tables(quality[name]) if name in quality else []
             body.append(tag("section", tag("h2", name), *tables, *parts))
     except (KeyError, TypeError, IndexError) as e:
-        raise UserError(f"{path}: not as benchmarks write it ({e!r}); run the benchmark again") from e
+        raise UserError(f"{path}: another result, or an incomplete one ({e!r}); {SHOWN}") from e
     note = "Published figures are RIFE's; figures of a part of a test set cannot be compared with them. "
     body.append(tag("p", f"{note}Pictures wider than {WIDEST} px are reduced.", class_="faint"))
     return document(body)

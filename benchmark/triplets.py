@@ -36,7 +36,7 @@ FrameTriplet = tuple[ClipFrame, ClipFrame, ClipFrame]  # first, truth, last
 
 
 def convert_frames(frames: Iterable[Frame], short_side: int | None = None) -> Iterator[ClipFrame]:
-    """Returns decoded frames in 8 bits, without alpha, numbered from 0, reduced to `short_side` px where given."""
+    """Yields decoded frames in 8 bits, without alpha, numbered from 0, reduced to `short_side` px where given."""
     for index, frame in enumerate(frames):
         rgb = with_channels(frame.rgb(), 3)[:, :, :3]
         signature = TransitionDetector(cuts="upstream").signature(rgb, frame.time)
@@ -72,7 +72,7 @@ def timestep_of(triplet: FrameTriplet) -> Fraction:
 def every_second(
     frames: Iterable[ClipFrame], left_out: list[dict[str, Any]], scene_threshold: float, repeat_levels: float
 ) -> Iterator[FrameTriplet]:
-    """Returns every second frame between its neighbours; those behind an obstacle go to `left_out`, with the reason."""
+    """Yields every second frame between its neighbours; those beside an obstacle go to `left_out`, with the reason."""
     frames = iter(frames)
     first = next(frames, None)
     for truth, last in zip(frames, frames, strict=False):  # two at a time; a single one at the end has no neighbour
@@ -109,7 +109,7 @@ def spread_middles(obstacles: Sequence[bool], gap: int, count: int) -> list[int]
 def read_triplets(
     clip: Path, middles: Mapping[int, Collection[int]], short_side: int | None = None
 ) -> Iterator[tuple[int, FrameTriplet]]:
-    """Returns the gap and the frames of each triplet, in the order of their last frames; `middles` by gap."""
+    """Yields the gap and the frames of each triplet, in the order of their last frames; `middles` by gap."""
     reach = 2 * max(middles) + 1
     recent: deque[ClipFrame] = deque(maxlen=reach)
     with closing(prefetch(open_frames(clip))) as frames:

@@ -264,9 +264,9 @@ def test_errors(ucf101: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
-    assert "bad.json: not the result of a benchmark; give what --json wrote" in fails("hello")
-    assert "bad.json: not the result of a benchmark" in fails('{"a": 1}')
-    assert "bad.json: not as benchmarks write it (KeyError('metric'))" in fails('{"rows": [{}]}')
+    assert "bad.json: holds no result; the page shows results of test sets" in fails("hello")
+    assert "bad.json: holds no result" in fails('{"a": 1}')
+    assert "bad.json: another result, or an incomplete one (KeyError('metric'))" in fails('{"rows": [{}]}')
     worst: dict[str, Any] = json.loads(ucf101.read_text())
     worst["worst"][0]["pictures"]["truth"] = "gone.png"
     assert f"{tmp_path}/gone.png: cannot be read" in fails(json.dumps(worst))
