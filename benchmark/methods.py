@@ -73,18 +73,22 @@ def load_methods(args: argparse.Namespace) -> dict[str, PictureMethod]:
 
 
 def method_names(models: Sequence[RIFE]) -> list[str]:
-    """Returns a name for each model: as much of its file's path as makes the name unique, and its network.
+    """Returns a name for each model: as much of its path as makes the name unique, and its network.
 
-    Of a file inside an archive, the archive's path counts; a model that comes from no file has its network's name.
+    The path is that of the folder where the file has the usual name, flownet; of the archive for a file inside an
+    archive. A model that comes from no file has its network's name.
     """
-    paths = [archive_of(model.source) for model in models]
-    parts = 2  # "train_log/flownet.pkl": most files of weights have the same last part
-    while len({path.parts[-parts:] for path in paths}) < len(set(paths)):
-        parts += 1
-    files = ["/".join(path.parts[-parts:]) for path in paths]
+    files = [archive_of(model.source) for model in models]
+    paths = [file.parent if file.stem == "flownet" and file.parent.name else file for file in files]
+    if len(set(paths)) < len(set(files)):  # two files of one folder
+        paths = files
+    parts = [1 if path != file else 2 for path, file in zip(paths, files, strict=True)]
+    while len({path.parts[-n:] for path, n in zip(paths, parts, strict=True)}) < len(set(paths)):
+        parts = [n + 1 for n in parts]
+    names = ["/".join(path.parts[-n:]) for path, n in zip(paths, parts, strict=True)]
     return [
-        model.name if model.source == "memory" else f"{file} ({model.name})"
-        for file, model in zip(files, models, strict=True)
+        model.name if model.source == "memory" else f"{name} ({model.name})"
+        for name, model in zip(names, models, strict=True)
     ]
 
 

