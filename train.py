@@ -242,8 +242,8 @@ def train_stages(run: Run, args: argparse.Namespace, *, resumed: bool) -> None:
     named = args.name is not None or args.output is not None
     flags = "--resume" if named else f"--output {run.folder} --resume"
     run.log.print_line(
-        f"{run.folder}: {'resumed' if resumed else 'begun'} on {run.device}, {len(run.stages)} stage(s); after a stop "
-        f"the same command with {flags} continues from the last checkpoint"
+        f"{run.folder}: {'resumed' if resumed else 'begun'} on {run.device}; after a stop the same command with "
+        f"{flags} continues from the last checkpoint"
     )
     run.train()
     if run.rank == 0:
