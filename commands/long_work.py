@@ -29,7 +29,7 @@ from segments.plan import Plan
 from segments.pool import run_workers
 from segments.worker import make_segments
 from video.safe_file import check_output, same_file
-from video.writing.picture_writer import PictureWriter
+from video.writing.picture_writer import check_pictures
 
 
 def run_long_work(
@@ -121,7 +121,7 @@ def _check_target(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -
         if any(same_file(above, folder.path) for above in file.absolute().parents):
             raise UserError(f"{file}: is in the working folder of the output {job.path}; choose another output")
     if not job.is_video:
-        PictureWriter(job.path, job.source, inputs)
+        check_pictures(job.path, inputs)
         return
     if folder.joined.exists() and job.path.exists() and job.path.samefile(folder.joined):
         job.path.unlink()  # an earlier run was ended between the last two steps, which are done again

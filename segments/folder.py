@@ -6,17 +6,18 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
 from shutil import rmtree
 from time import monotonic
 
 from model.errors import UserError
 from segments.inspect import file_size
-from segments.locks import PREVIEW, WORK, Locks
+from segments.locks import PLAN, PREVIEW, WORK, Locks
 from segments.plan import Plan
 from video.safe_file import sync_folder, write_file
 
-PLAN, LOCK, JOINED = "plan.json", "lock", "joined"
+PLAN_FILE, LOCK, JOINED = "plan.json", "lock", "joined"
 TIMEOUT, PAUSE = 3.0, 0.05  # seconds that a share waits for others that begin anew, and for a lock at a time
 DONE_PLAN = "done.json"  # name of the plan from the time on when the output is complete
 SEGMENT_NAME = re.compile(r"\d{5}(\.new)?(\.part)?(\.\w+)?")  # of segments and their records
@@ -53,7 +54,7 @@ class WorkFolder:
     @property
     def plan_file(self) -> Path:
         """Returns the path of the plan."""
-        return self.path / PLAN
+        return self.path / PLAN_FILE
 
     @property
     def joined(self) -> Path:
@@ -94,13 +95,14 @@ class WorkFolder:
                     raise
                 self._begin_anew(plan, shared)
         try:
+            self._opened_locks().take(PLAN, timeout=inf)  # one of several shares makes the plan, the others wait
             if not self.plan_file.exists():
-                write_file(self.plan_file, cut().to_json(), overwrite=False)
-        except BaseException as e:
-            if not (isinstance(e, UserError) and self.plan_file.exists()):  # another process was not faster
-                if not shared:
-                    self.remove()
-                raise
+                write_file(self.plan_file, cut().to_json())
+            self._opened_locks().release(PLAN)
+        except BaseException:
+            if not shared:
+                self.remove()
+            raise
         return self._read_same(plan)
 
     def find_plan(self, plan: Plan, *, overwrite: bool = False) -> Plan | None:
@@ -120,9 +122,8 @@ class WorkFolder:
     def _check_folder(self) -> None:
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
             raise UserError(f"{self.path}: cannot be written to; choose another output")
-        others = [path.name for path in self.path.iterdir() if not _is_own(path)]
-        if others:
-            raise UserError(f"{self.path}: holds other files, as {others[0]}; move them, or choose another output")
+        if other := next((path.name for path in self.path.iterdir() if not _is_own(path)), None):
+            raise UserError(f"{self.path}: holds other files, as {other}; move them, or choose another output")
 
     def _read_same(self, plan: Plan) -> Plan:
         found = Plan.read(self.plan_file)

@@ -13,6 +13,7 @@ except ImportError:  # Windows: no locks, one process at a time is up to the use
 PAUSE = 0.01  # seconds between two tries
 WORK = 0  # number of the lock on the work as a whole; segment i has number i + 1
 PREVIEW = 2**30  # number of the lock on the preview
+PLAN = PREVIEW + 1  # number of the lock on the plan while it is made
 
 
 class Locks:

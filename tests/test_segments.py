@@ -22,6 +22,7 @@ from model import RIFE, UserError
 from segments import folder, worker
 from segments.excerpt import cut_excerpt
 from segments.inspect import decoding_delay, inspect_video
+from segments.locks import PLAN
 from segments.plan import Plan
 from segments.scan import Key, Scan, cut_source, scan_source
 from video.frame import Frame
@@ -347,6 +348,21 @@ def test_a_second_run_is_refused(tmp_path: Path, run: Run, monkeypatch: pytest.M
             assert "a.rife: another run works on it now; let that run end" in run.err
         first.communicate(b"\n")
     assert run(tmp_path / "a.mkv", "--segments=0.5") == 0
+
+
+def test_shares_that_start_at_once_wait_until_one_has_made_the_plan(tmp_path: Path, run: Run) -> None:
+    """A process that was killed while it wrote the plan has left a part of it."""
+    work = tmp_path / "a.rife"
+    work.mkdir()
+    (work / "lock").touch()
+    (work / "plan.part.json").write_text("{")
+    holder = f"{LOCKER.partition('fcntl.lockf')[0]}fcntl.lockf(f, 2, 1, {PLAN}); print(flush=True); time.sleep(0.5)"
+    with subprocess.Popen([sys.executable, "-c", holder, str(work / "lock")], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert run(tmp_path / "a.mkv", "--segments=1.2", "--segment=1/2") == 0
+        assert other.poll() == 0  # the share has waited
+    assert sorted(path.name for path in work.iterdir()) == ["00000.json", "00000.mkv", "lock", "plan.json"]
 
 
 def test_folders_of_pictures(tmp_path: Path, run: Run, clip: Path) -> None:

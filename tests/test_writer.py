@@ -1,6 +1,7 @@
 """Tests writers of videos and pictures: exact frames, tracks, formats, errors and unfinished files."""
 
 import errno
+import sys
 from dataclasses import replace
 from fractions import Fraction as F
 from itertools import islice, pairwise
@@ -344,3 +345,11 @@ def test_a_disk_that_is_full_before_the_first_frame_is_an_error_of_the_output(
     with pytest.raises(UserError, match=r"b\.mkv: cannot be written \(No space left on device\); .* or make room$"):
         write(source, tmp_path / "b.mkv")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks on folders")
+def test_two_runs_do_not_write_pictures_into_one_folder(tmp_path: Path) -> None:
+    source = open_frames(make_clip(tmp_path / "a.mp4", 2))
+    with PictureWriter(tmp_path / "made", source), pytest.raises(UserError, match="made: another run writes pictures"):
+        PictureWriter(tmp_path / "made", source)
+    PictureWriter(tmp_path / "made", source).stop()

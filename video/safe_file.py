@@ -95,6 +95,26 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder}: {above} cannot be written to; choose another output folder")
 
 
+def lock_folder(folder: Path) -> int | None:
+    """Locks a folder for the files of one run; returns a file descriptor: closing it, or the end of the run, unlocks.
+
+    Returns None where the system has no locks. Raises UserError if another run has locked the folder.
+    """
+    if fcntl is None:
+        return None
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        os.close(file)
+        raise UserError(
+            f"{folder}: another run writes pictures there now; let that run end, or choose another folder"
+        ) from e
+    except OSError:  # a network folder without locks
+        pass
+    return file
+
+
 def _check_part(part: Path, overwrite: bool) -> None:
     """Raises UserError if the part exists: always if another run writes it, else unless `overwrite`."""
     if not os.path.lexists(part):

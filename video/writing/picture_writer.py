@@ -1,5 +1,6 @@
 """Writes frames as numbered picture files in a folder."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from video.frame import Frame
 from video.pictures.picture import MediaError, write_picture
 from video.reading.reader import Source
-from video.safe_file import check_folder, same_file
+from video.safe_file import check_folder, lock_folder, same_file
 from video.writing.frame_writer import FrameWriter
 from video.writing.lost_tags import describe_left_out
 
@@ -18,7 +19,8 @@ WRITTEN_SUFFIXES = (".png", ".exr")  # suffixes of the pictures that are written
 class PictureWriter(FrameWriter):
     """Writes frames as folder/0000000.png, 0000001.png, ... as upstream's --png does, over what is there.
 
-    Raises UserError if the folder cannot be written to, or if a picture would replace one that is read.
+    Raises UserError if the folder cannot be written to, if another run writes there, or if a picture would replace one
+    that is read.
     """
 
     def __init__(self, folder: Path, source: Source, inputs: tuple[Path, ...] = ()) -> None:
@@ -33,6 +35,7 @@ class PictureWriter(FrameWriter):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise MediaError(f"{folder}: cannot be made ({e.strerror}); choose another output folder") from e
+        self._lock = lock_folder(folder)
 
     def write(self, frame: Frame) -> None:
         """Writes one frame under the next number."""
@@ -43,7 +46,7 @@ class PictureWriter(FrameWriter):
 
     def finish(self) -> None:
         """Notes which pictures in the folder are not of this run."""
-        self._stopped = True
+        self._end()
         stale = [p for p in self.path.glob("*.png") if p.stem.isdigit() and int(p.stem) >= self.frames]
         if stale:
             self.notes.append(f"{len(stale)} pictures of a longer earlier run are still there, from {min(stale)} on")
@@ -52,7 +55,14 @@ class PictureWriter(FrameWriter):
         """Notes how many pictures there are after an interruption or an error."""
         if self.frames and not self._stopped:
             self.notes.append(f"{self.frames} pictures were written until then, in {self.path}")
+        self._end()
+
+    def _end(self) -> None:
+        """Ends the writing, and unlocks the folder."""
         self._stopped = True
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def check_pictures(folder: Path, inputs: Iterable[Path]) -> None:
