@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -92,6 +93,20 @@ def test_a_progressive_test_pattern_of_few_lines_is_not_interlaced() -> None:
 def test_few_lines_without_a_flag_are_enough(frames: list[np.ndarray], scan: ScanType) -> None:
     pictures = [av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:96]), "gray") for frame in frames]
     assert detect_scan(picture.reformat(format="yuv420p") for picture in pictures)[0] is scan
+
+
+def test_telecined_film_of_fine_texture_is_found_by_its_repeated_fields() -> None:
+    """In texture as fine as the lines the combs do not show; no progressive video repeats single fields."""
+    texture = cv2.blur(np.random.default_rng(5).integers(20, 235, (96, 320)).astype(np.uint8), (5, 2)).astype(np.uint8)
+    film = [np.ascontiguousarray(texture[:, 4 * k : 4 * k + 160]) for k in range(32)]
+    fields = [k for k in range(32) for _ in range(2 + k % 2)]
+    pictures = []
+    for a, b in zip(fields[::2], fields[1::2], strict=True):
+        luma = film[a].copy()
+        luma[1::2] = film[b][1::2]
+        pictures.append(av.VideoFrame.from_ndarray(luma, "gray").reformat(format="yuv420p"))
+    assert comb_ratio(pictures) < COMB_RATIO
+    assert detect_scan(pictures)[0] is ScanType.TELECINED
 
 
 def test_fine_texture_that_flickers_is_not_interlaced() -> None:

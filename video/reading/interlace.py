@@ -73,10 +73,12 @@ def detect_scan(pictures: Iterable[av.VideoFrame]) -> tuple[ScanType, str]:
     flagged = all(picture.interlaced_frame for picture in sample)
     if fields <= len(sample) / 2:
         return (ScanType.INTERLACED if flagged and not kinds["progressive"] else ScanType.PROGRESSIVE), first
+    repeated = sum(tags.get("lavfi.idet.repeated.current_frame") in ("top", "bottom") for tags in found)
+    if repeated >= REPEATED_SHARE * len(sample):
+        return ScanType.TELECINED, first
     if not flagged and comb_ratio(sample) < COMB_RATIO:
         return ScanType.PROGRESSIVE, first
-    repeated = sum(tags.get("lavfi.idet.repeated.current_frame") in ("top", "bottom") for tags in found)
-    return (ScanType.TELECINED if repeated >= REPEATED_SHARE * len(sample) else ScanType.INTERLACED), first
+    return ScanType.INTERLACED, first
 
 
 def _kind(picture: av.VideoFrame) -> tuple[int, int, str]:
