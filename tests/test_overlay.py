@@ -81,6 +81,16 @@ def test_the_mask_covers_the_logo_and_little_else() -> None:
     assert found.sum() < 4 * text.sum()
 
 
+def test_black_bars_beside_the_picture_hide_no_logo() -> None:
+    """An upright picture is a third of a wide frame: bars do not count as a scene that stands still."""
+    pictures = clip(9, 4)
+    alone = search(pictures)
+    found = search([np.pad(p, ((0, 0), (448, 448), (0, 0))) for p in pictures])
+    assert alone is not None
+    assert found is not None
+    assert (found[:, 448:-448] != alone).mean() < 0.01
+
+
 def test_a_search_ends_at_a_cut_and_keeps_order_and_count() -> None:
     pictures = [*clip(), *[255 - p for p in clip()]]
     detector = TransitionDetector(repeats="off")

@@ -37,7 +37,7 @@ def match(earlier: np.ndarray, later: np.ndarray) -> Match:
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(earlier, later, start)
     x, y = np.meshgrid(np.arange(LUMA_SIZE[0], dtype=np.float32), np.arange(LUMA_SIZE[1], dtype=np.float32))
     warped = cv2.remap(later, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    area = _picture_area(earlier, later)
+    area = picture_area(np.maximum(earlier, later))
     earlier, later, warped = earlier[area], later[area], warped[area]
     contrasts = earlier.std(), later.std()
     left = float(cv2.absdiff(earlier, warped).mean())
@@ -47,12 +47,13 @@ def match(earlier: np.ndarray, later: np.ndarray) -> Match:
     )
 
 
-def _picture_area(earlier: np.ndarray, later: np.ndarray) -> tuple[slice, slice]:
-    """Returns the rows and columns between the black bars of two lumas (H,W); all of them without bars.
+def picture_area(brightest: np.ndarray) -> tuple[slice, slice]:
+    """Returns the rows and columns between black bars; all of them without bars.
 
-    Bars are equally thick at opposite edges: black beside an object that moves over a black ground is no bar.
+    `brightest` (H,W) is the highest luma of each pixel in frames with the same bars. Bars are equally thick at opposite
+    edges: black beside an object that moves over a black ground is no bar.
     """
-    lit = np.maximum(earlier, later) > BLACK
+    lit = brightest > BLACK
     if not lit.any():
         return slice(None), slice(None)
     rows, columns = (np.flatnonzero(lit.any(axis)) for axis in (1, 0))

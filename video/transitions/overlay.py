@@ -18,12 +18,13 @@ from model.errors import UserError
 from video.devices import InputFrame, MeasuredPicture, PendingPicture
 from video.frame import Picture
 from video.pictures.picture import read_picture
+from video.transitions.cuts import picture_area
 from video.transitions.hold import blend_pictures
 from video.transitions.scene import HELD
 
 STILL_REACH = 4  # frames on both sides of a frame that show whether its pixels stand still; within one shot
 FEWEST_FRAMES = 4  # frames that are needed
-MOVED_LEVELS, MOVED_SHARE = 40, 0.25  # the scene moves if this share of the pixels changes by more 8-bit levels
+MOVED_LEVELS, MOVED_SHARE = 40, 0.25  # the scene moves if this share of its pixels changes by more 8-bit levels
 STILL_LEVELS = 10  # changes of a pixel that coding causes
 SOBEL_SUM, GRADIENT_UNIT = 8, 2.0  # sum of the weights of that filter; levels a pixel, so that gradients fit 8 bits
 EDGE_LEVELS = 8.0  # a pixel; the weakest edge of an overlay
@@ -106,8 +107,9 @@ def static_pixels(lumas: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) 
     """
     if len(lumas) < FEWEST_FRAMES:
         return None
-    change = np.maximum.reduce(lumas) - np.minimum.reduce(lumas)
-    if (change > MOVED_LEVELS).mean() < MOVED_SHARE:
+    brightest = np.maximum.reduce(lumas)
+    change = brightest - np.minimum.reduce(lumas)
+    if (change[picture_area(brightest)] > MOVED_LEVELS).mean() < MOVED_SHARE:
         return None
     total, squares = np.zeros(gradients[0].shape, np.float32), np.zeros(change.shape, np.float32)
     for one in gradients:
