@@ -238,7 +238,7 @@ def train_stages(run: Run, args: argparse.Namespace, *, resumed: bool) -> None:
     if resumed:
         run.resume()
     recipes = {stage.name: asdict(stage.recipe) for stage in run.stages}
-    run.log.write(run.before + run.step, settings={k: str(v) for k, v in vars(args).items()}, recipes=recipes)
+    run.log.write(run.steps, settings={k: str(v) for k, v in vars(args).items()}, recipes=recipes)
     named = args.name is not None or args.output is not None
     flags = "--resume" if named else f"--output {run.folder} --resume"
     run.log.print_line(
@@ -250,9 +250,8 @@ def train_stages(run: Run, args: argparse.Namespace, *, resumed: bool) -> None:
         weights = {DDP_PREFIX + key: value for key, value in run.average.state_dict().items()}
         if args.train_log:
             write_tensors(TRAIN_LOG / WEIGHTS, weights, overwrite=False)
-        steps = run.before + run.step
         best = f"{-run.best:.3f} px of flow error" if run.stage.flow_alone else f"{run.best:.3f} dB"
-        print_line(f"{run.folder / WEIGHTS}: {steps} steps, best validation {best}", result=True)
+        print_line(f"{run.folder / WEIGHTS}: {run.steps} steps, best validation {best}", result=True)
 
 
 def run(command: Callable[[], None] = main) -> int:

@@ -65,7 +65,7 @@ class Run:
         for stage in stages:
             check_stage(stage, net, self.world)
         self.log = Log(folder, active=self.rank == 0)
-        self.before = 0  # steps of the stages before this one
+        self.steps_before = 0  # of the stages before this one
         self.saved = time.monotonic()  # time of the last checkpoint
         self.average: Any = self.net
         self._begin(0)
@@ -83,6 +83,11 @@ class Run:
         self.average = copy.deepcopy(self.net) if stage.recipe.ema else self.net
         self.optimizer = open_optimizer(self.net, stage.recipe)
         self.scaler = torch.amp.GradScaler(self.device.type) if stage.recipe.amp == "fp16" else None
+
+    @property
+    def steps(self) -> int:
+        """Returns the steps of all stages so far."""
+        return self.steps_before + self.step
 
     def resume(self) -> None:
         """Continues from state.pt: weights, optimizer, stage and step, from which rate and data order follow."""
@@ -105,7 +110,7 @@ class Run:
         self._print_changes(progress.get("facts", {}))
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.step, self.before, self.seconds, self.best = (
+        self.step, self.steps_before, self.seconds, self.best = (
             progress[key] for key in ("step", "before", "seconds", "best")
         )
 
@@ -138,7 +143,7 @@ class Run:
             "stages": [stage.name for stage in self.stages],
             "stage": self.index,
             "step": self.step,
-            "before": self.before,
+            "before": self.steps_before,
             "seconds": self.seconds,
             "best": self.best,
             "optimizer": self.stage.recipe.optimizer,
@@ -162,7 +167,7 @@ class Run:
                 self._train_stage()
                 if self.index + 1 == len(self.stages):
                     return
-                self.before += self.step
+                self.steps_before += self.step
                 self._begin(self.index + 1)
         except RuntimeError as e:
             if "DataLoader worker" not in str(e):
@@ -200,7 +205,7 @@ class Run:
                     loss_networks=self.loss_networks,
                 )
             except FloatingPointError as e:
-                raise UserError(f"step {self.before + self.step}: {e}; {self._last_checkpoint()}") from e
+                raise UserError(f"step {self.steps}: {e}; {self._last_checkpoint()}") from e
             self.step, self.seconds = self.step + 1, time.monotonic() - began
             if recipe.ema:
                 update_average(self.average, self.net, recipe.ema, self.step)
@@ -241,7 +246,7 @@ class Run:
         means, speed = meter.means(self.world), meter.speed()
         values: dict[str, Any] = {"stage": self.stage.name, "seconds": round(self.seconds, 1)}
         values |= {"learning_rate": rate, "total_steps": total}
-        self.log.write(self.before + self.step, **values, **{f"loss/{name}": mean for name, mean in means.items()})
+        self.log.write(self.steps, **values, **{f"loss/{name}": mean for name, mean in means.items()})
         left = self.seconds / self.step * (total - self.step)
         if self.stage.hours:
             left = self.stage.hours * 3600 - self.seconds
@@ -255,7 +260,7 @@ class Run:
         scores = self.validate()
         score = scores["psnr"] if "psnr" in scores else -scores["flow_error"]
         better = self.save(score)
-        self.log.write(self.before + self.step, seconds=round(self.seconds, 1), **scores)
+        self.log.write(self.steps, seconds=round(self.seconds, 1), **scores)
         words = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.log.print_line(f"step {self.step}: validation {words}{', the best so far' if better else ''}; saved")
 
@@ -275,9 +280,7 @@ class Run:
             scores = flow_scores(net, self.stage.validation, indices, self.device)
         else:
             lpips = self.loss_networks.lpips if self.stage.recipe.lpips else None
-            scores = picture_scores(
-                net, self.stage.validation, indices, self.device, lpips, self.log, self.before + self.step
-            )
+            scores = picture_scores(net, self.stage.validation, indices, self.device, lpips, self.log, self.steps)
         self.average.train()
         return scores
 

@@ -1,6 +1,7 @@
 """Runs one training step: the losses of a batch and the update of the weights."""
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -70,12 +71,10 @@ def losses(
     values = dict.fromkeys(Losses._fields, zero)
     if out.merged:
         values |= _picture_losses(out, batch["gt"], recipe, loss_networks)
-    shares = [DEEP_DECAY ** (len(out.flows) - 1 - i) for i in range(len(out.flows))]
     if recipe.flow:
         values["flow"] = _flow_loss(out, batch["flow"], batch["known"], recipe)
     if recipe.mask:
-        parts = [s * mask_loss(m, batch["one_sided"]) for s, m in zip(shares, out.masks, strict=True)]
-        values["mask"] = torch.stack(parts).sum()
+        values["mask"] = sum_over_blocks([mask_loss(logits, batch["one_sided"]) for logits in out.masks])
     if loss_networks.teacher_network and (recipe.distill_flow or recipe.distill_mask):
         with autocast(batch["gt"].device, recipe.amp):
             target = loss_networks.teacher_network(batch["img0"], batch["img1"], batch["timestep"], batch["gt"])
@@ -87,6 +86,12 @@ def losses(
     return Losses(**values)
 
 
+def sum_over_blocks(parts: Sequence[Tensor]) -> Tensor:
+    """Returns the sum of the losses of all blocks; each counts DEEP_DECAY times as much as that of the next block."""
+    weights = [DEEP_DECAY**i for i in reversed(range(len(parts)))]
+    return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum()
+
+
 def _picture_losses(out: Prediction, gt: Tensor, recipe: Recipe, loss_networks: LossNetworks) -> Batch:
     """Returns the losses that compare pictures with the true frame (B,3,H,W)."""
     lap = LapLoss()
@@ -96,9 +101,7 @@ def _picture_losses(out: Prediction, gt: Tensor, recipe: Recipe, loss_networks: 
     if recipe.psnr:
         values["psnr"] = psnr_loss(out.image, gt)
     if recipe.deep:
-        last = len(out.merged) - 1
-        parts = [DEEP_DECAY ** (last - i) * (m - gt).abs().mean() for i, m in enumerate(out.merged)]
-        values["deep"] = torch.stack(parts).sum()
+        values["deep"] = sum_over_blocks([(blend - gt).abs().mean() for blend in out.merged])
     if recipe.lpips and loss_networks.lpips is not None:
         rows, columns = (_random_span(size, recipe.lpips_crop) for size in gt.shape[2:])
         with autocast(gt.device, recipe.amp):
@@ -114,11 +117,11 @@ def _random_span(size: int, length: int) -> slice:
 
 def _flow_loss(out: Prediction, target: Tensor, weight: Tensor, recipe: Recipe) -> Tensor:
     """Returns the flow losses of all blocks, each measured at about the block's own resolution."""
-    last, total = len(out.flows) - 1, target.new_zeros(())
-    for i, flow in enumerate(out.flows):
-        shrink = min(LARGEST_SQUARE, 2 ** (last - i)) if out.merged else LARGEST_SQUARE
-        total = total + DEEP_DECAY ** (last - i) * flow_loss(flow, target, weight, shrink=shrink, half=recipe.half_flow)
-    return total
+    sides = [min(LARGEST_SQUARE, 2**i) if out.merged else LARGEST_SQUARE for i in reversed(range(len(out.flows)))]
+    return sum_over_blocks([
+        flow_loss(flow, target, weight, shrink=side, half=recipe.half_flow)
+        for flow, side in zip(out.flows, sides, strict=True)
+    ])  # fmt: skip
 
 
 def _distill_losses(out: Prediction, target: DistillationTarget, batch: Batch, recipe: Recipe) -> Batch:
@@ -128,11 +131,8 @@ def _distill_losses(out: Prediction, target: DistillationTarget, batch: Batch, r
         weight = target.trust * (batch["known"] == 0)  # (B,2,H,W)
         values["distill_flow"] = _flow_loss(out, target.flow, weight, recipe)
     if recipe.distill_mask:
-        last, parts = len(out.masks) - 1, []
-        for i, logits in enumerate(out.masks):
-            entropy = F.binary_cross_entropy_with_logits(logits, target.mask, reduction="none")
-            parts.append(DEEP_DECAY ** (last - i) * (entropy * target.trust).mean())
-        values["distill_mask"] = torch.stack(parts).sum()
+        entropies = (F.binary_cross_entropy_with_logits(m, target.mask, reduction="none") for m in out.masks)
+        values["distill_mask"] = sum_over_blocks([(entropy * target.trust).mean() for entropy in entropies])
     return values
 
 
