@@ -12,6 +12,7 @@ from shutil import rmtree
 from time import monotonic
 
 from model.errors import UserError
+from model.files import read_text
 from segments.inspect import file_size
 from segments.locks import PLAN, PREVIEW, WORK, Locks
 from segments.plan import Plan
@@ -77,9 +78,9 @@ class WorkFolder:
     def open(self, plan: Plan, cut: Callable[[], Plan], *, shared: bool, overwrite: bool = False) -> Plan:
         """Makes the folder, or finds it; returns the plan that is there, with its parts.
 
-        `plan` has no parts yet: if there is no plan in the folder, the one that `cut` returns is written. `shared`
-        lets several processes open the folder at once. Raises UserError if another run works in the folder, if its
-        plan is not the same and `overwrite` is False, or if the folder holds files of others.
+        `plan` has no parts yet: the one that `cut` returns is written if the folder has none. `shared` lets several
+        processes open the folder at once. Raises UserError if another run works in the folder, if its plan is not the
+        same and `overwrite` is False, or if the folder holds files of others.
         """
         try:
             self.path.mkdir(exist_ok=True)
@@ -97,6 +98,7 @@ class WorkFolder:
         try:
             self._opened_locks().take(PLAN, timeout=inf)  # one of several shares makes the plan, the others wait
             if not self.plan_file.exists():
+                self._empty()  # segments without their plan are of unknown settings
                 write_file(self.plan_file, cut().to_json())
             self._opened_locks().release(PLAN)
         except BaseException:
@@ -199,14 +201,11 @@ class WorkFolder:
 
     def take(self, index: int) -> bool:
         """Takes the lock of a segment; returns False if another process makes it now."""
-        return self._take(index + 1)
+        return self._opened_locks().take(index + 1)
 
     def take_preview(self) -> bool:
         """Takes the lock of the preview; returns False if another process writes it."""
-        return self._take(PREVIEW)
-
-    def _take(self, number: int) -> bool:
-        return self._opened_locks().take(number)
+        return self._opened_locks().take(PREVIEW)
 
     def _opened_locks(self) -> Locks:
         if self._locks is None:
@@ -238,7 +237,7 @@ class WorkFolder:
         """Returns the record of a finished segment. Raises UserError if it is gone."""
         path = self._record_file(index)
         try:
-            return Record(**json.loads(path.read_bytes()))
+            return Record(**json.loads(read_text(path)))
         except (OSError, ValueError, TypeError) as e:
             raise UserError(f"{path}: is missing or damaged; the same command makes its segment again") from e
 

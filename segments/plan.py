@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import UserError
+from model.files import read_text
 from model.weights.checkpoint import find_weights
 from video.reading.source_part import SourcePart
 
@@ -66,7 +67,7 @@ class Plan:
     def read(cls, path: Path) -> "Plan":
         """Reads a plan. Raises UserError if the file is none."""
         try:
-            content: dict[str, Any] = json.loads(path.read_bytes())
+            content: dict[str, Any] = json.loads(read_text(path))
             parts = tuple(_read_part(part) for part in content.pop("parts"))
             errors = tuple(content.pop("errors"))
             plan = cls(**content, parts=parts, errors=errors)

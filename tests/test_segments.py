@@ -365,6 +365,16 @@ def test_shares_that_start_at_once_wait_until_one_has_made_the_plan(tmp_path: Pa
     assert sorted(path.name for path in work.iterdir()) == ["00000.json", "00000.mkv", "lock", "plan.json"]
 
 
+def test_segments_without_a_plan_are_made_anew(tmp_path: Path, run: Run) -> None:
+    """As a run leaves them that was killed while it emptied the folder to begin anew."""
+    output, settings = tmp_path / "a.mkv", ("--segments=1.2", "--codec=ffv1")
+    assert run(output, *settings, "--segment=1/2", "--montage") == 0
+    (tmp_path / "a.rife" / "plan.json").unlink()
+    assert run(output, *settings) == 0
+    assert run(tmp_path / "whole.mkv", "--codec=ffv1") == 0
+    assert content(output) == content(tmp_path / "whole.mkv")
+
+
 def test_folders_of_pictures(tmp_path: Path, run: Run, clip: Path) -> None:
     assert run(tmp_path / "whole", "--png") == 0
     assert run(tmp_path / "joined", "--png", "--segments=0.7") == 0
