@@ -124,7 +124,7 @@ def introduce(args: argparse.Namespace, job: VideoJob) -> None:
         print("Will not merge audio because using png or fps flag!")
     elif args.audio == NONE:
         print("Will not merge audio because using no-audio flag!")
-    else:
+    elif job.animation is None and source.is_video:
         print("The audio will be merged in the same pass")
 
 
