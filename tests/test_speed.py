@@ -184,6 +184,16 @@ def test_silence_stays_silent_to_its_end(name: str, dtype: Any, middle: int) -> 
     assert np.abs(out).max() == 0
 
 
+def test_each_of_eight_channels_stays_in_its_place() -> None:
+    levels = np.arange(8, dtype=np.float32) / 10
+    frame = av.AudioFrame.from_ndarray(np.tile(levels, RATE)[None], format="flt", layout="7.1")
+    frame.sample_rate, frame.pts, frame.time_base = RATE, 0, F(1, RATE)
+    tempo = Tempo(constant_speed(F(1, 2)))
+    out = np.concatenate([piece.to_ndarray()[0] for piece in (*tempo.convert(frame), *tempo.flush())]).reshape(-1, 8)
+    assert len(out) == 2 * RATE
+    assert np.abs(out[RATE // 2 : -RATE // 2] - levels).max() < 1e-5
+
+
 def test_sound_that_changes_its_kind_goes_on() -> None:
     tempo = Tempo(constant_speed(F(1, 2)))
     kinds: list[tuple[str, str, int, Any]] = [("s16", "stereo", 48000, np.int16), ("fltp", "mono", 44100, np.float32)]

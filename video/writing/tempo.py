@@ -13,6 +13,7 @@ from av.audio.resampler import AudioResampler
 
 from video.timing.speed import SpeedMap
 
+FORMAT = "flt"  # packed: PyAV 18 reads planes of 8 channels and more beyond their end
 WINDOWS_PER_SECOND = 48  # each is twice as long as its distance to the next
 SEARCH = Fraction(1, 120)  # seconds by which a window is moved at most: half a period of the lowest voices
 SMALLEST_GAP = Fraction(1, 50)  # seconds; where less is missing between two frames of sound, time stamps are rounded
@@ -29,7 +30,7 @@ class Tempo:
 
     def __init__(self, speed: SpeedMap) -> None:
         self._map = speed
-        self._resampler = AudioResampler("fltp")
+        self._resampler = AudioResampler(FORMAT)
         self._kind: tuple[str, int, str] | None = None  # layout, samples per second, sample format
         self._begun = self._due = Fraction(0)  # times of the source: of sample 0, and of the next frame
         self._samples = np.zeros((1, 0), np.float32)  # (channels,N) of the source that windows still need
@@ -49,7 +50,8 @@ class Tempo:
         if kind != self._kind or abs(time - self._due) > LARGEST_GAP:
             yield from self.flush()
             self._start(kind, frame.layout.nb_channels, time)
-        samples = np.concatenate([piece.to_ndarray() for piece in self._resampler.resample(frame)], axis=1)
+        packed = np.concatenate([piece.to_ndarray()[0] for piece in self._resampler.resample(frame)])
+        samples = packed.reshape(-1, frame.layout.nb_channels).T
         late = time - self._due
         if abs(late) > SMALLEST_GAP:
             silence = np.zeros((len(samples), max(round(late * rate), 0)), np.float32)
@@ -72,7 +74,7 @@ class Tempo:
     def _start(self, kind: tuple[str, int, str], channels: int, time: Fraction) -> None:
         """Begins anew with sound of one kind at a time of the source."""
         self._kind, self._begun, self._due = kind, time, time
-        self._resampler = AudioResampler("fltp")
+        self._resampler = AudioResampler(FORMAT)
         rate = kind[1]
         self._half, self._search = max(rate // WINDOWS_PER_SECOND, 1), int(SEARCH * rate)
         self._window = np.hanning(2 * self._half + 1)[:-1].astype(np.float32)  # two halves add to 1
@@ -125,7 +127,7 @@ class Tempo:
         """Returns samples (channels,N) as the next frame of the output."""
         assert self._kind is not None
         layout, rate, _ = self._kind
-        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples.T).reshape(1, -1), format=FORMAT, layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = rate, self._written, Fraction(1, rate)
         self._written += samples.shape[1]
         return frame
