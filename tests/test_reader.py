@@ -145,6 +145,20 @@ def test_a_last_frame_long_after_the_others_has_its_time_if_the_header_of_an_flv
     assert [frame.time for frame in open_frames(clip)] == [*times[:-1], F(4, 25)]
 
 
+def test_packets_of_mpeg_2_without_a_picture_are_damage(tmp_path: Path) -> None:
+    """FFmpeg decodes nothing of them, and logs nothing."""
+    clip = make_clip(tmp_path / "a.mkv", 12, codec="mpeg2video")
+    content = clip.read_bytes()
+    with av.open(str(clip)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0)]
+    for packet in packets[4:6]:
+        content = content.replace(packet, bytes(len(packet)))
+    clip.write_bytes(content)
+    source = open_frames(clip)
+    assert len(list(source)) == 10
+    assert source.errors == ["2 damaged frames"]
+
+
 def test_errors_name_file_cause_and_remedy(tmp_path: Path) -> None:
     missing = tmp_path / "none.mp4"
     text = tmp_path / "text.mp4"

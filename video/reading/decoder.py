@@ -17,6 +17,8 @@ from video.reading.matroska import is_whole
 
 CUT_OFF = Fraction(1, 2)  # seconds that may be missing at the end before a file counts as cut off
 STATING_FORMATS = ("mov", "matroska", "asf", "flv")  # FFmpeg's names of formats whose header states the duration
+# FFmpeg's decoders of MPEG-1 and MPEG-2 pass over data without a picture, and log nothing.
+MPEG, PICTURE_START, SEQUENCE_END = ("mpeg1video", "mpeg2video"), b"\0\0\1\0", b"\0\0\1\xb7"
 Y4M = "yuv4mpegpipe"  # the format whose last frame FFmpeg leaves out without a message if it is not whole
 
 
@@ -37,6 +39,7 @@ class Decoder:
         self._container, self._stream = container, stream
         self.messages: list[tuple[Fraction, str]] = []  # of the demuxer, with the value of `end` at that moment
         self._stopped = ""
+        self._begun = False  # a picture has been decoded
         self._codec = alpha_decoder(stream)
         self._codec.thread_count = 1
         self._codec.thread_type = "NONE"
@@ -138,10 +141,21 @@ class Decoder:
                 pictures = self._codec.decode(packet)
             except FFmpegError:
                 failed = True
-        if failed or log.messages:
+        if failed or log.messages or self._holds_no_picture(packet):
             self.damaged.add(None if packet is None else packet.pts)
+        self._begun = self._begun or bool(pictures)
         self.damaged.update(picture.pts for picture in pictures if picture.is_corrupt)
         return pictures
+
+    def _holds_no_picture(self, packet: Packet | None) -> bool:
+        """Returns whether a packet of MPEG-1 or MPEG-2 is damaged so that no picture begins in it.
+
+        Before the first picture, a recording may begin in the middle of one.
+        """
+        if packet is None or not self._begun or self._codec.name not in MPEG:
+            return False
+        data = bytes(packet)
+        return PICTURE_START not in data and not data.startswith(SEQUENCE_END)
 
     def _stamped(self, pictures: list[av.VideoFrame], start: Fraction) -> Iterator[Stamped]:
         base = self._stream.time_base or Fraction(1, 90000)
