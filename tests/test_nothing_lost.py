@@ -116,6 +116,15 @@ def test_layouts_and_rates_that_an_encoder_refuses(tmp_path: Path, command: Comm
     assert abs(seconds_of_sound(tmp_path / "d.mp4") - 1) < 0.1
 
 
+@pytest.mark.parametrize("layout", ["5.1(side)", "5.0(side)", "5.1", "stereo"])
+def test_players_know_the_layout_of_encoded_sound(tmp_path: Path, command: Command, layout: str) -> None:
+    """AAC has no name for surround channels at the sides, which AC-3 has: decoders would give nameless channels."""
+    clip = make_sound(tmp_path / "a.mkv", "ac3", layout=layout, container="matroska")
+    assert command("--video", clip, "--audio=aac", "--output", "b.mp4")[0] == 0
+    with av.open(str(tmp_path / "b.mp4")) as made:
+        assert next(made.decode(audio=0)).layout.name == layout.removesuffix("(side)")
+
+
 @pytest.mark.parametrize("ext", ["mp4", "webm"])
 def test_damaged_packets_of_sound_are_left_out_and_counted(tmp_path: Path, command: Command, ext: str) -> None:
     clip = make_sound(tmp_path / "a.mkv", "ac3", container="matroska")

@@ -17,12 +17,13 @@ from video.containers import container_of
 from video.timing.speed import SpeedMap
 from video.writing.tempo import Tempo
 
-BITRATE = 160_000  # bits/s a track, upstream's for audio that cannot be copied
+BITRATE = 160_000  # bits/s of two channels, upstream's for audio that cannot be copied
 COPY, NONE = "copy", "none"
 # What may be done with all sound, by the user's word, with FFmpeg's encoders.
 AUDIO = {COPY: "", "aac": "aac", "opus": "libopus", "flac": "flac", NONE: ""}
 # FFmpeg's default layouts for 1, 2, ... channels.
 CHANNEL_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+SIDE = "(side)"  # end of the names of layouts with surround channels at the sides, as AC-3 has; AAC names none
 UNNAMED_LAYOUT = re.compile(r"\d+ channels")  # FFmpeg's name of a layout of which only the number of channels is known
 
 
@@ -37,7 +38,7 @@ class AudioEncoder:
     def add_to(self, output: OutputContainer) -> Any:
         """Adds an opened audio stream to a container and returns it."""
         stream: Any = output.add_stream(self.codec, rate=self.rate, layout=self.layout)
-        stream.bit_rate = BITRATE
+        stream.bit_rate = BITRATE * max(stream.codec_context.layout.nb_channels, 2) // 2
         stream.codec_context.open()
         return stream
 
@@ -50,8 +51,9 @@ def usable_encoders(stream: AudioStream, suffix: str, audio: str = COPY) -> Iter
     count = stream.codec_context.layout.nb_channels
     named = [] if UNNAMED_LAYOUT.fullmatch(stream.codec_context.layout.name) else [stream.codec_context.layout.name]
     usual = [CHANNEL_LAYOUTS[count - 1]] if 0 < count <= len(CHANNEL_LAYOUTS) else []
-    layouts = dict.fromkeys([*named, *usual, "stereo"])
     for codec in (AUDIO[audio],) if AUDIO[audio] else container_of(suffix).sound:
+        back = [name.removesuffix(SIDE) for name in named if codec == "aac"]
+        layouts = dict.fromkeys([*back, *named, *usual, "stereo"])
         rate = _nearest_rate(codec, stream.codec_context.sample_rate or 48_000)
         for layout in layouts:
             yield AudioEncoder(codec, rate, layout)
