@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -10,6 +11,7 @@ from pathlib import Path
 from commands.arguments import argument_type
 from commands.interrupts import Interrupts
 from commands.segment_flags import NO_SEGMENTS
+from commands.side_files import files_read
 from model.errors import UserError
 from video.reading.pipe import InputPipe, OutputPipe, RawFormat
 from video.writing.encoding import check_pix_fmt
@@ -74,11 +76,20 @@ def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace, names: tu
         parser.error(f"{why}: leave out {chosen[0]}")
 
 
+def _check_output_is_not_read(args: argparse.Namespace) -> None:
+    """Raises UserError if standard output is a file that is read, as after `>>`."""
+    written = os.fstat(OUTPUT_FD)
+    read = [os.stat(file) for file in files_read(args) if file.exists()]
+    read += [os.fstat(INPUT_FD)] if isinstance(args.video, InputPipe) else []
+    if stat.S_ISREG(written.st_mode) and any(os.path.samestat(written, file) for file in read):
+        raise UserError("standard output: is a file that is read; choose another file")
+
+
 @contextmanager
 def opened_pipes(args: argparse.Namespace, interrupts: Interrupts) -> Iterator[None]:
     """Puts pipes in place of `-` in the settings; while standard output carries video, messages go to standard error.
 
-    Raises UserError for a terminal in place of a pipe, and if there is none.
+    Raises UserError for a terminal in place of a pipe, if there is none, and if the output is a file that is read.
     """
     if args.video == PIPE:
         if sys.__stdin__ is None:  # closed by the caller, as by <&-; a file that was opened since may have its number
@@ -96,6 +107,7 @@ def opened_pipes(args: argparse.Namespace, interrupts: Interrupts) -> Iterator[N
         raise UserError("standard output: is closed; pipe it into a program, or give a file")
     if os.isatty(OUTPUT_FD):
         raise UserError("standard output: is a terminal; pipe it into a program, or give a file")
+    _check_output_is_not_read(args)
     sys.stdout.flush()
     kept = os.dup(OUTPUT_FD)
     args.output_pipe = OutputPipe(os.dup(OUTPUT_FD), f"{OUTPUT_NAME}.{args.ext}")

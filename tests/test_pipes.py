@@ -257,6 +257,18 @@ def test_a_closed_descriptor_is_one_line(redirection: str, name: str, tmp_path: 
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="redirects by a shell")
+@pytest.mark.parametrize("source", ["--video=a.mp4", "--video=- < a.mp4"])
+def test_standard_output_is_never_appended_to_a_file_that_is_read(source: str, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 3)
+    content = clip.read_bytes()
+    command = f"'{sys.executable}' '{ROOT / 'inference_video.py'}' --output=- {source} >> a.mp4"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "inference_video.py: standard output: is a file that is read; choose another file\n"
+    assert clip.read_bytes() == content
+
+
 def test_a_stream_that_is_cut_off_gives_what_came(piped: Piped, tmp_path: Path) -> None:
     data = as_stream(make_clip(tmp_path / "a.mkv", 6), ".y4m")
     frame = data.index(b"FRAME", data.index(b"FRAME") + 1) - data.index(b"FRAME")
