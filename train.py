@@ -39,7 +39,7 @@ from model.training.checkpoint import STATE, WEIGHTS, check_no_run, check_run_fo
 from model.training.distillation import TeacherNetwork
 from model.training.log import print_line
 from model.training.network import Trainable, build_from, build_trainable, crop_for, recipe_for
-from model.training.recipe import Recipe, by_flow_alone
+from model.training.recipe import Recipe, by_flow_alone, for_fine_tuning
 from model.training.run import Run, RunSettings
 from model.training.stages import Stage, StagePart, check_stage
 from model.training.step import LossNetworks
@@ -89,7 +89,11 @@ def open_stage(name: str, parts: Sequence[argparse.Namespace], net: Trainable, d
     args = parts[0]
     chosen = {f.name: getattr(args, f.name) for f in fields(Recipe) if getattr(args, f.name) is not None}
     recipe = recipe_for(net)
-    recipe = replace(by_flow_alone(recipe) if args.flow_alone else recipe, **chosen)
+    if args.flow_alone:  # blocks learn anew, also in weights that are trained already
+        recipe = by_flow_alone(recipe)
+    elif args.init is not None:
+        recipe = for_fine_tuning(recipe)
+    recipe = replace(recipe, **chosen)
     crops = [part.crop or crop_for(net) for part in parts]
     for crop in crops:
         if crop % net.pad_multiple:

@@ -13,7 +13,7 @@ from typing import Any
 from commands.arguments import argument_type, ranged
 from data.clips import CLIP_ZOOM
 from model.errors import UserError
-from model.training.recipe import V4, Recipe
+from model.training.recipe import FINE_TUNING, V4, Recipe
 
 LOSSES = ("distillation", "deep", "psnr", "lpips", "lpips_crop", "flow", "mask", "half_flow", "distill_flow",
           "distill_mask", "anneal")  # fmt: skip
@@ -77,6 +77,8 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         default = f"{field.default:g}" if kind is float else str(field.default)
         if v4 != field.default:
             default += f"; v4: {v4:g}"
+        if field.name in ("peak", "floor"):
+            default += f"; with --init divided by {FINE_TUNING}"
         group.add_argument(f"--{field.name}", type=read, help=f"{field.metadata['help']} (default: {default})")
     old = p.add_argument_group("launcher (taken from torchrun; these are read for old commands)")
     old.add_argument("--local_rank", "--local-rank", type=count, default=0, help="number of the GPU (default: 0)")

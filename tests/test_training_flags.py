@@ -312,6 +312,23 @@ def test_flags_of_a_stage_replace_the_numbers_of_the_network(tmp_path: Path) -> 
     assert (stage.recipe.flow, stage.recipe.mask, stage.recipe.distill_flow, stage.blocks) == (1.0, 0.0, 0.5, (0,))
 
 
+@pytest.mark.parametrize(
+    ("argv", "rates"),
+    [
+        ((), (4e-4, 3e-6)),
+        (("--init", "w.pkl"), (2e-5, 1.5e-7)),
+        (("--init", "w.pkl", "--peak", "1e-4"), (1e-4, 1.5e-7)),
+        (("--init", "w.pkl", "--flow_alone", "--blocks", "0"), (4e-4, 3e-6)),
+    ],
+)
+def test_trained_weights_get_lower_learning_rates(
+    tmp_path: Path, argv: Sequence[str], rates: tuple[float, ...]
+) -> None:
+    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((64, 64, 3), np.uint8))
+    [stage] = train.open_stages(flags("--photos", str(tmp_path), "--crop", "64", *argv), tiny())
+    assert (stage.recipe.peak, stage.recipe.floor) == pytest.approx(rates)
+
+
 @pytest.mark.slow
 def test_an_unread_message_is_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+# Divisor of both learning rates for weights that are trained already. At the full rate the default weights lost 4 dB on
+# held-out triplets within 250 steps of four crops.
+FINE_TUNING = 20
 LPIPS_LEAST = 31  # px; AlexNet needs pictures of this side at least
 
 
@@ -48,6 +51,11 @@ class Recipe:
 PAPER = Recipe()
 PAPER_TIMED = Recipe(distillation=0.005)  # RIFE_m; upstream advises 0.005 or 0.002
 V4 = Recipe(peak=4e-4, warmup=500, processes=1, clip=1.0, deep=0.3, flow=0.02, mask=0.02, anneal=0.1)
+
+
+def for_fine_tuning(recipe: Recipe) -> Recipe:
+    """Returns the default numbers for weights that are trained already: lower learning rates."""
+    return replace(recipe, peak=recipe.peak / FINE_TUNING, floor=recipe.floor / FINE_TUNING)
 
 
 def by_flow_alone(recipe: Recipe) -> Recipe:
