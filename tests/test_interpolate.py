@@ -307,6 +307,17 @@ def test_a_still_of_a_screen_recording_does_not_move(dedup: str, milliseconds: t
     assert report.repeats == 0
 
 
+def test_the_last_frame_of_a_still_is_kept() -> None:
+    """A window that opens in a screen recording is not shown before its time; runs of three are animation."""
+    a, b, c = picture(0, SIZE), picture(4, SIZE), picture(8, SIZE)
+    for length, repeats in ((3, 1), (4, 0)):
+        report = Report()
+        pictures = [*[a.copy() for _ in range(length)], b, c]
+        out = list(interpolate(frames(pictures), model(4), multiply(1), report=report))
+        assert report.repeats == repeats
+        assert sum(f.picture is not p for f, p in zip(out, pictures, strict=True)) == repeats
+
+
 @pytest.mark.parametrize(("dtype", "unit"), [(np.uint8, 1), (np.uint16, 257), (np.float32, 1 / 255)])
 def test_local_difference_is_the_largest_mean_of_a_block(dtype: type[Any], unit: float) -> None:
     earlier = np.full((30, 41, 3), 100, np.float64)

@@ -8,6 +8,7 @@ from video.devices import InputFrame, NetworkRun
 from video.frame import Frame
 from video.transitions.hold import MIDDLE
 from video.transitions.overlay import hide, put_back
+from video.transitions.retime import LONGEST_RUN
 from video.transitions.scene import HELD, Transition, TransitionDetector
 
 
@@ -29,7 +30,8 @@ class RepeatReplacement:
         """Yields the frames; a repeat becomes the midpoint of the frames around it.
 
         upstream: also replaces a repeat just before a cut, by a midpoint across that cut, which is a ghost of both
-        scenes; here that repeat is kept. A repeat in a scene that stands still is kept too.
+        scenes; here that repeat is kept. A repeat in a scene that stands still is kept too, and so is, unless
+        `by_shown`, the last of more than LONGEST_RUN equal frames: a screen or a slide that begins to change.
         """
         source = iter(frames)
         first = next(source, None)
@@ -37,10 +39,13 @@ class RepeatReplacement:
             return
         yield first
         second = next(source, None)
+        run = 1  # frames up to `second` that show one picture
         while second is not None:
             third = next(source, None)
             shown = second
-            if third is not None and self._is_replaced(first, second, third):
+            run = run + 1 if second.transition is Transition.REPEAT else 1
+            is_still = run > LONGEST_RUN and not self.by_shown
+            if third is not None and not is_still and self._is_replaced(first, second, third):
                 shown = self._midpoint(first, second.frame.time, third)
                 if self.by_shown:
                     third.transition = self._classify(shown, third)
