@@ -192,7 +192,9 @@ class Vimeo:
             return pack(pictures, (n1 - n0) / (n2 - n0))
         h, w = pictures[0].shape[:2]
         if min(h, w) < self.crop:
-            raise UserError(f"{folder}: pictures of {w}x{h} are smaller than the crops of {self.crop} px")
+            raise UserError(
+                f"{folder}: pictures of {w}x{h} are smaller than the crops of {self.crop} px; make the crops smaller"
+            )
         return augment(rng, pack(random_crop(rng, pictures, self.crop), (n1 - n0) / (n2 - n0)))
 
 

@@ -51,6 +51,8 @@ class TrainingData:
         self.vimeo: Path | None = args.vimeo
         if not (args.vimeo or args.triplets or args.clips or args.photos):
             self.vimeo = Path("vimeo_triplet")
+            if not self.vimeo.is_dir():
+                raise UserError("no training data; give --triplets, --clips, --photos, or --vimeo with its folder")
 
     @cached_property
     def photos(self) -> tuple[list[RgbPicture], list[RgbPicture]]:

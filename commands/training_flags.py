@@ -236,7 +236,7 @@ def _read_sections(file: Path) -> dict[str, dict[str, str]]:
         with file.open(encoding="utf-8-sig") as lines:
             reader.read_file(lines)
     except (OSError, UnicodeDecodeError, configparser.Error) as e:
-        reason = " ".join(str(e).split())
+        reason = getattr(e, "strerror", None) or " ".join(str(e).split())
         raise UserError(f"{file}: cannot be read as a file of stages ({reason})") from e
     return {name: dict(reader[name]) for name in sorted(reader.sections(), key=lambda name: name != COMMON_SECTION)}
 

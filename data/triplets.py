@@ -103,5 +103,7 @@ class Triplets:
         if not self.train:
             return pack(pictures, 0.5)
         if min(h, w) < self.size:
-            raise MediaError(f"{folder}: pictures of {w}x{h} are smaller than the crops of {self.size} px")
+            raise MediaError(
+                f"{folder}: pictures of {w}x{h} are smaller than the crops of {self.size} px; make the crops smaller"
+            )
         return augment(rng, pack(random_crop(rng, pictures, self.size), 0.5))

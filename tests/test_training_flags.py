@@ -75,7 +75,7 @@ def test_wrong_values_end_in_one_line_before_anything_starts(
     assert "--clips: empty: holds no video" in refused(capsys, "--clips", "empty")
     assert "--photos: empty: holds no picture" in refused(capsys, "--photos", "empty")
     assert "empty: no triplet of pictures" in refused(capsys, "--triplets", "empty")
-    assert "vimeo_triplet: no tri_trainlist.txt" in refused(capsys)
+    assert "no training data; give --triplets, --clips, --photos" in refused(capsys)
     assert "unknown network v9" in refused(capsys, *here, "--arch", "v9")
     assert "--crop: 100" in refused(capsys, *here, "--arch", "v4.25", "--crop", "100")
     assert "--batch_size" in refused(capsys, *here, "--batch_size", "0")
