@@ -56,6 +56,19 @@ def test_an_unsure_frame_is_replaced(rule: str | None, threshold: float, expecte
     assert measure.disagreement > 5
 
 
+def test_black_bars_do_not_lower_the_measure() -> None:
+    """Bars agree always: half of a frame would halve its mean."""
+    found = []
+    for bars in (0, 16):
+        report = Report()
+        handling = Handling(TransitionDetector(cuts="off"), fallback=Fallback())
+        pictures = [np.pad(slope() + 20, ((bars, bars), (0, 0), (0, 0))) for _ in range(2)]
+        clip = [Frame(p, F(n)) for n, p in enumerate(pictures)]
+        list(interpolate(clip, RIFE(Shift(MOTION), name="shift"), multiply(2), handling=handling, report=report))
+        found.append(report.measures[0].disagreement)
+    assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
 def test_measures_as_lines(tmp_path: Path) -> None:
     write_measures(tmp_path / "a.csv", [Measure(0.5, 1.25, False), Measure(1.5, 30, True)])
     lines = (tmp_path / "a.csv").read_text().splitlines()

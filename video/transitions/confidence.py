@@ -6,9 +6,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from video.devices import FramePair, MeasuredPicture, PendingPicture
 from video.frame import Picture
 from video.safe_file import write_file
+from video.transitions.cuts import picture_area, small_luma
 from video.transitions.hold import held_picture
 
 FALLBACKS = ("hold", "blend")
@@ -20,7 +23,7 @@ class Measure(NamedTuple):
     """Holds the disagreement of the two warped frames of one made frame."""
 
     time: float  # seconds
-    disagreement: float  # mean over the frame, in 8-bit levels
+    disagreement: float  # mean over the picture between black bars, in 8-bit levels
     replaced: bool
 
 
@@ -38,12 +41,18 @@ class Fallback:
 
         def picture() -> Picture:
             assert isinstance(made, MeasuredPicture)
-            apart = made.disagreement()
+            apart = made.disagreement() / _picture_share(pair)
             replaced = self.rule is not None and not apart <= self.threshold  # also if it is NaN
             measures.append(Measure(float(time), apart, replaced))
             return held_picture(pair, step, self.rule or "hold") if replaced else made()
 
         return picture
+
+
+def _picture_share(pair: FramePair) -> float:
+    """Returns the share of two frames that is between their black bars, 1 without bars."""
+    brightest = np.maximum(small_luma(pair.first.rgb), small_luma(pair.second.rgb))
+    return float(brightest[picture_area(brightest)].size / brightest.size)
 
 
 def write_measures(path: Path, measures: Iterable[Measure]) -> None:
