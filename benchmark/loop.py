@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> None:
     for name, value in steps.items():
         mark = f"  on the {OTHER_THREADS[name]}'s thread" if name in OTHER_THREADS else ""
         print(f"{name:24} {value:9.2f} ms {value / steps['network']:8.2%}{mark}")
-    print(f"{'gate, conversion, padding':24} {around:20.2%}")
+    print(f"{'all but the network':24} {around:20.2%}  on the network's thread")
     print(
         f"whole loop: {loop['frames_per_second']:.3g} frames/s; the network waits {loop['idle']:.2%} of the time, "
         f"{loop['waits_for_frames']:.2%} for frames, {loop['waits_for_encoder']:.2%} for the encoder"

@@ -20,6 +20,12 @@ from pathlib import Path
 import av
 import numpy as np
 
+# run as a script, this folder is on the path, not the repository's root
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from commands.errors import run_command
+from model import UserError
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -40,51 +46,50 @@ def render(path: Path, seconds: int, rate: int, size: tuple[int, int]) -> None:
 
 
 def measure(clip: Path, model: Path | None) -> dict[str, float]:
-    """Runs the command on a clip and returns its seconds and its peak resident memory in MiB."""
-    command = [
-        sys.executable,
-        str(REPOSITORY / "inference_video.py"),
-        f"--video={clip}",
-        "--preset=ultrafast",
-        "--overwrite",
-    ]
-    if model is not None:
-        command.append(f"--model={model}")
+    """Runs the command on a clip and returns its seconds and its peak resident memory in MiB.
+
+    UserError with the last line of its output if it fails.
+    """
+    command = [sys.executable, str(REPOSITORY / "inference_video.py"), f"--video={clip}", "--preset=ultrafast"]
+    command += ["--overwrite", *([] if model is None else [f"--model={model}"])]
     start = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        sys.exit(f"inference_video.py failed on {clip.name} with status {status}")
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status != 0:
+            errors.seek(0)
+            last = errors.read().decode(errors="replace").rstrip().rpartition("\n")[2]
+            raise UserError(f"{clip.name}: {last or f'inference_video.py ended with status {status}'}")
     return {"seconds": time.monotonic() - start, "peak_mib": usage.ru_maxrss / 1024}
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--lengths", type=int, nargs="+", default=[10, 600], help="seconds of the clips (default: 10 600)"
-    )
-    parser.add_argument("--rate", type=int, default=24, help="frames/s of the clips (default: 24)")
-    parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="width and height (default: 1280 720)")
-    parser.add_argument("--model", type=Path, help="folder or file of weights (default: train_log)")
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """Measures a clip of each length and prints its line, then the JSON."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for seconds in args.lengths:
             clip = Path(folder) / f"{seconds}s.mp4"
             render(clip, seconds, args.rate, (args.size[0], args.size[1]))
-            rows.append({"length": seconds, "frames": seconds * args.rate, **measure(clip, args.model)})
+            row = {"length": seconds, "frames": seconds * args.rate, **measure(clip, args.model)}
+            rows.append(row)
             print(
-                "{length:6d} s of clip, {frames:6d} frames: peak {peak_mib:7.0f} MiB, {seconds:7.1f} s".format(
-                    **rows[-1]
-                )
+                f"{seconds:6d} s of clip, {row['frames']:6d} frames: "
+                f"peak {row['peak_mib']:7.0f} MiB, {row['seconds']:7.1f} s"
             )
-    print(
-        json.dumps(
-            {"size": args.size, "rate": args.rate, "rows": rows, "ratio": rows[-1]["peak_mib"] / rows[0]["peak_mib"]}
-        )
-    )
+    ratio = rows[-1]["peak_mib"] / rows[0]["peak_mib"]
+    print(json.dumps({"size": args.size, "rate": args.rate, "rows": rows, "ratio": ratio}))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status: 0, or 1 after one line on stderr."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--lengths", type=int, nargs="+", default=[10, 600], help="seconds of the clips (default: 10 600)")
+    p.add_argument("--rate", type=int, default=24, help="frames/s of the clips (default: 24)")
+    p.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="width and height (default: 1280 720)")
+    p.add_argument("--model", type=Path, help="folder or file of weights (default: train_log)")
+    args = p.parse_args(argv)
+    return run_command("memory.py", lambda: run(args))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
