@@ -123,7 +123,8 @@ def describe(result: Result) -> list[str]:
 
 def speed_section(result: Result) -> list[ET.Element]:
     """Returns the settings, table and bars of testtime.py: one row a measurement, one column a figure."""
-    settings = (f"{key} {value}" for key, value in result.items() if isinstance(value, str | int | float))
+    settings = [f"{key} {v}" for key, v in result.items() if isinstance(v, str | int | float) and key != "cpu_time"]
+    settings += ["processor time"] if result.get("cpu_time") else []
     lines = result["results"]
     heads = [key for key, value in lines[0].items() if isinstance(value, str | int | float)]
     body: list[list[Cell]] = [
