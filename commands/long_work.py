@@ -44,7 +44,7 @@ def run_long_work(
         return 0
     _check_target(args, job, folder)
     with closing(folder):
-        plan = _open_plan(args, job, folder)
+        plan = _open_plan(args, job, folder, interrupts)
         if damaged := folder.discard_damaged(plan):
             print(f"{folder.path}: segments that were changed or cut off are made again: {damaged}", file=sys.stderr)
         wanted = wanted_segments(args, plan)
@@ -54,13 +54,13 @@ def run_long_work(
             if not args.join:
                 introduce(args, job)
                 announce_plan(args, job, folder, plan, wanted)
-                _make(args, job, networks, folder, plan, wanted, record)
+                _make(args, job, networks, folder, plan, wanted, interrupts, record)
             if args.segment:
                 noun, verb = ("segment", "is") if len(wanted) == 1 else ("segments", "are")
                 print(f"{len(wanted)} {noun} of this share {verb} finished in {folder.path}")
                 record_share(record, folder, wanted)
                 return 0
-            plan = _make_unequal_anew(args, job, networks, folder, plan, record)
+            plan = _make_unequal_anew(args, job, networks, folder, plan, interrupts, record)
             return join_segments(args, job, folder, plan, interrupts, record)
 
 
@@ -74,10 +74,10 @@ def _is_complete(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) ->
     return job.path.exists() and not differences
 
 
-def _open_plan(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> Plan:
+def _open_plan(args: argparse.Namespace, job: VideoJob, folder: WorkFolder, interrupts: Interrupts) -> Plan:
     """Returns the plan; prints a line if an interruption comes before it is complete."""
     try:
-        return open_plan(args, job, folder)
+        return open_plan(args, job, folder, interrupts.held)
     except KeyboardInterrupt:
         left = f"{folder.path} is as it was" if folder.plan_file.exists() else "nothing was written"
         print(f"interrupted: {left}", file=sys.stderr)
@@ -104,13 +104,14 @@ def _make_unequal_anew(
     networks: list[RIFE],
     folder: WorkFolder,
     plan: Plan,
+    interrupts: Interrupts,
     record: FileRecord,
 ) -> Plan:
     """Makes the segments anew that do not continue the one before them; returns the plan, which may be another."""
     while unequal := [i for i in folder.unequal(plan) if plan.parts[i].key is not None]:
         print(f"{len(unequal)} segments are made anew: decoding cannot start at every key frame of this source")
         plan = folder.renew(plan, unequal)
-        _make(args, job, networks, folder, plan, unequal, record)
+        _make(args, job, networks, folder, plan, unequal, interrupts, record)
     return plan
 
 
@@ -148,6 +149,7 @@ def _make(
     folder: WorkFolder,
     plan: Plan,
     wanted: list[int],
+    interrupts: Interrupts,
     record: FileRecord,
 ) -> None:
     """Makes the wanted segments: in this process, or in one for each device."""
@@ -171,4 +173,4 @@ def _make(
             sys.stdout.flush()
             count = with_preview(args, job, folder, progress.add)
             maker = SegmentMaker(args, job, model, plan)
-            make_segments(folder, plan.parts, wanted, maker, lambda index: None, count)
+            make_segments(folder, plan.parts, wanted, maker, lambda index: None, count, interrupts.held)

@@ -40,7 +40,7 @@ def join_segments(
     report, times = _combine_records(args, job, folder, plan)
     writer: VideoWriter | PictureWriter
     if job.is_video:
-        writer = join_videos(folder, plan, _final_writer(args, job, folder), args.fps)
+        writer = join_videos(folder, plan, _final_writer(args, job, folder), args.fps, interrupts.held)
         record.notes = [*writer.notes]
         writer.notes.clear()  # they were printed before the start
         interrupts.finish(lambda: publish(folder.joined, job.path, overwrite=args.overwrite))

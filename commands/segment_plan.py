@@ -19,6 +19,7 @@ from segments.folder import WorkFolder
 from segments.join import JOINABLE, JOINED_ENCODERS
 from segments.plan import Plan, current_versions, hash_weights, identify_source
 from segments.scan import boundary_kinds, cut_source, scan_source
+from segments.worker import Hold
 from video.writing.encoding import Encoding
 
 # Pixels of made frames a second: the default weights on two CPU cores, and about what a GPU of 2020 does.
@@ -86,13 +87,14 @@ def check_possible(args: argparse.Namespace, job: VideoJob) -> None:
         raise UserError(f"{job.path}: {reason}; make it in one piece")
 
 
-def open_plan(args: argparse.Namespace, job: VideoJob, folder: WorkFolder) -> Plan:
-    """Returns the plan in the folder, which is made now if there is none."""
+def open_plan(args: argparse.Namespace, job: VideoJob, folder: WorkFolder, held: Hold) -> Plan:
+    """Returns the plan in the folder, which is made now if there is none; the output is tried in the context `held`."""
     plan = plan_settings(args, job)
 
     def cut() -> Plan:
         check_space(args, job, copies=2)  # the segments and the joined file
-        _try_output(args, job, folder)
+        with held():
+            _try_output(args, job, folder)
         scan = scan_source(job.source)
         if scan.decoded:
             print(f"{job.source.path.name}: has no exact index of its frames: each segment decodes it from the start")

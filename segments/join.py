@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from av.video.stream import VideoStream
 from segments.folder import Record, WorkFolder
 from segments.inspect import inspect_video
 from segments.plan import Plan
+from segments.worker import Hold
 from video.containers import CONTAINERS
 from video.pictures.picture import MediaError
 from video.reading.container import main_video, open_container, read_packets
@@ -25,11 +27,14 @@ JOINED_ENCODERS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "prores_ks",
 OpenWriter = Callable[[VideoStream], VideoWriter]
 
 
-def join_videos(folder: WorkFolder, plan: Plan, open_writer: OpenWriter, rate: Fraction | None) -> VideoWriter:
+def join_videos(
+    folder: WorkFolder, plan: Plan, open_writer: OpenWriter, rate: Fraction | None, held: Hold = nullcontext
+) -> VideoWriter:
     """Copies all segments into one file, `folder.joined`; returns its writer, which is finished.
 
     The frames keep their times, which are those of the whole output; with a `rate` they are numbered anew and shown at
-    `rate` frames/s. Raises MediaError if the segments do not belong together.
+    `rate` frames/s. The file is written in the context of `held`. Raises MediaError if the segments do not belong
+    together.
     """
     parts = [(folder.file(i), record) for i, record in enumerate(folder.records(plan)) if record.frames]
     headers = {record.header for _, record in parts}
@@ -38,21 +43,25 @@ def join_videos(folder: WorkFolder, plan: Plan, open_writer: OpenWriter, rate: F
     if not parts:
         raise MediaError(f"{folder.path}: no segment holds a frame; is the rate too low?")
     delay = max(record.delay for _, record in parts)
-    with open_container(parts[0][0]) as container:
-        template = main_video(container)
-        assert template is not None
-        writer = open_writer(template)
+    writer: VideoWriter | None = None
     try:
+        with open_container(parts[0][0]) as container, held():
+            template = main_video(container)
+            assert template is not None
+            writer = open_writer(template)
         count = sum(record.frames for _, record in parts)
         last = parts[-1][1]
         if last.duration is not None:
             writer.set_end(Fraction(last.last) if rate is None else (count - 1) / rate, Fraction(last.duration))
         for number, packet in enumerate(_joined_packets(parts, delay, rate), 1):
-            writer.copy(packet, is_last=number == count)
-        writer.finish()
+            with held():
+                writer.copy(packet, is_last=number == count)
+        with held():
+            writer.finish()
     except BaseException:
-        writer.stop()
-        writer.part.unlink(missing_ok=True)
+        if writer is not None:
+            writer.stop()
+            writer.part.unlink(missing_ok=True)
         raise
     return writer
 

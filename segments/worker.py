@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,7 @@ from video.reading.source_part import SourcePart
 from video.writing.picture_writer import PictureWriter
 from video.writing.writer import VideoWriter
 
+Hold = Callable[[], AbstractContextManager[object]]  # a context in which signals wait: PyAV loses what they raise
 POLL = 0.5  # seconds between two checks of the segments that another process makes
 LARGEST_ERROR = Fraction(1, 500)  # seconds: containers such as Matroska round times to 1/1000
 
@@ -53,10 +54,12 @@ def make_segments(
     maker: Maker,
     begin: Callable[[int], None],
     count: Callable[[Frame], None],
+    held: Hold = nullcontext,
 ) -> None:
     """Makes those of the wanted segments that no process has made or makes; returns when all are finished.
 
-    `begin` is called with each segment that is begun, `count` with each frame that was written.
+    `begin` is called with each segment that is begun, `count` with each frame that was written. Files are written in
+    the context of `held`.
     """
     wanted = list(wanted)
     while missing := [i for i in wanted if not folder.is_finished(i)]:
@@ -66,7 +69,7 @@ def make_segments(
                 try:
                     if not folder.is_finished(index):
                         begin(index)
-                        make_segment(folder, parts[index], index, maker, count)
+                        make_segment(folder, parts[index], index, maker, count, held)
                         made = True
                 finally:
                     folder.release(index)
@@ -75,7 +78,12 @@ def make_segments(
 
 
 def make_segment(
-    folder: WorkFolder, part: SourcePart, index: int, maker: Maker, count: Callable[[Frame], None]
+    folder: WorkFolder,
+    part: SourcePart,
+    index: int,
+    maker: Maker,
+    count: Callable[[Frame], None],
+    held: Hold = nullcontext,
 ) -> None:
     """Makes one segment. Whatever is written before an error is removed."""
     folder.discard_new(index)
@@ -87,16 +95,18 @@ def make_segment(
     try:
         with closing(prefetch(segment.frames)) as frames:
             for frame in frames:
-                writer = writer or maker.open_writer(path)
-                writer.write(frame)
+                with held():
+                    writer = writer or maker.open_writer(path)
+                    writer.write(frame)
                 times, duration = [*times[:1], frame.time], frame.duration
                 count(frame)
-        if writer is None:
-            path.touch()
-        else:
-            writer.finish()
-        maker.check_source()
-        folder.complete(index, _verified(path, writer, times, duration, segment))
+        with held():
+            if writer is None:
+                path.touch()
+            else:
+                writer.finish()
+            maker.check_source()
+            folder.complete(index, _verified(path, writer, times, duration, segment))
     except BaseException:
         if writer is not None:
             writer.stop()

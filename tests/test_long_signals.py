@@ -3,6 +3,7 @@
 import argparse
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from model import RIFE, UserError
 from segments import pool
 from segments.folder import WorkFolder
 from video.frame import Frame
+from video.safe_file import SafeFile
 from video.writing.writer import VideoWriter
 
 STOP = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -80,7 +82,7 @@ def send_at_call(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number:
 
 def check_the_rest(command: Command, *arguments: object) -> None:
     """Runs the same command to its end, and compares its frames with those of a run in one piece."""
-    assert command(*arguments)[0] == 0
+    assert command(*arguments) == (0, "")
     assert command("--segments=0", output="whole.mkv")[0] == 0
     made, whole = Clip(Path("b.mkv")), Clip(Path("whole.mkv"))
     assert made.times == whole.times
@@ -97,6 +99,19 @@ def test_a_signal_in_a_segment(command: Command, number: int, monkeypatch: pytes
     assert sorted(path.name for path in Path("b.rife").iterdir()) == [
         *("00000.json", "00000.mkv", "00001.json", "00001.mkv", "lock", "plan.json"),
     ]
+    check_the_rest(command)
+
+
+def test_a_signal_while_a_library_writes_is_not_lost(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyAV prints what a write raises in place of an Exception, as KeyboardInterrupt, and takes it as written."""
+    for call, step in ((0, "trial"), (3, "segment"), (1, "segment"), (0, "join")):
+        with monkeypatch.context() as patch:
+            if step == "join":
+                assert command("--segment=1/1")[0] == 0
+            send_at_call(patch, SafeFile, "write", signal.SIGINT, call)
+            status, err = command(*(["--join"] if step == "join" else []))
+        assert (step, status) == (step, 130)
+        assert re.fullmatch(r"(interrupted: nothing was written|\d of 4 segments are finished in b.rife; .*)\n", err)
     check_the_rest(command)
 
 
