@@ -136,7 +136,8 @@ class TrainingData:
             return self._validating(Triplets(self.triplets[1], crop, train=False), seed)
         if self.args.clips and self.clips[1]:
             settings = ClipSettings(estimate_flow=False, weak=0.5)
-            return self._validating(Clips(self.clips[1], self.args.cache, crop, settings), seed)
+            clips = Clips(self.clips[1], self.args.cache, crop, settings, report=self.report)
+            return self._validating(clips, seed)
         if self.args.photos:
             return self._validating(Scenes(self.photos[1], crop), seed)
         raise UserError("argument --held_out: with 0 nothing validates; give --photos too, or another number")

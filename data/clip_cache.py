@@ -1,6 +1,6 @@
 """Keeps decoded clips in files of NumPy: frames, and their runs without a cut or a repeat."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -52,8 +52,17 @@ class CachedFrames(Sequence[RgbPicture]):
         return frame.reshape(self._shape)
 
 
-def cached_clip(file: Path, cache: Path) -> tuple[CachedFrames, np.ndarray]:
-    """Returns the frames of a clip and its runs (R,2): first frame, last + 1."""
+def ignore_line(line: str) -> None:
+    """Ignores a line about a clip."""
+
+
+def cached_clip(
+    file: Path, cache: Path, report: Callable[[str], None] = ignore_line
+) -> tuple[CachedFrames, np.ndarray]:
+    """Returns the frames of a clip and its runs (R,2): first frame, last + 1.
+
+    A clip that is not in the cache is decoded, and `report` is called with one line about it.
+    """
     status = file.stat()  # another file of the same name is another clip
     name = f"{file.stem[:CACHE_NAME]}-{status.st_size:x}-{status.st_mtime_ns:x}"
     kept, runs = cache / f"{name}.npy", cache / f"{name}.runs.npy"
@@ -62,6 +71,8 @@ def cached_clip(file: Path, cache: Path) -> tuple[CachedFrames, np.ndarray]:
         if _fits(*found):
             return found
     frames = decode(file)
+    limit = f", the first ones: no clip gives more than {CACHE_FRAMES}" if len(frames) == CACHE_FRAMES else ""
+    report(f"{file.name}: {len(frames)} frames decoded into {cache}{limit}")
     _save(runs, find_runs(frames))
     _save(kept, frames)
     return CachedFrames(kept), np.load(runs)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from av.error import FFmpegError
 
-from data.clip_cache import CachedFrames, cached_clip
+from data.clip_cache import CachedFrames, cached_clip, ignore_line
 from data.recode import recode
 from data.sample import TrainingSample, augment, pack
 from data.synthetic import Layer, draw_motion
@@ -41,14 +41,11 @@ class ClipSettings:
     by_motion: bool = False  # draw runs of frames by how much they move, not by their length
 
 
-def ignore_line(line: str) -> None:
-    """Ignores a line about a clip that is skipped."""
-
-
 class Clips:
     """Cuts triplets from video files, decoded once into `cache`; pairs with repeats and cuts are left out.
 
-    A damaged file is skipped, and `report` is called with one line about it. UserError if no clip is left.
+    `report` is called with one line about each clip that is decoded, and about each damaged one, which is skipped.
+    UserError if no clip is left.
     """
 
     def __init__(
@@ -132,10 +129,10 @@ class Clips:
 def _readable(
     files: Sequence[Path], cache: Path, report: Callable[[str], None]
 ) -> Iterator[tuple[CachedFrames, np.ndarray]]:
-    """Yields frames and runs of the clips that can be read; `report` is called with one line about each other clip."""
+    """Yields frames and runs of the clips that can be read; `report` is called as by `Clips`."""
     for file in files:
         try:
-            yield cached_clip(file, cache)
+            yield cached_clip(file, cache, report)
         except (MediaError, FFmpegError) as e:
             report(f"{file.name} is skipped: {str(e).partition(chr(10))[0]}")
 

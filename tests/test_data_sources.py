@@ -160,7 +160,8 @@ def test_damaged_clips_are_skipped(make_clip: MakeClip, tmp_path: Path) -> None:
     lines: list[str] = []
     clips = Clips([bad, empty, good], tmp_path / "cache", 64, report=lines.append)
     assert len(clips.clips) == 1
-    assert [line.partition(" ")[0] for line in lines] == ["bad.mp4", "empty.mp4"]
+    assert [line.partition(" ")[0] for line in lines] == ["bad.mp4", "empty.mp4", "good.mp4:"]
+    assert lines[-1] == f"good.mp4: {len(clips.clips[0][0])} frames decoded into {tmp_path / 'cache'}"
     assert all("\n" not in line for line in lines)
     with pytest.raises(UserError, match="three frames in a row"):
         Clips([bad], tmp_path / "cache", 64)
