@@ -24,7 +24,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import argparse
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 from commands.batch import Accept, check_batch, find_videos, is_batch, run_batch
 from commands.console import quieten_encoders, safe_printing
@@ -74,16 +74,19 @@ def run(argv: list[str] | None, interrupts: Interrupts) -> int:
 def run_inputs(args: argparse.Namespace, interrupts: Interrupts) -> int:
     """Runs all inputs of the settings with one loaded network; returns the exit status."""
     networks: list[RIFE] = []
-    if args.dry_run:
-        return run_dry(args, find_videos(args.inputs) or [args.video or args.img])
-    if args.inputs:
+    if args.inputs and not args.dry_run:
         return run_batch(args, lambda args, record, accept: run_file(args, networks, interrupts, record, accept))
-    report = RunRecord(args, args.report)
     views = [location for location in (args.video, args.img, *(args.stitch or ())) if location is not None]
-    check_report_and_preview(args, report)
-    outputs = divide(args)
-    for settings in outputs if outputs[1:] else ():
-        try_output(settings)
+    report = RunRecord(args, args.report)
+    with _nothing_written():
+        interrupts.begin()
+        if args.dry_run:
+            return run_dry(args, find_videos(args.inputs) or views[:1], interrupts.held)
+        check_report_and_preview(args, report)
+        outputs = divide(args)
+        for settings in outputs if outputs[1:] else ():
+            with interrupts.held():
+                try_output(settings)
     statuses = []
     for settings in outputs:
         with report.file(views[0]) as record:
@@ -104,7 +107,7 @@ def run_file(
     `networks` holds those that are loaded already, one a device, and gets the others. `record` gets what is done.
     `accept` is called when the output is known, and returns whether the output is to be made.
     """
-    try:
+    with _nothing_written():
         interrupts.begin_file()
         job = plan_job(args)
         if accept is not None and not accept(job):
@@ -115,10 +118,17 @@ def run_file(
         is_long = is_long_work(args, job)
         if not is_long:
             check_space(args, job)
+    return (run_long_work if is_long else run_whole)(args, job, networks, interrupts, record)
+
+
+@contextmanager
+def _nothing_written() -> Iterator[None]:
+    """Prints that nothing was written if a signal ends the `with` block."""
+    try:
+        yield
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         raise
-    return (run_long_work if is_long else run_whole)(args, job, networks, interrupts, record)
 
 
 def run_whole(

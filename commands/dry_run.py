@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from commands.video_steps import PROGRAM, interpolated_frames, model_for_job
 from model import RIFE
 from model.inference.memory import available_bytes, peak_resident_bytes
 from model.inference.tile_engine import describe_tiles
+from segments.worker import Hold
 from video.interpolate import Report
 from video.prefetch import prefetch
 from video.reading.container import open_container
@@ -48,8 +49,11 @@ class Trial:
     notes: list[str]
 
 
-def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
-    """Prints what would be done with each input; returns 1 if any would be refused, else 0."""
+def run_dry(args: argparse.Namespace, inputs: Sequence[InputName], held: Hold) -> int:
+    """Prints what would be done with each input; returns 1 if any would be refused, else 0.
+
+    The files of trials are written in the context of `held`.
+    """
     networks: list[RIFE] = []
     outputs: dict[Path, InputName] = {}
     total, status = 0.0, 0
@@ -60,7 +64,7 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
         one = {"inputs": [], "batch": inputs, "video": location, "output": None, "output_folder": args.output}
         file_args = argparse.Namespace(**{**vars(args), **(one if args.inputs else {})})
         try:
-            total += sum(describe(settings, networks, outputs) for settings in divide(file_args))
+            total += sum(describe(settings, networks, outputs, held) for settings in divide(file_args))
         except Exception as e:
             line = error_line(e)
             if line is None:
@@ -73,7 +77,7 @@ def run_dry(args: argparse.Namespace, inputs: Sequence[InputName]) -> int:
     return status
 
 
-def describe(args: argparse.Namespace, networks: list[RIFE], outputs: dict[Path, InputName]) -> float:
+def describe(args: argparse.Namespace, networks: list[RIFE], outputs: dict[Path, InputName], held: Hold) -> float:
     """Prints what a run would do; returns about how many seconds it takes. Raises what the run would be refused with.
 
     `networks` holds the loaded network, as in `model_for_job`; `outputs` those of a batch, as in `is_to_be_made`.
@@ -94,7 +98,7 @@ def describe(args: argparse.Namespace, networks: list[RIFE], outputs: dict[Path,
     if not plan:
         check_space(args, job)
     model = model_for_job(args, job, networks)
-    trial = run_trial(args, job, model)
+    trial = run_trial(args, job, model, held)
     frames = job.count if job.count is not None else "unknown"
     made = _made_frames(args, job, trial)
     print(f"{source.path}: {source.size[0]}x{source.size[1]}, {source.count or 'unknown'} frames at "
@@ -114,17 +118,21 @@ def describe(args: argparse.Namespace, networks: list[RIFE], outputs: dict[Path,
     return seconds or 0.0
 
 
-def run_trial(args: argparse.Namespace, job: VideoJob, model: RIFE) -> Trial:
+def run_trial(args: argparse.Namespace, job: VideoJob, model: RIFE, held: Hold) -> Trial:
     """Runs the first frames through decoder, network and encoder into a temporary file, and measures them."""
     report = Report()
     with tempfile.TemporaryDirectory(prefix="rife-trial-") as folder:
         path = Path(folder) / (job.path.name if job.is_video else "pictures")
-        with open_writer(args, replace(job, path=path)) as writer:
+        with ExitStack() as stack:
+            with held():
+                writer = open_writer(args, replace(job, path=path))
+                stack.enter_context(writer)
             notes = [*writer.notes]
             frames, marks = 0, list[float]()
             with closing(prefetch(interpolated_frames(args, job, model, report))) as made:
                 for frame in made:
-                    writer.write(frame)
+                    with held():
+                        writer.write(frame)
                     frames += 1
                     if frame.made:
                         marks.append(time.perf_counter())

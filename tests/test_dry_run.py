@@ -1,6 +1,7 @@
 """Tests dry runs: what is shown, what is refused, that nothing is left; and the check of the free space."""
 
 import re
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from commands.video_job import plan_job
 from model import RIFE
 from model.errors import UserError
 from video.pictures.picture import write_picture
+from video.safe_file import SafeFile
+from video.writing.writer import VideoWriter
 
 
 @pytest.fixture(autouse=True)
@@ -196,3 +199,21 @@ def test_a_dry_run_refuses_segments_that_the_run_would(tmp_path: Path, capsys: p
     (folder / "letter.txt").write_text("dear")
     assert run(clip, "--segments=0.4", "--dry-run") == 1
     assert "holds other files, as letter.txt" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("usual_handlers")
+@pytest.mark.parametrize("owner", [VideoWriter, SafeFile])
+def test_a_signal_ends_a_dry_run(
+    owner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, write = make_clip(tmp_path / "a.mp4", 9), owner.write
+
+    def send(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return write(*arguments)
+
+    monkeypatch.setattr(owner, "write", send)
+    assert run(clip, "--dry-run") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted: nothing was written"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
