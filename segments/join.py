@@ -10,7 +10,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from segments.folder import Record, WorkFolder
-from segments.inspect import inspect_video
+from segments.inspect import Inspection, inspect_video
 from segments.plan import Plan
 from segments.worker import Hold
 from video.containers import CONTAINERS
@@ -52,7 +52,9 @@ def join_videos(
         count = sum(record.frames for _, record in parts)
         last = parts[-1][1]
         if last.duration is not None:
-            writer.set_end(Fraction(last.last) if rate is None else (count - 1) / rate, Fraction(last.duration))
+            video = inspect_video(parts[-1][0])
+            time = _display_times(video, last, count - last.frames, rate)[-1] * video.time_base
+            writer.set_end(time, Fraction(last.duration))
         for number, packet in enumerate(_joined_packets(parts, delay, rate), 1):
             with held():
                 writer.copy(packet, is_last=number == count)
@@ -69,17 +71,13 @@ def join_videos(
 def _joined_packets(parts: list[tuple[Path, Record]], delay: int, rate: Fraction | None) -> Iterator[Packet]:
     """Yields the packets of all files in order of decoding, with rising decoding times.
 
-    Each file begins at the time in its record: MP4 rounds the start of a file to milliseconds. As encoders do, a frame
-    is decoded at the display time of the frame `delay` places before it in order of display.
+    As encoders do, a frame is decoded at the display time of the frame `delay` places before it in order of display.
     """
     earlier: list[int] = []  # display times of the last `delay` frames
     frames = 0
     for file, record in parts:
         video = inspect_video(file)
-        late = round(Fraction(record.first) / video.time_base) - video.times[0]
-        times = [time + late for time in video.times]
-        if rate is not None:
-            times = [round((frames + i) / rate / video.time_base) for i in range(len(times))]
+        times = _display_times(video, record, frames, rate)
         moved = dict(zip(video.times, times, strict=True))
         if not frames:
             lead = times[min(delay, len(times) - 1)] - times[0]
@@ -96,6 +94,17 @@ def _joined_packets(parts: list[tuple[Path, Record]], delay: int, rate: Fraction
                 yield packet
         frames += len(times)
         earlier = decoding[len(decoding) - delay :]
+
+
+def _display_times(video: Inspection, record: Record, number: int, rate: Fraction | None) -> list[int]:
+    """Returns the times of the frames of one file in the joined one, in its time base; `number` frames are before it.
+
+    The file begins at the time in its record, or at that of its number: MP4 rounds the start of a file to milliseconds.
+    """
+    if rate is not None:
+        return [round((number + i) / rate / video.time_base) for i in range(len(video.times))]
+    late = round(Fraction(record.first) / video.time_base) - video.times[0]
+    return [time + late for time in video.times]
 
 
 def join_pictures(folder: WorkFolder, plan: Plan, target: Path) -> int:
