@@ -35,7 +35,7 @@ from model.errors import UserError, printable
 from model.inference.memory import keep_freed_memory
 from model.loading import TRAIN_LOG, load_network
 from model.metrics import load_lpips
-from model.training.checkpoint import STATE, WEIGHTS, check_no_run, check_run_folder, lock_folder, write_tensors
+from model.training.checkpoint import STATE, WEIGHTS, check_no_run, check_run_folder, lock_run_folder, write_tensors
 from model.training.distillation import TeacherNetwork
 from model.training.log import print_line
 from model.training.network import Trainable, build_from, build_trainable, crop_for, recipe_for
@@ -230,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(printable(str(e)))
     settings = RunSettings(args.seed, args.workers, args.log_every, args.save_every, args.compile)
     folder = start_group(device, folder)
-    with lock_folder(folder) if rank == 0 else nullcontext(), StopRequest() as stop:
+    with lock_run_folder(folder) if rank == 0 else nullcontext(), StopRequest() as stop:
         if rank == 0 and not resumed:
             check_no_run(folder)  # again: another run may have ended there meanwhile
         train_stages(Run(net, stages, folder, device, settings, loss_networks, stop), args, resumed=resumed)

@@ -20,15 +20,11 @@ from model.errors import UserError
 from model.files import read_text
 from video.containers import CONTAINERS
 from video.pictures.picture import natural_key
-from video.reading.container import URL_MARK, parse_location
+from video.reading.container import URL_MARK, VIDEO_SUFFIXES, parse_location
 from video.safe_file import same_file
 
 LIST = ".txt"
 REPORT = "report.json"
-VIDEOS = (
-    *(".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".ivf", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov"),
-    *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
-)
 RESULT = re.compile(r"(?P<stem>.+?)_(\d+X_|[\d.]+Xslow_)?\d+fps(\.part)?")  # names that this command gives
 ONE_INPUT = ("png", "segment", "decisions", "confidence")  # settings that need a single input
 
@@ -73,7 +69,7 @@ def _videos_in(folder: Path) -> list[Path]:
         files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     except OSError as e:
         raise UserError(f"{folder}: cannot be read ({e.strerror}); check the name") from e
-    videos = [path for path in files if path.suffix.lower() in VIDEOS]
+    videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     stems = {path.stem for path in videos}
     sources = [path for path in videos if not ((made := RESULT.fullmatch(path.stem)) and made["stem"] in stems)]
     if not sources:
@@ -102,7 +98,7 @@ def check_batch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     output: Path | None = args.output
     if output is None or output.is_dir():
         return
-    if output.exists() or output.suffix.lower() in (*VIDEOS, *CONTAINERS):
+    if output.exists() or output.suffix.lower() in (*VIDEO_SUFFIXES, *CONTAINERS):
         parser.error(f"--output {output}: several inputs need a folder")
 
 

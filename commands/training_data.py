@@ -15,10 +15,10 @@ from data.triplets import Triplet, Triplets, find_triplets
 from dataset import Mixture, Samples, SampleSource, Scenes, Spread, Vimeo, read_rgb
 from model.errors import UserError
 from video.pictures.picture import MediaError
+from video.reading.container import VIDEO_SUFFIXES
 from video.safe_file import PICTURE_SUFFIXES
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv",
-                  ".flv", ".ogv", ".3gp", ".gif", ".y4m")  # fmt: skip
+CLIP_SUFFIXES = (*VIDEO_SUFFIXES, ".gif")
 VALIDATION_SAMPLES = 200  # without --val_samples; pans and scenes have no end, and clips have thousands
 HELD_CROPS = 2  # photos are held out only if there are at least this many times --held_out of them
 
@@ -76,9 +76,9 @@ class TrainingData:
     def clips(self) -> tuple[list[Path], list[Path]]:
         """Returns the clips to train on and to validate with."""
         folder = self.args.clips
-        files = files_in(folder, VIDEO_SUFFIXES)
+        files = files_in(folder, CLIP_SUFFIXES)
         if not files:
-            raise UserError(f"argument --clips: {folder}: holds no video ({', '.join(VIDEO_SUFFIXES)})")
+            raise UserError(f"argument --clips: {folder}: holds no video ({', '.join(CLIP_SUFFIXES)})")
         return self._split(files, "clip", folder)
 
     @cached_property

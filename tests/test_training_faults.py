@@ -24,7 +24,7 @@ from data.clips import Clips, ClipSettings
 from data.textures import cut_texture
 from dataset import Vimeo, read_rgb
 from model.errors import UserError
-from model.training.checkpoint import check_run_folder, lock_folder, read_run_state
+from model.training.checkpoint import check_run_folder, lock_run_folder, read_run_state
 from model.training.log import Log, print_line
 from model.training.stages import StagePart, check_stage
 
@@ -121,7 +121,7 @@ def test_a_later_stage_is_checked_before_the_first_one_begins() -> None:
 
 
 def hold(folder: Path, ready: "multiprocessing.synchronize.Event", done: "multiprocessing.synchronize.Event") -> None:
-    with lock_folder(folder):
+    with lock_run_folder(folder):
         ready.set()
         done.wait(60)
 
@@ -134,12 +134,12 @@ def test_two_processes_never_train_in_one_folder(tmp_path: Path) -> None:
     other.start()
     try:
         assert ready.wait(60)
-        with pytest.raises(UserError, match="another process is training there"), lock_folder(tmp_path / "run"):
+        with pytest.raises(UserError, match="another process is training there"), lock_run_folder(tmp_path / "run"):
             pass
     finally:
         done.set()
         other.join(60)
-    with lock_folder(tmp_path / "run"):  # the lock ends with the process
+    with lock_run_folder(tmp_path / "run"):  # the lock ends with the process
         pass
 
 

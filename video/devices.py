@@ -17,6 +17,7 @@ from model.image import send_layers, to_layers
 from model.inference.tile_engine import TileEngine, tiled
 from model.RIFE import RIFE
 from video.frame import Frame, Picture
+from video.transitions.cuts import small_luma
 from video.transitions.scene import Signature, Transition
 
 NetworkSettings = Mapping[str, Any]  # keywords of RIFE.between
@@ -40,6 +41,11 @@ class InputFrame:
     def whole(self) -> np.ndarray:
         """Returns the frame (H,W,C) with its overlay."""
         return self.rgb if self.original is None else self.original
+
+    @cached_property
+    def luma(self) -> np.ndarray:
+        """Returns the luma (72,128) of `rgb`."""
+        return small_luma(self.rgb)
 
     def prepare(self, model: RIFE, scale: float) -> PreparedFrame:
         """Returns the frame on the device of a model with its features, computed at the first call."""

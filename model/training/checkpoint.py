@@ -40,7 +40,7 @@ def check_run_folder(folder: Path) -> None:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_run_folder(folder: Path) -> Iterator[None]:
     """Makes the folder of a run, and locks it while the context lasts. UserError if another process has locked it.
 
     The system ends the lock with the process, however the process ends. Without locks, as on Windows and on some

@@ -17,6 +17,10 @@ from video.pictures.picture import MediaError
 from video.reading.pipe import InputPipe
 
 Location = Path | str | InputPipe  # a file, a network address, or a pipe
+VIDEO_SUFFIXES = (  # of the files in a folder that are videos
+    *(".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".ivf", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov"),
+    *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+)
 URL_MARK = "://"
 NETWORK_TIMEOUT = 20.0  # seconds without an answer
 PIPE_BUFFER = 1 << 18  # bytes

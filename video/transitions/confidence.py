@@ -11,7 +11,7 @@ import numpy as np
 from video.devices import FramePair, MeasuredPicture, PendingPicture
 from video.frame import Picture
 from video.safe_file import write_file
-from video.transitions.cuts import picture_area, small_luma
+from video.transitions.cuts import picture_area
 from video.transitions.hold import held_picture
 
 FALLBACKS = ("hold", "blend")
@@ -51,7 +51,7 @@ class Fallback:
 
 def _picture_share(pair: FramePair) -> float:
     """Returns the share of two frames that is between their black bars, 1 without bars."""
-    brightest = np.maximum(small_luma(pair.first.rgb), small_luma(pair.second.rgb))
+    brightest = np.maximum(pair.first.luma, pair.second.luma)
     return float(brightest[picture_area(brightest)].size / brightest.size)
 
 
